@@ -1,0 +1,1 @@
+"""Small checkpoints of every family's real architecture, built here instead of downloaded."""

@@ -1,0 +1,35 @@
+"""Build the small checkpoints once and keep them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+_BUILDERS = ("kandinsky22", "kolors", "sd15", "sd3", "sdxl")
+"""Modules beside this one; each has ``build(folder: Path)``, which writes the folders that weights.yaml names."""
+
+_VERSION = "1"
+"""Part of the folder's name: another one builds anew."""
+
+
+def ensure(cache: Path) -> Path:
+    """Build what is missing under ``cache``; return the path of a manifest whose folders exist.
+
+    Safe against a kill and against a second process: everything is built aside and renamed at the end.
+    """
+    finished = cache / f"demo-{_VERSION}"
+    if not finished.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix="demo-", dir=cache))
+        for name in _BUILDERS:
+            import_module(f"pipelines.demo.{name}").build(aside)
+        shutil.copy(Path(__file__).with_name("weights.yaml"), aside)
+        try:
+            aside.rename(finished)
+        except OSError:
+            if not finished.exists():
+                raise
+            shutil.rmtree(aside)
+    return finished / "weights.yaml"

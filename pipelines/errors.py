@@ -1,0 +1,69 @@
+"""Everything that can go wrong while drawing, in the words of whoever asked for the picture.
+
+Every class survives pickling (an engine raises in another process than the one that answers) and none knows HTTP.
+"""
+
+
+class GenerationError(Exception):
+    """Base of all drawing errors. ``str(error)`` is fit for the caller: no paths, no traceback."""
+
+
+class InvalidInput(GenerationError):
+    """A field of the request cannot be drawn.
+
+    Attributes:
+        field: canonical name of the field (``image``, ``prompt``, ``loras`` ...).
+        problem: what is wrong with it, without the field's name.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class InvalidImage(InvalidInput):
+    """The bytes given as a picture are not one, or not one within the limits."""
+
+
+class ImageTooLarge(InvalidInput):
+    """More bytes or pixels than the configured limit."""
+
+
+class PoseNotFound(InvalidInput):
+    """Nobody was detected in the photograph given for its pose."""
+
+
+class UnknownPipeline(GenerationError):
+    """The manifest has no pipeline of this name."""
+
+
+class UnknownAdapter(InvalidInput):
+    """The manifest has no LoRA, embedding or VAE of this name, or it does not fit the checkpoint."""
+
+
+class UnsupportedParameter(InvalidInput):
+    """A documented value that this version does not draw yet; never ignored silently."""
+
+
+class CheckpointUnavailable(GenerationError):
+    """The weights of a pipeline are not here, not complete, or not the ones that were verified."""
+
+
+class OutOfMemory(GenerationError):
+    """The request alone does not fit the device."""
+
+
+class Cancelled(GenerationError):
+    """The request was withdrawn before it was finished."""
+
+
+class EngineLost(GenerationError):
+    """The process that was drawing died."""
+
+
+class DrawingFailed(GenerationError):
+    """An unexpected failure inside an engine; the cause is in the log, not in the text."""

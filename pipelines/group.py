@@ -1,0 +1,46 @@
+"""GroupKey: who may share one network evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.request import Lora, Request, TextToImage
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """Everything that one evaluation of a network shares; whatever else a request says, its samples carry.
+
+    Attributes:
+        pipeline: name in the manifest.
+        stage: which of the pipeline's networks ("denoise", or "prior" for Kandinsky's).
+        height, width: pixels that are drawn (before cropping); 0 where the stage has no picture size.
+        loras: adapters attached to the network, in the request's order.
+        token_merging_ratio: a patch of the network, hence shared.
+    """
+
+    pipeline: str
+    stage: str
+    height: int
+    width: int
+    loras: tuple[Lora, ...] = ()
+    token_merging_ratio: float = 0.0
+
+
+def workable(pixels: int, multiple: int) -> int:
+    """The next size from ``pixels`` upward that a network can draw."""
+    return -(-pixels // multiple) * multiple
+
+
+def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") -> GroupKey:
+    """The key under which a request's samples are drawn.
+
+    Args:
+        multiple: sides of the drawn picture are multiples of this many pixels.
+    """
+    flags = (
+        (request.loras, request.token_merging_ratio) if isinstance(request, TextToImage) else ((), 0.0)
+    )
+    return GroupKey(
+        request.pipeline, stage, workable(request.height, multiple), workable(request.width, multiple), *flags
+    )

@@ -1,0 +1,181 @@
+"""What to draw, as frozen values in diffusers' own argument names; torch-free, picklable, storable as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from pipelines.image_io import RGBImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerChoice:
+    """Which noise scheduler draws, and how it is set up.
+
+    Attributes:
+        name: a diffusers class name (``UniPCMultistepScheduler``), or for flow-matching models the name of a
+            sampler (``dpmpp_2m``). Empty: the checkpoint's own.
+        use_karras_sigmas: None leaves the checkpoint's configuration as it is.
+        algorithm_type: for ``DPMSolverMultistepScheduler``; None leaves the configuration as it is.
+        sigma_schedule: for flow-matching models, the spacing of noise levels (``sgm_uniform`` ...).
+    """
+
+    name: str = ""
+    use_karras_sigmas: bool | None = None
+    algorithm_type: str | None = None
+    sigma_schedule: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A LoRA of the manifest and how strongly it is applied (1.0 = as trained)."""
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextToImage:
+    """One or more pictures of a prompt.
+
+    Attributes:
+        pipeline: name in the manifest.
+        negative_prompt: None is not the same as "": Kandinsky's prior treats them differently.
+        width, height: pixels of the returned picture, exactly.
+        seeds: one per picture, each 0 .. 2**64 - 1; the order is the order of the returned pictures.
+        clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
+        embeddings: textual inversions of the manifest, usable as tokens of their name.
+        vae: a VAE of the manifest instead of the checkpoint's own.
+        token_merging_ratio: part of the tokens merged by ToMe (0 = off).
+        safety_checker: replace flagged pictures by black ones where the checkpoint has a checker.
+    """
+
+    kind: Literal["text_to_image"] = "text_to_image"
+    pipeline: str
+    prompt: str
+    negative_prompt: str | None = None
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seeds: tuple[int, ...]
+    scheduler: SchedulerChoice = SchedulerChoice()
+    clip_skip: int | None = None
+    loras: tuple[Lora, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    vae: str | None = None
+    token_merging_ratio: float = 0.0
+    safety_checker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorTextToImage:
+    """Text to image through a diffusion prior (Kandinsky 2.2): the prompt becomes an image embedding first.
+
+    Attributes: as in `TextToImage`; ``prior_num_inference_steps`` are the prior's own steps.
+    """
+
+    kind: Literal["prior_text_to_image"] = "prior_text_to_image"
+    pipeline: str
+    prompt: str
+    negative_prompt: str | None = None
+    width: int
+    height: int
+    num_inference_steps: int
+    prior_num_inference_steps: int
+    guidance_scale: float
+    prior_guidance_scale: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageToImage:
+    """Redraw a picture towards a prompt.
+
+    Attributes:
+        image: the start picture, already ``width`` x ``height``.
+        strength: 0 < strength <= 1; the part of the steps that is really drawn.
+    """
+
+    kind: Literal["image_to_image"] = "image_to_image"
+    pipeline: str
+    prompt: str
+    negative_prompt: str | None = None
+    image: RGBImage
+    strength: float
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seeds: tuple[int, ...]
+    scheduler: SchedulerChoice = SchedulerChoice()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoseToImage:
+    """Text to image in the pose of a person in a photograph, or of a skeleton picture.
+
+    Attributes:
+        image: photograph or OpenPose skeleton, any size; the skeleton is fitted to ``width`` x ``height``.
+        controlnet_conditioning_scale: how closely the pose is kept, 0 .. 1.
+    """
+
+    kind: Literal["pose_to_image"] = "pose_to_image"
+    pipeline: str
+    prompt: str
+    negative_prompt: str | None = None
+    image: RGBImage
+    controlnet_conditioning_scale: float
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seeds: tuple[int, ...]
+    scheduler: SchedulerChoice = SchedulerChoice()
+
+
+Request = TextToImage | PriorTextToImage | ImageToImage | PoseToImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds an engine spent on one request; ``denoise_s`` counts group steps the request took part in."""
+
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """The answer to a `Request`.
+
+    Attributes:
+        images: in the order of the request's seeds, exactly ``width`` x ``height``.
+        flagged: the safety checker's word on each image; None where none looked.
+        warnings: what the caller should know, in the caller's words.
+    """
+
+    images: tuple[RGBImage, ...]
+    flagged: tuple[bool, ...] | None
+    timings: Timings
+    warnings: tuple[str, ...] = ()
+
+
+_ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+
+
+def to_json(request: Request) -> bytes:
+    """Serialize for storage; pictures travel losslessly."""
+    return _ADAPTER.dump_json(request)
+
+
+def from_json(stored: bytes | str) -> Request:
+    """Undo `to_json`.
+
+    Raises:
+        pydantic.ValidationError: the stored text is not a request of this version.
+    """
+    return _ADAPTER.validate_json(stored)

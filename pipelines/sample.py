@@ -1,0 +1,143 @@
+"""Sample: one picture in the making, and what it needs from its family and its noise scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipelines.group import GroupKey
+from pipelines.image_io import RGBImage
+from pipelines.request import Request
+
+
+class Sampler(Protocol):
+    """A noise scheduler in the middle of drawing one sample. It never touches a network."""
+
+    @property
+    def total(self) -> int:
+        """Network evaluations from start to end, as far as known."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Network evaluations done."""
+        ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def timestep(self) -> Tensor:
+        """Zero-dimensional: the time at which the next evaluation happens."""
+        ...
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        """What the network sees, same shape as the latents."""
+        ...
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Use one evaluation's guided prediction; return the latents for the next one."""
+        ...
+
+
+class Guidance(Protocol):
+    """Joins the two predictions of classifier-free guidance."""
+
+    def __call__(self, negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor: ...
+
+
+def classifier_free_guidance(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
+    """Ho and Salimans 2022, equation 6, in diffusers' order of operations."""
+    return negative + guidance_scale * (positive - negative)
+
+
+@dataclass(frozen=True, slots=True)
+class Denoiser:
+    """What a family contributes to the loop: one network.
+
+    Attributes:
+        predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
+        guide: how a prediction without and one with the prompt become one.
+    """
+
+    predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+    guide: Guidance = classifier_free_guidance
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a network is told besides latents and time, for one sample.
+
+    Attributes:
+        positive: name -> tensor (B, ...), B the rows of the sample's latents (nearly always 1).
+        negative: the same for the unconditional half; None: no guidance, one evaluation row less.
+    """
+
+    positive: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] | None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sample:
+    """One picture in the making.
+
+    Attributes:
+        index: position of its seed in the request.
+        key: the group it is drawn in.
+        latents: (B, C, h, w), B = 1 but for Kandinsky's prior, whose two embeddings share one noise draw.
+        generator: on the CPU, seeded with the picture's own seed; every random number comes from it.
+        finish: called when the sampler is done: the finished picture, or the sample of the next stage
+            (Kandinsky: prior -> decoder), which then joins the group of its own key.
+        evaluations_before: evaluations of earlier stages, evaluations_after: of later ones (for progress).
+    """
+
+    request: Request
+    index: int
+    key: GroupKey
+    latents: Tensor
+    conditioning: Conditioning
+    guidance_scale: float
+    generator: torch.Generator
+    sampler: Sampler
+    denoiser: Denoiser
+    finish: Callable[[Sample], Sample | Picture]
+    evaluations_before: int = 0
+    evaluations_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished sample. ``flagged`` is the safety checker's word, None where none looked."""
+
+    image: RGBImage
+    flagged: bool | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Pipeline(Protocol):
+    """One opened checkpoint of a family, ready to draw; lives in ``pipelines/families``.
+
+    Constructed by the family's ``open(checkpoint)`` classmethod, always on the CPU's or the device's memory
+    that the checkpoint names.
+    """
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Every network by its name in the checkpoint: what the pool counts and moves."""
+        ...
+
+    def encode(self, request: Request) -> list[Sample]:
+        """Text, picture and pose become conditioning and first latents: one Sample per seed, in order.
+
+        Raises:
+            InvalidInput: a field cannot be drawn by this checkpoint.
+        """
+        ...
+
+    def attach(self, key: GroupKey) -> None:
+        """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there already."""
+        ...

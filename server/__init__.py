@@ -1,0 +1,1 @@
+"""Who asks, may they, and what do they get back? HTTP, accounts, credits, jobs; never imports torch."""

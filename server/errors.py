@@ -1,0 +1,192 @@
+"""ApiError tree: what a caller can be told; and one table from drawing errors to it."""
+
+from __future__ import annotations
+
+from pipelines import errors as drawing
+
+
+class ApiError(Exception):
+    """Base. ``str(error)`` is the text for the caller; each dialect wraps it in its own body.
+
+    Attributes:
+        status: HTTP status of the segmind dialect and of enterprise's ``standard`` mode.
+    """
+
+    status = 500
+
+
+class FieldError(ApiError):
+    """A field of the body is malformed or out of range.
+
+    Attributes:
+        field: its name on the wire.
+        problem: what is wrong with it, without the name.
+    """
+
+    status = 400
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class MissingField(FieldError):
+    """A required field is absent."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field, "field is required")
+
+
+class NotInEnum(FieldError):
+    """A value outside a documented enumeration."""
+
+    status = 406
+
+
+class MalformedBody(ApiError):
+    """The body is not what its content type says."""
+
+    status = 400
+
+
+class InvalidInputImage(ApiError):
+    """The documented text for a picture that is none."""
+
+    status = 400
+
+    def __init__(self) -> None:
+        super().__init__("Invalid input image")
+
+
+class MissingKey(ApiError):
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Missing Authorization or x-api-key in header")
+
+
+class InvalidKey(ApiError):
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Unauthorized. API key is invalid or may have expired")
+
+
+class Forbidden(ApiError):
+    """The operation changes the server for everyone and needs an administrator's key."""
+
+    status = 403
+
+
+class NotFound(ApiError):
+    """Unknown slug, request id (also another account's) or model id."""
+
+    status = 404
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+
+    def __init__(self) -> None:
+        super().__init__("Method not allowed")
+
+
+class InvalidContentType(ApiError):
+    status = 406
+
+    def __init__(self) -> None:
+        super().__init__("Invalid content type")
+
+
+class InsufficientCredits(ApiError):
+    """Attributes: ``balance`` and ``required`` in millicredits."""
+
+    status = 406
+
+    def __init__(self, balance: int, required: int) -> None:
+        super().__init__(balance, required)
+        self.balance = balance
+        self.required = required
+
+    def __str__(self) -> str:
+        return f"Insufficient credits: balance {self.balance / 1000:g}, required {self.required / 1000:g}"
+
+
+class IdempotencyConflict(ApiError):
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key was used before with another body")
+
+
+class BodyTooLarge(ApiError):
+    status = 413
+
+
+class QueueFull(ApiError):
+    """Attributes: ``retry_after_s``, whole seconds."""
+
+    status = 429
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("rate_limit_exceeded")
+        self.retry_after_s = retry_after_s
+
+
+class NotYetAvailable(ApiError):
+    """A documented value that this version does not draw yet."""
+
+    status = 501
+
+
+class Unavailable(ApiError):
+    """No engine can draw this now: weights loading or missing, device lost, too large for it."""
+
+    status = 503
+    retry_after_s = 10
+
+
+class QueueTimeout(ApiError):
+    status = 504
+
+    def __init__(self) -> None:
+        super().__init__("The request waited too long in the queue")
+
+
+class InternalError(ApiError):
+    status = 500
+
+    def __init__(self) -> None:
+        super().__init__("Internal server error. Please try again.")
+
+
+class CallerGone(ApiError):
+    """The caller hung up or withdrew the request; nobody reads this."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("Request cancelled")
+
+
+def from_drawing(error: drawing.GenerationError) -> ApiError:
+    """Translate; a test walks the subclasses of GenerationError for one that is missing here."""
+    match error:
+        case drawing.UnsupportedParameter():
+            return NotYetAvailable(str(error))
+        case drawing.ImageTooLarge():
+            return BodyTooLarge(str(error))
+        case drawing.InvalidInput():
+            return FieldError(error.field, error.problem)
+        case drawing.UnknownPipeline():
+            return NotFound(str(error))
+        case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
+            return Unavailable(str(error))
+        case drawing.Cancelled():
+            return CallerGone()
+        case _:
+            return InternalError()

@@ -1,0 +1,74 @@
+"""Environment -> Settings: where this server runs. Frozen, read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every knob, as ``UNDERSTUDY_<NAME>``. Defaults run on one machine with nothing else installed."""
+
+    model_config = SettingsConfigDict(env_prefix="UNDERSTUDY_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=1, le=65535)
+    public_url: str | None = None
+    """How clients reach this server (for output URLs); None: taken from each request's Host header."""
+
+    data: Path = Path("understudy-data")
+    """Folder for the database, outputs and small checkpoints."""
+    database_url: str | None = None
+    """SQLAlchemy URL (``postgresql+asyncpg://...``); None: SQLite in the data folder."""
+    storage_url: str | None = None
+    """``s3://bucket/prefix``, ``gs://...``, ``az://...``; None: a folder in the data folder."""
+    storage_endpoint: str | None = None
+    """Endpoint of an S3-compatible store."""
+    storage_access_key: SecretStr | None = None
+    storage_secret_key: SecretStr | None = None
+    storage_region: str = "us-east-1"
+    output_retention_s: float = 7 * 86400
+    temporary_retention_s: float = 86400
+
+    manifest: Path = Path("weights.yaml")
+    """What can be drawn."""
+    weights: Path = Path("weights")
+    """Folder of downloaded checkpoints and their lock."""
+    devices: str = "auto"
+    """``auto`` (all CUDA devices, else the CPU) or a comma list of torch devices."""
+    memory_budget_gb: float | None = None
+    """Bound of resident weights per engine; None: what the CUDA device has, 8 on a CPU."""
+    group_megapixels: float | None = None
+    """Pixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
+    torch_threads: int | None = None
+    preload: bool = True
+    """Load the manifest's resident pipelines before an engine says it is ready."""
+
+    auth: Literal["keys", "open"] = "keys"
+    """``open``: a trusted network; any key, nothing charged."""
+    prices_millicredits: dict[str, int] = Field(default_factory=dict)
+    """Base price per endpoint in thousandths of a credit, overriding the ones beside each endpoint."""
+    queue_limit: int = 1000
+    """Waiting requests on the whole server before 429."""
+    queue_limit_per_account: int = 200
+    queue_timeout_s: float = 600.0
+    """How long a request may wait before it fails."""
+    sync_wait_s: float = 60.0
+    """Enterprise: how long a call waits before it answers ``processing``."""
+    enterprise_errors: Literal["legacy", "standard"] = "legacy"
+    """``legacy``: errors in a 200 body, as documented; ``standard``: 4xx and 5xx."""
+
+    max_body_mb: float = 32.0
+    max_image_mb: float = 20.0
+    max_image_megapixels: float = 50.0
+    fetch_timeout_s: float = 15.0
+    """Whole time for fetching a caller's URL."""
+    fetch_allowed_hosts: frozenset[str] = frozenset()
+    """Private hosts (names, addresses or networks) from which pictures may be fetched all the same."""
+    png_metadata: bool = True
+    """Write the generation parameters into PNGs."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,24 @@
+"""Fixtures shared by all layers: the small checkpoints, built once and kept between runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.manifest import Manifest, load_manifest
+
+
+@pytest.fixture(scope="session")
+def demo_manifest_path() -> Path:
+    """Path of a weights.yaml whose pipelines are the small checkpoints."""
+    from pipelines.demo.build import ensure
+
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return ensure(Path(cache) / "understudy-tests")
+
+
+@pytest.fixture(scope="session")
+def demo_manifest(demo_manifest_path: Path) -> Manifest:
+    return load_manifest(demo_manifest_path)

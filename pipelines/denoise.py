@@ -15,11 +15,11 @@ from pipelines.sample import Sample
 def advance(samples: Sequence[Sample]) -> None:
     """Advance every sample by one network evaluation.
 
-    The rows of the batch are the negative halves of all guided samples, then the positive halves of all samples: a
-    sample alone gives the very batch that diffusers builds, to the last bit.
+    The rows of the batch are the negative halves of all guided samples, then the positive halves of all
+    samples: a sample alone gives the very batch that diffusers builds, to the last bit.
 
     Args:
-        samples: of one group, none of them done. If this raises, none has changed unless a noise scheduler failed.
+        samples: of one group, none of them done. None has changed when the network fails.
     Raises:
         torch.OutOfMemoryError: the batch does not fit the device.
     """

@@ -1,6 +1,7 @@
 """Everything that can go wrong while drawing, in the words of whoever asked for the picture.
 
-Every class survives pickling (an engine raises in another process than the one that answers) and none knows HTTP.
+Every class survives pickling, since an engine raises in another process than the one that answers;
+none knows HTTP.
 """
 
 

@@ -18,6 +18,7 @@ class EngineConfig:
         manifest: path of a weights.yaml.
         weights: folder under which downloaded checkpoints and the lock lie.
         budget_bytes: bound of what resident pipelines may take; None: what the CUDA device has.
+        host_budget_bytes: bound of evicted pipelines kept in host memory (0: none; unused on a CPU).
         group_pixels: pixels drawn at the same time in one group (a 512x512 picture counts 262,144).
         torch_threads: CPU threads for torch; None leaves torch's choice.
         preload: load the manifest's resident pipelines before saying Ready.
@@ -28,6 +29,7 @@ class EngineConfig:
     weights: Path
     budget_bytes: int | None
     group_pixels: int
+    host_budget_bytes: int = 0
     torch_threads: int | None = None
     preload: bool = True
 

@@ -1,4 +1,4 @@
-"""What to draw, as frozen values in diffusers' own argument names; torch-free, picklable, storable as JSON."""
+"""What to draw, as frozen values in diffusers' argument names; torch-free, picklable, storable as JSON."""
 
 from __future__ import annotations
 

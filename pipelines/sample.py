@@ -139,5 +139,5 @@ class Pipeline(Protocol):
         ...
 
     def attach(self, key: GroupKey) -> None:
-        """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there already."""
+        """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there."""
         ...

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """``auto`` (all CUDA devices, else the CPU) or a comma list of torch devices."""
     memory_budget_gb: float | None = None
     """Bound of resident weights per engine; None: what the CUDA device has, 8 on a CPU."""
+    host_memory_gb: float = 16.0
+    """Bound of evicted weights kept in host memory per engine; unused on a CPU."""
     group_megapixels: float | None = None
     """Pixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
     torch_threads: int | None = None

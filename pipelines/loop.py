@@ -1,0 +1,321 @@
+"""The engine's loop: admit, encode, denoise one step, decode, report. One thread drives it; nothing locks."""
+# pyright: basic
+# torch's functions are only partly typed.
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Protocol, TypeVar
+
+import torch
+
+from pipelines import denoise
+from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
+from pipelines.group import GroupKey
+from pipelines.manifest import load_manifest
+from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Event, Failed, Ready, Residency, Stop
+from pipelines.pool import PipelinePool
+from pipelines.request import Request
+from pipelines.sample import Pipeline, Sample
+from pipelines.ticket import Ticket
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SWAP_PATIENCE_S = 10.0
+"""How long a request may be passed by others for lack of room before they stop being admitted."""
+
+CUDA_SHARE = 0.8
+"""Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""
+
+
+class Pool(Protocol):
+    """What the loop needs of `pipelines.pool.PipelinePool`."""
+
+    @property
+    def resident(self) -> tuple[str, ...]: ...
+    @property
+    def used_bytes(self) -> int: ...
+    def can_open(self, name: str, in_use: Collection[str]) -> bool: ...
+    def open(self, name: str, in_use: Collection[str]) -> Pipeline: ...
+    def relieve(self, in_use: Collection[str]) -> bool: ...
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Samples that share network evaluations, and how many of them fit into one."""
+
+    at_once: int
+    members: list[tuple[Ticket, Sample]] = field(default_factory=list)
+
+    def tickets(self) -> list[Ticket]:
+        return list(dict.fromkeys(ticket for ticket, _ in self.members))
+
+
+class Loop:
+    """Draws whatever is submitted, groups of different keys taking turns step by step."""
+
+    def __init__(self, pool: Pool, group_pixels: int, *, device: torch.device | None = None) -> None:
+        """
+        Args:
+            group_pixels: how many pixels one group draws at the same time; a larger request is admitted when
+                its pipeline is free, and drawn in parts.
+        """
+        self._pool = pool
+        self._group_pixels = group_pixels
+        self._device = device or torch.device("cpu")
+        self._waiting: deque[Ticket] = deque()
+        self._running: dict[str, Ticket] = {}
+        self._groups: OrderedDict[GroupKey, Group] = OrderedDict()
+        self._finished: deque[tuple[Ticket, Sample]] = deque()
+        self._events: list[Event] = []
+        self._resident: tuple[str, ...] = ()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until the next `submit`."""
+        return not (self._waiting or self._running)
+
+    def submit(self, ticket_id: str, request: Request) -> None:
+        """Take a request; it joins the running groups at one of the next turns."""
+        self._waiting.append(Ticket(ticket_id, request, time.monotonic()))
+
+    def cancel(self, ticket_id: str) -> None:
+        """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
+        self._waiting = deque(ticket for ticket in self._waiting if ticket.ticket_id != ticket_id)
+        if ticket_id in self._running:
+            self._leave(self._running[ticket_id])
+
+    @torch.no_grad()
+    def turn(self) -> list[Event]:
+        """Admit what fits, advance one group by one evaluation, finish at most one picture.
+
+        Returns:
+            what happened since the last turn, in order.
+        """
+        self._admit()
+        if self._groups:
+            self._advance_next_group()
+        if self._finished:
+            self._finish(*self._finished.popleft())
+        if self._pool.resident != self._resident:
+            self._resident = self._pool.resident
+            self._events.append(Residency(self._resident, self._pool.used_bytes))
+        events, self._events = self._events, []
+        return events
+
+    def _admit(self) -> None:
+        """Start what fits, oldest first; what cannot go lets others past, but not for longer than a bound."""
+        passed: list[Ticket] = []
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            draining = bool(passed) and time.monotonic() - passed[0].since > SWAP_PATIENCE_S
+            try:
+                if draining or not self._fits(ticket):
+                    passed.append(ticket)
+                else:
+                    self._encode(ticket)
+            except Exception as error:
+                self._fail(ticket, error)
+        self._waiting.extend(passed)
+
+    def _fits(self, ticket: Ticket) -> bool:
+        name = ticket.request.pipeline
+        beside = [other.pixels for other in self._running.values() if other.request.pipeline == name]
+        if beside and sum(beside) + ticket.pixels > self._group_pixels:
+            return False
+        return not self._running or self._pool.can_open(name, self._in_use())
+
+    def _in_use(self) -> set[str]:
+        return {ticket.request.pipeline for ticket in self._running.values()}
+
+    def _encode(self, ticket: Ticket) -> None:
+        pipeline = self._pool.open(ticket.request.pipeline, self._in_use())
+        with self._timed(ticket, "encode_s"):
+            ticket.samples = self._relieved(
+                lambda: pipeline.encode(ticket.request), {*self._in_use(), ticket.request.pipeline}
+            )
+        ticket.pictures = [None] * len(ticket.samples)
+        self._running[ticket.ticket_id] = ticket
+        for sample in ticket.samples:
+            self._join(ticket, sample)
+
+    def _join(self, ticket: Ticket, sample: Sample) -> None:
+        if sample.sampler.done:
+            self._finished.append((ticket, sample))
+            return
+        pixels = max(1, sample.key.height * sample.key.width)
+        group = self._groups.setdefault(sample.key, Group(max(1, self._group_pixels // pixels)))
+        group.members.append((ticket, sample))
+
+    def _advance_next_group(self) -> None:
+        key = next(iter(self._groups))
+        group = self._groups[key]
+        self._groups.move_to_end(key)
+        started = time.perf_counter()
+        try:
+            self._pool.open(key.pipeline, self._in_use()).attach(key)
+        except Exception as error:
+            for ticket in group.tickets():
+                self._fail(ticket, error)
+            return
+        self._advance(group)
+        took = time.perf_counter() - started
+        for ticket in group.tickets():
+            ticket.denoise_s += took
+            self._events.append(ticket.progress())
+        self._finished.extend(member for member in group.members if member[1].sampler.done)
+        group.members = [member for member in group.members if not member[1].sampler.done]
+        if not group.members:
+            self._groups.pop(key, None)
+
+    def _advance(self, group: Group) -> None:
+        """One evaluation for every sample of the group, in as few batches as memory allows."""
+        at_once = group.at_once
+        pending = list(group.members)
+        while pending := [member for member in pending if member in group.members]:
+            part = pending[:at_once]
+            error = _attempt([sample for _, sample in part])
+            if error is not None and _is_out_of_memory(error):
+                if len(part) > 1:
+                    group.at_once = at_once = len(part) // 2
+                    log.warning("out of memory with %d samples, going on with %d", len(part), at_once)
+                if self._pool.relieve(self._in_use()) or len(part) > 1:
+                    continue
+            elif error is not None and len(part) > 1:
+                at_once = 1  # one of them is at fault: let the others go on without it
+                continue
+            if error is not None:
+                self._fail(part[0][0], error)
+            pending = pending[len(part) :]
+
+    def _finish(self, ticket: Ticket, sample: Sample) -> None:
+        before = sample.generator.get_state()
+
+        def finish():
+            sample.generator.set_state(before)
+            return sample.finish(sample)
+
+        try:
+            with self._timed(ticket, "decode_s"):
+                result = self._relieved(finish, self._in_use())
+        except Exception as error:
+            self._fail(ticket, error)
+            return
+        if isinstance(result, Sample):
+            ticket.samples[result.index] = result
+            self._join(ticket, result)
+            return
+        ticket.pictures[sample.index] = result
+        if ticket.complete:
+            self._leave(ticket)
+            self._events.append(Drawn(ticket.ticket_id, ticket.drawing()))
+
+    def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
+        """Do the work; when memory runs out, evict what may leave and do it once more."""
+        try:
+            return work()
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+        self._pool.relieve(in_use)
+        return work()
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        """Report in the caller's words; an error that leaves the device unusable ends the process instead."""
+        if isinstance(error, torch.AcceleratorError):
+            raise error
+        self._leave(ticket)
+        if _is_out_of_memory(error):
+            error = OutOfMemory("the request does not fit into this device's memory")
+        elif not isinstance(error, GenerationError):
+            log.error("drawing %s failed", ticket.ticket_id, exc_info=error)
+            error = DrawingFailed("drawing failed")
+        self._events.append(Failed(ticket.ticket_id, error))
+
+    def _leave(self, ticket: Ticket) -> None:
+        self._running.pop(ticket.ticket_id, None)
+        self._finished = deque(member for member in self._finished if member[0] is not ticket)
+        for key, group in list(self._groups.items()):
+            group.members = [member for member in group.members if member[0] is not ticket]
+            if not group.members:
+                del self._groups[key]
+
+    @contextmanager
+    def _timed(self, ticket: Ticket, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to a stage; on CUDA the work queued in it is waited for."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            setattr(ticket, stage, getattr(ticket, stage) + time.perf_counter() - started)
+
+
+def _attempt(samples: list[Sample]) -> Exception | None:
+    """Advance; a failure is returned. One for lack of memory has lost its traceback, which holds the tensors."""
+    try:
+        denoise.advance(samples)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:
+        return error.with_traceback(None) if _is_out_of_memory(error) else error
+    return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; the CPU's allocator says it in words."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def open_pool(config: EngineConfig) -> PipelinePool:
+    """The pool that a configuration describes."""
+    device = torch.device(config.device)
+    budget_bytes = config.budget_bytes
+    if budget_bytes is None:
+        budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
+    return PipelinePool(
+        load_manifest(config.manifest),
+        config.weights,
+        device,
+        budget_bytes=budget_bytes,
+        host_budget_bytes=config.host_budget_bytes,
+    )
+
+
+def serve(connection: Connection, config: EngineConfig) -> None:
+    """The engine process: answer commands with events until `Stop`, or until the other end is gone.
+
+    Raises:
+        torch.AcceleratorError: the device is unusable; the process is to be replaced.
+    """
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    pool = open_pool(config)
+    for name in pool.pinned() if config.preload else ():
+        pool.open(name)
+    loop = Loop(pool, config.group_pixels, device=torch.device(config.device))
+    connection.send(Ready(config.device, pool.resident))
+    while True:
+        while loop.idle or connection.poll():
+            try:
+                command = connection.recv()
+            except EOFError:
+                return
+            match command:
+                case Draw(ticket_id, request):
+                    loop.submit(ticket_id, request)
+                case Cancel(ticket_id):
+                    loop.cancel(ticket_id)
+                case Stop():
+                    return
+        for event in loop.turn():
+            connection.send(event)

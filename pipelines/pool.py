@@ -1,0 +1,169 @@
+"""Which pipelines are resident on this device, within a budget of bytes."""
+# pyright: basic
+# torch's functions are only partly typed.
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import OutOfMemory
+from pipelines.families import open_pipeline
+from pipelines.manifest import Manifest
+from pipelines.sample import Pipeline
+
+log = logging.getLogger(__name__)
+
+GIGABYTE = 10**9
+
+
+def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
+    """What the parameters and buffers take, each counted once however many modules share it."""
+    tensors = itertools.chain.from_iterable(
+        itertools.chain(module.parameters(), module.buffers()) for module in modules.values()
+    )
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+class PipelinePool:
+    """Opens pipelines on demand and evicts the one unused for longest when room is needed.
+
+    Pinned pipelines (``resident: true``) never leave, nor does one that is in use. On CUDA an evicted
+    pipeline's weights stay in host memory while that has room, so that coming back is a copy and no load.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        weights: Path,
+        device: torch.device,
+        *,
+        budget_bytes: int,
+        host_budget_bytes: int = 0,
+    ) -> None:
+        """
+        Args:
+            weights: folder of downloaded checkpoints.
+            budget_bytes: bound of the parameters on the device, over all resident pipelines.
+            host_budget_bytes: bound of evicted pipelines kept in host memory; unused on a CPU.
+        """
+        self._manifest = manifest
+        self._weights = weights
+        self._device = device
+        self._budget_bytes = budget_bytes
+        self._host_budget_bytes = host_budget_bytes if device.type != "cpu" else 0
+        self._adapters = AdapterLibrary(manifest, weights)
+        self._resident: OrderedDict[str, Pipeline] = OrderedDict()
+        self._evicted: OrderedDict[str, Pipeline] = OrderedDict()
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Names of what is on the device, least recently used first."""
+        return tuple(self._resident)
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(self._bytes[name] for name in self._resident)
+
+    def pinned(self) -> tuple[str, ...]:
+        """Names that the manifest wants resident from the start."""
+        return tuple(name for name, entry in self._manifest.pipelines.items() if entry.resident)
+
+    def can_open(self, name: str, in_use: Collection[str]) -> bool:
+        """Whether `open` would succeed without evicting what is in use, as far as sizes are known."""
+        if name in self._resident:
+            return True
+        immovable = {*in_use, *self.pinned()}
+        kept = sum(self._bytes[other] for other in self._resident if other in immovable)
+        return kept + self._expected_bytes(name) <= self._budget_bytes
+
+    def open(self, name: str, in_use: Collection[str] = ()) -> Pipeline:
+        """The pipeline of that name, made resident first if it is not.
+
+        Args:
+            in_use: names that must stay, whatever happens.
+        Raises:
+            UnknownPipeline: not in the manifest.
+            CheckpointUnavailable: its weights are missing or differ from the verified ones.
+            OutOfMemory: it does not fit beside what must stay.
+        """
+        if name not in self._resident:
+            self._make_room(self._expected_bytes(name), in_use)
+            try:
+                pipeline = self._load(name)
+            except torch.OutOfMemoryError:
+                self.relieve(in_use)
+                pipeline = self._load(name)
+            self._bytes[name] = module_bytes(pipeline.modules)
+            self._make_room(self._bytes[name], in_use)
+            self._resident[name] = pipeline
+            log.info("%s is resident, %.2f GB", name, self._bytes[name] / GIGABYTE)
+        self._resident.move_to_end(name)
+        return self._resident[name]
+
+    def relieve(self, in_use: Collection[str]) -> bool:
+        """Evict everything that may leave; True when something did. For use after an out-of-memory error."""
+        names = self._evictable(in_use)
+        for name in names:
+            self._evict(name)
+        _empty_caches(self._device)
+        return bool(names)
+
+    def _load(self, name: str) -> Pipeline:
+        if name in self._evicted:
+            pipeline = self._evicted.pop(name)
+            _move(pipeline, self._device)
+            return pipeline
+        entry = self._manifest.pipeline(name)
+        checkpoint = Checkpoint(self._manifest, entry, self._weights, self._device)
+        return open_pipeline(name, checkpoint, self._adapters)
+
+    def _expected_bytes(self, name: str) -> int:
+        """Measured when it was open before, else the manifest's figure, else zero."""
+        entry = self._manifest.pipeline(name)
+        return self._bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
+
+    def _evictable(self, in_use: Collection[str]) -> list[str]:
+        immovable = {*in_use, *self.pinned()}
+        return [name for name in self._resident if name not in immovable]
+
+    def _make_room(self, needed_bytes: int, in_use: Collection[str]) -> None:
+        for name in self._evictable(in_use):
+            if self.used_bytes + needed_bytes <= self._budget_bytes:
+                return
+            self._evict(name)
+        if self.used_bytes + needed_bytes > self._budget_bytes:
+            raise OutOfMemory("the pipeline does not fit into this device's memory budget")
+
+    def _evict(self, name: str) -> None:
+        pipeline = self._resident.pop(name)
+        log.info("%s is evicted", name)
+        kept = sum(self._bytes[other] for other in self._evicted)
+        while self._evicted and kept + self._bytes[name] > self._host_budget_bytes:
+            kept -= self._bytes[self._evicted.popitem(last=False)[0]]
+        if kept + self._bytes[name] <= self._host_budget_bytes:
+            _move(pipeline, torch.device("cpu"))
+            self._evicted[name] = pipeline
+        del pipeline
+        _empty_caches(self._device)
+
+
+def _move(pipeline: Pipeline, device: torch.device) -> None:
+    for module in pipeline.modules.values():
+        module.to(device)
+
+
+def _empty_caches(device: torch.device) -> None:
+    """Give freed memory back: networks hold reference cycles, and CUDA's allocator keeps what it has."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,230 @@
+"""Field types of both dialects: every notation that clients use, limits declared once and shown in /docs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from server.errors import FieldError, MalformedBody, MissingField, NotInEnum
+
+LARGEST_SEED = 2**64 - 1
+RANDOM_SEED = -1
+LONGEST_PROMPT = 10_000
+
+_WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0{0,40})?", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_TRUE = frozenset({"true", "1", "yes", "y", "on"})
+_FALSE = frozenset({"false", "0", "no", "n", "off"})
+
+
+def _whole_number(value: object) -> int:
+    match value:
+        case bool():
+            pass
+        case int():
+            return value
+        case float() if value.is_integer():
+            return int(value)
+        case str() if found := _WHOLE.fullmatch(value.strip()):
+            return int(found[1])
+        case _:
+            pass
+    raise PydanticCustomError("whole_number", "must be a whole number")
+
+
+def _number(value: object) -> float:
+    number = math.nan
+    match value:
+        case bool():
+            pass
+        case int():
+            # Beyond what a float holds: infinite, hence refused below like every other infinity.
+            number = float(value) if abs(value) < 10**300 else math.inf
+        case float():
+            number = value
+        case str() if _DECIMAL.fullmatch(value.strip()):
+            number = float(value)
+        case _:
+            pass
+    if not math.isfinite(number):
+        raise PydanticCustomError("number", "must be a number")
+    return number
+
+
+def _flag(value: object) -> bool:
+    match value:
+        case bool():
+            return value
+        case int() | float() if value in (0, 1):
+            return value == 1
+        case str() if (word := value.strip().lower()) in _TRUE | _FALSE:
+            return word in _TRUE
+        case _:
+            raise PydanticCustomError("flag", "must be true or false")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "must be text")
+    # Neither PostgreSQL nor the text chunk of a PNG can hold these.
+    if "\0" in value:
+        raise PydanticCustomError("text", "must not contain NUL characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("text", "must be valid Unicode") from None
+    return value
+
+
+def _picture(value: object) -> str | bytes:
+    if not isinstance(value, str | bytes):
+        raise PydanticCustomError("picture", "must be base64 text, a URL or a file")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+"""1, "1", 1.0 and "1.0"; limits come with ``Field(ge=..., le=..., multiple_of=...)``."""
+Number = Annotated[float, BeforeValidator(_number)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Text = Annotated[str, Field(max_length=LONGEST_PROMPT), BeforeValidator(_text)]
+Seed = Annotated[int, Field(ge=RANDOM_SEED, le=LARGEST_SEED), BeforeValidator(_whole_number)]
+"""-1 is random; `seeds` turns it into the numbers that are really used."""
+Picture = Annotated[
+    str | bytes,
+    BeforeValidator(_picture),
+    WithJsonSchema({"type": "string", "contentMediaType": "image/*"}),
+]
+"""Text as it came (base64, data URI or URL), or the bytes of an uploaded file; not looked into yet."""
+
+whole_number = BeforeValidator(_whole_number)
+"""For enumerations, ``Annotated[Literal[512, 768], whole_number]``, and for optional numbers with limits,
+``Annotated[int, Field(ge=1, le=8), whole_number] | None``."""
+number = BeforeValidator(_number)
+"""The same for decimal numbers."""
+
+
+class Fields(BaseModel):
+    """The fields of one page. Unknown keys are ignored; null, "" and an absent key mean the default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_absent(cls, body: Mapping[str, object]) -> dict[str, object]:
+        return {name: value for name, value in body.items() if value is not None and value != ""}
+
+
+F = TypeVar("F", bound=Fields)
+
+
+def read(model: type[F], body: Mapping[str, object]) -> F:
+    """Validate a body against a page.
+
+    Raises:
+        FieldError: the first thing that is wrong, in the caller's words.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise field_errors(model, error)[0] from None
+
+
+def field_errors(model: type[Fields], error: ValidationError) -> list[FieldError]:
+    """Everything that is wrong, in the caller's words, in the order of the page."""
+    details = error.errors(include_url=False, include_input=False)
+    return [_field_error(model, detail) for detail in details]
+
+
+def seeds(seed: int, count: int) -> tuple[int, ...]:
+    """One seed per picture: the given one and its successors, or random ones when it is -1."""
+    # 32 bits: exact in every client's number type and short enough to type in again.
+    first = secrets.randbits(32) if seed == RANDOM_SEED else seed
+    return tuple((first + index) % (LARGEST_SEED + 1) for index in range(count))
+
+
+def json_object(body: bytes) -> dict[str, object]:
+    """Parse a body that has to be a JSON object.
+
+    Raises:
+        MalformedBody: it is not.
+    """
+    try:
+        parsed: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise MalformedBody("body: must be valid JSON") from None
+    if not isinstance(parsed, dict):
+        raise MalformedBody("body: must be a JSON object")
+    return cast("dict[str, object]", parsed)
+
+
+def _field_error(model: type[Fields], detail: ErrorDetails) -> FieldError:
+    name = str(detail["loc"][0])
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return MissingField(name)
+        case "literal_error" | "string_unicode":
+            return NotInEnum(name, f"must be one of {_listed(_choices(_declared(model, name).annotation))}")
+        case "greater_than_equal" | "less_than_equal":
+            return FieldError(name, _between(_declared(model, name)))
+        case "multiple_of":
+            return FieldError(name, f"must be divisible by {context['multiple_of']:g}")
+        case "string_too_long":
+            return FieldError(name, f"must be at most {context['max_length']} characters long")
+        case "value_error":
+            return FieldError(name, str(context["error"]))
+        case _:
+            return FieldError(name, detail["msg"])
+
+
+def _declared(model: type[Fields], wire_name: str) -> FieldInfo:
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        also = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        if wire_name == name or wire_name in also:
+            return info
+    raise LookupError(wire_name)
+
+
+def _choices(annotation: Any) -> Iterable[object]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return [choice for part in get_args(annotation) for choice in _choices(part)]
+
+
+def _listed(choices: Iterable[object]) -> str:
+    return ", ".join(str(choice) for choice in choices)
+
+
+def _limits(info: FieldInfo) -> Iterator[object]:
+    """Limits given beside the default, or inside an optional type."""
+    yield from info.metadata
+    for part in get_args(info.annotation):
+        if get_origin(part) is Annotated:
+            yield from FieldInfo.from_annotation(part).metadata
+
+
+def _between(info: FieldInfo) -> str:
+    lowest = [item.ge for item in _limits(info) if isinstance(item, Ge)]
+    highest = [item.le for item in _limits(info) if isinstance(item, Le)]
+    if lowest and highest:
+        return f"must be between {lowest[0]} and {highest[0]}"
+    return f"must be at least {lowest[0]}" if lowest else f"must be at most {highest[0]}"

@@ -54,6 +54,20 @@ Command = Draw | Cancel | Stop
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """The engine is loading this pipeline; before Ready it is what the engine is waiting for."""
+
+    pipeline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine cannot go on and its process ends after this; ``reason`` is fit for a caller."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The engine can draw. ``resident``: names of the pipelines that are loaded."""
 
@@ -90,4 +104,4 @@ class Residency:
     used_bytes: int
 
 
-Event = Ready | Progress | Drawn | Failed | Residency
+Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency

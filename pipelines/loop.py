@@ -261,7 +261,7 @@ class Loop:
 
 
 def _attempt(samples: list[Sample]) -> Exception | None:
-    """Advance; a failure is returned. One for lack of memory has lost its traceback, which holds the tensors."""
+    """Advance; return a failure. One for lack of memory has lost its traceback, which holds the tensors."""
     try:
         denoise.advance(samples)
     except torch.AcceleratorError:

@@ -1,0 +1,30 @@
+"""The command line: serve, demo, keys, credits, weights."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from server.commands import credits, demo, keys, serve, weights
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        the exit status: 0 done, 1 failed, 2 asked wrongly.
+    """
+    parser = argparse.ArgumentParser(
+        prog="understudy", description="A self-hosted stand-in for hosted image-generation APIs."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, demo, keys, credits, weights):
+        command.register(subparsers)
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

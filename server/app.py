@@ -1,0 +1,132 @@
+"""The composition root: builds each concrete part, connects it, takes it down; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from pipelines.manifest import load_manifest
+from server import errors
+from server.accounts import Accounts
+from server.caller import Services
+from server.credits import Credits
+from server.database import Database, database_url
+from server.dispatch import Dispatch
+from server.door import ACCOUNTING_HEADERS, Door
+from server.endpoints import enterprise, health, outputs, segmind
+from server.engine.devices import local_engines
+from server.generate import Studio
+from server.jobs import Jobs
+from server.queue import JobQueue
+from server.remote_images import RemoteImages
+from server.settings import Settings
+from server.storage import Storage, open_storage
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 600.0
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The whole server as one ASGI application; engines start and stop with its lifespan."""
+    app = FastAPI(
+        title="Understudy",
+        description="Stands in for hosted image-generation APIs: change the base URL, keep the client.",
+        version="0.1.0",
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router):
+        app.include_router(router)
+    app.add_exception_handler(errors.ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+    app.add_middleware(Door, max_body_bytes=int(settings.max_body_mb * 1_000_000))
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=ACCOUNTING_HEADERS,
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    settings.data.mkdir(parents=True, exist_ok=True)
+    database = Database(database_url(settings))
+    await database.migrate()
+    storage = open_storage(settings)
+    jobs = Jobs(database)
+    dispatch = Dispatch(
+        local_engines(settings),
+        JobQueue(limit=settings.queue_limit, limit_per_account=settings.queue_limit_per_account),
+        queue_timeout_s=settings.queue_timeout_s,
+    )
+    studio = Studio(jobs, dispatch, storage, settings)
+    app.state.services = Services(
+        settings=settings,
+        accounts=Accounts(database),
+        credits=Credits(database),
+        studio=studio,
+        storage=storage,
+        images=RemoteImages(settings),
+        manifest=load_manifest(settings.manifest),
+        dispatch=dispatch,
+    )
+    await dispatch.start()
+    await studio.resume()
+    sweeper = asyncio.create_task(_sweep(storage))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeper
+        await studio.stop()
+        await dispatch.stop()
+        await database.close()
+
+
+async def _sweep(storage: Storage) -> None:
+    """Remove outputs whose retention is over, for ever."""
+    while True:
+        try:
+            removed = await storage.sweep()
+            if removed:
+                log.info("removed %d expired outputs", removed)
+        except Exception:
+            log.exception("sweeping the outputs failed; trying again later")
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+
+
+def _in_dialect(request: Request, error: errors.ApiError) -> Response:
+    dialect = enterprise if request.url.path.startswith(enterprise.PREFIX) else segmind
+    return dialect.error_response(error, request)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.ApiError)
+    return _in_dialect(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """The framework's own refusals: no such route, or not with this verb."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return _in_dialect(request, errors.MethodNotAllowed())
+    return _in_dialect(request, errors.NotFound("The requested URL does not exist"))
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", getattr(request.state, "request_id", "?"), exc_info=error)
+    return _in_dialect(request, errors.InternalError())

@@ -1,0 +1,142 @@
+"""Who is calling: API key -> account, the picture they sent, whether they are still there, what they may reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+
+from pipelines import image_io
+from pipelines.errors import ImageTooLarge, InvalidImage
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from server import errors
+from server.accounts import Account, Accounts
+from server.credits import Credits
+from server.dispatch import Dispatch
+from server.generate import Studio
+from server.jobs import Job
+from server.remote_images import RemoteImages
+from server.settings import Settings
+from server.storage import Storage
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What endpoints reach of the server; built once by the composition root."""
+
+    settings: Settings
+    accounts: Accounts
+    credits: Credits
+    studio: Studio
+    storage: Storage
+    images: RemoteImages
+    manifest: Manifest
+    dispatch: Dispatch
+
+
+def services(request: Request) -> Services:
+    """FastAPI dependency: the parts of the running server."""
+    return cast(Services, request.app.state.services)
+
+
+def header_key(request: Request) -> str | None:
+    """The API key of ``x-api-key`` or ``Authorization: Bearer``."""
+    key = request.headers.get("x-api-key")
+    if key:
+        return key.strip()
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def authenticate(request: Request, api_key: str | None) -> Account:
+    """The account of a key; from here on the answer carries ``x-remaining-credits``.
+
+    Raises:
+        MissingKey, InvalidKey: and nothing else, so that a guess learns nothing.
+    """
+    parts = services(request)
+    if parts.settings.auth == "open":
+        account = await parts.accounts.open_account()
+    elif not api_key:
+        raise errors.MissingKey
+    else:
+        account = await parts.accounts.authenticate(api_key)
+    request.state.balance = account.balance
+    return account
+
+
+async def header_caller(request: Request) -> Account:
+    """FastAPI dependency for pages whose key travels in a header."""
+    return await authenticate(request, header_key(request))
+
+
+def spent(request: Request, job: Job) -> None:
+    """Let ``x-remaining-credits`` of the answer say the balance after this job."""
+    request.state.balance = job.balance
+
+
+async def read_picture(request: Request, given: str | bytes, field: str = "image") -> RGBImage:
+    """Decode a picture given as base64, data URI, http(s) URL or file bytes; in a thread, within the limits.
+
+    Raises:
+        InvalidInputImage, BodyTooLarge, FieldError: in the caller's words.
+    """
+    parts = services(request)
+    limits = image_io.Limits(
+        max_bytes=int(parts.settings.max_image_mb * 1_000_000),
+        max_pixels=int(parts.settings.max_image_megapixels * 1_000_000),
+    )
+    try:
+        if isinstance(given, str) and given.strip().lower().startswith(("http://", "https://")):
+            given = await parts.images.fetch(given.strip())
+        if isinstance(given, str):
+            return await asyncio.to_thread(image_io.decode_text, given, limits)
+        return await asyncio.to_thread(image_io.decode, given, limits)
+    except ImageTooLarge as error:
+        raise errors.BodyTooLarge(f"{field}: {error.problem}") from error
+    except InvalidImage as error:
+        raise errors.InvalidInputImage from error
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await the work, but cancel it when the caller hangs up; the framework would let it run to its end.
+
+    Call it after the body was read.
+
+    Raises:
+        CallerGone: nobody reads the answer any more.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise errors.CallerGone
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def public_url(request: Request) -> str:
+    """How clients reach this server, without a slash at the end."""
+    configured = services(request).settings.public_url
+    return (configured or str(request.base_url)).rstrip("/")
+
+
+def output_urls(request: Request, job: Job) -> list[str]:
+    """Absolute URLs of a job's outputs, in order; they open with a plain GET."""
+    return [f"{public_url(request)}/outputs/{output.name}" for output in job.outputs]

@@ -1,0 +1,64 @@
+"""The first station: every request gets an id, its body is capped, its answer gets the accounting headers."""
+
+from __future__ import annotations
+
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import BodyTooLarge
+
+ACCOUNTING_HEADERS = [
+    "x-remaining-credits",
+    "x-cost",
+    "x-generation-time",
+    "x-seed-value",
+    "x-request-id",
+    "x-output-metadata",
+    "x-output-urls",
+    "retry-after",
+    "x-rate-limit-reset-at-utc",
+]
+"""What browsers may read of an answer."""
+
+
+class Door:
+    """ASGI middleware; plain, because the framework's own base class hides a caller's hang-up."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: dict[str, object] = scope.setdefault("state", {})
+        state["request_id"] = str(uuid.uuid4())
+        declared = Headers(scope=scope).get("content-length", "")
+        received = 0
+
+        async def capped_receive() -> Message:
+            nonlocal received
+            if declared.isdecimal() and int(declared) > self._max_body_bytes:
+                raise self._too_large()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        async def labelled_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("x-request-id", str(state["request_id"]))
+                balance = state.get("balance")
+                if isinstance(balance, int):
+                    headers["x-remaining-credits"] = f"{balance / 1000:g}"
+            await send(message)
+
+        await self._app(scope, capped_receive, labelled_send)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB")

@@ -1,0 +1,266 @@
+"""The use-case: hold the price, queue, draw, encode, store, capture; release on any failure, once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines import image_io
+from pipelines.errors import GenerationError
+from pipelines.request import Drawing, Request
+from server import errors
+from server.accounts import Account
+from server.dispatch import Dispatch
+from server.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
+from server.picture_text import generation_parameters
+from server.settings import Settings
+from server.storage import Storage
+
+log = logging.getLogger(__name__)
+
+PictureFormat = Literal["jpeg", "webp", "png"]
+
+_SUFFIX = {"jpeg": "jpg", "webp": "webp", "png": "png"}
+
+_RECENT_JOBS = 32
+"""So many jobs' pictures are kept in memory, for the answer that is about to be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an endpoint asks for.
+
+    Attributes:
+        endpoint: slug or operation; it appears in the job row and in the metrics.
+        price: millicredits, held now and captured on success.
+        quality: 0..100, for JPEG and WebP.
+        base64_files: store text files with base64 instead of pictures.
+        temporary: the outputs live for the shorter retention.
+        synchronous: the caller waits; refunded rather than drawn when the server dies meanwhile.
+        options: what the page needs again when it writes its answer later.
+        body_digest: SHA-256 of the body that came with the idempotency key.
+    """
+
+    endpoint: str
+    request: Request
+    price: int
+    picture_format: PictureFormat
+    quality: int = 95
+    base64_files: bool = False
+    temporary: bool = False
+    synchronous: bool
+    options: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+    idempotency_key: str | None = None
+    body_digest: str | None = None
+
+
+class PastFailure(errors.ApiError):
+    """A job that failed before somebody asked for it; text and status are from its record."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.error or "Request cancelled")
+        self.status = job.error_status or errors.CallerGone.status
+
+
+class Studio:
+    """Everything between an endpoint and the engines."""
+
+    def __init__(self, jobs: Jobs, dispatch: Dispatch, storage: Storage, settings: Settings) -> None:
+        self._jobs = jobs
+        self._dispatch = dispatch
+        self._storage = storage
+        self._settings = settings
+        self._tasks: dict[int, asyncio.Task[Job]] = {}
+        self._progress: dict[int, tuple[int, int]] = {}
+        self._recent: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._stopping = False
+
+    async def submit(self, account: Account, order: Order) -> Job:
+        """Hold the price and queue; drawing goes on behind this call. A replay returns the first job.
+
+        Raises:
+            InsufficientCredits, IdempotencyConflict, QueueFull: nothing was charged.
+        """
+        job, _ = await self._submit(account, order)
+        return job
+
+    async def draw(self, account: Account, order: Order, *, wait_s: float | None = None) -> Job:
+        """Submit and wait. When the task that awaits this is cancelled, so is the job, and it is refunded.
+
+        Args:
+            wait_s: after this the job goes on without its caller and is returned unfinished.
+        Raises:
+            ApiError: of a job that failed; nothing was charged.
+        """
+        submitting = asyncio.create_task(self._submit(account, order))
+        try:
+            job, _ = await asyncio.shield(submitting)
+            return await self.finished(job, wait_s)
+        except TimeoutError:
+            job, _ = submitting.result()
+            await self._jobs.detach(job.id)
+            return job
+        except asyncio.CancelledError:
+            job, replayed = await submitting
+            if not replayed:
+                await self.cancel(job)
+            raise
+
+    async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
+        """Wait until the job has ended well.
+
+        Raises:
+            ApiError: it failed or was cancelled.
+            TimeoutError: it has not ended within ``timeout_s``.
+        """
+        task = self._tasks.get(job.id)
+        if task is None:
+            job = await self._jobs.find(job.account_id, id=job.id)
+            if job.status is not JobStatus.succeeded:
+                raise PastFailure(job)
+            return job
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+        if not done:
+            raise TimeoutError
+        if task.cancelled():
+            raise errors.CallerGone
+        return task.result()
+
+    async def pictures(self, job: Job) -> list[bytes]:
+        """The encoded pictures of a succeeded job, in order.
+
+        Raises:
+            NotFound: their retention is over.
+        """
+        recent = self._recent.get(job.id)
+        if recent is not None:
+            return recent
+        return [(await self._storage.get(output.name))[0] for output in job.outputs]
+
+    async def find(self, account: Account, *, request_id: str | None = None, id: int | None = None) -> Job:
+        """The account's own job.
+
+        Raises:
+            NotFound: unknown, or another account's.
+        """
+        return await self._jobs.find(account.id, request_id=request_id, id=id)
+
+    async def cancel(self, job: Job) -> None:
+        """Withdraw by id, refunded; a job that has ended stays as it is."""
+        task = self._tasks.get(job.id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def progress(self, job: Job) -> tuple[int, int] | None:
+        """Network evaluations (done, total) of a job that is being drawn."""
+        return self._progress.get(job.id)
+
+    async def resume(self) -> None:
+        """After a start: draw again what callers will come back for; what others waited for was refunded."""
+        for job in await self._jobs.recover():
+            self._begin(job)
+
+    async def stop(self) -> None:
+        """Leave: jobs that somebody waits for are refunded, the others stay queued for the next start."""
+        self._stopping = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _submit(self, account: Account, order: Order) -> tuple[Job, bool]:
+        self._dispatch.refuse_if_full(account.id)
+        job, replayed = await self._jobs.open(
+            NewJob(
+                account_id=account.id,
+                endpoint=order.endpoint,
+                request=order.request,
+                price=order.price if self._settings.auth == "keys" else 0,
+                synchronous=order.synchronous,
+                picture_format=order.picture_format,
+                quality=order.quality,
+                base64_files=order.base64_files,
+                temporary=order.temporary,
+                options=order.options,
+                idempotency_key=order.idempotency_key,
+                body_digest=order.body_digest,
+            )
+        )
+        if not replayed:
+            self._begin(job)
+        return job, replayed
+
+    def _begin(self, job: Job) -> None:
+        task = asyncio.create_task(self._work(job), name=f"job {job.id}")
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda ended: self._end(job.id, ended))
+
+    def _end(self, job_id: int, task: asyncio.Task[Job]) -> None:
+        self._tasks.pop(job_id, None)
+        self._progress.pop(job_id, None)
+        if not task.cancelled():
+            task.exception()  # its waiters were told, and an asynchronous job's record says it
+
+    async def _work(self, job: Job) -> Job:
+        try:
+            drawing = await self._dispatch.draw(
+                job.request,
+                account_id=job.account_id,
+                on_progress=lambda done, total: self._progress.update({job.id: (done, total)}),
+                on_start=lambda: self._jobs.start(job.id),
+            )
+            outputs = await self._store(job, drawing)
+            return await self._jobs.succeed(
+                job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
+            )
+        except asyncio.CancelledError:
+            if job.synchronous or not self._stopping:
+                await self._jobs.cancel(job.id)
+            raise
+        except GenerationError as error:
+            failure = errors.from_drawing(error)
+        except errors.ApiError as error:
+            failure = error
+        except Exception:
+            log.exception("job %s failed", job.request_id)
+            failure = errors.InternalError()
+        await self._jobs.fail(job.id, str(failure), failure.status)
+        raise failure
+
+    async def _store(self, job: Job, drawing: Drawing) -> list[Output]:
+        """Encode in threads and store; the pictures stay in memory for the answer that follows."""
+        encoded = await asyncio.gather(
+            *(asyncio.to_thread(self._encode, job, drawing, index) for index in range(len(drawing.images)))
+        )
+        content_type = image_io.content_type(job.picture_format)
+        suffix = _SUFFIX[job.picture_format]
+        files = encoded
+        if job.base64_files:
+            content_type, suffix = "text/plain", "base64"
+            files = [base64.b64encode(picture) for picture in encoded]
+        outputs = [
+            Output(name=f"{job.file_prefix}-{index}.{suffix}", content_type=content_type, size=len(data))
+            for index, data in enumerate(files)
+        ]
+        await asyncio.gather(
+            *(
+                self._storage.put(output.name, data, content_type, temporary=job.temporary)
+                for output, data in zip(outputs, files, strict=True)
+            )
+        )
+        self._recent[job.id] = list(encoded)
+        if len(self._recent) > _RECENT_JOBS:
+            self._recent.popitem(last=False)
+        return outputs
+
+    def _encode(self, job: Job, drawing: Drawing, index: int) -> bytes:
+        text = generation_parameters(job.request, index) if self._settings.png_metadata else None
+        return image_io.encode(
+            drawing.images[index], job.picture_format, job.quality, text if job.picture_format == "png" else None
+        )

@@ -47,8 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(errors.ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
-    app.add_middleware(Door, max_body_bytes=int(settings.max_body_mb * 1_000_000))
+    app.add_middleware(Door, max_body_bytes=int(settings.max_body_mb * 1_000_000), on_error=_unexpected_error)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],
@@ -128,5 +127,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
-    log.error("request %s failed", getattr(request.state, "request_id", "?"), exc_info=error)
+    log.error("request %s failed", request.state.request_id, exc_info=error)
     return _in_dialect(request, errors.InternalError())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge
@@ -26,9 +29,19 @@ ACCOUNTING_HEADERS = [
 class Door:
     """ASGI middleware; plain, because the framework's own base class hides a caller's hang-up."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body_bytes: int,
+        on_error: Callable[[Request, Exception], Awaitable[Response]],
+    ) -> None:
+        """
+        Args:
+            on_error: answers for an exception that nobody expected.
+        """
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,6 +51,7 @@ class Door:
         state["request_id"] = str(uuid.uuid4())
         declared = Headers(scope=scope).get("content-length", "")
         received = 0
+        started = False
 
         async def capped_receive() -> Message:
             nonlocal received
@@ -50,15 +64,23 @@ class Door:
             return message
 
         async def labelled_send(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("x-request-id", str(state["request_id"]))
                 balance = state.get("balance")
                 if isinstance(balance, int):
-                    headers["x-remaining-credits"] = f"{balance / 1000:g}"
+                    headers["x-remaining-credits"] = str(balance / 1000)
             await send(message)
 
-        await self._app(scope, capped_receive, labelled_send)
+        try:
+            await self._app(scope, capped_receive, labelled_send)
+        except Exception as error:
+            if started:
+                raise
+            response = await self._on_error(Request(scope), error)
+            await response(scope, receive, labelled_send)
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB")

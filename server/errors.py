@@ -113,7 +113,7 @@ class InsufficientCredits(ApiError):
         self.required = required
 
     def __str__(self) -> str:
-        return f"Insufficient credits: balance {self.balance / 1000:g}, required {self.required / 1000:g}"
+        return f"Insufficient credits: balance {self.balance / 1000}, required {self.required / 1000}"
 
 
 class IdempotencyConflict(ApiError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -33,3 +34,7 @@ def ensure(cache: Path) -> Path:
                 raise
             shutil.rmtree(aside)
     return finished / "weights.yaml"
+
+
+if __name__ == "__main__":
+    print(ensure(Path(sys.argv[1])))

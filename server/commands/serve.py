@@ -1,0 +1,44 @@
+"""`understudy serve`: the server itself, configured by the environment."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+
+from server.app import create_app
+from server.settings import Settings
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("serve", help="answer requests until Ctrl-C")
+    parser.add_argument("--host", help="address to listen on (UNDERSTUDY_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (UNDERSTUDY_PORT)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    given = {name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name)}
+    settings = Settings(**given)
+    if not settings.manifest.exists():
+        print(f"There is no manifest at {settings.manifest} (UNDERSTUDY_MANIFEST).", file=sys.stderr)
+        return 2
+    listener = listen(settings)
+    if listener is None:
+        return 2
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level=settings.log_level))
+    server.run(sockets=[listener])
+    return 0
+
+
+def listen(settings: Settings) -> socket.socket | None:
+    """Bind before anything heavy starts; None, and a word on stderr, when the address is taken."""
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        print(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        return None

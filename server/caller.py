@@ -1,4 +1,4 @@
-"""Who is calling: API key -> account, the picture they sent, whether they are still there, what they may reach."""
+"""Who is calling: API key -> account, the picture they sent, whether they are still there."""
 
 from __future__ import annotations
 

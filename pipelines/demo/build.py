@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 _BUILDERS = ("kandinsky22", "kolors", "sd15", "sd3", "sdxl")
-"""Modules beside this one; each has ``build(folder: Path)``, which writes the folders that weights.yaml names."""
+"""Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
 
 _VERSION = "1"
 """Part of the folder's name: another one builds anew."""

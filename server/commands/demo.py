@@ -1,4 +1,4 @@
-"""`understudy demo`: the server on small checkpoints that need no download, and one picture through each page."""
+"""`understudy demo`: the server on small checkpoints, and one picture through each of the five pages."""
 
 from __future__ import annotations
 

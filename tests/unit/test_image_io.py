@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
 import struct
 import zlib
@@ -206,7 +207,7 @@ def test_more_bytes_than_allowed_are_refused() -> None:
 def test_more_pixels_than_allowed_are_refused() -> None:
     data = file_of(drawing(), "PNG")
     assert decode(data, Limits(10_000, 48 * 32)).height == 32
-    with pytest.raises(ImageTooLarge, match="has more than 0.001535 megapixels"):
+    with pytest.raises(ImageTooLarge, match=r"has more than 0\.001535 megapixels"):
         decode(data, Limits(10_000, 48 * 32 - 1))
 
 
@@ -307,11 +308,8 @@ def test_damaged_bytes_give_a_picture_or_an_invalid_input_and_nothing_else(damag
     for data in seeds_of_the_fuzz():
         for _ in range(150):
             attempt = DAMAGES[damage](data, chance)
-            try:
+            with contextlib.suppress(InvalidInput):
                 image = decode(attempt, LIMITS)
-            except InvalidInput as error:
-                assert error.field == "image"
-            else:
                 assert len(image.pixels) == image.width * image.height * 3 <= LIMITS.max_pixels * 3
 
 

@@ -1,0 +1,182 @@
+# pyright: basic
+# (diffusers decorates its constructors, so strict checking sees nothing but unknown types.)
+"""Documented noise scheduler names become diffusers schedulers, and each of those draws one sample."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.request import SchedulerChoice
+
+NAMES = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "IPNDMScheduler",
+    "LCMScheduler",
+)
+"""diffusers classes that start from noise and draw with a latent network as they are."""
+
+NOT_YET = ("DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler")
+"""Documented names that do not draw from noise with a latent network without further work."""
+
+_ALGORITHM_TYPES = {
+    "DPMSolverMultistepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
+    "DPMSolverSinglestepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver++"),
+}
+
+
+def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
+    """A new noise scheduler as ``choice`` says, on the noise schedule of a checkpoint.
+
+    Args:
+        config: configuration of the checkpoint's own scheduler, of whatever class.
+    Raises:
+        UnsupportedParameter: a documented scheduler that is not there yet.
+        InvalidInput: no such scheduler, or it does not know the algorithm type.
+    """
+    name = choice.name or config["_class_name"]
+    if name in NOT_YET:
+        raise UnsupportedParameter("scheduler", f"{name} is not available yet")
+    if name not in NAMES:
+        raise InvalidInput("scheduler", f"{name} is not one of {', '.join(NAMES)}")
+    changes: dict[str, Any] = {}
+    if choice.use_karras_sigmas is not None and supports_karras(name):
+        changes["use_karras_sigmas"] = choice.use_karras_sigmas
+        if choice.use_karras_sigmas:
+            changes |= dict.fromkeys(_other_spacings(name), False)
+    if choice.algorithm_type is not None and supports_algorithm_type(name):
+        changes |= _algorithm(name, choice.algorithm_type)
+    if name == "PNDMScheduler" and "skip_prk_steps" not in config:
+        # Runge-Kutta steps first cannot start in the middle of the schedule, as image to image does.
+        changes["skip_prk_steps"] = True
+    return getattr(diffusers, name).from_config(config, **changes)
+
+
+def supports_karras(name: str) -> bool:
+    """Whether ``use_karras_sigmas`` changes what the scheduler of that name draws."""
+    return "use_karras_sigmas" in _options(name)
+
+
+def supports_algorithm_type(name: str) -> bool:
+    """Whether ``algorithm_type`` can be chosen for the scheduler of that name."""
+    return name in _ALGORITHM_TYPES
+
+
+def ineffective_options(choice: SchedulerChoice, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was switched on but means nothing to the scheduler, as warnings for the caller."""
+    name = choice.name or config["_class_name"]
+    warnings: list[str] = []
+    if choice.use_karras_sigmas and not supports_karras(name):
+        warnings.append(f"use_karras_sigmas had no effect with {name}")
+    if choice.algorithm_type is not None and not supports_algorithm_type(name):
+        warnings.append(f"algorithm_type had no effect with {name}")
+    return tuple(warnings)
+
+
+def _options(name: str) -> set[str]:
+    return set(inspect.signature(getattr(diffusers, name).__init__).parameters)
+
+
+def _other_spacings(name: str) -> set[str]:
+    """Options that exclude Karras sigmas; a checkpoint's configuration may have one of them on."""
+    return _options(name) & {
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
+        "use_flow_sigmas",
+        "use_lu_lambdas",
+    }
+
+
+def _algorithm(name: str, algorithm_type: str) -> dict[str, Any]:
+    known = _ALGORITHM_TYPES[name]
+    if algorithm_type not in known:
+        raise InvalidInput("algorithm_type", f"{algorithm_type} is not one of {', '.join(known)} for {name}")
+    # Only the ++ algorithms are defined at a last noise level of zero.
+    final = {} if algorithm_type.endswith("++") else {"final_sigmas_type": "sigma_min"}
+    return {"algorithm_type": algorithm_type, **final}
+
+
+class DiffusersSampler:
+    """A diffusers noise scheduler in the middle of drawing one sample (`pipelines.sample.Sampler`).
+
+    It owns the scheduler object, whose counters move with each step.
+
+    Args:
+        num_inference_steps: of the whole schedule. Schedulers of second order evaluate the network about twice a step.
+        device: where the network is.
+        skip: steps left out at the start (image to image).
+    Raises:
+        InvalidInput: the scheduler cannot do that many steps.
+    """
+
+    def __init__(
+        self, scheduler: Any, num_inference_steps: int, device: torch.device, *, skip: int = 0
+    ) -> None:
+        # On the CPU, because schedulers index their tables by time: on a GPU each step would wait for the device.
+        try:
+            scheduler.set_timesteps(num_inference_steps, device="cpu")
+        except ValueError as error:
+            raise InvalidInput(
+                "num_inference_steps", f"{type(scheduler).__name__} cannot do {num_inference_steps}: {error}"
+            ) from error
+        self._begin = skip * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(self._begin)
+        self._scheduler = scheduler
+        self._times: Tensor = scheduler.timesteps[self._begin :]
+        self._device_times = self._times.to(device)
+        self._position = 0
+        accepted = inspect.signature(scheduler.step).parameters
+        self._extra: dict[str, Any] = {"eta": 0.0} if "eta" in accepted else {}
+        self._takes_generator = "generator" in accepted
+
+    @property
+    def total(self) -> int:
+        return len(self._times)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def done(self) -> bool:
+        return self._position >= len(self._times)
+
+    @property
+    def timestep(self) -> Tensor:
+        return self._device_times[self._position]
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """First latents, of pure noise."""
+        return noise * self._scheduler.init_noise_sigma
+
+    def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """First latents, of a picture with as much noise as the first evaluation expects."""
+        return self._scheduler.add_noise(latents, noise, self._times[:1])
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        return self._scheduler.scale_model_input(latents, self._times[self._position])
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        extra = {**self._extra, "generator": generator} if self._takes_generator else self._extra
+        time = self._times[self._position]
+        self._position += 1
+        return self._scheduler.step(prediction, time, latents, **extra, return_dict=False)[0]

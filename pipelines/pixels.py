@@ -1,0 +1,52 @@
+# pyright: basic
+# (diffusers' networks carry their configuration untyped.)
+"""Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents decoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from pipelines.image_io import RGBImage
+
+
+def from_image(image: RGBImage, height: int, width: int) -> Tensor:
+    """(1, 3, height, width) in -1 .. 1, fp32 on the CPU; the last row and column fill what is missing."""
+    rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
+    rows = np.pad(rows, ((0, height - image.height), (0, width - image.width), (0, 0)), mode="edge")
+    scaled = rows.astype(np.float32) / 255.0
+    return 2.0 * torch.from_numpy(scaled).permute(2, 0, 1)[None] - 1.0
+
+
+def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
+    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers' image processor does."""
+    part = (pixels[0, :, :height, :width] * 0.5 + 0.5).clamp(0, 1)
+    rows = (part.permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
+    return RGBImage(width, height, rows.contiguous().numpy().tobytes())
+
+
+def black(height: int, width: int) -> RGBImage:
+    """What a picture that may not be shown is replaced by."""
+    return RGBImage(width, height, bytes(width * height * 3))
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
+    """(1, 3, H, W) around -1 .. 1 from the latents of one picture.
+
+    Args:
+        upcast: decode in fp32 whatever the network's type. Also done when half precision overflows, which
+            would leave black pixels.
+    """
+    scaled = latents / vae.config.scaling_factor
+    if not (upcast and vae.dtype == torch.float16):
+        pixels = vae.decode(scaled, return_dict=False)[0]
+        if pixels.dtype != torch.float16 or bool(torch.isfinite(pixels).all()):
+            return pixels
+    dtype = vae.dtype
+    vae.to(torch.float32)
+    try:
+        return vae.decode(scaled.float(), return_dict=False)[0]
+    finally:
+        vae.to(dtype)

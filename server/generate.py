@@ -260,10 +260,6 @@ class Studio:
         return outputs
 
     def _encode(self, job: Job, drawing: Drawing, index: int) -> bytes:
-        text = generation_parameters(job.request, index) if self._settings.png_metadata else None
-        return image_io.encode(
-            drawing.images[index],
-            job.picture_format,
-            job.quality,
-            text if job.picture_format == "png" else None,
-        )
+        wanted = self._settings.png_metadata and job.picture_format == "png"
+        text = generation_parameters(job.request, index) if wanted else None
+        return image_io.encode(drawing.images[index], job.picture_format, job.quality, text)

@@ -1,4 +1,4 @@
-"""The generation parameters as text for PNG files, in the one-line form that viewers of such pictures read."""
+"""The generation parameters as text for PNG files, in the form that viewers of such pictures read."""
 
 from __future__ import annotations
 

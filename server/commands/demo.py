@@ -123,8 +123,12 @@ class _Visit:
         self.output.mkdir(parents=True, exist_ok=True)
         failures: list[str] = []
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         pages = (self._kandinsky, self._kolors, self._pose, self._img2img, self._text2img)
         with (
             httpx.Client(base_url=self.url, headers={"x-api-key": self.api_key}, timeout=300) as client,

@@ -1,0 +1,31 @@
+"""GET /livez: the process is up. GET /readyz: an engine can draw, or why not."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from server import caller
+
+router = APIRouter(tags=["health"])
+
+RETRY_AFTER_S = 5
+
+
+@router.get("/livez", summary="Is the process up?")
+async def livez() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    summary="Can anything be drawn?",
+    response_class=Response,
+    responses={503: {"description": "Not now; `reason` says why"}},
+)
+async def readyz(request: Request) -> Response:
+    reason = caller.services(request).dispatch.readiness()
+    if reason is None:
+        return JSONResponse({"status": "ready"})
+    headers = {"retry-after": str(RETRY_AFTER_S)}
+    return JSONResponse({"status": "unavailable", "reason": reason}, 503, headers)

@@ -1,0 +1,24 @@
+"""GET /outputs/{name}: a drawn or uploaded picture; the name is unguessable, so no key is asked for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from server import caller
+
+router = APIRouter(tags=["outputs"])
+
+
+@router.api_route(
+    "/outputs/{name}",
+    methods=["GET", "HEAD"],
+    summary="A stored picture",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, 404: {"description": "Unknown, or its retention is over"}},
+    operation_id="stored_picture",
+)
+async def output(request: Request, name: str) -> Response:
+    data, content_type = await caller.services(request).storage.get(name)
+    # A caller's bytes are served here too: no browser may take them for anything but what they are.
+    return Response(data, media_type=content_type, headers={"x-content-type-options": "nosniff"})

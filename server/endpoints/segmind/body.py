@@ -1,0 +1,82 @@
+"""The body of a Segmind call, in any of the encodings that its clients use, as names and values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import UploadFile
+
+from server.endpoints.fields import json_object
+from server.errors import InvalidContentType, MalformedBody
+
+PICTURE_NAMES = ("image", "file", "imageUrl")
+"""A picture's field, the second name of its multipart part, and its legacy name."""
+
+_MOST_FIELDS = 1000
+_THREAD_WORTHY_BYTES = 256 * 1024
+
+
+async def read_body(request: Request) -> dict[str, object]:
+    """Parse by content; the content type only decides where the content leaves a choice.
+
+    Values are what JSON has, or texts of a form, or the bytes of an uploaded file. Of a repeated name the
+    last one counts.
+
+    Raises:
+        MalformedBody: not what its content type says.
+        InvalidContentType: neither JSON nor a form.
+    """
+    body = await request.body()
+    encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body.lstrip()[:1] == b"{" or encoding.endswith("json"):
+        return await _parsed_json(body, is_form=encoding in ("application/x-www-form-urlencoded",))
+    match encoding:
+        case "multipart/form-data":
+            return await _parsed_multipart(request, len(body))
+        case "application/x-www-form-urlencoded":
+            return _parsed_form(body)
+        case _:
+            raise InvalidContentType
+
+
+async def _parsed_json(body: bytes, *, is_form: bool) -> dict[str, object]:
+    try:
+        if len(body) < _THREAD_WORTHY_BYTES:
+            return json_object(body)
+        return await asyncio.to_thread(json_object, body)
+    except MalformedBody:
+        # A form may begin with a brace as well: its first field's name would.
+        if is_form:
+            return _parsed_form(body)
+        raise
+
+
+async def _parsed_multipart(request: Request, size: int) -> dict[str, object]:
+    try:
+        async with request.form(max_fields=_MOST_FIELDS, max_files=_MOST_FIELDS, max_part_size=size) as form:
+            return _fields([(name, await _value(item)) for name, item in form.multi_items()])
+    except (HTTPException, ValueError) as error:
+        raise MalformedBody("body: must be valid multipart/form-data") from error
+
+
+async def _value(item: UploadFile | str) -> object:
+    return await item.read() if isinstance(item, UploadFile) else item
+
+
+def _parsed_form(body: bytes) -> dict[str, object]:
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise MalformedBody("body: must be a valid form in UTF-8") from None
+    # Unescaped base64 loses its plus signs in a form.
+    return _fields(
+        [(name, text.replace(" ", "+") if name in PICTURE_NAMES else text) for name, text in pairs]
+    )
+
+
+def _fields(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    # A file field that was left empty in a browser arrives as a part without bytes.
+    return {name: None if value == b"" else value for name, value in pairs}

@@ -1,0 +1,17 @@
+"""GET /v1/get-user-credits: what is left on the caller's account."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+
+from server import caller
+from server.endpoints.segmind.documentation import api_key, errors
+from server.endpoints.segmind.wire import in_credits
+
+router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
+
+
+@router.get("/v1/get-user-credits", summary="Credits that are left", responses=errors(401))
+async def user_credits(request: Request) -> dict[str, float]:
+    account = await caller.authenticate(request, caller.header_key(request))
+    return {"credits": in_credits(account.balance), "free-credits": 0.0}

@@ -1,0 +1,113 @@
+"""A model page's two routes, with what /docs shows of them: encodings, limits, answers, the sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from fastapi.security import APIKeyHeader
+
+from server.endpoints.segmind import wire
+
+api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="Or `Authorization: Bearer`.")
+"""For the documentation alone; `server.caller` reads the header."""
+
+_ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
+_MEANINGS = {
+    400: "A field is missing, malformed or out of range, or the picture cannot be read",
+    401: "No API key, or one that is unknown or revoked",
+    404: "No such page or request",
+    405: "Not with this verb",
+    406: "Unreadable content type, not enough credits, or a value outside a documented enumeration",
+    409: "The Idempotency-Key was used before with another body",
+    413: "The body or the picture is too large",
+    422: "The request failed; nothing was charged",
+    429: "The queue is full; Retry-After says when to come back",
+    500: "A failure of this server; nothing was charged",
+    501: "A documented value that this version does not draw yet",
+    503: "Nothing can draw at the moment; Retry-After says when to come back",
+    504: "The request waited too long in the queue",
+}
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Error answers for a route's ``responses``."""
+    return {status: {"description": _MEANINGS[status], "content": _ERROR} for status in statuses}
+
+
+def routes(page: type[wire.Page]) -> APIRouter:
+    """``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
+    router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
+    refusals = errors(400, 401, 406, 409, 413, 429, 500, 501, 503)
+
+    async def draw(request: Request) -> Response:
+        return await wire.draw(request, page)
+
+    async def submit(request: Request) -> Response:
+        return await wire.submit(request, page)
+
+    router.add_api_route(
+        f"/v1/{page.slug}",
+        draw,
+        methods=["POST"],
+        summary=page.summary,
+        description="Waits for the pictures. Several pictures without `base64`: the body is the first one, "
+        "the header `x-output-urls` lists all.",
+        response_class=Response,
+        responses={200: _pictures(page), **refusals, **errors(504)},
+        openapi_extra={"requestBody": _request_body(page)},
+    )
+    router.add_api_route(
+        f"/v2/{page.slug}",
+        submit,
+        methods=["POST"],
+        summary=f"{page.summary}, queued",
+        description="Answers at once; `status_url` and `response_url` say where to ask for the pictures.",
+        response_class=Response,
+        responses={200: _submitted(), **refusals},
+        openapi_extra={"requestBody": _request_body(page)},
+    )
+    return router
+
+
+def _request_body(page: type[wire.Page]) -> dict[str, Any]:
+    schema = page.model_json_schema()
+    upload = schema
+    if "image" in schema["properties"]:
+        file = {**schema["properties"]["image"], "format": "binary"}
+        upload = {**schema, "properties": {**schema["properties"], "image": file}}
+    content = {
+        "application/json": {"schema": schema, "example": page.example},
+        "multipart/form-data": {"schema": upload},
+        "application/x-www-form-urlencoded": {"schema": schema},
+    }
+    return {"required": True, "content": content}
+
+
+def _pictures(page: type[wire.Page]) -> dict[str, Any]:
+    content: dict[str, Any] = dict.fromkeys(page.media_types, _PICTURE)
+    if "base64" in page.model_fields:
+        content["application/json"] = {
+            "example": {
+                "status": "Success",
+                "image": "iVBORw0KGgo...",
+                "infer_time": 1.83,
+                "outputs": 1,
+                "image_format": "png",
+            }
+        }
+    return {"description": "The picture", "content": content}
+
+
+def _submitted() -> dict[str, Any]:
+    address = "http://127.0.0.1:8000/v2/requests/6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
+    example = {
+        "request_id": address.rpartition("/")[2],
+        "status": "QUEUED",
+        "poll_url": f"{address}/status",
+        "status_url": f"{address}/status",
+        "response_url": address,
+    }
+    return {"description": "Queued", "content": {"application/json": {"example": example}}}

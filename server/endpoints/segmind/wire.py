@@ -1,0 +1,225 @@
+"""What Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+import fastapi
+from fastapi.responses import JSONResponse, Response
+from pydantic import AliasChoices, Field
+
+from pipelines import image_io
+from pipelines.image_io import RGBImage
+from pipelines.request import Request
+from server import caller
+from server.endpoints.fields import Fields, Picture, read, whole_number
+from server.endpoints.segmind.body import PICTURE_NAMES, read_body
+from server.errors import ApiError, FieldError, InternalError, NotFound, QueueFull, Unavailable
+from server.generate import Order, PictureFormat
+from server.jobs import Job
+
+Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
+"""Documented are two sizes of each page; clients send all of these."""
+
+InputImage: TypeAlias = Annotated[
+    Picture,
+    Field(
+        validation_alias=AliasChoices(*PICTURE_NAMES),
+        description="Base64, a data URI, an http(s) URL, or a file part named image or file.",
+    ),
+]
+
+LONGEST_IDEMPOTENCY_KEY = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How drawn pictures travel home: the first one's bytes, or all of them as base64 in JSON."""
+
+    picture_format: PictureFormat
+    quality: int = 95
+    as_json: bool = False
+
+
+class Page(Fields, ABC):
+    """One documented model page: its fields, and what they mean.
+
+    Attributes:
+        price_millicredits: of one picture drawn with ``default_steps``.
+        media_types: what the picture may come as.
+        example: the page's own sample body.
+    """
+
+    slug: ClassVar[str]
+    summary: ClassVar[str]
+    price_millicredits: ClassVar[int]
+    default_steps: ClassVar[int]
+    media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
+    example: ClassVar[Mapping[str, object]]
+
+    @abstractmethod
+    def effort(self) -> tuple[int, int]:
+        """What is paid for: pictures, and steps of each."""
+
+    @abstractmethod
+    def delivery(self) -> Delivery: ...
+
+    def source(self) -> str | bytes | None:
+        """The caller's picture as it came, on pages that need one."""
+        return None
+
+    @abstractmethod
+    def to_request(self, picture: RGBImage | None) -> Request:
+        """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
+
+    def price(self, base_millicredits: int) -> int:
+        """Millicredits, rounded up."""
+        pictures, steps = self.effort()
+        return -(-base_millicredits * pictures * steps // self.default_steps)
+
+    def digest(self) -> str:
+        """The same for bodies that mean the same; random seeds are not drawn yet. Blocking with a picture."""
+        said = repr((self.slug, sorted(self.model_dump().items())))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def json_or_jpeg(as_json: bool) -> Delivery:
+    """What ``base64`` chooses between: PNGs in JSON, or a JPEG."""
+    return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
+
+
+async def draw(request: fastapi.Request, page: type[Page]) -> Response:
+    """POST /v1/{slug}: wait for the pictures."""
+    account = await caller.authenticate(request, caller.header_key(request))
+    fields, order = await _read_order(request, page, synchronous=True)
+    studio = caller.services(request).studio
+    job = await caller.while_connected(request, studio.draw(account, order))
+    caller.spent(request, job)
+    return await _pictures(request, job, fields.delivery())
+
+
+async def submit(request: fastapi.Request, page: type[Page]) -> Response:
+    """POST /v2/{slug}: queue, and say where to ask."""
+    account = await caller.authenticate(request, caller.header_key(request))
+    _, order = await _read_order(request, page, synchronous=False)
+    job = await caller.services(request).studio.submit(account, order)
+    caller.spent(request, job)
+    addresses = request_urls(request, job)
+    body = {
+        "request_id": job.request_id,
+        "status": "QUEUED",
+        "poll_url": addresses["status_url"],
+        **addresses,
+    }
+    return JSONResponse(body)
+
+
+def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
+    """Absolute, as the vendor's SDK follows them."""
+    response_url = f"{caller.public_url(request)}/v2/requests/{job.request_id}"
+    return {"status_url": f"{response_url}/status", "response_url": response_url}
+
+
+def in_credits(millicredits: int) -> float:
+    """The unit of the wire."""
+    return millicredits / 1000
+
+
+def seconds(start: datetime | None, end: datetime | None) -> float:
+    """Between two moments of a job; 0 where one of them did not happen."""
+    return round((end - start).total_seconds(), 3) if start and end else 0.0
+
+
+def error_response(error: ApiError, request: fastapi.Request) -> Response:
+    """The dialect's error body and headers."""
+    body = {"error": str(error)}
+    headers: dict[str, str] = {}
+    match error:
+        case QueueFull():
+            reset = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
+            headers["retry-after"] = str(error.retry_after_s)
+            headers["x-rate-limit-reset-at-utc"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case Unavailable():
+            headers["retry-after"] = str(error.retry_after_s)
+        case InternalError():
+            body["request_id"] = getattr(request.state, "request_id", "")
+        case _:
+            pass
+    return JSONResponse(body, error.status, headers)
+
+
+async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
+    fields = read(page, await read_body(request))
+    idempotency_key = request.headers.get("idempotency-key") or None
+    if idempotency_key and len(idempotency_key) > LONGEST_IDEMPOTENCY_KEY:
+        raise FieldError("Idempotency-Key", f"must be at most {LONGEST_IDEMPOTENCY_KEY} characters long")
+    source = fields.source()
+    if source is None:
+        drawable = fields.to_request(None)
+    else:
+        picture = await caller.read_picture(request, await _uploaded(request, source))
+        drawable = await asyncio.to_thread(fields.to_request, picture)
+    delivery = fields.delivery()
+    prices = caller.services(request).settings.prices_millicredits
+    return fields, Order(
+        endpoint=page.slug,
+        request=drawable,
+        price=fields.price(prices.get(page.slug, page.price_millicredits)),
+        picture_format=delivery.picture_format,
+        quality=delivery.quality,
+        synchronous=synchronous,
+        idempotency_key=idempotency_key,
+        body_digest=await asyncio.to_thread(fields.digest) if idempotency_key else None,
+    )
+
+
+async def _uploaded(request: fastapi.Request, source: str | bytes) -> str | bytes:
+    """A picture that lies in this server's own storage is read there: a server may not fetch from itself."""
+    address = f"{caller.public_url(request)}/outputs/"
+    if isinstance(source, bytes) or not source.startswith(address):
+        return source
+    try:
+        data, _ = await caller.services(request).storage.get(source.removeprefix(address))
+    except NotFound:
+        raise FieldError("image", "this upload does not exist any more") from None
+    return data
+
+
+async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> Response:
+    pictures = await caller.services(request).studio.pictures(job)
+    headers = _accounting_headers(job)
+    if delivery.as_json:
+        texts = await asyncio.to_thread(lambda: [base64.b64encode(picture).decode() for picture in pictures])
+        body = {
+            "status": "Success",
+            "image": texts[0] if len(texts) == 1 else texts,
+            "infer_time": seconds(job.started_at, job.finished_at),
+            "outputs": len(texts),
+            "image_format": delivery.picture_format,
+        }
+        return JSONResponse(body, headers=headers)
+    if len(pictures) > 1:
+        # One body holds one picture; nothing that was paid for gets lost.
+        headers["x-output-urls"] = json.dumps(caller.output_urls(request, job))
+    media_type = image_io.content_type(delivery.picture_format)
+    return Response(pictures[0], headers=headers, media_type=media_type)
+
+
+def _accounting_headers(job: Job) -> dict[str, str]:
+    drawn = job.request
+    size = {"height": drawn.height, "width": drawn.width, "samples": len(drawn.seeds)}
+    return {
+        "x-cost": str(in_credits(job.price)),
+        "x-generation-time": str(seconds(job.started_at, job.finished_at)),
+        "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
+        "x-request-id": job.request_id,
+        "x-output-metadata": json.dumps(size),
+    }

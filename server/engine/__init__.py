@@ -1,0 +1,71 @@
+"""Where requests are drawn: what the server asks of an engine, however it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from pipelines.request import Drawing, Request
+
+
+class EngineState(StrEnum):
+    starting = "starting"
+    """Not yet, but soon: wait for it."""
+    ready = "ready"
+    failed = "failed"
+    """It could not be started several times; it is tried again, but nobody should wait for that."""
+    stopped = "stopped"
+
+
+class Engine(Protocol):
+    """Something that draws requests, many at the same time; it goes away and comes back as it can."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the server's engines."""
+        ...
+
+    @property
+    def group_pixels(self) -> int:
+        """Pixels that it draws at the same time in one group."""
+        ...
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot draw now ("loading kolors"), fit for a caller; None when it is ready."""
+        ...
+
+    @property
+    def resident(self) -> frozenset[str]:
+        """Names of the pipelines that it can draw without loading anything."""
+        ...
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call ``on_change`` whenever state, reason or resident pipelines have changed."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to start; `state` tells when it is ready."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave, and wait until nothing of it is left; what it was drawing fails with EngineLost."""
+        ...
+
+    async def draw(
+        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+    ) -> Drawing:
+        """Draw one request; cancelling the awaiting task withdraws it and touches no other.
+
+        Args:
+            ticket_id: not in use on this engine at the same time.
+            on_progress: called with network evaluations (done, total).
+        Raises:
+            EngineLost: the engine is not ready, or went away while drawing.
+            GenerationError: the request failed; the engine goes on.
+        """
+        ...

@@ -1,0 +1,175 @@
+"""Keeps every engine fed up to its room, and decides what happens when one fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from pipelines.errors import EngineLost
+from pipelines.group import GroupKey
+from pipelines.request import Drawing, Request
+from server import errors
+from server.engine import Engine, EngineState
+from server.queue import JobQueue, Offer, Ticket
+
+ATTEMPTS = 2
+"""A request whose engine was lost is drawn again, but not for ever: it may be what kills them."""
+
+NO_HOPE = (EngineState.failed, EngineState.stopped)
+
+
+class Dispatch:
+    """The one way from a request to its drawing."""
+
+    def __init__(self, engines: Sequence[Engine], queue: JobQueue, *, queue_timeout_s: float) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+        if len(self._engines) != len(engines):
+            raise ValueError("two engines have the same name")
+        self._queue = queue
+        self._queue_timeout_s = queue_timeout_s
+        self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
+        self._stopped = False
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait for an engine."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Requests that an engine has."""
+        return sum(len(tickets) for tickets in self._held.values())
+
+    def resident(self) -> tuple[str, ...]:
+        """Pipelines that some engine can draw without loading anything, sorted."""
+        return tuple(sorted({name for engine in self._ready() for name in engine.resident}))
+
+    def readiness(self) -> str | None:
+        """None: an engine can draw; otherwise the reason why none can, fit for a caller."""
+        if self._stopped:
+            return "the server is stopping"
+        if self._ready():
+            return None
+        engines = self._engines.values()
+        if all(engine.state in NO_HOPE for engine in engines):
+            return f"no engine is running: {_reasons(engines) or 'none is configured'}"
+        return _reasons([engine for engine in engines if engine.state not in NO_HOPE])
+
+    def refuse_if_full(self, account_id: int) -> None:
+        """Refuse early, before anything is held, what `draw` would refuse.
+
+        Raises:
+            QueueFull, Unavailable: see `draw`.
+        """
+        self._refuse_without_hope()
+        self._queue.refuse_if_full(account_id)
+
+    async def start(self) -> None:
+        """Begin to start every engine; `readiness` tells when the first one can draw."""
+        for engine in self._engines.values():
+            engine.watch(self._engine_changed)
+            await engine.start()
+
+    async def stop(self) -> None:
+        """Fail what waits and what is drawn, and stop every engine."""
+        self._stopped = True
+        self._queue.refuse_all("the server is stopping")
+        for engine in self._engines.values():
+            await engine.stop()
+
+    async def draw(
+        self,
+        request: Request,
+        *,
+        account_id: int,
+        on_progress: Callable[[int, int], None],
+        on_start: Callable[[], Awaitable[None]] | None = None,
+        bounded: bool = True,
+    ) -> Drawing:
+        """Wait for an engine and draw; cancelling the awaiting task withdraws the request wherever it is.
+
+        Args:
+            on_progress: called with network evaluations (done, total); begins anew when an engine was lost.
+            on_start: awaited each time an engine takes the request, before it draws.
+            bounded: False takes the request even when the queue is full: it was accepted before a restart.
+        Raises:
+            QueueFull: no place in the queue.
+            QueueTimeout: no engine took it in time.
+            Unavailable: no engine runs, and none is about to.
+            EngineLost: the engine was lost, and so was the next one.
+            GenerationError: the request cannot be drawn.
+        """
+        self._refuse_without_hope()
+        ticket = Ticket(request, account_id)
+        self._queue.put(ticket, bounded=bounded)
+        try:
+            while True:
+                try:
+                    return await self._attempt(ticket, on_progress, on_start)
+                except EngineLost:
+                    if ticket.attempts >= ATTEMPTS or self._stopped:
+                        raise
+                self._refuse_without_hope()
+                self._queue.put_back(ticket)
+        finally:
+            self._feed()
+
+    async def _attempt(
+        self,
+        ticket: Ticket,
+        on_progress: Callable[[int, int], None],
+        on_start: Callable[[], Awaitable[None]] | None,
+    ) -> Drawing:
+        try:
+            self._feed()
+            engine = self._engines[await self._queue.turn(ticket, self._queue_timeout_s)]
+            if on_start is not None:
+                await on_start()
+            if engine.state is not EngineState.ready:
+                raise EngineLost("The engine was lost before it began")
+            ticket.attempts += 1
+            return await engine.draw(ticket.id, ticket.request, on_progress)
+        finally:
+            # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.
+            for tickets in self._held.values():
+                tickets.pop(ticket.id, None)
+
+    def _feed(self) -> None:
+        """Hand out tickets until no engine has room for any of them."""
+        while len(self._queue) and (
+            taken := self._queue.take([self._offer(engine) for engine in self._ready()])
+        ):
+            ticket, name = taken
+            self._held[name][ticket.id] = ticket
+
+    def _offer(self, engine: Engine) -> Offer:
+        held: Counter[GroupKey] = Counter()
+        for ticket in self._held[engine.name].values():
+            held[ticket.key] += ticket.pixels
+        return Offer(
+            engine=engine.name,
+            group_pixels=engine.group_pixels,
+            resident=engine.resident | {key.pipeline for key in held},
+            held=held,
+        )
+
+    def _ready(self) -> list[Engine]:
+        return [engine for engine in self._engines.values() if engine.state is EngineState.ready]
+
+    def _engine_changed(self) -> None:
+        if all(engine.state in NO_HOPE for engine in self._engines.values()):
+            self._queue.refuse_all(self.readiness() or "no engine is running")
+        else:
+            self._feed()
+
+    def _refuse_without_hope(self) -> None:
+        if self._stopped or all(engine.state in NO_HOPE for engine in self._engines.values()):
+            raise errors.Unavailable(self.readiness() or "no engine is running")
+
+
+def _reasons(engines: Iterable[Engine]) -> str:
+    """One text; with the engines' names where there are several."""
+    reasons = {engine.name: engine.reason or engine.state for engine in engines}
+    if len(reasons) == 1:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

@@ -1,0 +1,116 @@
+"""Which engines this machine gets: one per device, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.messages import EngineConfig
+from server.engine.process import LocalEngine
+from server.settings import Settings
+
+CPU_BUDGET_GB = 8.0
+CPU_GROUP_MEGAPIXELS, CUDA_GROUP_MEGAPIXELS = 4.0, 16.0
+
+MEGAPIXEL = 1024 * 1024
+"""So that a megapixel is four pictures of 512x512."""
+
+_DEVICE = re.compile(r"[a-z]+(:\d+)?")
+_CUDA_NODE = re.compile(r"nvidia\d+")
+
+
+def local_engines(settings: Settings) -> list[LocalEngine]:
+    """One engine, not yet started, for each device that the settings ask for.
+
+    Raises:
+        ValueError: ``devices`` is not ``auto`` or a comma list of torch devices.
+    """
+    configs = engine_configs(settings)
+    copies: Counter[str] = Counter()
+    engines: list[LocalEngine] = []
+    for config in configs:
+        copies[config.device] += 1
+        copy = copies[config.device]
+        engines.append(LocalEngine(config, name=config.device if copy == 1 else f"{config.device} #{copy}"))
+    return engines
+
+
+def engine_configs(settings: Settings) -> list[EngineConfig]:
+    """What each engine is told.
+
+    Raises:
+        ValueError: see `local_engines`.
+    """
+    names = devices(settings.devices)
+    return [_config(settings, name, on_cpu=names.count("cpu")) for name in names]
+
+
+def devices(wanted: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Torch devices: every CUDA device, else the CPU, for ``auto``; otherwise those of the comma list.
+
+    Raises:
+        ValueError: see `local_engines`.
+    """
+    if wanted.strip() == "auto":
+        return [f"cuda:{index}" for index in range(_cuda_devices(environment))] or ["cpu"]
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if not _DEVICE.fullmatch(name):
+            raise ValueError(f"devices: {name!r} is not a device; write auto, cpu, cuda:0 or a comma list")
+    if not names:
+        raise ValueError("devices: name at least one device, or auto")
+    return names
+
+
+def _config(settings: Settings, device: str, *, on_cpu: int) -> EngineConfig:
+    cpu = device == "cpu"
+    budget_gb = settings.memory_budget_gb or (CPU_BUDGET_GB if cpu else None)
+    megapixels = settings.group_megapixels or (CPU_GROUP_MEGAPIXELS if cpu else CUDA_GROUP_MEGAPIXELS)
+    threads = settings.torch_threads
+    if threads is None and on_cpu > 1:
+        # Several engines on one CPU share its cores; each would take them all.
+        threads = max(1, (os.cpu_count() or 1) // on_cpu)
+    return EngineConfig(
+        device=device,
+        manifest=settings.manifest.absolute(),
+        weights=settings.weights.absolute(),
+        budget_bytes=None if budget_gb is None else int(budget_gb * 1e9),
+        host_budget_bytes=int(settings.host_memory_gb * 1e9),
+        group_pixels=int(megapixels * MEGAPIXEL),
+        torch_threads=threads,
+        preload=settings.preload,
+    )
+
+
+def _cuda_devices(environment: Mapping[str, str]) -> int:
+    present = _present_cuda_devices()
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or present == 0:
+        return present
+    # As CUDA reads it: the list ends at the first entry that is none.
+    count = 0
+    for entry in (entry.strip() for entry in visible.split(",")):
+        if not entry or entry.startswith("-") or (entry.isdigit() and int(entry) >= present):
+            break
+        if entry.startswith("MIG-"):
+            return 1  # a process sees one MIG slice, whatever the list says
+        count += 1
+    return count
+
+
+def _present_cuda_devices() -> int:
+    """Device nodes; where there are none (WSL), what the driver's tool lists; 0 where that fails."""
+    nodes = [node for node in Path("/dev").glob("nvidia*") if _CUDA_NODE.fullmatch(node.name)]
+    if nodes:
+        return len(nodes)
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.splitlines())

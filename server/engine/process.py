@@ -1,0 +1,186 @@
+"""LocalEngine: an engine in a process of its own on this machine, started again whenever it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import assert_never
+
+from pipelines.errors import EngineLost
+from pipelines.messages import (
+    Broken,
+    Cancel,
+    Draw,
+    Drawn,
+    EngineConfig,
+    Event,
+    Failed,
+    Loading,
+    Progress,
+    Ready,
+    Residency,
+)
+from pipelines.request import Drawing, Request
+from server.engine import EngineState, child
+from server.engine.child import ChildProcess, Target
+
+log = logging.getLogger(__name__)
+
+HOPELESS_STARTS = 3
+"""After so many failed starts in a row nobody should wait for the engine any more."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    drawing: asyncio.Future[Drawing]
+    on_progress: Callable[[int, int], None]
+
+
+class LocalEngine:
+    """One device of this machine, drawn on by one process that owns it (see `server.engine.Engine`).
+
+    A process that dies is replaced at once; one that dies before it was ready, after a pause that doubles.
+    """
+
+    def __init__(self, config: EngineConfig, *, name: str | None = None, target: Target = child.draw) -> None:
+        """
+        Args:
+            name: unique among engines; None: the device's.
+            target: what the process does, a module-level function.
+        """
+        self.name = name or config.device
+        self.group_pixels = config.group_pixels
+        self.state = EngineState.stopped
+        self.reason: str | None = "not started"
+        self.resident: frozenset[str] = frozenset()
+        self._config = config
+        self._target = target
+        self._watchers: list[Callable[[], None]] = []
+        self._in_flight: dict[str, _InFlight] = {}
+        self._child: ChildProcess | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._was_ready = False
+        self._failed_starts = 0
+        self._broken: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine process that runs now."""
+        return self._child.pid if self._child else None
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        self._watchers.append(on_change)
+
+    async def start(self) -> None:
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_running(), name=f"keeper of {self.name}")
+
+    async def stop(self) -> None:
+        if self._keeper is None:
+            return
+        gently = self.state is EngineState.ready
+        self._keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeper
+        self._keeper = None
+        self._become(EngineState.stopped, "stopped")
+        self._lose_in_flight()
+        if self._child is not None:
+            # Before it is ready a process may be deep in loading weights and hear nothing.
+            await self._child.leave(gently=gently)
+            self._child = None
+
+    async def draw(
+        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+    ) -> Drawing:
+        if self._child is None or self.state is not EngineState.ready:
+            raise EngineLost("The engine is not running")
+        process = self._child
+        drawing: asyncio.Future[Drawing] = asyncio.get_running_loop().create_future()
+        self._in_flight[ticket_id] = _InFlight(drawing, on_progress)
+        process.send(Draw(ticket_id, request))
+        try:
+            return await drawing
+        except asyncio.CancelledError:
+            process.send(Cancel(ticket_id))
+            raise
+        finally:
+            self._in_flight.pop(ticket_id, None)
+
+    async def _keep_running(self) -> None:
+        """Replace the process whenever it has ended, for as long as the engine is to run."""
+        self._become(EngineState.starting, "starting")
+        while True:
+            self._was_ready, self._broken = False, None
+            process = ChildProcess(
+                self._config, self._target, on_event=self._receive, on_lost=self._process_lost
+            )
+            self._child = process
+            await process.gone.wait()
+            why = self._broken or process.how_it_ended
+            if self._was_ready:
+                log.error("engine %s was lost (%s); starting it again", self.name, why)
+                self._become(EngineState.starting, f"starting again, the engine was lost: {why}")
+                continue
+            self._failed_starts += 1
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed_starts - 1))
+            log.error("engine %s did not start (%s); trying again in %g s", self.name, why, pause_s)
+            hopeless = self._failed_starts >= HOPELESS_STARTS
+            self._become(EngineState.failed if hopeless else EngineState.starting, f"did not start: {why}")
+            await asyncio.sleep(pause_s)
+
+    def _become(self, state: EngineState, reason: str | None) -> None:
+        self.state, self.reason = state, reason
+        if state is not EngineState.ready:
+            self.resident = frozenset()
+        self._changed()
+
+    def _changed(self) -> None:
+        for on_change in self._watchers:
+            on_change()
+
+    def _process_lost(self) -> None:
+        """Nothing more will come from the process: whoever waits for it can go elsewhere at once."""
+        if self.state is EngineState.ready:
+            self._become(EngineState.starting, "the engine was lost")
+        self._lose_in_flight()
+
+    def _lose_in_flight(self) -> None:
+        in_flight, self._in_flight = self._in_flight, {}
+        for waiting in in_flight.values():
+            if not waiting.drawing.done():
+                waiting.drawing.set_exception(EngineLost("The engine that drew this request was lost"))
+
+    def _receive(self, event: Event) -> None:
+        match event:
+            case Loading(pipeline):
+                if self.state is EngineState.starting:
+                    self._become(EngineState.starting, f"loading {pipeline}")
+            case Broken(reason):
+                self._broken = reason
+            case Ready(_, resident):
+                self._was_ready, self._failed_starts = True, 0
+                self.resident = frozenset(resident)
+                self._become(EngineState.ready, None)
+            case Residency(resident, _):
+                self.resident = frozenset(resident)
+                self._changed()
+            case Progress(ticket_id, done, total):
+                if waiting := self._in_flight.get(ticket_id):
+                    waiting.on_progress(done, total)
+            case Drawn(ticket_id, drawing):
+                waiting = self._in_flight.get(ticket_id)
+                if waiting and not waiting.drawing.done():
+                    waiting.drawing.set_result(drawing)
+            case Failed(ticket_id, error):
+                waiting = self._in_flight.get(ticket_id)
+                if waiting and not waiting.drawing.done():
+                    waiting.drawing.set_exception(error)
+            case _:
+                assert_never(event)

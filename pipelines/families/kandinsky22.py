@@ -1,0 +1,273 @@
+# pyright: basic
+# (diffusers' pipelines carry their components and configurations untyped.)
+"""Kandinsky 2.2: a prior turns the prompt into an image embedding, a decoder draws that embedding's picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache, partial
+
+import torch
+from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
+from diffusers.schedulers import UnCLIPScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from pipelines import pixels
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey, group_key
+from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
+from pipelines.request import PriorTextToImage, Request, SchedulerChoice
+from pipelines.sample import Conditioning, Denoiser, Picture, Sample, classifier_free_guidance
+
+CACHED_TEXTS = 64
+"""Prompts (with their negative prompts) whose embeddings are kept: 1 MB of host memory each at full size."""
+
+
+class Kandinsky22:
+    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+
+    def __init__(
+        self, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline, device: torch.device
+    ) -> None:
+        self._prior = prior
+        self._decoder = decoder
+        self._device = device
+        self._learned_variance = decoder.scheduler.config.get("variance_type") in ("learned", "learned_range")
+        self._prior_denoiser = Denoiser(self._predict_embedding)
+        self._denoiser = Denoiser(
+            self._predict, _guide_noise_only if self._learned_variance else classifier_free_guidance
+        )
+        # Around a function that does not know this object, which therefore dies with its last user.
+        self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
+        """Open the parts ``prior`` and ``decoder``."""
+        return cls(
+            checkpoint.pipeline("prior", KandinskyV22PriorPipeline),
+            checkpoint.pipeline("decoder", KandinskyV22Pipeline),
+            checkpoint.device,
+        )
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        return {
+            "prior.text_encoder": self._prior.text_encoder,
+            "prior.image_encoder": self._prior.image_encoder,
+            "prior.prior": self._prior.prior,
+            "decoder.unet": self._decoder.unet,
+            "decoder.movq": self._decoder.movq,
+        }
+
+    def attach(self, key: GroupKey) -> None:
+        pass
+
+    # 1. encode
+
+    @torch.no_grad()
+    def encode(self, request: Request) -> list[Sample]:
+        if not isinstance(request, PriorTextToImage):
+            raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
+        conditioning = self._condition(request)
+        samples: list[Sample] = []
+        for index, seed in enumerate(request.seeds):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            sampler = UnCLIPSampler(
+                self._prior.scheduler.config, request.prior_num_inference_steps, self._device
+            )
+            # Made now, so that a number of steps it cannot do is refused before anything is drawn.
+            decoder_sampler = DiffusersSampler(
+                make_scheduler(SchedulerChoice(), self._decoder.scheduler.config),
+                request.num_inference_steps,
+                self._device,
+            )
+            samples.append(
+                Sample(
+                    request=request,
+                    index=index,
+                    key=GroupKey(request.pipeline, "prior", height=0, width=0),
+                    latents=self._noise_embeddings(request, generator),
+                    conditioning=conditioning,
+                    guidance_scale=request.prior_guidance_scale,
+                    generator=generator,
+                    sampler=sampler,
+                    denoiser=self._prior_denoiser,
+                    finish=partial(self._to_decoder, request, decoder_sampler),
+                    evaluations_after=decoder_sampler.total,
+                )
+            )
+        return samples
+
+    def _condition(self, request: PriorTextToImage) -> Conditioning:
+        """Projected text (B, width), hidden states (B, 77, width) and mask (B, 77).
+
+        With a negative prompt B is 2: the prior imagines the prompt and the negative prompt side by side, and
+        guides both away from the negative prompt.
+        """
+        guided = request.prior_guidance_scale > 1
+        embedded = self._embed(request.prompt, request.negative_prompt, guided)
+        on_device = {name: tensor.to(self._device) for name, tensor in embedded.items()}
+        if not guided:
+            return Conditioning(on_device, None)
+        halves = {name: tensor.chunk(2) for name, tensor in on_device.items()}
+        return Conditioning(
+            {name: positive for name, (_, positive) in halves.items()},
+            {name: negative for name, (negative, _) in halves.items()},
+        )
+
+    def _noise_embeddings(self, request: PriorTextToImage, generator: torch.Generator) -> Tensor:
+        """(B, width), one draw for all B."""
+        prior = self._prior.prior
+        shape = (1 if request.negative_prompt is None else 2, prior.config.embedding_dim)
+        return randn_tensor(shape, generator=generator, device=self._device, dtype=prior.dtype)
+
+    @cached_property
+    def _zero_embedding(self) -> Tensor:
+        """(1, width): the embedding of an empty picture, which stands for no negative prompt; on the host."""
+        return self._prior.get_zero_embed(1, self._device).cpu()
+
+    # 2. denoise: first the embedding, then the picture
+
+    def _predict_embedding(
+        self, embeddings: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> Tensor:
+        return self._prior.prior(embeddings, timesteps, **conditioning, return_dict=False)[0]
+
+    @torch.no_grad()
+    def _to_decoder(self, request: PriorTextToImage, sampler: DiffusersSampler, sample: Sample) -> Sample:
+        """The decoder's sample for a finished embedding; its noise comes from the same generator."""
+        embeddings = self._prior.prior.post_process_latents(sample.latents)
+        positive, negative = (
+            (embeddings, self._zero_embedding.to(self._device))
+            if request.negative_prompt is None
+            else embeddings.chunk(2)
+        )
+        scale = self._decoder.movq_scale_factor
+        key = group_key(request, multiple=scale**2)
+        unet = self._decoder.unet
+        noise = randn_tensor(
+            (1, unet.config.in_channels, key.height // scale, key.width // scale),
+            generator=sample.generator,
+            device=self._device,
+            dtype=unet.dtype,
+        )
+        return Sample(
+            request=request,
+            index=sample.index,
+            key=key,
+            latents=sampler.from_noise(noise),
+            conditioning=Conditioning(
+                {"image_embeds": positive},
+                {"image_embeds": negative} if request.guidance_scale > 1 else None,
+            ),
+            guidance_scale=request.guidance_scale,
+            generator=sample.generator,
+            sampler=sampler,
+            denoiser=self._denoiser,
+            finish=partial(self._finish, request),
+            evaluations_before=sample.sampler.total,
+        )
+
+    def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        """Noise (N, 4, h, w), followed by the variance (another 4 channels) where the scheduler wants it."""
+        predicted = self._decoder.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=None,
+            added_cond_kwargs=dict(conditioning),
+            return_dict=False,
+        )[0]
+        return predicted if self._learned_variance else predicted[:, : latents.shape[1]]
+
+    # 3. decode
+
+    @torch.no_grad()
+    def _finish(self, request: PriorTextToImage, sample: Sample) -> Picture:
+        decoded = self._decoder.movq.decode(sample.latents, force_not_quantize=True, return_dict=False)[0]
+        return Picture(pixels.to_image(decoded, request.height, request.width))
+
+
+@torch.no_grad()
+def _embed(
+    prior: KandinskyV22PriorPipeline,
+    device: torch.device,
+    prompt: str,
+    negative_prompt: str | None,
+    guided: bool,
+) -> dict[str, Tensor]:
+    """The prior's conditioning in its own argument names, negative rows first when guided.
+
+    Kept on the host: the device's memory is the pool's. Texts go through the encoder in diffusers' batches,
+    because the number of rows may change the last bits.
+    """
+    prompts, negative_prompts = [prompt], None
+    if negative_prompt is not None:
+        prompts, negative_prompts = [prompt, negative_prompt], [negative_prompt, negative_prompt]
+    projected, hidden_states, mask = prior._encode_prompt(prompts, device, 1, guided, negative_prompts)
+    return {
+        "proj_embedding": projected.cpu(),
+        "encoder_hidden_states": hidden_states.cpu(),
+        "attention_mask": mask.cpu(),
+    }
+
+
+def _guide_noise_only(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
+    """Guidance on the noise channels; the variance is the positive half's."""
+    noise, variance = positive.chunk(2, dim=1)
+    without, _ = negative.chunk(2, dim=1)
+    return torch.cat([classifier_free_guidance(without, noise, guidance_scale), variance], dim=1)
+
+
+class UnCLIPSampler:
+    """The prior's noise scheduler in the middle of one embedding (`pipelines.sample.Sampler`).
+
+    Apart from `DiffusersSampler` because UnCLIP's step must be told where the next one will be.
+
+    Args:
+        config: of the checkpoint's own UnCLIPScheduler.
+        num_inference_steps: 1 is drawn as well, though UnCLIPScheduler cannot space it: straight from pure
+            noise to the predicted embedding.
+        device: where the network is.
+    """
+
+    def __init__(self, config: Mapping[str, object], num_inference_steps: int, device: torch.device) -> None:
+        self._scheduler = UnCLIPScheduler.from_config(config)
+        # On the CPU, where the scheduler's tables are: on a GPU each look-up would wait for the device.
+        if num_inference_steps > 1:
+            self._scheduler.set_timesteps(num_inference_steps, device="cpu")
+            self._times = self._scheduler.timesteps
+            self._next_times: list[Tensor | None] = [*self._times[1:], None]
+        else:
+            self._times = self._scheduler.timesteps[:1]
+            self._next_times = [torch.tensor(-1)]
+        self._device_times = self._times.to(device)
+        self._position = 0
+
+    @property
+    def total(self) -> int:
+        return len(self._times)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def done(self) -> bool:
+        return self._position >= len(self._times)
+
+    @property
+    def timestep(self) -> Tensor:
+        return self._device_times[self._position]
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        time, next_time = self._times[self._position], self._next_times[self._position]
+        self._position += 1
+        return self._scheduler.step(
+            prediction, time, latents, prev_timestep=next_time, generator=generator, return_dict=False
+        )[0]

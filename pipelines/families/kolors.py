@@ -1,0 +1,156 @@
+# pyright: basic
+# (diffusers' pipelines carry their components and configurations untyped.)
+"""Kolors: text to image from Chinese and English prompts, read by ChatGLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+
+import torch
+from diffusers import KolorsPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from pipelines import pixels
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.group import GroupKey, group_key
+from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
+from pipelines.request import Request, TextToImage
+from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+
+CACHED_TEXTS = 64
+"""Texts whose embeddings are kept: 2 MB of host memory each at full size."""
+
+
+class Kolors:
+    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+
+    def __init__(self, pipeline: KolorsPipeline, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._device = device
+        self._denoiser = Denoiser(self._predict)
+        # Around a function that does not know this object, which therefore dies with its last user.
+        self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kolors:
+        """Open the part ``pipeline``."""
+        return cls(checkpoint.pipeline("pipeline", KolorsPipeline), checkpoint.device)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        pipeline = self._pipeline
+        return {"text_encoder": pipeline.text_encoder, "unet": pipeline.unet, "vae": pipeline.vae}
+
+    def attach(self, key: GroupKey) -> None:
+        pass
+
+    # 1. encode
+
+    @torch.no_grad()
+    def encode(self, request: Request) -> list[Sample]:
+        if not isinstance(request, TextToImage):
+            raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
+        _refuse_what_is_not_drawn(request)
+        key = group_key(request, multiple=self._pipeline.vae_scale_factor)
+        conditioning = self._condition(request, key)
+        samples: list[Sample] = []
+        for index, seed in enumerate(request.seeds):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
+            sampler = DiffusersSampler(scheduler, request.num_inference_steps, self._device)
+            samples.append(
+                Sample(
+                    request=request,
+                    index=index,
+                    key=key,
+                    latents=sampler.from_noise(self._noise(key, generator)),
+                    conditioning=conditioning,
+                    guidance_scale=request.guidance_scale,
+                    generator=generator,
+                    sampler=sampler,
+                    denoiser=self._denoiser,
+                    finish=partial(self._finish, request),
+                )
+            )
+        return samples
+
+    def _condition(self, request: TextToImage, key: GroupKey) -> Conditioning:
+        """Hidden states (1, 256, width), pooled text (1, width), sizes (1, 6); unguided only the prompt's."""
+        sizes = torch.tensor(
+            [[key.height, key.width, 0, 0, key.height, key.width]],
+            dtype=self._pipeline.unet.dtype,
+            device=self._device,
+        )
+        guided = request.guidance_scale > 1
+        return Conditioning(
+            self._read(request.prompt, sizes),
+            self._read(request.negative_prompt or "", sizes) if guided else None,
+        )
+
+    def _read(self, text: str, sizes: Tensor) -> dict[str, Tensor]:
+        hidden_states, pooled = self._embed(text)
+        return {
+            "encoder_hidden_states": hidden_states.to(self._device),
+            "text_embeds": pooled.to(self._device),
+            # What SDXL calls original size, crop and target size: the picture that is drawn, uncropped.
+            "time_ids": sizes,
+        }
+
+    def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
+        """(1, 4, height / 8, width / 8)."""
+        unet, scale = self._pipeline.unet, self._pipeline.vae_scale_factor
+        shape = (1, unet.config.in_channels, key.height // scale, key.width // scale)
+        return randn_tensor(shape, generator=generator, device=self._device, dtype=unet.dtype)
+
+    # 2. denoise
+
+    def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        return self._pipeline.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            added_cond_kwargs={name: conditioning[name] for name in ("text_embeds", "time_ids")},
+            return_dict=False,
+        )[0]
+
+    # 3. decode
+
+    @torch.no_grad()
+    def _finish(self, request: TextToImage, sample: Sample) -> Picture:
+        vae = self._pipeline.vae
+        decoded = pixels.decode(vae, sample.latents, upcast=vae.config.force_upcast)
+        return Picture(
+            pixels.to_image(decoded, request.height, request.width),
+            warnings=ineffective_options(request.scheduler, self._pipeline.scheduler.config),
+        )
+
+
+@torch.no_grad()
+def _embed(pipeline: KolorsPipeline, device: torch.device, text: str) -> tuple[Tensor, Tensor]:
+    """Hidden states (1, 256, width) and pooled text (1, width).
+
+    Kept on the host: the device's memory is the pool's.
+    """
+    hidden_states, _, pooled, _ = pipeline.encode_prompt(text, device, do_classifier_free_guidance=False)
+    return hidden_states.cpu(), pooled.cpu()
+
+
+def _refuse_what_is_not_drawn(request: TextToImage) -> None:
+    """
+    Raises:
+        UnsupportedParameter: the request switches on what no Kolors checkpoint draws.
+    """
+    switched_on = {
+        "loras": request.loras,
+        "embeddings": request.embeddings,
+        "vae": request.vae,
+        "clip_skip": request.clip_skip,
+        "token_merging_ratio": request.token_merging_ratio,
+    }
+    for field, value in switched_on.items():
+        if value:
+            raise UnsupportedParameter(field, "Kolors checkpoints are drawn without it")

@@ -1,0 +1,94 @@
+"""How a job looks in this dialect: done, not done yet, failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast
+
+from fastapi import Request
+
+from server import caller
+from server.endpoints.enterprise.wire import PREFIX, both
+from server.jobs import JSON, Job, JobStatus
+
+UNKNOWN_ETA_S = 30.0
+"""Said while a job waits and nothing is known about its pace."""
+
+
+def finished(request: Request, job: Job) -> dict[str, object]:
+    """The answer of a call whose pictures are done."""
+    return {
+        "status": "success",
+        "generationTime": round(_seconds(job.started_at, job.finished_at), 3),
+        "id": job.id,
+        "output": caller.output_urls(request, job),
+        "nsfw_content_detected": any(job.flagged or ()),
+        **_warning(job),
+        "meta": meta(job),
+    }
+
+
+def processing(request: Request, job: Job) -> dict[str, object]:
+    """The answer of a call that did not want to wait longer."""
+    urls = [f"{caller.public_url(request)}/outputs/{name}" for name in _future_names(job)]
+    return {
+        "status": "processing",
+        "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
+        "eta": _eta_s(request, job),
+        **both("Try to fetch request after given estimated time"),
+        "fetch_result": f"{caller.public_url(request)}{PREFIX}/fetch/{job.id}",
+        "id": job.id,
+        "output": [],
+        **_warning(job),
+        "meta": meta(job),
+        "future_links": urls,
+    }
+
+
+def fetched(request: Request, job: Job) -> dict[str, object]:
+    """The answer to somebody who asks for an earlier job."""
+    match job.status:
+        case JobStatus.succeeded:
+            output = caller.output_urls(request, job)
+            return {"status": "success", "id": job.id, "output": output, **_warning(job), "meta": meta(job)}
+        case JobStatus.queued | JobStatus.running:
+            tip = f"Estimated {_eta_s(request, job)} s from now."
+            return {
+                "status": "processing",
+                **both("try again later."),
+                "id": job.id,
+                "output": [],
+                "tip": tip,
+            }
+        case JobStatus.failed | JobStatus.cancelled:
+            return {"status": "failed", "id": job.id, **both("Failed, Try Again"), "output": []}
+
+
+def meta(job: Job) -> dict[str, JSON]:
+    """What was really drawn."""
+    said = cast(dict[str, JSON], job.options.get("meta", {}))
+    return {**said, "file_prefix": job.file_prefix}
+
+
+def _warning(job: Job) -> dict[str, object]:
+    own = job.options.get("warning")
+    texts = [*([str(own)] if own else []), *job.warnings]
+    return {"warning": "; ".join(texts)} if texts else {}
+
+
+def _future_names(job: Job) -> list[str]:
+    suffix = "base64" if job.base64_files else "png"
+    return [f"{job.file_prefix}-{index}.{suffix}" for index in range(len(job.request.seeds))]
+
+
+def _eta_s(request: Request, job: Job) -> float:
+    """From the pace so far."""
+    progress = caller.services(request).studio.progress(job)
+    if progress is None or not progress[0] or job.started_at is None:
+        return UNKNOWN_ETA_S
+    done, total = progress
+    return round(_seconds(job.started_at, datetime.now(UTC)) * (total - done) / done, 1)
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return (end - start).total_seconds() if start and end else 0.0

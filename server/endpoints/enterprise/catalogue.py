@@ -1,0 +1,50 @@
+"""What this dialect can draw with: checkpoints of the manifest, and noise schedulers."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pipelines.manifest import Manifest, PipelineEntry
+from server.errors import NotFound
+
+AvailableScheduler = Literal[
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "IPNDMScheduler",
+    "LCMScheduler",
+]
+LaterScheduler = Literal["DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"]
+Scheduler = Literal[AvailableScheduler, LaterScheduler]
+
+SCHEDULERS: tuple[str, ...] = get_args(AvailableScheduler)
+SCHEDULERS_LATER: tuple[str, ...] = get_args(LaterScheduler)
+
+_FAMILIES = ("sd15", "sdxl")
+
+
+def checkpoints(manifest: Manifest) -> dict[str, PipelineEntry]:
+    """model_id -> entry of every checkpoint that this dialect draws with."""
+    return {name: entry for name, entry in manifest.pipelines.items() if entry.family in _FAMILIES}
+
+
+def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:
+    """The entry of one of them.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    entry = checkpoints(manifest).get(model_id)
+    if entry is None:
+        raise NotFound("Model id not found")
+    return entry

@@ -1,0 +1,45 @@
+"""POST fetch and fetch/{id}: the pictures of an earlier call."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from server import caller
+from server.endpoints.enterprise.answers import fetched
+from server.endpoints.enterprise.wire import InvalidFields, Operation, post, read
+from server.endpoints.fields import WholeNumber
+from server.errors import MissingField, NotFound
+
+LARGEST_ID = 2**63 - 1
+
+
+class Fetch(Operation):
+    """The documented fields."""
+
+    request_id: WholeNumber | None = Field(None, description="The id that the first answer gave.")
+
+
+async def fetch(request: Request, id: str | None = None) -> JSONResponse:
+    account, fields = await read(request, Fetch)
+    if id is None and fields.request_id is None:
+        raise InvalidFields([MissingField("request_id")])
+    wanted = fields.request_id if id is None else int(id) if id.isdecimal() and len(id) < 20 else None
+    if wanted is None or not 0 < wanted <= LARGEST_ID:
+        raise NotFound(f"Request {id or wanted} not found")
+    job = await caller.services(request).studio.find(account, id=wanted)
+    return JSONResponse(fetched(request, job))
+
+
+router = APIRouter()
+for operation in ("fetch", "fetch/{id}"):
+    post(
+        router,
+        operation,
+        fetch,
+        Fetch,
+        summary="The pictures of an earlier call",
+        example={"key": "enterprise_api_key", "request_id": "13443927"},
+        answer={"status": "success", "id": 13443927, "output": ["http://127.0.0.1:8000/outputs/...-0.png"]},
+    )

@@ -1,0 +1,25 @@
+"""Documented operations that this version does not have yet: they say so instead of being unknown."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from server.endpoints.enterprise.wire import PATH_FAMILIES, Operation, read
+from server.errors import NotYetAvailable
+
+OPERATIONS = (
+    "load_model", "load_model_v2", "delete_model", "load_vae", "clear_cache", "clear_queue", "restart_server",
+    "update_server", "update", "nsfw_image_check", "upload_image", "super_resolution", "img2img", "inpaint",
+    "controlnet",
+)  # fmt: skip
+
+
+async def not_available_yet(request: Request) -> None:
+    await read(request, Operation)
+    raise NotYetAvailable(f"{request.url.path.rpartition('/')[2]} is not available yet")
+
+
+router = APIRouter(include_in_schema=False)
+for family in PATH_FAMILIES:
+    for operation in OPERATIONS:
+        router.add_api_route(f"{family}/{operation}", not_available_yet, methods=["POST"])

@@ -1,0 +1,49 @@
+"""POST schedulers_list, system_details: what the server can do, and how busy it is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from server import caller
+from server.endpoints.enterprise.catalogue import SCHEDULERS, checkpoints
+from server.endpoints.enterprise.wire import Operation, post, read
+
+
+async def schedulers_list(request: Request) -> JSONResponse:
+    await read(request, Operation)
+    return JSONResponse({"schedulers": list(SCHEDULERS)})
+
+
+async def system_details(request: Request) -> JSONResponse:
+    await read(request, Operation)
+    services = caller.services(request)
+    return JSONResponse(
+        {
+            "model_count": len(checkpoints(services.manifest)),
+            "queue_time": services.dispatch.expected_wait_s(),
+            "queue_num": services.dispatch.queue_length,
+            "status": "ok" if services.dispatch.readiness() is None else "starting",
+        }
+    )
+
+
+router = APIRouter()
+post(
+    router,
+    "schedulers_list",
+    schedulers_list,
+    Operation,
+    summary="All schedulers",
+    example={"key": "enterprise_api_key"},
+    answer={"schedulers": ["DDPMScheduler", "DDIMScheduler"]},
+)
+post(
+    router,
+    "system_details",
+    system_details,
+    Operation,
+    summary="How busy the server is",
+    example={"key": "enterprise_api_key"},
+    answer={"model_count": 3, "queue_time": 0, "queue_num": 0, "status": "ok"},
+)

@@ -1,0 +1,155 @@
+"""What the enterprise operations share: reading a body, the key in it, paths, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field, ValidationError
+
+from server import caller
+from server.accounts import Account
+from server.endpoints.fields import Fields, Text, field_errors, json_object
+from server.errors import (
+    ApiError,
+    FieldError,
+    InsufficientCredits,
+    InternalError,
+    InvalidKey,
+    MissingField,
+    MissingKey,
+    QueueFull,
+    Unavailable,
+)
+
+PREFIX = "/api/v1/enterprise"
+
+PATH_FAMILIES = (PREFIX, f"{PREFIX}/images", f"{PREFIX}/community", f"{PREFIX}/txt2img")
+"""The documentation's paths, and those of the published Python and JavaScript, PHP and older Python SDKs."""
+
+_WIRE_NAMES = {
+    "loras": "lora_model",
+    "embeddings": "embeddings_model",
+    "pipeline": "model_id",
+    "token_merging_ratio": "tomesd",
+}
+"""Canonical names that an engine's error may speak of, where the wire has another."""
+
+
+class Operation(Fields):
+    """The fields of every operation."""
+
+    key: Text | None = Field(None, description="API key; or send it as `Authorization: Bearer`.")
+
+
+class InvalidFields(ApiError):
+    """Everything that is wrong with a body."""
+
+    status = 400
+
+    def __init__(self, problems: list[FieldError]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+O = TypeVar("O", bound=Operation)  # noqa: E741
+
+
+async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
+    """Who calls, and with which fields. The key is looked at first.
+
+    Raises:
+        MalformedBody, MissingKey, InvalidKey, InvalidFields
+    """
+    raw = await request.body()
+    body = json_object(raw) if raw.strip() else {}
+    key = body.get("key")
+    account = await caller.authenticate(
+        request, key if isinstance(key, str) and key else caller.header_key(request)
+    )
+    try:
+        return account, operation.model_validate(body)
+    except ValidationError as error:
+        raise InvalidFields(field_errors(operation, error)) from None
+
+
+def flag(value: bool) -> str:
+    """Flags are words in this dialect's answers."""
+    return "yes" if value else "no"
+
+
+def both(text: object) -> dict[str, object]:
+    """A text under its right name and under the misspelt one that clients read."""
+    return {"message": text, "messege": text}
+
+
+def post(
+    router: APIRouter,
+    operation: str,
+    handler: Callable[..., Awaitable[Any]],
+    fields: type[Operation],
+    *,
+    summary: str,
+    example: Mapping[str, object],
+    answer: Mapping[str, object],
+) -> None:
+    """Register an operation under every path family; the documentation shows the documented one."""
+    body = {"schema": fields.model_json_schema(), "example": example}
+    for family in PATH_FAMILIES:
+        router.add_api_route(
+            f"{family}/{operation}",
+            handler,
+            methods=["POST"],
+            summary=summary,
+            tags=["enterprise"],
+            include_in_schema=family == PREFIX,
+            response_class=JSONResponse,
+            responses={200: {"content": {"application/json": {"example": answer}}}},
+            openapi_extra={"requestBody": {"content": {"application/json": body}}},
+            operation_id=f"{operation}{family}",
+        )
+
+
+def error_response(error: ApiError, request: Request) -> Response:
+    """The dialect's error body; its status is 200 unless the settings ask for the standard ones."""
+    headers: dict[str, str] = {}
+    body: dict[str, object] = {"status": "error"}
+    match error:
+        case InvalidFields():
+            body |= both(_by_field(error.problems))
+        case MissingKey():
+            body |= both(_by_field([MissingField("key")]))
+        case FieldError():
+            body |= both(_by_field([error]))
+        case InvalidKey():
+            body |= both("Invalid Api Key")
+            body["tip"] = "Keys are made with `understudy keys create`; this one is unknown or revoked."
+        case InsufficientCredits():
+            body |= both("Insufficient credits. Please add more credits to continue.")
+        case QueueFull():
+            body |= both("Rate limit exceeded")
+            body["tips"] = "Too many requests are waiting. Send this one again after retry_after seconds."
+            body["retry_after"] = error.retry_after_s
+            headers["retry-after"] = str(error.retry_after_s)
+        case Unavailable():
+            body |= both(str(error))
+            headers["retry-after"] = str(error.retry_after_s)
+        case InternalError():
+            body |= both(str(error))
+            body["request_id"] = request.state.request_id
+        case _:
+            body |= both(str(error))
+    legacy = caller.services(request).settings.enterprise_errors == "legacy"
+    return JSONResponse(body, 200 if legacy else error.status, headers)
+
+
+def _by_field(problems: list[FieldError]) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for problem in problems:
+        name = _WIRE_NAMES.get(problem.field, problem.field)
+        missing = isinstance(problem, MissingField)
+        text = f"The {name} field is required." if missing else f"{name} {problem.problem}"
+        texts.setdefault(name, []).append(text)
+    return texts

@@ -19,7 +19,18 @@ from pipelines import denoise
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
 from pipelines.group import GroupKey
 from pipelines.manifest import load_manifest
-from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Event, Failed, Ready, Residency, Stop
+from pipelines.messages import (
+    Cancel,
+    Draw,
+    Drawn,
+    EngineConfig,
+    Event,
+    Failed,
+    Loading,
+    Ready,
+    Residency,
+    Stop,
+)
 from pipelines.pool import PipelinePool
 from pipelines.request import Request
 from pipelines.sample import Pipeline, Sample
@@ -301,6 +312,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
         torch.set_num_threads(config.torch_threads)
     pool = open_pool(config)
     for name in pool.pinned() if config.preload else ():
+        connection.send(Loading(name))
         pool.open(name)
     loop = Loop(pool, config.group_pixels, device=torch.device(config.device))
     connection.send(Ready(config.device, pool.resident))

@@ -164,7 +164,7 @@ class Studio:
     async def resume(self) -> None:
         """After a start: draw again what callers will come back for; what others waited for was refunded."""
         for job in await self._jobs.recover():
-            self._begin(job)
+            self._begin(job, bounded=False)
 
     async def stop(self) -> None:
         """Leave: jobs that somebody waits for are refunded, the others stay queued for the next start."""
@@ -196,8 +196,8 @@ class Studio:
             self._begin(job)
         return job, replayed
 
-    def _begin(self, job: Job) -> None:
-        task = asyncio.create_task(self._work(job), name=f"job {job.id}")
+    def _begin(self, job: Job, *, bounded: bool = True) -> None:
+        task = asyncio.create_task(self._work(job, bounded), name=f"job {job.id}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda ended: self._end(job.id, ended))
 
@@ -207,13 +207,14 @@ class Studio:
         if not task.cancelled():
             task.exception()  # its waiters were told, and an asynchronous job's record says it
 
-    async def _work(self, job: Job) -> Job:
+    async def _work(self, job: Job, bounded: bool) -> Job:
         try:
             drawing = await self._dispatch.draw(
                 job.request,
                 account_id=job.account_id,
                 on_progress=lambda done, total: self._progress.update({job.id: (done, total)}),
                 on_start=lambda: self._jobs.start(job.id),
+                bounded=bounded,
             )
             outputs = await self._store(job, drawing)
             return await self._jobs.succeed(

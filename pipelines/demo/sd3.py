@@ -1,6 +1,6 @@
 """A small SD3-medium checkpoint and its pose ControlNet: the real architecture with few channels."""
-# pyright: basic
-# diffusers and transformers are only partly typed.
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# diffusers and transformers are only partly typed, and their defaults stand for types.
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _TRANSFORMER = {
     "pooled_projection_dim": 2 * _CLIP_WIDTH,
     "pos_embed_max_size": 192,
 }
-"""What the transformer and its ControlNet have in common. One head: attention over 4,096 patches is most of the time."""
+"""What the transformer and its ControlNet share. One head: attention over 4,096 patches takes longest."""
 
 
 def build(folder: Path) -> None:
-    """Write ``folder/sd3`` and ``folder/sd3_pose_controlnet`` in diffusers' layout, the same bytes everywhere."""
+    """Write ``folder/sd3`` and ``folder/sd3_pose_controlnet`` in diffusers' layout, always the same bytes."""
     StableDiffusion3Pipeline(
         transformer=_transformer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -65,7 +65,7 @@ def _transformer() -> SD3Transformer2DModel:
 
 
 def _controlnet() -> SD3ControlNetModel:
-    """Its output layers are zero in a fresh ControlNet; `fill` gives them weight, so that a pose has an effect."""
+    """A fresh ControlNet's output layers are zero; `fill` gives them weight, so that a pose has an effect."""
     controlnet = SD3ControlNetModel(num_layers=1, **_TRANSFORMER)
     fill(controlnet, seed=6)
     return controlnet

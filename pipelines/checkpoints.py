@@ -1,18 +1,31 @@
 """Open what the manifest names: diffusers pipelines and single networks, from whatever source."""
+# pyright: basic
+# torch, diffusers and transformers are only partly typed.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors import SafetensorError
 
+from pipelines import dummies
+from pipelines.errors import CheckpointUnavailable
+from pipelines.lock import problems, read_lock
 from pipelines.manifest import Manifest, PipelineEntry, Source
+from pipelines.repositories import folder as repository_folder
+from pipelines.shipped import clip_tokenizer, configuration
+
+log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=DiffusionPipeline)
-M = TypeVar("M", bound=ModelMixin)
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -32,24 +45,135 @@ class Checkpoint:
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.entry.dtype)
 
+    @property
+    def name(self) -> str:
+        """The pipeline's name in the manifest."""
+        return next((name for name, entry in self.manifest.pipelines.items() if entry is self.entry), "?")
+
     def has(self, part: str) -> bool:
         """Whether the manifest gives this optional part."""
         return part in self.entry.parts
 
     def folder(self, part: str) -> Path:
-        """The local folder of a part that is not opened by diffusers (OpenPose's annotators)."""
-        return self._local(self.entry.parts[part])
+        """The local folder of a part that is not opened by diffusers (OpenPose's annotators).
+
+        Raises:
+            CheckpointUnavailable: it is not there, or not as it was pulled.
+        """
+        with self._opening():
+            return local(self.manifest, self.entry.parts[part], self.weights)
 
     def pipeline(self, part: str, cls: type[P], **components: Any) -> P:
-        """Open a diffusers pipeline; ``components`` replace the ones of the checkpoint (None: leave out)."""
-        opened = cls.from_pretrained(self.folder(part), torch_dtype=self.dtype, **components)
-        opened.set_progress_bar_config(disable=True)
-        return opened.to(self.device)
+        """Open a diffusers pipeline; ``components`` replace the ones of the checkpoint (None: leave out).
+
+        Raises:
+            CheckpointUnavailable: files are missing, differ from the verified ones, or do not fit ``cls``.
+        """
+        source = self.entry.parts[part]
+        with self._opening():
+            if source.dummy is not None:
+                config = configuration(source.dummy)
+                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components)
+            elif source.file is not None:
+                opened = self._single_file(source, cls, components)
+            else:
+                opened = cls.from_pretrained(
+                    local(self.manifest, source, self.weights),
+                    torch_dtype=self.dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    **components,
+                )
+            opened.set_progress_bar_config(disable=True)
+            return opened.to(self.device)
 
     def module(self, part: str, cls: type[M]) -> M:
-        """Open a single diffusers network."""
-        return cls.from_pretrained(self.folder(part), torch_dtype=self.dtype).to(self.device)
+        """Open a single network of diffusers or transformers.
 
-    def _local(self, source: Source) -> Path:
-        assert source.folder is not None
-        return self.manifest.path.parent / source.folder
+        Raises:
+            CheckpointUnavailable: as for `pipeline`.
+        """
+        source = self.entry.parts[part]
+        with self._opening():
+            if source.dummy is not None:
+                return dummies.network(cls, configuration(source.dummy), self.device, self.dtype)
+            path = local(self.manifest, source, self.weights)
+            if source.file is not None:
+                config = str(self._configuration(source))
+                opened = cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
+                    str(path), config=config, torch_dtype=self.dtype, local_files_only=True
+                )
+            else:
+                opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
+                    path, torch_dtype=self.dtype, use_safetensors=True, local_files_only=True
+                )
+            return opened.to(self.device)
+
+    def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
+        """The original layout holds weights only; configurations and CLIP's vocabulary ship."""
+        config = self._configuration(source)
+        for folder in config.glob("tokenizer*"):
+            if folder.name not in components and not (folder / "tokenizer.json").exists():
+                components = {**components, folder.name: clip_tokenizer(folder)}
+        return cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
+            str(local(self.manifest, source, self.weights)),
+            config=str(config),
+            torch_dtype=self.dtype,
+            local_files_only=True,
+            **components,
+        )
+
+    def _configuration(self, source: Source) -> Path:
+        """A folder beside the manifest, else a configuration that ships."""
+        if source.config is None:
+            raise ValueError("a file source needs a config")
+        beside = self.manifest.path.parent / source.config
+        return beside if beside.is_dir() else configuration(source.config)
+
+    @contextmanager
+    def _opening(self) -> Generator[None]:
+        """Keep paths and tracebacks out of what a caller is told; they are in the log."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            log.error("%s cannot be opened: %s", self.name, error)
+            raise CheckpointUnavailable(
+                f"the weights of {self.name} are missing or are not the ones that were verified"
+            ) from error
+
+
+def local(manifest: Manifest, source: Source, weights: Path) -> Path:
+    """Where a source lies on this machine.
+
+    A folder; a file for ``file`` and for a repository of which only one file is named. A hub repository is
+    compared with the lock first.
+
+    Raises:
+        ValueError: not pulled, a file is missing, added or differs from the lock; or the source is a dummy.
+        FileNotFoundError: the folder or file of the manifest is not there.
+    """
+    if source.hub is not None:
+        return _pulled(source, weights)
+    given = source.folder or source.file
+    if given is None:
+        raise ValueError("a dummy has no files")
+    path = manifest.path.parent / given
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    return path
+
+
+def _pulled(source: Source, weights: Path) -> Path:
+    assert source.hub is not None
+    key = f"{source.hub}@{source.revision}"
+    locked = read_lock(weights).repositories.get(key)
+    if locked is None:
+        raise ValueError(f"{key} is not in the lock: run `understudy weights pull`")
+    if found := problems(weights, locked, thorough=False):
+        raise ValueError(f"{'; '.join(found)}: run `understudy weights pull`")
+    folder = weights / repository_folder(source.hub, source.revision)
+    if len(source.files) == 1 and (folder / source.files[0]).is_file():
+        return folder / source.files[0]
+    return folder

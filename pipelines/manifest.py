@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 
 
 class _Entry(BaseModel):
@@ -20,24 +25,49 @@ class Source(_Entry):
 
     Attributes:
         hub: repository in ``owner/name`` form, with ``revision``.
+        files: of a hub repository, the file names or patterns that are needed; empty: what diffusers' layout
+            calls for.
+        skip: of a hub repository in diffusers' layout, the components that are not needed.
+        license: where it differs from the entry's.
+        gated: the repository is given only to accounts that accepted its terms.
         folder: a diffusers-layout folder, relative to the manifest.
-        file: one ``.safetensors`` of the original layout, relative to the manifest; ``config`` names a pipeline
-            configuration that ships with the project.
+        file: one ``.safetensors`` of the original layout, relative to the manifest; ``config`` names a
+            pipeline configuration that ships with the project.
         dummy: name of a shipped configuration; a full-size network of random numbers, built on the device.
     """
 
     hub: str | None = None
     revision: str = "main"
+    files: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    license: str = ""
+    gated: bool = False
     folder: Path | None = None
     file: Path | None = None
     config: str | None = None
     dummy: str | None = None
+
+    @field_validator("hub")
+    @classmethod
+    def _repository_name(cls, hub: str | None) -> str | None:
+        if hub is not None and not _REPOSITORY.fullmatch(hub):
+            raise ValueError(f"{hub!r} is not a repository in owner/name form")
+        return hub
+
+    @field_validator("revision")
+    @classmethod
+    def _revision_name(cls, revision: str) -> str:
+        if not _REVISION.fullmatch(revision):
+            raise ValueError(f"{revision!r} is not the name of a branch, tag or commit")
+        return revision
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
         given = [name for name in ("hub", "folder", "file", "dummy") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of hub, folder, file, dummy is needed, not {given or 'none'}")
+        if (self.files or self.skip) and self.hub is None:
+            raise ValueError("files and skip belong to a hub source")
         return self
 
 
@@ -46,9 +76,11 @@ class PipelineEntry(_Entry):
 
     Attributes:
         family: module under ``pipelines/families``.
-        parts: the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae", "safety_checker", "annotator").
+        parts: the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae", "safety_checker",
+            "annotator").
         dtype: in which the networks run.
         vram_gb: measured peak with one picture at the default size; None where not measured.
+        weights_gb: what the networks alone take in ``dtype``, computed from their parameter counts.
         resident: loaded at start and never evicted; otherwise on demand.
     """
 
@@ -56,9 +88,14 @@ class PipelineEntry(_Entry):
     parts: dict[str, Source]
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     vram_gb: float | None = None
+    weights_gb: float | None = None
     license: str = ""
-    gated: bool = False
     resident: bool = False
+
+    @property
+    def gated(self) -> bool:
+        """Whether any of its repositories is given only to accounts that accepted its terms."""
+        return any(source.gated for source in self.parts.values())
 
 
 class AdapterEntry(_Entry):
@@ -91,6 +128,11 @@ class Manifest(_Entry):
         if name not in self.pipelines:
             raise UnknownPipeline(f"{name} is not a pipeline of this server")
         return self.pipelines[name]
+
+    def adapters(self) -> Iterator[tuple[str, AdapterEntry]]:
+        """Every LoRA, textual inversion and VAE with its name."""
+        for kind in (self.loras, self.embeddings, self.vaes):
+            yield from kind.items()
 
 
 def load_manifest(path: Path) -> Manifest:

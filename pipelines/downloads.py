@@ -1,0 +1,385 @@
+"""Pull what a manifest names from the hub: only what is needed, resumed, checked, written to the lock."""
+
+# pyright: reportUnknownVariableType=false
+# huggingface_hub is only partly typed.
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pipelines.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
+from pipelines.repositories import Repository, select
+
+PICKLES = (".ckpt", ".pickle", ".pkl", ".pt")
+"""Formats that may run code when opened; ``.bin`` is converted, ``.pth`` only read with weights_only."""
+
+_PARTS = ".parts"
+"""Below the weights folder: partial downloads, by the hub's hash of the whole file."""
+
+
+class PullError(Exception):
+    """A repository could not be pulled; ``str(error)`` says why and what to do.
+
+    Attributes:
+        exit_code: of the command line.
+        hopeless: the next repository would fail as well.
+    """
+
+    exit_code = 1
+    hopeless = False
+
+
+class NoNetwork(PullError):
+    """The hub does not answer."""
+
+    exit_code = 3
+    hopeless = True
+
+
+class AccessDenied(PullError):
+    """The hub wants a token, another token, or agreement to a repository's terms."""
+
+    exit_code = 4
+
+
+class NotOnTheHub(PullError):
+    """No such repository, revision or file."""
+
+    exit_code = 5
+
+
+class Corrupted(PullError):
+    """The bytes that arrived are not the ones that the hub announced, or are not weights."""
+
+    exit_code = 6
+
+
+class DiskFull(PullError):
+    exit_code = 7
+    hopeless = True
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """``upstream``: SHA-256 of a large file, git's blob id of a small one."""
+
+    size: int
+    upstream: str
+
+
+class Hub:
+    """The hub as this project needs it, through huggingface_hub; every failure is a `PullError`."""
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        """
+        Args:
+            endpoint: None: what huggingface_hub's environment says.
+            token: None: what huggingface_hub finds (``HF_TOKEN``, or an earlier login).
+        """
+        from huggingface_hub import HfApi
+
+        self._api = HfApi(endpoint=endpoint, token=token)
+        self._token = token
+        self.endpoint = self._api.endpoint
+
+    def commit(self, repository: Repository) -> str:
+        """The commit that the repository's revision names now."""
+        with _plainly(repository, self.endpoint):
+            found = self._api.model_info(repository.hub, revision=repository.revision).sha
+        assert found is not None
+        return found
+
+    def listing(self, repository: Repository, commit: str) -> dict[str, RemoteFile]:
+        """Every file at that commit."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with _plainly(repository, self.endpoint):
+            tree = list(self._api.list_repo_tree(repository.hub, recursive=True, revision=commit))
+        return {
+            file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
+            for file in tree
+            if isinstance(file, RepoFile)
+        }
+
+    def fetch(
+        self, repository: Repository, commit: str, name: str, remote: RemoteFile, partial: Path
+    ) -> None:
+        """Append to ``partial`` what is missing of a file, with a progress bar.
+
+        The client's own download keeps nothing of a transfer that was killed, so the partial file is kept
+        here and only its rest is asked for.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        with _plainly(repository, self.endpoint), partial.open("ab") as file:
+            url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
+            location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
+            stays = location.startswith(f"{self.endpoint}/")
+            headers = build_hf_headers(token=self._token if stays else False)
+            headers["Accept-Encoding"] = "identity"
+            http_get(
+                location,
+                cast(Any, file),
+                resume_size=file.tell(),
+                headers=cast(dict[str, Any], headers),
+                expected_size=remote.size,
+                displayed_filename=f"{repository.hub}/{name}",
+            )
+
+
+@contextmanager
+def _plainly(repository: Repository, endpoint: str) -> Generator[None]:
+    """Turn what the client raises into what a person can act upon."""
+    import httpx2
+    from huggingface_hub import errors
+
+    page = f"{endpoint}/{repository.hub}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise AccessDenied(
+            f"{repository.hub} is given only to accounts that accepted its terms. Open {page} while "
+            f"logged in and accept them, make a token with read access at {endpoint}/settings/tokens, and "
+            f"pull again with HF_TOKEN=<token> in the environment."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise NotOnTheHub(f"{repository.hub} has no revision {repository.revision}.") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise NotOnTheHub(f"{repository.hub} lost a file while it was pulled; pull again.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise NotOnTheHub(
+            f"{repository.hub} is not on the hub, or is private: check its name in the manifest; for a "
+            f"private repository put HF_TOKEN=<token> into the environment."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise AccessDenied(
+                f"The hub does not accept the token for {repository.hub}: make one at "
+                f"{endpoint}/settings/tokens and put it into the environment as HF_TOKEN."
+            ) from error
+        if status == 403:
+            raise AccessDenied(
+                f"The token in HF_TOKEN may not read {repository.hub}: give it read access to that "
+                f"repository at {endpoint}/settings/tokens."
+            ) from error
+        raise NoNetwork(f"The hub answered {status} for {repository.hub}; try again later.") from error
+    except (httpx2.TransportError, errors.OfflineModeIsEnabled, errors.FileMetadataError) as error:
+        raise NoNetwork(
+            f"{endpoint} does not answer: check the network, HTTPS_PROXY and HF_ENDPOINT, then pull again; "
+            f"what is already here is kept."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk is full; free some room and pull {repository.hub} again.") from error
+        if error.errno is not None:
+            raise
+        raise Corrupted(f"{repository.hub}: a file arrived incomplete; pull again.") from error
+
+
+@contextmanager
+def one_pull_at_a_time(weights: Path) -> Generator[None]:
+    """Keep a second pull out of the same folder.
+
+    Raises:
+        PullError: another one is at work.
+    """
+    weights.mkdir(parents=True, exist_ok=True)
+    with (weights / ".pull").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PullError("another pull is at work in this weights folder") from error
+        yield
+
+
+def pull(
+    hub: Hub,
+    repository: Repository,
+    weights: Path,
+    *,
+    upgrade: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> LockedRepository:
+    """Bring one repository to what the manifest wants, and write the lock.
+
+    The commit of an earlier pull is kept. Files that are here with the right bytes are not fetched again;
+    ones that an earlier pull brought and nobody needs any more are removed.
+
+    Args:
+        upgrade: take the commit that the revision names now.
+        say: told in words what happens.
+    Raises:
+        PullError: with the reason in words.
+    """
+    lock = read_lock(weights)
+    before = lock.repositories.get(repository.key)
+    commit = before.commit if before is not None and not upgrade else hub.commit(repository)
+    known = before.files if before is not None else {}
+    work = _Pull(hub, repository, commit, weights / repository.folder, weights / _PARTS, known)
+    work.listing = hub.listing(repository, commit)
+    chosen = work.choose()
+    missing = {origin: stored for origin, stored in chosen.items() if not work.keep(origin, stored)}
+    work.demand_room(missing)
+    say(f"{repository.hub} at {commit[:10]}: {len(chosen)} files, {len(missing)} to fetch")
+    for origin, stored in missing.items():
+        work.fetch(origin, stored)
+    for stale in known.keys() - work.files.keys():
+        (work.folder / stale).unlink(missing_ok=True)
+    locked = LockedRepository(
+        hub=repository.hub,
+        revision=repository.revision,
+        commit=commit,
+        half=repository.half,
+        folder=repository.folder,
+        files=dict(sorted(work.files.items())),
+    )
+    lock.repositories[repository.key] = locked
+    lock.repositories = dict(sorted(lock.repositories.items()))
+    write_lock(weights, lock)
+    return locked
+
+
+@dataclass(slots=True)
+class _Pull:
+    """One repository while it is being pulled.
+
+    Attributes:
+        folder: where its files go; parts: where partial downloads wait.
+        known: what the lock said of its files before.
+        listing: what the repository has at ``commit``.
+        files: what is here now, by its name on disk.
+    """
+
+    hub: Hub
+    repository: Repository
+    commit: str
+    folder: Path
+    parts: Path
+    known: dict[str, LockedFile]
+    listing: dict[str, RemoteFile] = field(default_factory=dict[str, RemoteFile])
+    files: dict[str, LockedFile] = field(default_factory=dict[str, LockedFile])
+
+    def choose(self) -> dict[str, str]:
+        """Name in the repository -> name on disk, before conversion, of all that is needed."""
+        components = None
+        if "model_index.json" in self.listing and not self.repository.files:
+            if not self.keep("model_index.json", "model_index.json"):
+                self.fetch("model_index.json", "model_index.json")
+            index = json.loads((self.folder / "model_index.json").read_text())
+            components = [name for name, cls in index.items() if isinstance(cls, list) and cls[0] is not None]
+        chosen = select(self.listing.keys(), self.repository, components)
+        if not chosen:
+            raise NotOnTheHub(f"{self.repository.hub} has none of the files that the manifest asks for.")
+        for name in chosen:
+            if name.endswith(PICKLES):
+                raise PullError(
+                    f"{self.repository.hub}: {name} is a pickle, which can run code; name a .safetensors."
+                )
+        return chosen
+
+    def keep(self, origin: str, stored: str) -> bool:
+        """Whether the file is here already; then it is noted in ``files``."""
+        name = converted_name(stored)
+        path = self.folder / name
+        upstream = self.listing[origin].upstream
+        if not path.is_file():
+            return False
+        known = self.known.get(name)
+        status = path.stat()
+        if known is not None and (known.upstream, known.size, known.mtime_ns) == (
+            upstream,
+            status.st_size,
+            status.st_mtime_ns,
+        ):
+            self.files[name] = known
+            return True
+        if name != stored or status.st_size != self.listing[origin].size or not _matches(path, upstream):
+            return False
+        self.files[name] = describe(path, origin=origin, upstream=upstream)
+        return True
+
+    def fetch(self, origin: str, stored: str) -> None:
+        """Bring one file, check it against the hub's hash, convert it if need be, move it to its place."""
+        remote = self.listing[origin]
+        self.parts.mkdir(parents=True, exist_ok=True)
+        partial = self.parts / remote.upstream
+        if partial.exists() and partial.stat().st_size > remote.size:
+            partial.unlink()
+        self.hub.fetch(self.repository, self.commit, origin, remote, partial)
+        if not _matches(partial, remote.upstream):
+            partial.unlink()
+            raise Corrupted(
+                f"{self.repository.hub}: {origin} arrived with other bytes than the hub announced; they were "
+                f"thrown away; pull again."
+            )
+        name = converted_name(stored)
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == stored:
+            partial.replace(path)
+        else:
+            self._convert(partial, path, origin)
+        self.files[name] = describe(path, origin=origin, upstream=remote.upstream)
+
+    def _convert(self, partial: Path, path: Path, origin: str) -> None:
+        from pipelines import conversion
+
+        try:
+            if origin.endswith(".json"):
+                conversion.rename_shards(partial, path, converted_name)
+            else:
+                conversion.to_safetensors(partial, path)
+        except conversion.NotTensors as error:
+            raise Corrupted(
+                f"{self.repository.hub}: {origin} holds more than tensors and is refused."
+            ) from error
+        finally:
+            partial.unlink()
+
+    def demand_room(self, missing: dict[str, str]) -> None:
+        """Say before hours of downloading that they would end on a full disk."""
+        here = sum(
+            part.stat().st_size
+            for origin in missing
+            if (part := self.parts / self.listing[origin].upstream).exists()
+        )
+        needed = sum(self.listing[origin].size for origin in missing) - here
+        free = shutil.disk_usage(self.parts.parent).free
+        if needed > free:
+            raise DiskFull(
+                f"{self.repository.hub} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free."
+            )
+
+
+def converted_name(stored: str) -> str:
+    """The name on disk of what a repository calls ``stored``: ``.bin`` weights become safetensors."""
+    folder, slash, name = stored.rpartition("/")
+    if name.endswith(".bin") or ".bin.index" in name:
+        name = name.replace(".bin", ".safetensors")
+        if name.startswith("pytorch_model"):
+            name = name.removeprefix("pytorch_")
+    return folder + slash + name
+
+
+def _matches(path: Path, upstream: str) -> bool:
+    """Whether a file's bytes are the ones that the hub names by SHA-256, or by git's blob id."""
+    if len(upstream) == 64:
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == upstream

@@ -1,0 +1,137 @@
+"""weights.lock.json: which bytes were pulled from which commit, and whether the files still are those."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LOCK_NAME = "weights.lock.json"
+
+
+class LockedFile(BaseModel):
+    """One file as it was written.
+
+    Attributes:
+        origin: its name in the repository (a half-precision variant is stored under the plain name).
+        upstream: what the hub calls these bytes (SHA-256 of a large file, git's blob id of a small one).
+        sha256: of the bytes on disk, which a conversion may have made out of other ones.
+        mtime_ns: modification time; with the size a cheap sign that nothing happened to the file since.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str
+    upstream: str
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+class LockedRepository(BaseModel):
+    """One repository at one commit. ``files`` maps the path below ``folder``, in POSIX form, to its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str
+    revision: str
+    commit: str
+    half: bool
+    folder: str
+    files: dict[str, LockedFile]
+
+
+class Lock(BaseModel):
+    """The whole file; ``repositories`` by ``owner/name@revision``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = 1
+    repositories: dict[str, LockedRepository] = Field(default_factory=dict)
+
+
+def read_lock(weights: Path) -> Lock:
+    """The lock of a weights folder; an empty one where there is none yet.
+
+    Raises:
+        ValueError: the file is there, but is not a lock.
+    """
+    path = weights / LOCK_NAME
+    return Lock.model_validate_json(path.read_bytes()) if path.exists() else Lock()
+
+
+def write_lock(weights: Path, lock: Lock) -> None:
+    """Replace the lock in one step, so that a reader never sees half of it."""
+    aside = weights / f".{LOCK_NAME}.{os.getpid()}"
+    aside.write_text(lock.model_dump_json(indent=1) + "\n")
+    aside.replace(weights / LOCK_NAME)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path, *, origin: str, upstream: str) -> LockedFile:
+    """Hash a file that has just been written."""
+    status = path.stat()
+    return LockedFile(
+        origin=origin,
+        upstream=upstream,
+        sha256=sha256(path),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+    )
+
+
+def problems(weights: Path, repository: LockedRepository, *, thorough: bool) -> list[str]:
+    """What is wrong with a repository's files, one line each, paths below the weights folder; empty: nothing.
+
+    Args:
+        thorough: hash every byte; otherwise a file of recorded size and modification time counts as
+            unchanged, and only one whose time differs is hashed (a copied folder has new times and the same
+            bytes).
+    """
+    folder = weights / repository.folder
+    present = {path.relative_to(folder).as_posix() for path in _files(folder)}
+    found = [
+        f"{repository.folder}/{name}: not among the files that were pulled"
+        for name in sorted(present - repository.files.keys())
+    ]
+    for name, locked in sorted(repository.files.items()):
+        shown = f"{repository.folder}/{name}"
+        if name not in present:
+            found.append(f"{shown}: missing")
+        elif not _same(folder / name, locked, thorough=thorough):
+            found.append(f"{shown}: differs from the file that was pulled")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file below a folder, but for hidden ones (partial downloads, a desktop's notes)."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _same(path: Path, locked: LockedFile, *, thorough: bool) -> bool:
+    status = path.stat()
+    if status.st_size != locked.size:
+        return False
+    if thorough:
+        return sha256(path) == locked.sha256
+    return (
+        status.st_mtime_ns == locked.mtime_ns
+        or _remembered(path, status.st_size, status.st_mtime_ns) == locked.sha256
+    )
+
+
+@lru_cache(maxsize=4096)
+def _remembered(path: Path, size: int, mtime_ns: int) -> str:
+    """Hashed once per state of a file: a pipeline that is opened again does not pay again."""
+    return sha256(path)

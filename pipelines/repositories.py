@@ -1,0 +1,181 @@
+"""Which hub repositories a manifest names, which of their files are needed, and where those lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pipelines.manifest import Manifest, Source
+
+_WEIGHTS = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)"
+    r"(?P<before>\.fp16)?(?P<shard>-\d+-of-\d+)?(?P<after>\.fp16)?\.(?P<format>safetensors|bin)"
+)
+_INDEX = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)\.(?P<format>safetensors|bin)\.index(?P<half>\.fp16)?\.json"
+)
+_SMALL = (".json", ".txt", ".model")
+"""What tokenizers, schedulers and configurations consist of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository at one revision, with all that the manifest wants of it.
+
+    Attributes:
+        half: take half-precision variants where the repository has them.
+        files: names or patterns; empty: what diffusers' layout calls for.
+        skip: components that nobody needs.
+        licenses: what must be agreed to.
+        users: pipelines and adapters that need it, in the manifest's order.
+    """
+
+    hub: str
+    revision: str
+    half: bool
+    files: tuple[str, ...]
+    skip: frozenset[str]
+    licenses: tuple[str, ...]
+    gated: bool
+    users: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.hub}@{self.revision}"
+
+    @property
+    def folder(self) -> str:
+        return folder(self.hub, self.revision)
+
+
+def folder(hub: str, revision: str) -> str:
+    """Where a repository lies below the weights folder, in POSIX form."""
+    return hub if revision == "main" else f"{hub}@{revision.replace('/', '--')}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    user: str
+    source: Source
+    half: bool | None
+    license: str
+
+
+def repositories(manifest: Manifest, names: Collection[str] | None = None) -> list[Repository]:
+    """Every hub repository that the manifest needs, each once.
+
+    Two users of one repository share its folder: it holds the files of both, in half precision only when no
+    user draws in full precision.
+
+    Args:
+        names: only those that these pipelines and adapters need (with all that others need of the same ones).
+    """
+    uses: dict[tuple[str, str], list[_Use]] = {}
+    for use in _uses(manifest):
+        if use.source.hub is not None:
+            uses.setdefault((use.source.hub, use.source.revision), []).append(use)
+    found = [_merge(hub, revision, group) for (hub, revision), group in uses.items()]
+    return [each for each in found if names is None or not set(names).isdisjoint(each.users)]
+
+
+def _uses(manifest: Manifest) -> Iterator[_Use]:
+    for name, entry in manifest.pipelines.items():
+        for source in entry.parts.values():
+            yield _Use(name, source, entry.dtype != "float32", source.license or entry.license)
+    for name, adapter in manifest.adapters():
+        yield _Use(name, adapter.source, None, adapter.source.license or adapter.license)
+
+
+def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:
+    opinions = [use.half for use in uses if use.half is not None]
+    whole = any(not use.source.files for use in uses)
+    return Repository(
+        hub=hub,
+        revision=revision,
+        half=bool(opinions) and all(opinions),
+        files=() if whole else _unique(name for use in uses for name in use.source.files),
+        skip=frozenset[str].intersection(*(frozenset(use.source.skip) for use in uses)),
+        licenses=_unique(use.license for use in uses if use.license),
+        gated=any(use.source.gated for use in uses),
+        users=_unique(use.user for use in uses),
+    )
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def select(
+    listing: Collection[str], repository: Repository, components: Collection[str] | None
+) -> dict[str, str]:
+    """The files that are needed: the name in the repository -> the name on disk.
+
+    Of each network one set of weights: in half precision the fp16 variant when there is one, safetensors
+    before ``.bin``. The fp16 variant is stored under the plain name, so whoever opens the folder needs not
+    know. Shards keep their names (the index lists them). Explicit ``files`` are taken as they are.
+
+    Args:
+        listing: every file of the repository.
+        components: what its model_index.json names; None when it has none and is a single network.
+    """
+    if repository.files:
+        matching = [
+            name for name in listing if any(fnmatchcase(name, pattern) for pattern in repository.files)
+        ]
+        return {name: name for name in sorted(matching)}
+    if components is None:
+        folders = {""}
+        chosen: dict[str, str] = {}
+    else:
+        folders = {component for component in components if component not in repository.skip}
+        chosen = {"model_index.json": "model_index.json"}
+    for each in sorted(folders):
+        prefix = f"{each}/" if each else ""
+        names = [
+            name.removeprefix(prefix)
+            for name in listing
+            if name.startswith(prefix) and "/" not in name[len(prefix) :]
+        ]
+        chosen |= {
+            prefix + name: prefix + stored for name, stored in _select_in(names, repository.half).items()
+        }
+    return chosen
+
+
+def _select_in(names: Collection[str], half: bool) -> dict[str, str]:
+    chosen = {
+        name: name
+        for name in names
+        if name.endswith(_SMALL) and ".index." not in name and not name.startswith(".")
+    }
+    for variant, format_ in _preference(half):
+        weights = {name: match for name in names if (match := _WEIGHTS.fullmatch(name))}
+        taken = {
+            name: match
+            for name, match in weights.items()
+            if match["format"] == format_ and bool(match["before"] or match["after"]) == variant
+        }
+        if not taken:
+            continue
+        if any(match["shard"] is None for match in taken.values()):
+            taken = {name: match for name, match in taken.items() if match["shard"] is None}
+            return chosen | {name: f"{match['stem']}.{format_}" for name, match in taken.items()}
+        return chosen | {name: name for name in taken} | _index(names, variant, format_)
+    return chosen
+
+
+def _preference(half: bool) -> list[tuple[bool, str]]:
+    """(fp16 variant?, format), best first."""
+    if half:
+        return [(True, "safetensors"), (False, "safetensors"), (True, "bin"), (False, "bin")]
+    return [(False, "safetensors"), (False, "bin")]
+
+
+def _index(names: Collection[str], half: bool, format_: str) -> dict[str, str]:
+    for name in names:
+        match = _INDEX.fullmatch(name)
+        if match and match["format"] == format_ and bool(match["half"]) == half:
+            return {name: f"{match['stem']}.{format_}.index.json"}
+    return {}

@@ -73,15 +73,24 @@ class Group:
 class Loop:
     """Draws whatever is submitted, groups of different keys taking turns step by step."""
 
-    def __init__(self, pool: Pool, group_pixels: int, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        group_pixels: int,
+        *,
+        device: torch.device | None = None,
+        patience_s: float = SWAP_PATIENCE_S,
+    ) -> None:
         """
         Args:
             group_pixels: how many pixels one group draws at the same time; a larger request is admitted when
                 its pipeline is free, and drawn in parts.
+            patience_s: see `SWAP_PATIENCE_S`.
         """
         self._pool = pool
         self._group_pixels = group_pixels
         self._device = device or torch.device("cpu")
+        self._patience_s = patience_s
         self._waiting: deque[Ticket] = deque()
         self._running: dict[str, Ticket] = {}
         self._groups: OrderedDict[GroupKey, Group] = OrderedDict()
@@ -127,7 +136,7 @@ class Loop:
         passed: list[Ticket] = []
         while self._waiting:
             ticket = self._waiting.popleft()
-            draining = bool(passed) and time.monotonic() - passed[0].since > SWAP_PATIENCE_S
+            draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
             try:
                 if draining or not self._fits(ticket):
                     passed.append(ticket)

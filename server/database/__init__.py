@@ -1,0 +1,180 @@
+"""Where accounts, keys, credits and jobs are kept: SQLite unless a URL names PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server import errors
+from server.database import sqlite
+from server.database.errors import UnusableDatabase
+from server.database.turns import Turns
+from server.settings import Settings
+
+__all__ = ["Database", "UnusableDatabase", "database_url"]
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+}
+_READING = "understudy_reading"
+_MIGRATION_LOCK = 0x756E64657273
+_MIGRATION_WAIT = "60s"
+_TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "53400"})
+"""PostgreSQL's states for: serialization, deadlock, lock time-out, shutdown, crash, starting, too many connections."""
+
+
+def database_url(settings: Settings) -> str:
+    """The configured URL, or that of the SQLite file in the data folder."""
+    if settings.database_url is not None:
+        return settings.database_url
+    url = URL.create(_DRIVERS["sqlite"], database=str(settings.data / "understudy.db"))
+    return url.render_as_string(hide_password=False)
+
+
+class Database:
+    """One database, its pool of connections, and short transactions on it.
+
+    On SQLite the writers of this process take turns before they ask for the file's only write lock, so that
+    the lock is only ever waited for when another process holds it.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            busy_timeout_s: how long a statement may wait for a lock before `errors.Unavailable`.
+        Raises:
+            UnusableDatabase: the URL is none, or of a database that is neither SQLite nor PostgreSQL.
+        """
+        parsed = _parse(url)
+        self.url = parsed.render_as_string(hide_password=False)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self.engine = _sqlite_engine(parsed, busy_timeout_s)
+            self._reader = self.engine.execution_options(**{_READING: True})
+        else:
+            self.engine = _postgresql_engine(parsed, busy_timeout_s)
+            self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._turns = Turns(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One short write transaction: committed at the end, rolled back on any error.
+
+        Raises:
+            Unavailable: the database is locked by another process or cannot be reached; nothing was written.
+        """
+        with _told_plainly():
+            async with self._turns.take(), self.engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for statements that only read, each on its own; never waits for a writer.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with _told_plainly():
+            async with self._reader.connect() as connection:
+                yield connection
+
+    async def migrate(self) -> None:
+        """Bring the tables to this version; processes that start at once do so one after the other.
+
+        Raises:
+            UnusableDatabase: a newer version wrote it.
+            Unavailable: it cannot be reached.
+        """
+        from server.database.migrations import upgrade
+
+        async with self.transaction() as connection:
+            if not self.is_sqlite:
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_WAIT}'"))
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            await connection.run_sync(upgrade)
+
+    async def close(self) -> None:
+        """Close every connection; the database may be used again afterwards."""
+        await self.engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UnusableDatabase(
+            "the database URL cannot be read; expected postgresql://user@host/name"
+        ) from None
+    driver = _DRIVERS.get(parsed.drivername.partition("+")[0])
+    if driver is None:
+        raise UnusableDatabase(
+            f"{parsed.drivername} is not a known database; allowed are sqlite and postgresql"
+        )
+    if driver == _DRIVERS["sqlite"] and (not parsed.database or parsed.database.startswith((":", "file:"))):
+        raise UnusableDatabase("a SQLite database needs a file: sqlite:///path/to/understudy.db")
+    return parsed.set(drivername=driver)
+
+
+def _sqlite_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        async_creator=sqlite.connector(str(url.database), busy_timeout_s),
+        pool_size=4,
+        max_overflow=8,
+        pool_use_lifo=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        # the write lock is taken at the start: a transaction that begins by reading can lose it later
+        if not connection.get_execution_options().get(_READING):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
+    milliseconds = str(max(1, round(busy_timeout_s * 1000)))
+    return create_async_engine(
+        url,
+        pool_size=10,
+        max_overflow=10,
+        pool_use_lifo=True,
+        pool_pre_ping=False,
+        connect_args={
+            "timeout": busy_timeout_s,
+            "server_settings": {"lock_timeout": milliseconds, "application_name": "understudy"},
+        },
+    )
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """What the operator has to wait for or repair becomes `Unavailable`; mistakes of this code stay as they are."""
+    try:
+        yield
+    except PoolExhausted as error:
+        raise errors.Unavailable("The database is busy, try again shortly") from error
+    except DBAPIError as error:
+        if _is_transient(error):
+            raise errors.Unavailable(
+                "The database is busy or cannot be reached, try again shortly"
+            ) from error
+        raise
+    except OSError as error:
+        raise errors.Unavailable("The database cannot be reached, try again shortly") from error
+
+
+def _is_transient(error: DBAPIError) -> bool:
+    if error.connection_invalidated or sqlite.is_transient(error.orig):
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    return isinstance(state, str) and (state in _TRANSIENT_STATES or state.startswith("08"))

@@ -1,0 +1,189 @@
+"""Accounts and their API keys: who asks, and may they?"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, insert, select, update
+
+from server import errors
+from server.database import Database
+from server.database.tables import accounts, api_keys
+from server.database.upserts import insert_or_nothing
+
+OPEN_ACCOUNT = "open"
+"""Name of the account behind ``UNDERSTUDY_AUTH=open``."""
+
+_KEY_START = "us-"
+_KEY_BYTES = 32
+_PREFIX_CHARACTERS = len(_KEY_START) + 8
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whoever is charged. ``balance`` is in millicredits, as it was when this was read."""
+
+    id: int
+    name: str
+    is_administrator: bool
+    balance: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """What may be shown of an API key. ``prefix``: its first characters; ``revoked_at`` None: it is valid."""
+
+    id: int
+    account: str
+    is_administrator: bool
+    prefix: str
+    label: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class AccountExists(ValueError):
+    """The name is taken."""
+
+
+class AmbiguousKey(ValueError):
+    """Several keys begin with the text given."""
+
+
+_FIELDS = (accounts.c.id, accounts.c.name, accounts.c.is_administrator, accounts.c.balance)
+_BY_NAME = select(*_FIELDS).where(accounts.c.name == bindparam("name"))
+_BY_KEY = (
+    select(*_FIELDS)
+    .join(api_keys, api_keys.c.account_id == accounts.c.id)
+    .where(api_keys.c.sha256 == bindparam("sha256"), api_keys.c.revoked_at.is_(None))
+)
+_CREATE = insert_or_nothing(accounts, accounts.c.id)
+_KEYS = (
+    select(
+        api_keys.c.id,
+        accounts.c.name,
+        accounts.c.is_administrator,
+        api_keys.c.prefix,
+        api_keys.c.label,
+        api_keys.c.created_at,
+        api_keys.c.revoked_at,
+    )
+    .join(accounts, api_keys.c.account_id == accounts.c.id)
+    .order_by(api_keys.c.id)
+)
+
+
+class Accounts:
+    """The accounts of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, name: str, *, is_administrator: bool = False) -> Account:
+        """Raises:
+        AccountExists: the name is taken.
+        """
+        values = {
+            "name": name,
+            "is_administrator": is_administrator,
+            "balance": 0,
+            "created_at": datetime.now(UTC),
+        }
+        async with self._database.transaction() as connection:
+            account_id = (await connection.execute(_CREATE[connection.dialect.name], values)).scalar()
+        if account_id is None:
+            raise AccountExists(f"there is an account {name!r} already")
+        return Account(account_id, name, is_administrator, 0)
+
+    async def find(self, name: str) -> Account | None:
+        async with self._database.reading() as connection:
+            row = (await connection.execute(_BY_NAME, {"name": name})).one_or_none()
+        return None if row is None else _account(row)
+
+    async def all(self) -> list[Account]:
+        """In the order of their names."""
+        async with self._database.reading() as connection:
+            rows = await connection.execute(select(*_FIELDS).order_by(accounts.c.name))
+        return [_account(row) for row in rows]
+
+    async def create_key(self, account_id: int, label: str = "") -> str:
+        """A new key of 256 random bits. Only its SHA-256 is kept, so this is the one time it can be shown."""
+        api_key = _KEY_START + secrets.token_urlsafe(_KEY_BYTES)
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                insert(api_keys),
+                {
+                    "account_id": account_id,
+                    "sha256": _digest(api_key),
+                    "prefix": api_key[:_PREFIX_CHARACTERS],
+                    "label": label,
+                    "created_at": datetime.now(UTC),
+                },
+            )
+        return api_key
+
+    async def keys(self) -> list[KeyRow]:
+        """Every key, also the revoked ones, oldest first."""
+        async with self._database.reading() as connection:
+            return [KeyRow(*row) for row in await connection.execute(_KEYS)]
+
+    async def revoke_key(self, prefix_or_id: str | int) -> None:
+        """From now on the key is unknown; one that is revoked already stays so.
+
+        Args:
+            prefix_or_id: the prefix or the id that `keys` shows, or the whole key.
+        Raises:
+            NotFound: no such key.
+            AmbiguousKey: the prefix is that of several keys.
+        """
+        text = str(prefix_or_id)
+        if text.isascii() and text.isdigit():
+            wanted = api_keys.c.id == min(int(text), 2**63 - 1)
+        else:
+            wanted = (api_keys.c.prefix == text) | (api_keys.c.sha256 == _digest(text))
+        async with self._database.transaction() as connection:
+            ids = (await connection.execute(select(api_keys.c.id).where(wanted))).scalars().all()
+            if not ids:
+                raise errors.NotFound(f"There is no API key {text}")
+            if len(ids) > 1:
+                raise AmbiguousKey(f"several API keys begin with {text}; name one by its id")
+            await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.id == ids[0], api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=datetime.now(UTC))
+            )
+
+    async def authenticate(self, api_key: str) -> Account:
+        """The account of a key.
+
+        Raises:
+            InvalidKey: unknown or revoked.
+        """
+        async with self._database.reading() as connection:
+            row = (await connection.execute(_BY_KEY, {"sha256": _digest(api_key)})).one_or_none()
+        if row is None:
+            raise errors.InvalidKey
+        return _account(row)
+
+    async def open_account(self) -> Account:
+        """The one account behind open mode, created on first use; no administrator."""
+        account = await self.find(OPEN_ACCOUNT)
+        while account is None:
+            try:
+                account = await self.create(OPEN_ACCOUNT)
+            except AccountExists:
+                account = await self.find(OPEN_ACCOUNT)
+        return account
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(row.id, row.name, row.is_administrator, row.balance)
+
+
+def _digest(api_key: str) -> str:
+    # a caller's JSON may hold text that is no Unicode; it is still just an unknown key
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()

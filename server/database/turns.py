@@ -1,0 +1,35 @@
+"""Turns: writers of this process wait for each other here, for a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server import errors
+
+
+class Turns:
+    """Lets ``room`` writers in at a time, in the order of their arrival; None: everybody."""
+
+    def __init__(self, room: int | None, *, wait_s: float) -> None:
+        self._semaphore = None if room is None else asyncio.Semaphore(room)
+        self._wait_s = wait_s
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Raises:
+        Unavailable: the turn did not come in time.
+        """
+        if self._semaphore is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._semaphore.acquire()
+        except TimeoutError:
+            raise errors.Unavailable("The database is busy, try again shortly") from None
+        try:
+            yield
+        finally:
+            self._semaphore.release()

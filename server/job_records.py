@@ -1,0 +1,180 @@
+"""What is known of a job, and how that is written into a row and read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from pydantic_core import PydanticSerializationError
+from sqlalchemy import ColumnElement, Row, select
+
+from pipelines.image_io import RGBImage
+from pipelines.request import ImageToImage, PoseToImage, Request, Timings, from_json, to_json
+from server import errors
+from server.database.tables import accounts, jobs
+
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+
+
+class JobStatus(StrEnum):
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+UNFINISHED = (JobStatus.queued.value, JobStatus.running.value)
+
+_NO_PICTURE = RGBImage(0, 0, b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a caller ordered.
+
+    Attributes:
+        price: millicredits.
+        synchronous: the caller waits; refunded rather than drawn again when the server dies meanwhile.
+        quality: 0..100, for JPEG and WebP.
+        base64_files: the outputs are text files with base64.
+        temporary: the outputs live for the shorter retention.
+        options: what the page needs again when it writes its answer later.
+        body_digest: tells whether a repeated idempotency key came with the same body.
+    """
+
+    account_id: int
+    endpoint: str
+    request: Request
+    price: int
+    synchronous: bool
+    picture_format: Literal["jpeg", "webp", "png"]
+    quality: int
+    base64_files: bool
+    temporary: bool
+    options: Mapping[str, JSON]
+    idempotency_key: str | None
+    body_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A stored file. ``size``: bytes."""
+
+    name: str
+    content_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(NewJob):
+    """An order and what became of it.
+
+    Attributes:
+        id: counts up and is never used twice.
+        request: its picture is there when the job was just opened or recovered; elsewhere it is 0 x 0.
+        idempotency_key: None once the job failed or was cancelled: a retry draws again.
+        attempts: how often drawing began.
+        flagged: the safety checker's word on each output; None where none looked.
+        error, error_status: what a caller is told when the job failed or was cancelled.
+        balance: of the account, in millicredits, right after the last change.
+    """
+
+    id: int
+    request_id: str
+    file_prefix: str
+    status: JobStatus
+    attempts: int
+    outputs: tuple[Output, ...]
+    flagged: tuple[bool, ...] | None
+    warnings: tuple[str, ...]
+    timings: Timings | None
+    error: str | None
+    error_status: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    balance: int
+
+
+_BALANCE = select(accounts.c.balance).where(accounts.c.id == jobs.c.account_id).correlate(jobs)
+
+RECORD: tuple[ColumnElement[Any], ...] = (
+    *(column for column in jobs.c if column.name not in ("picture", "picture_width")),
+    _BALANCE.scalar_subquery().label("balance"),
+)
+"""What `read` needs of a row."""
+
+_JOB_FIELDS = frozenset(field.name for field in fields(Job))
+
+
+def write(job: Job) -> dict[str, Any]:
+    """The values of a new row. A picture is kept apart, and only where the job can be drawn again.
+
+    Raises:
+        MalformedBody: a text of the request is not valid Unicode.
+    """
+    values = {name: getattr(job, name) for name in _JOB_FIELDS - {"id", "balance", "request"}}
+    request = job.request
+    picture: RGBImage | None = None
+    if isinstance(request, ImageToImage | PoseToImage):
+        picture = None if job.synchronous else request.image
+        request = replace(request, image=_NO_PICTURE)
+    try:
+        text = to_json(request).decode()
+    except (PydanticSerializationError, UnicodeError):
+        raise errors.MalformedBody("The prompt is not valid Unicode text") from None
+    return values | {
+        "status": job.status.value,
+        "request": text,
+        "picture": picture and picture.pixels,
+        "picture_width": picture and picture.width,
+        "options": dict(job.options),
+        "outputs": [],
+        "warnings": [],
+    }
+
+
+def write_end(
+    outputs: Sequence[Output], flagged: Sequence[bool] | None, warnings: Sequence[str], timings: Timings
+) -> dict[str, Any]:
+    """The values that a success adds to a row."""
+    return {
+        "outputs": [asdict(output) for output in outputs],
+        "flagged": None if flagged is None else list(flagged),
+        "warnings": list(warnings),
+        "timings": asdict(timings),
+    }
+
+
+def read(row: Row[Any], *, balance: int | None = None) -> Job:
+    """The job of a row with the columns of `RECORD`.
+
+    Args:
+        balance: where it has changed since the row was read.
+    Raises:
+        pydantic.ValidationError: the request was written by a version that this one does not understand.
+    """
+    values: dict[str, Any] = {name: row._mapping[name] for name in _JOB_FIELDS}
+    values["request"] = from_json(values["request"])
+    values["status"] = JobStatus(values["status"])
+    values["outputs"] = tuple(Output(**output) for output in values["outputs"])
+    values["flagged"] = None if values["flagged"] is None else tuple(values["flagged"])
+    values["warnings"] = tuple(values["warnings"])
+    values["timings"] = None if values["timings"] is None else Timings(**values["timings"])
+    if balance is not None:
+        values["balance"] = balance
+    return Job(**values)
+
+
+def with_picture(job: Job, pixels: bytes | None, width: int | None) -> Job | None:
+    """The job with its caller's picture; None where it needs one that was not kept."""
+    if not isinstance(job.request, ImageToImage | PoseToImage):
+        return job
+    if not pixels or not width:
+        return None
+    image = RGBImage(width, len(pixels) // (3 * width), pixels)
+    return replace(job, request=replace(job.request, image=image))

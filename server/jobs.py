@@ -1,0 +1,303 @@
+"""Jobs: queued -> running -> succeeded, failed or cancelled, each change with its credits in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pipelines.request import Timings
+from server import credits, errors
+from server.database import Database
+from server.database.tables import UTCDateTime, jobs
+from server.database.unbroken import unbroken
+from server.database.upserts import insert_or_nothing
+from server.job_records import (
+    JSON,
+    RECORD,
+    UNFINISHED,
+    Job,
+    JobStatus,
+    NewJob,
+    Output,
+    read,
+    with_picture,
+    write,
+    write_end,
+)
+
+__all__ = ["JSON", "Job", "JobStatus", "Jobs", "NewJob", "Output"]
+
+T = TypeVar("T")
+
+CLOSING_ATTEMPTS = 6
+"""How often the end of a job is written before a locked database is given up on."""
+
+_RESTARTED = "The server was restarted while the request was being drawn, try again"
+_OUTDATED = "The request was made before the server was updated and cannot be drawn any more, try again"
+
+_this = jobs.c.id == bindparam("job")
+_unfinished = jobs.c.status.in_(UNFINISHED)
+
+_OPEN = insert_or_nothing(jobs, jobs.c.id)
+_EARLIER = select(*RECORD).where(
+    jobs.c.account_id == bindparam("account"), jobs.c.idempotency_key == bindparam("key")
+)
+_START = (
+    update(jobs)
+    .where(_this, _unfinished)
+    .values(
+        status=JobStatus.running.value,
+        attempts=jobs.c.attempts + 1,
+        started_at=func.coalesce(jobs.c.started_at, bindparam("now", type_=UTCDateTime)),
+    )
+)
+_DETACH = update(jobs).where(_this, _unfinished).values(synchronous=False)
+_END = update(jobs).where(_this, _unfinished).returning(*RECORD)
+_BY_ID = select(*RECORD).where(_this)
+_OWN_BY_ID = _BY_ID.where(jobs.c.account_id == bindparam("account"))
+_OWN_BY_REQUEST_ID = select(*RECORD).where(
+    jobs.c.request_id == bindparam("request_id"), jobs.c.account_id == bindparam("account")
+)
+_WAITING = select(func.count()).where(
+    jobs.c.account_id == bindparam("account"), jobs.c.status == JobStatus.queued.value
+)
+
+
+class Jobs:
+    """The jobs of one database.
+
+    A change that was begun is finished even when the task that awaits it is cancelled.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, new: NewJob) -> tuple[Job, bool]:
+        """Record a job and hold its price; when the awaiting task is cancelled, nothing of both remains.
+
+        Returns:
+            the job, and whether it is an earlier one of the same account with this idempotency key.
+        Raises:
+            InsufficientCredits, IdempotencyConflict, MalformedBody, Unavailable: nothing was charged.
+        """
+
+        async def undo(opened: tuple[Job, bool]) -> None:
+            job, replayed = opened
+            if not replayed:
+                await self.cancel(job.id)
+
+        return await unbroken(self._open(new), undo)
+
+    async def start(self, job_id: int) -> None:
+        """Drawing begins, maybe not for the first time."""
+        await self._change(_START, {"job": job_id, "now": datetime.now(UTC)})
+
+    async def detach(self, job_id: int) -> None:
+        """The caller no longer waits for the answer: after a crash the job is drawn again, not refunded."""
+        await self._change(_DETACH, {"job": job_id})
+
+    async def succeed(
+        self,
+        job_id: int,
+        outputs: Sequence[Output],
+        drawing_flagged: Sequence[bool] | None,
+        warnings: Sequence[str],
+        timings: Timings,
+    ) -> Job:
+        """The pictures are stored: keep the price. A job that has ended stays as it is.
+
+        Raises:
+            Unavailable: the database stayed locked; the job is still unfinished.
+        """
+        values = write_end(outputs, drawing_flagged, warnings, timings)
+
+        async def keep(connection: AsyncConnection) -> int | None:
+            await credits.capture(connection, job_id)
+            return None
+
+        return await self._end(job_id, JobStatus.succeeded, values, keep)
+
+    async def fail(self, job_id: int, error: str, status: int) -> Job:
+        """Give the price back and free the idempotency key. A job that has ended stays as it is.
+
+        Args:
+            error: the text for the caller.
+            status: HTTP status of the answer.
+        """
+        return await self._give_back(job_id, JobStatus.failed, error, status)
+
+    async def cancel(self, job_id: int) -> Job:
+        """As `fail`, at the caller's wish."""
+        gone = errors.CallerGone()
+        return await self._give_back(job_id, JobStatus.cancelled, str(gone), gone.status)
+
+    async def find(self, account_id: int, *, request_id: str | None = None, id: int | None = None) -> Job:
+        """A job of this account.
+
+        Raises:
+            NotFound: unknown, or another account's.
+        """
+        unknown = errors.NotFound(f"Request {id if request_id is None else request_id} not found")
+        if request_id is not None:
+            if not _is_uuid(request_id):
+                raise unknown
+            statement, values = _OWN_BY_REQUEST_ID, {"request_id": request_id, "account": account_id}
+        else:
+            if id is None or not 0 < id < 2**63:
+                raise unknown
+            statement, values = _OWN_BY_ID, {"job": id, "account": account_id}
+        async with self._database.reading() as connection:
+            row = (await connection.execute(statement, values)).one_or_none()
+        if row is None:
+            raise unknown
+        return read(row)
+
+    async def waiting(self, account_id: int) -> int:
+        """How many jobs of the account are queued."""
+        async with self._database.reading() as connection:
+            return (await connection.execute(_WAITING, {"account": account_id})).scalar_one()
+
+    async def recover(self) -> list[Job]:
+        """Clear up after a crash; only while no other server works on this database.
+
+        Jobs that somebody waited for are refunded and failed, the others are queued again.
+
+        Returns:
+            the jobs to draw, oldest first, with their pictures.
+        """
+        async with self._database.reading() as connection:
+            lost = select(jobs.c.id).where(_unfinished, jobs.c.synchronous).order_by(jobs.c.id)
+            lost_ids = (await connection.execute(lost)).scalars().all()
+        for job_id in lost_ids:
+            await self.fail(job_id, _RESTARTED, errors.Unavailable.status)
+        async with self._database.transaction() as connection:
+            again = update(jobs).where(_unfinished).values(status=JobStatus.queued.value, started_at=None)
+            await connection.execute(again)
+            left = select(*RECORD, jobs.c.picture, jobs.c.picture_width).where(_unfinished)
+            rows = (await connection.execute(left.order_by(jobs.c.id))).all()
+        recovered = [await self._recovered(row) for row in rows]
+        return [job for job in recovered if job is not None]
+
+    async def expire(self, before: datetime) -> int:
+        """Remove the records of jobs that ended before this moment; the ledger stays.
+
+        Returns:
+            how many were removed.
+        """
+        async with self._database.transaction() as connection:
+            removed = await connection.execute(delete(jobs).where(jobs.c.finished_at < before))
+        return removed.rowcount
+
+    async def _open(self, new: NewJob) -> tuple[Job, bool]:
+        job = _opened(new)
+        values = write(job)
+        while True:
+            async with self._database.transaction() as connection:
+                job_id = (await connection.execute(_OPEN[connection.dialect.name], values)).scalar()
+                if job_id is not None:
+                    balance = await credits.hold(connection, new.account_id, job_id, new.price)
+                    return replace(job, id=job_id, balance=balance), False
+                same = {"account": new.account_id, "key": new.idempotency_key}
+                earlier = (await connection.execute(_EARLIER, same)).one_or_none()
+            # none there any more: it failed a moment ago and its key is free again
+            if earlier is not None:
+                if earlier.body_digest != new.body_digest:
+                    raise errors.IdempotencyConflict
+                return read(earlier), True
+
+    async def _give_back(self, job_id: int, status: JobStatus, error: str, error_status: int) -> Job:
+        # PostgreSQL's text holds neither NUL nor half a surrogate pair, and a caller's words may be in here
+        error = error.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        values = {"error": error, "error_status": error_status, "idempotency_key": None}
+
+        async def give_back(connection: AsyncConnection) -> int | None:
+            return await credits.release(connection, job_id)
+
+        return await self._end(job_id, status, values, give_back)
+
+    async def _end(
+        self,
+        job_id: int,
+        status: JobStatus,
+        values: dict[str, Any],
+        settle: Callable[[AsyncConnection], Awaitable[int | None]],
+    ) -> Job:
+        values = {
+            **values,
+            "job": job_id,
+            "status": status.value,
+            "finished_at": datetime.now(UTC),
+            "picture": None,
+            "picture_width": None,
+        }
+
+        async def end() -> Job:
+            async with self._database.transaction() as connection:
+                ended = (await connection.execute(_END, values)).one_or_none()
+                if ended is not None:
+                    return read(ended, balance=await settle(connection))
+                earlier = (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
+            if earlier is None:
+                raise errors.NotFound(f"Request {job_id} not found")
+            return read(earlier)
+
+        return await unbroken(_patiently(end))
+
+    async def _change(self, statement: Any, values: dict[str, Any]) -> None:
+        async def change() -> None:
+            async with self._database.transaction() as connection:
+                await connection.execute(statement, values)
+
+        await unbroken(_patiently(change))
+
+    async def _recovered(self, row: Row[Any]) -> Job | None:
+        try:
+            job = with_picture(read(row), row.picture, row.picture_width)
+        except ValidationError:
+            job = None
+        if job is None:
+            await self.fail(row.id, _OUTDATED, errors.Unavailable.status)
+        return job
+
+
+def _opened(new: NewJob) -> Job:
+    return Job(
+        **{field.name: getattr(new, field.name) for field in fields(NewJob)},
+        id=0,
+        request_id=str(uuid.uuid4()),
+        file_prefix=str(uuid.uuid4()),
+        status=JobStatus.queued,
+        attempts=0,
+        outputs=(),
+        flagged=None,
+        warnings=(),
+        timings=None,
+        error=None,
+        error_status=None,
+        created_at=datetime.now(UTC),
+        started_at=None,
+        finished_at=None,
+        balance=0,
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    return len(text) == 36 and text.isascii() and text.isprintable()
+
+
+async def _patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Try again while the database is locked: what a job has become must not be lost to a busy moment."""
+    for attempt in range(CLOSING_ATTEMPTS - 1):
+        with suppress(errors.Unavailable):
+            return await work()
+        await asyncio.sleep(0.1 * 2**attempt)
+    return await work()

@@ -28,7 +28,7 @@ CONTENT_TYPES = {
     "base64": "text/plain",
     "txt": "text/plain",
 }
-"""Extension -> media type. Whatever else a name ends in is served as bytes: nothing stored can act as a page."""
+"""Extension -> media type. All else is served as plain bytes: nothing stored can act as a web page."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _KEPT, _TEMPORARY = "kept", "temporary"
@@ -131,8 +131,8 @@ def open_storage(settings: Settings, *, clock: Callable[[], datetime] = now) -> 
     """Open what ``settings.storage_url`` names; without one, the folder ``outputs`` in the data folder.
 
     Keys: ``storage_access_key`` and ``storage_secret_key`` are the key pair of S3, account name and key of
-    Azure; Google takes its service-account JSON in ``storage_secret_key``. Where they are absent, each cloud's
-    own environment variables and instance roles apply. Nothing is contacted yet.
+    Azure; Google takes its service-account JSON in ``storage_secret_key``. Where they are absent, each
+    cloud's own environment variables and instance roles apply. Nothing is contacted yet.
 
     Raises:
         ValueError: a URL of another scheme.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from server.endpoints.fields import json_object
 from server.errors import InvalidContentType, MalformedBody
@@ -31,8 +33,11 @@ async def read_body(request: Request) -> dict[str, object]:
     """
     body = await request.body()
     encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body.lstrip()[:1] == b"{" or encoding.endswith("json"):
-        return await _parsed_json(body, is_form=encoding in ("application/x-www-form-urlencoded",))
+    if encoding.endswith("json"):
+        return await _parsed_json(body)
+    if body.lstrip()[:1] == b"{":
+        with suppress(MalformedBody):
+            return await _parsed_json(body)
     match encoding:
         case "multipart/form-data":
             return await _parsed_multipart(request, len(body))
@@ -42,16 +47,10 @@ async def read_body(request: Request) -> dict[str, object]:
             raise InvalidContentType
 
 
-async def _parsed_json(body: bytes, *, is_form: bool) -> dict[str, object]:
-    try:
-        if len(body) < _THREAD_WORTHY_BYTES:
-            return json_object(body)
-        return await asyncio.to_thread(json_object, body)
-    except MalformedBody:
-        # A form may begin with a brace as well: its first field's name would.
-        if is_form:
-            return _parsed_form(body)
-        raise
+async def _parsed_json(body: bytes) -> dict[str, object]:
+    if len(body) < _THREAD_WORTHY_BYTES:
+        return json_object(body)
+    return await asyncio.to_thread(json_object, body)
 
 
 async def _parsed_multipart(request: Request, size: int) -> dict[str, object]:

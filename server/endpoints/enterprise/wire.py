@@ -118,11 +118,11 @@ def error_response(error: ApiError, request: Request) -> Response:
     body: dict[str, object] = {"status": "error"}
     match error:
         case InvalidFields():
-            body |= both(_by_field(error.problems))
+            body |= both(by_field(error.problems))
         case MissingKey():
-            body |= both(_by_field([MissingField("key")]))
+            body |= both(by_field([MissingField("key")]))
         case FieldError():
-            body |= both(_by_field([error]))
+            body |= both(by_field([error]))
         case InvalidKey():
             body |= both("Invalid Api Key")
             body["tip"] = "Keys are made with `understudy keys create`; this one is unknown or revoked."
@@ -145,7 +145,7 @@ def error_response(error: ApiError, request: Request) -> Response:
     return JSONResponse(body, 200 if legacy else error.status, headers)
 
 
-def _by_field(problems: list[FieldError]) -> dict[str, list[str]]:
+def by_field(problems: list[FieldError]) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     for problem in problems:
         name = _WIRE_NAMES.get(problem.field, problem.field)

@@ -1,0 +1,267 @@
+"""The documented text2img page of the enterprise dialect: its own sample, every default, limit and text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.manifest import Manifest
+from pipelines.request import Lora, SchedulerChoice, TextToImage
+from server.endpoints.enterprise.catalogue import SCHEDULERS, SCHEDULERS_LATER
+from server.endpoints.enterprise.enhance import (
+    NEGATIVE_PHRASES,
+    PROMPT_PHRASES,
+    enhanced_negative_prompt,
+    enhanced_prompt,
+)
+from server.endpoints.enterprise.text2img import Text2Img
+from server.endpoints.enterprise.wire import by_field
+from server.endpoints.fields import field_errors
+from server.errors import FieldError, NotFound, NotYetAvailable
+
+MANIFEST = Manifest.model_validate(
+    {
+        "pipelines": {
+            "sd": {"family": "sd15", "parts": {"pipeline": {"folder": "sd"}}},
+            "checked": {
+                "family": "sd15",
+                "parts": {"pipeline": {"folder": "sd"}, "safety_checker": {"folder": "checker"}},
+            },
+            "kolors": {"family": "kolors", "parts": {"pipeline": {"folder": "kolors"}}},
+        },
+        "loras": {
+            "more_details": {"source": {"file": "a.safetensors"}, "family": "sd15"},
+            "animie": {"source": {"file": "b.safetensors"}, "family": "sd15"},
+            "for-xl": {"source": {"file": "c.safetensors"}, "family": "sdxl"},
+        },
+        "embeddings": {"bad-hands": {"source": {"file": "d.safetensors"}, "family": "sd15"}},
+        "vaes": {"soft": {"source": {"folder": "vae"}, "family": "sd15"}},
+    }
+)
+
+PLAIN = {"model_id": "sd", "prompt": "a cat", "enhance_prompt": "no"}
+
+SAMPLE_PROMPT = (
+    "ultra realistic close up portrait ((beautiful pale cyberpunk female with heavy black eyeliner)), "
+    "blue eyes, shaved side haircut, hyper detail, cinematic lighting, magic neon, dark red city, "
+    "Canon EOS R3, nikon, f/1.4, ISO 200, 1/160s, 8K, RAW, unedited, symmetrical balance, in-frame, 8K"
+)
+
+SAMPLE: dict[str, Any] = {
+    "key": "enterprise_api_key",
+    "model_id": "sd",
+    "prompt": SAMPLE_PROMPT,
+    "negative_prompt": "painting, extra fingers",
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "num_inference_steps": "20",
+    "safety_checker": "no",
+    "enhance_prompt": "yes",
+    "seed": None,
+    "guidance_scale": 7.5,
+    "multi_lingual": "no",
+    "panorama": "no",
+    "self_attention": "no",
+    "upscale": "no",
+    "embeddings_model": None,
+    "lora_model": None,
+    "clip_skip": "2",
+    "tomesd": "yes",
+    "use_karras_sigmas": "yes",
+    "vae": None,
+    "lora_strength": None,
+    "scheduler": "UniPCMultistepScheduler",
+    "webhook": None,
+    "track_id": None,
+}
+"""The page's own request body, with a checkpoint of the manifest."""
+
+
+def request(**changes: object) -> TextToImage:
+    return Text2Img.model_validate({**PLAIN, **changes}).to_request(MANIFEST)
+
+
+def texts(body: dict[str, object]) -> dict[str, list[str]]:
+    with pytest.raises(ValidationError) as caught:
+        Text2Img.model_validate(body)
+    return by_field(field_errors(Text2Img, caught.value))
+
+
+def test_the_pages_own_sample_becomes_exactly_this_request():
+    fields = Text2Img.model_validate(SAMPLE)
+    fields.refuse_what_is_not_drawn_yet()
+    drawn = fields.to_request(MANIFEST)
+    assert drawn == TextToImage(
+        pipeline="sd",
+        prompt=SAMPLE_PROMPT + ", DSLR photography, sharp focus, Unreal Engine 5, Octane Render, Redshift",
+        negative_prompt=enhanced_negative_prompt("painting, extra fingers"),
+        width=512,
+        height=512,
+        num_inference_steps=20,
+        guidance_scale=7.5,
+        seeds=drawn.seeds,
+        scheduler=SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
+        clip_skip=1,
+        token_merging_ratio=0.5,
+        safety_checker=False,
+    )
+    assert len(drawn.seeds) == 1
+
+
+def test_defaults_are_the_documented_ones():
+    drawn = Text2Img.model_validate({"model_id": "sd", "prompt": "a cat"}).to_request(MANIFEST)
+    assert drawn == TextToImage(
+        pipeline="sd",
+        prompt="a cat, " + ", ".join(PROMPT_PHRASES),
+        negative_prompt=", ".join(NEGATIVE_PHRASES),
+        width=512,
+        height=512,
+        num_inference_steps=20,
+        guidance_scale=7.5,
+        seeds=drawn.seeds,
+        scheduler=SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
+        clip_skip=None,
+        token_merging_ratio=0.5,
+        safety_checker=False,
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_is_passed_on_by_its_name(name: str):
+    assert request(scheduler=name, use_karras_sigmas="no").scheduler == SchedulerChoice(
+        name=name, use_karras_sigmas=False
+    )
+
+
+def test_all_eighteen_documented_schedulers_are_known():
+    assert len(SCHEDULERS) + len(SCHEDULERS_LATER) == 18
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        *(({name: "yes"}, name) for name in ("multi_lingual", "panorama", "self_attention", "upscale")),
+        ({"highres_fix": True}, "highres_fix"),
+        ({"webhook": "https://example.com"}, "webhook"),
+        ({"safety_checker_type": "blur"}, "safety_checker_type"),
+        *(({"scheduler": name}, "scheduler") for name in SCHEDULERS_LATER),
+    ],
+)
+def test_what_is_not_drawn_yet_is_refused_by_name(changes: dict[str, object], field: str):
+    with pytest.raises(NotYetAvailable, match=f"^{field}: "):
+        Text2Img.model_validate({**PLAIN, **changes}).refuse_what_is_not_drawn_yet()
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside", "text"),
+    [
+        ("width", ["256", 1024, 264], [248, 1032], "width must be between 256 and 1024"),
+        ("height", ["256", 1024], ["248", 1032], "height must be between 256 and 1024"),
+        ("height", [520], [513], "height must be divisible by 8"),
+        ("samples", [1, "4"], [0, 5], "samples must be between 1 and 4"),
+        ("num_inference_steps", [1, 50], [0, 51], "num_inference_steps must be between 1 and 50"),
+        ("guidance_scale", [1, "20"], [0.9, 20.1], "guidance_scale must be between 1 and 20"),
+        ("clip_skip", [1, 8], [0, 9], "clip_skip must be between 1 and 8"),
+        ("seed", [-1, 2**64 - 1, "98877465625"], [-2, 2**64], f"seed must be between -1 and {2**64 - 1}"),
+        ("enhance_prompt", ["yes", False, "True", 1], ["perhaps"], "enhance_prompt must be true or false"),
+    ],
+)
+def test_limits_hold_on_both_sides(field: str, inside: list[object], outside: list[object], text: str):
+    for value in inside:
+        request(**{field: value})
+    for value in outside:
+        assert texts({**PLAIN, field: value}) == {field: [text]}
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    assert texts({"width": 100, "samples": 9}) == {
+        "model_id": ["The model_id field is required."],
+        "prompt": ["The prompt field is required."],
+        "width": ["width must be between 256 and 1024"],
+        "samples": ["samples must be between 1 and 4"],
+    }
+
+
+def test_steps_is_another_name_for_num_inference_steps():
+    assert request(steps=7).num_inference_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("strength", "scales"),
+    [(None, (1.0, 1.0)), ("0.5", (0.5, 0.5)), (0.5, (0.5, 0.5)), ("0.2, 0.9", (0.2, 0.9))],
+)
+def test_lora_strengths_are_one_for_all_or_one_each(strength: object, scales: tuple[float, float]):
+    drawn = request(lora_model="more_details,animie", lora_strength=strength)
+    assert drawn.loras == (
+        Lora(name="more_details", scale=scales[0]),
+        Lora(name="animie", scale=scales[1]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"lora_model": "unheard"}, "lora_model: unheard is not on this server"),
+        ({"lora_model": "for-xl"}, "lora_model: for-xl was made for another kind of checkpoint"),
+        ({"embeddings_model": "unheard"}, "embeddings_model: unheard is not on this server"),
+        ({"vae": "unheard"}, "vae: unheard is not on this server"),
+        (
+            {"lora_model": "animie", "lora_strength": "1,1"},
+            "lora_strength: must be one number, or one for each lora_model",
+        ),
+        (
+            {"lora_model": "animie", "lora_strength": "strong"},
+            "lora_strength: must be numbers, separated by commas",
+        ),
+        ({"lora_model": "animie", "lora_strength": 1.1}, "lora_strength: must be between 0.1 and 1"),
+        ({"lora_model": "animie", "lora_strength": "nan"}, "lora_strength: must be between 0.1 and 1"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused_by_name(changes: dict[str, object], problem: str):
+    with pytest.raises(FieldError) as caught:
+        request(**changes)
+    assert str(caught.value) == problem
+
+
+def test_adapters_reach_the_request():
+    drawn = request(embeddings_model="bad-hands", vae="soft", tomesd="no")
+    assert (drawn.embeddings, drawn.vae, drawn.token_merging_ratio) == (("bad-hands",), "soft", 0.0)
+
+
+@pytest.mark.parametrize("model_id", ["unheard", "kolors"])
+def test_only_checkpoints_of_this_dialect_can_be_named(model_id: str):
+    with pytest.raises(NotFound, match="Model id not found"):
+        request(model_id=model_id)
+
+
+def test_a_checkpoint_without_a_safety_checker_says_so():
+    fields = Text2Img.model_validate(PLAIN)
+    drawn = fields.to_request(MANIFEST)
+    options = fields.options(drawn, MANIFEST.pipelines["sd"])
+    assert "no safety checker" in str(options["warning"])
+    assert options["meta"]["safetychecker"] == "no"
+
+
+def test_a_checkpoint_with_a_safety_checker_uses_it():
+    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked"})
+    drawn = fields.to_request(MANIFEST)
+    assert drawn.safety_checker
+    assert fields.options(drawn, MANIFEST.pipelines["checked"])["warning"] is None
+
+
+def test_seeds_of_several_samples_count_up():
+    assert request(seed=2**64 - 1, samples=3).seeds == (2**64 - 1, 0, 1)
+
+
+def test_the_enhancement_repeats_nothing_that_is_there():
+    prompt = enhanced_prompt("a cat, cinematic lighting, (raw)")
+    assert prompt.lower().count("cinematic lighting") == 1
+    assert prompt.lower().count("raw") == 1
+    assert enhanced_prompt(prompt) == prompt
+
+
+def test_an_empty_negative_prompt_becomes_the_vendors_list():
+    assert enhanced_negative_prompt("") == ", ".join(NEGATIVE_PHRASES)

@@ -88,10 +88,10 @@ class Offer:
 class JobQueue:
     """A bounded waiting room, fair between accounts.
 
-    Tickets whose pipeline is loaded go first. Among them accounts take turns: an account's next ticket belongs
-    to a round, and lower rounds go first; within a round, one whose group is running already, then the older
-    one. A ticket that was passed by others for ``patience_s`` goes before all; if need be an engine is emptied
-    for it.
+    Tickets whose pipeline is loaded go first. Among them accounts take turns: an account's next ticket
+    belongs to a round, and lower rounds go first; within a round, one whose group is running already, then
+    the older one. A ticket that was passed by others for ``patience_s`` goes before all; if need be an engine
+    is emptied for it.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 from pipelines.errors import GenerationError
 from pipelines.messages import Broken, Command, EngineConfig, Event, Stop
@@ -59,8 +59,8 @@ def main(connection: Connection[Any, Any], config: EngineConfig, target: Target)
 class ChildProcess:
     """A running engine process. Neither speaking to it nor listening blocks the event loop.
 
-    All callbacks come on the event loop that made it: ``on_event`` for each event, ``on_lost`` as soon as nothing
-    more will come. When the process has ended and was reaped, `gone` is set.
+    All callbacks come on the event loop that made it: ``on_event`` for each event, ``on_lost`` as soon as
+    nothing more will come. When the process has ended and was reaped, `gone` is set.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class ChildProcess:
 
 def _start(config: EngineConfig, target: Target) -> tuple[Connection[Any, Any], SpawnProcess]:
     context = multiprocessing.get_context("spawn")
-    connection, other_end = context.Pipe(duplex=True)
+    connection, other_end = cast("tuple[Connection[Any, Any], Connection[Any, Any]]", context.Pipe())
     with other_end:
         process = context.Process(
             target=main, args=(other_end, config, target), name=f"engine {config.device}", daemon=True

@@ -56,7 +56,8 @@ def devices(wanted: str, environment: Mapping[str, str] = os.environ) -> list[st
         ValueError: see `local_engines`.
     """
     if wanted.strip() == "auto":
-        return [f"cuda:{index}" for index in range(_cuda_devices(environment))] or ["cpu"]
+        found = visible_devices(_present_cuda_devices(), environment)
+        return [f"cuda:{index}" for index in range(found)] or ["cpu"]
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in names:
         if not _DEVICE.fullmatch(name):
@@ -86,18 +87,17 @@ def _config(settings: Settings, device: str, *, on_cpu: int) -> EngineConfig:
     )
 
 
-def _cuda_devices(environment: Mapping[str, str]) -> int:
-    present = _present_cuda_devices()
+def visible_devices(present: int, environment: Mapping[str, str]) -> int:
+    """How many of the machine's CUDA devices a process sees, as CUDA reads ``CUDA_VISIBLE_DEVICES``."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None or present == 0:
         return present
-    # As CUDA reads it: the list ends at the first entry that is none.
     count = 0
     for entry in (entry.strip() for entry in visible.split(",")):
         if not entry or entry.startswith("-") or (entry.isdigit() and int(entry) >= present):
-            break
+            break  # the list ends at the first entry that is no device
         if entry.startswith("MIG-"):
-            return 1  # a process sees one MIG slice, whatever the list says
+            return 1  # a process sees one MIG slice, whatever else the list says
         count += 1
     return count
 

@@ -79,6 +79,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         if self._keeper is None:
+            self._become(EngineState.starting, "starting")
             self._keeper = asyncio.create_task(self._keep_running(), name=f"keeper of {self.name}")
 
     async def stop(self) -> None:
@@ -115,7 +116,6 @@ class LocalEngine:
 
     async def _keep_running(self) -> None:
         """Replace the process whenever it has ended, for as long as the engine is to run."""
-        self._become(EngineState.starting, "starting")
         while True:
             self._was_ready, self._broken = False, None
             process = ChildProcess(

@@ -6,9 +6,8 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from server import errors
 from server.database import Database
@@ -102,13 +101,13 @@ class Accounts:
     async def find(self, name: str) -> Account | None:
         async with self._database.reading() as connection:
             row = (await connection.execute(_BY_NAME, {"name": name})).one_or_none()
-        return None if row is None else _account(row)
+        return None if row is None else Account(*row)
 
     async def all(self) -> list[Account]:
         """In the order of their names."""
         async with self._database.reading() as connection:
             rows = await connection.execute(select(*_FIELDS).order_by(accounts.c.name))
-        return [_account(row) for row in rows]
+        return [Account(*row) for row in rows]
 
     async def create_key(self, account_id: int, label: str = "") -> str:
         """A new key of 256 random bits. Only its SHA-256 is kept, so this is the one time it can be shown."""
@@ -167,7 +166,7 @@ class Accounts:
             row = (await connection.execute(_BY_KEY, {"sha256": _digest(api_key)})).one_or_none()
         if row is None:
             raise errors.InvalidKey
-        return _account(row)
+        return Account(*row)
 
     async def open_account(self) -> Account:
         """The one account behind open mode, created on first use; no administrator."""
@@ -178,10 +177,6 @@ class Accounts:
             except AccountExists:
                 account = await self.find(OPEN_ACCOUNT)
         return account
-
-
-def _account(row: Row[Any]) -> Account:
-    return Account(row.id, row.name, row.is_administrator, row.balance)
 
 
 def _digest(api_key: str) -> str:

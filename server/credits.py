@@ -1,7 +1,7 @@
 """Credits: hold, capture, release, and the ledger that says where every millicredit went.
 
-The functions work inside the transaction of their caller. A hold takes the price off the balance at once, so a
-capture moves nothing more; both are in the ledger, where a job has room for one hold and one settlement.
+The functions work inside the transaction of their caller. A hold takes the price off the balance at once, so
+a capture moves nothing more; both are in the ledger, where a job has room for one hold and one settlement.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pipelines.request import ImageToImage, PoseToImage, Request, Timings, from_
 from server import errors
 from server.database.tables import accounts, jobs
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 
 class JobStatus(StrEnum):
@@ -158,7 +158,8 @@ def read(row: Row[Any], *, balance: int | None = None) -> Job:
     Raises:
         pydantic.ValidationError: the request was written by a version that this one does not understand.
     """
-    values: dict[str, Any] = {name: row._mapping[name] for name in _JOB_FIELDS}
+    stored = row._mapping  # pyright: ignore[reportPrivateUsage] (documented; the underscore avoids column names)
+    values: dict[str, Any] = {name: stored[name] for name in _JOB_FIELDS}
     values["request"] = from_json(values["request"])
     values["status"] = JobStatus(values["status"])
     values["outputs"] = tuple(Output(**output) for output in values["outputs"])

@@ -1,4 +1,4 @@
-"""Jobs: queued -> running -> succeeded, failed or cancelled, each change with its credits in one transaction."""
+"""Jobs: queued -> running -> succeeded, failed or cancelled; each change moves its credits along."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import URL, Connection, event, make_url, text
@@ -12,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from server import errors
 from server.database import sqlite
-from server.database.errors import UnusableDatabase
 from server.database.turns import Turns
+from server.database.unusable import UnusableDatabase
 from server.settings import Settings
 
 __all__ = ["Database", "UnusableDatabase", "database_url"]
@@ -27,7 +28,7 @@ _READING = "understudy_reading"
 _MIGRATION_LOCK = 0x756E64657273
 _MIGRATION_WAIT = "60s"
 _TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "53400"})
-"""PostgreSQL's states for: serialization, deadlock, lock time-out, shutdown, crash, starting, too many connections."""
+"""SQLSTATEs: serialization, deadlock, lock time-out, shutdown, crash, starting, too many clients."""
 
 
 def database_url(settings: Settings) -> str:
@@ -65,7 +66,7 @@ class Database:
         self._turns = Turns(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
         """One short write transaction: committed at the end, rolled back on any error.
 
         Raises:
@@ -76,7 +77,7 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for statements that only read, each on its own; never waits for a writer.
 
         Raises:
@@ -93,6 +94,7 @@ class Database:
             UnusableDatabase: a newer version wrote it.
             Unavailable: it cannot be reached.
         """
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # before its import, which is talkative
         from server.database.migrations import upgrade
 
         async with self.transaction() as connection:
@@ -157,8 +159,8 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """What the operator has to wait for or repair becomes `Unavailable`; mistakes of this code stay as they are."""
+def _told_plainly() -> Generator[None]:
+    """What the operator has to wait for or repair becomes `Unavailable`; mistakes of this code stay."""
     try:
         yield
     except PoolExhausted as error:

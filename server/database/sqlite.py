@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +44,11 @@ def connector(path: str, busy_timeout_s: float) -> Callable[[], Awaitable[Connec
         return opened
 
     async def connect() -> Connection:
-        return await Connection(open_file)
+        # opened before the driver's thread starts: a failure there would outlive the event loop
+        opened = await asyncio.to_thread(open_file)
+        connection = Connection(lambda: opened)
+        await connection
+        return connection
 
     return connect
 

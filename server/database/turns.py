@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from server import errors
@@ -17,7 +17,7 @@ class Turns:
         self._wait_s = wait_s
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
+    async def take(self) -> AsyncGenerator[None]:
         """Raises:
         Unavailable: the turn did not come in time.
         """

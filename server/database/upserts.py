@@ -11,7 +11,9 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 
 def insert_or_nothing(
-    table: Table, *returning: Column[Any], source: tuple[Sequence[str], Select[Any]] | None = None
+    table: Table,
+    *returning: Column[Any],
+    source: tuple[Sequence[str], Select[*tuple[Any, ...]]] | None = None,
 ) -> Mapping[str, ReturningInsert[Any]]:
     """The statement for each dialect name; it returns no row where a unique constraint was in the way.
 

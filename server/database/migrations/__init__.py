@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from server.database.errors import UnusableDatabase
+from server.database.unusable import UnusableDatabase
 
 _FOLDER = Path(__file__).parent
 

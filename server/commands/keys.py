@@ -1,0 +1,76 @@
+"""`understudy keys create|list|revoke`: who may call this server."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from server.accounts import Accounts, KeyRow
+from server.commands.operator import millicredits, run
+from server.credits import Credits
+from server.database import Database
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("keys", help="create, list and revoke API keys")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    create = actions.add_parser("create", help="create a key, and its account where there is none yet")
+    create.add_argument("--account", required=True, metavar="NAME")
+    create.add_argument(
+        "--admin", action="store_true", help="a new account may change the server for everyone"
+    )
+    create.add_argument("--credits", metavar="N", help="credits to grant to the account")
+    create.add_argument("--label", default="", help="what the key is for")
+    create.set_defaults(run=_create)
+
+    listing = actions.add_parser("list", help="show every key's prefix, account and state")
+    listing.set_defaults(run=_list)
+
+    revoke = actions.add_parser("revoke", help="make a key unknown from now on")
+    revoke.add_argument(
+        "prefix", metavar="PREFIX", help="prefix or number as `keys list` shows it, or the key"
+    )
+    revoke.set_defaults(run=_revoke)
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    async def create(database: Database) -> None:
+        amount = millicredits(arguments.credits) if arguments.credits else 0
+        if not arguments.account.strip():
+            raise ValueError("an account needs a name")
+        accounts = Accounts(database)
+        account = await accounts.find(arguments.account)
+        if account is None:
+            account = await accounts.create(arguments.account, is_administrator=arguments.admin)
+        elif arguments.admin and not account.is_administrator:
+            raise ValueError(f"the account {account.name} exists and is no administrator's")
+        if amount:
+            await Credits(database).grant(account.id, amount, "with a new key")
+        print(await accounts.create_key(account.id, arguments.label))
+
+    return run(create)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    async def show(database: Database) -> None:
+        for key in await Accounts(database).keys():
+            print(_line(key))
+
+    return run(show)
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    async def revoke(database: Database) -> None:
+        await Accounts(database).revoke_key(arguments.prefix)
+        print(f"revoked {arguments.prefix[:11]}")
+
+    return run(revoke)
+
+
+def _line(key: KeyRow) -> str:
+    state = "valid" if key.revoked_at is None else f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+    role = "administrator" if key.is_administrator else ""
+    columns = (f"{key.id:>4}", f"{key.prefix}...", f"{key.account:20}", f"{key.created_at:%Y-%m-%d %H:%M}")
+    return "  ".join((*columns, f"{state:24}", f"{role:13}", key.label)).rstrip()

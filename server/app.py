@@ -21,9 +21,11 @@ from server.database import Database, database_url
 from server.dispatch import Dispatch
 from server.door import ACCOUNTING_HEADERS, Door
 from server.endpoints import enterprise, health, outputs, segmind
+from server.endpoints import metrics as metrics_page
 from server.engine.devices import local_engines
 from server.generate import Studio
 from server.jobs import Jobs
+from server.metrics import Metrics
 from server.queue import JobQueue
 from server.remote_images import RemoteImages
 from server.settings import Settings
@@ -43,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router):
+    for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router, metrics_page.router):
         app.include_router(router)
     app.add_exception_handler(errors.ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -71,7 +73,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         JobQueue(limit=settings.queue_limit, limit_per_account=settings.queue_limit_per_account),
         queue_timeout_s=settings.queue_timeout_s,
     )
-    studio = Studio(jobs, dispatch, storage, settings)
+    metrics = Metrics()
+    metrics.watch("queue_length", "Requests that wait for an engine", lambda: dispatch.queue_length)
+    metrics.watch("running", "Requests that an engine has", lambda: dispatch.running)
+    metrics.watch("ready", "1 while an engine can draw", lambda: dispatch.readiness() is None)
+    studio = Studio(jobs, dispatch, storage, metrics, settings)
     app.state.services = Services(
         settings=settings,
         accounts=Accounts(database),
@@ -81,6 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         images=RemoteImages(settings),
         manifest=load_manifest(settings.manifest),
         dispatch=dispatch,
+        metrics=metrics,
     )
     await dispatch.start()
     await studio.resume()

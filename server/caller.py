@@ -19,6 +19,7 @@ from server.credits import Credits
 from server.dispatch import Dispatch
 from server.generate import Studio
 from server.jobs import Job
+from server.metrics import Metrics
 from server.remote_images import RemoteImages
 from server.settings import Settings
 from server.storage import Storage
@@ -38,6 +39,7 @@ class Services:
     images: RemoteImages
     manifest: Manifest
     dispatch: Dispatch
+    metrics: Metrics
 
 
 def services(request: Request) -> Services:

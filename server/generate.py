@@ -17,6 +17,7 @@ from server import errors
 from server.accounts import Account
 from server.dispatch import Dispatch
 from server.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
+from server.metrics import Metrics
 from server.picture_text import generation_parameters
 from server.settings import Settings
 from server.storage import Storage
@@ -70,10 +71,13 @@ class PastFailure(errors.ApiError):
 class Studio:
     """Everything between an endpoint and the engines."""
 
-    def __init__(self, jobs: Jobs, dispatch: Dispatch, storage: Storage, settings: Settings) -> None:
+    def __init__(
+        self, jobs: Jobs, dispatch: Dispatch, storage: Storage, metrics: Metrics, settings: Settings
+    ) -> None:
         self._jobs = jobs
         self._dispatch = dispatch
         self._storage = storage
+        self._metrics = metrics
         self._settings = settings
         self._tasks: dict[int, asyncio.Task[Job]] = {}
         self._progress: dict[int, tuple[int, int]] = {}
@@ -217,10 +221,14 @@ class Studio:
                 bounded=bounded,
             )
             outputs = await self._store(job, drawing)
-            return await self._jobs.succeed(
+            ended = await self._jobs.succeed(
                 job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
             )
+            self._metrics.job_ended(job.endpoint, "succeeded")
+            self._metrics.drawn(job.request.pipeline, drawing.timings)
+            return ended
         except asyncio.CancelledError:
+            self._metrics.job_ended(job.endpoint, "cancelled")
             if job.synchronous or not self._stopping:
                 await self._jobs.cancel(job.id)
             raise
@@ -231,6 +239,7 @@ class Studio:
         except Exception:
             log.exception("job %s failed", job.request_id)
             failure = errors.InternalError()
+        self._metrics.job_ended(job.endpoint, "failed")
         await self._jobs.fail(job.id, str(failure), failure.status)
         raise failure
 

@@ -1,0 +1,45 @@
+"""What an operator watches, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pipelines.request import Timings
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+
+
+class Metrics:
+    """One registry per server, so that several in one process do not mix."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._jobs = Counter(
+            "understudy_jobs", "Jobs that have ended", ["endpoint", "outcome"], registry=self._registry
+        )
+        self._stages = Histogram(
+            "understudy_stage_seconds",
+            "Seconds that an engine spent on a request",
+            ["pipeline", "stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Show a number that is asked for whenever somebody looks."""
+        Gauge(f"understudy_{name}", meaning, registry=self._registry).set_function(value)
+
+    def job_ended(self, endpoint: str, outcome: str) -> None:
+        """``outcome``: succeeded, failed or cancelled."""
+        self._jobs.labels(endpoint, outcome).inc()
+
+    def drawn(self, pipeline: str, timings: Timings) -> None:
+        """Where the time of a request went."""
+        for stage in ("encode", "denoise", "decode"):
+            self._stages.labels(pipeline, stage).observe(getattr(timings, f"{stage}_s"))
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self._registry)

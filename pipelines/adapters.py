@@ -1,16 +1,146 @@
-"""LoRAs, textual inversions and VAEs of the manifest: attached for one group, detached after."""
+# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
+# (diffusers and safetensors are only partly typed, and partly wrongly.)
+"""The LoRAs, textual inversions and VAEs of the manifest: found by name, read, kept for the next request."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from pipelines.manifest import Manifest
+import torch
+from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipelines.checkpoints import local
+from pipelines.errors import UnknownAdapter
+from pipelines.manifest import AdapterEntry, Manifest
+from pipelines.recent import Recent
+
+log = logging.getLogger(__name__)
+
+Field = Literal["loras", "embeddings", "vae"]
+"""Fields of a request that name adapters."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """One safetensors file as it was read. The tensors are shared: never change them in place."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class AdapterLibrary:
-    """Finds and keeps the adapters that requests name."""
+    """Resolves the names that requests carry; one for all pipelines of a device.
+
+    Args:
+        weights: folder of downloaded repositories.
+        cache_bytes: bound of the files kept in host memory.
+    """
 
     def __init__(self, manifest: Manifest, weights: Path, cache_bytes: int = 2 * 1024**3) -> None:
         self._manifest = manifest
         self._weights = weights
-        self._cache_bytes = cache_bytes
+        self._files: Recent[Path, AdapterFile] = Recent(cache_bytes, lambda file: file.nbytes)
+
+    def lora(self, name: str, family: str) -> AdapterFile:
+        """The file of a LoRA, in whatever layout it has.
+
+        Raises:
+            UnknownAdapter: no such LoRA, made for another family, or not readable.
+        """
+        return self._file("loras", name, family)
+
+    def embedding(self, name: str, family: str) -> AdapterFile:
+        """The file of a textual inversion.
+
+        Raises:
+            UnknownAdapter: as for `lora`.
+        """
+        return self._file("embeddings", name, family)
+
+    def vae(self, name: str, family: str, like: AutoencoderKL) -> AutoencoderKL:
+        """A new VAE on the device and in the type of ``like``, which lends a bare file its configuration.
+
+        Raises:
+            UnknownAdapter: as for `lora`, or not of the checkpoint's shape.
+        """
+        path = self._path("vae", name, family)
+        try:
+            if path.is_dir():
+                vae = AutoencoderKL.from_pretrained(path, use_safetensors=True, local_files_only=True)
+            else:
+                vae = _vae_of_file(_read(path).tensors, like)
+        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise _unreadable("vae", name, error) from error
+        if vae.config["latent_channels"] != like.config["latent_channels"]:
+            raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
+        return vae.to(device=like.device, dtype=like.dtype).eval()
+
+    def _file(self, field: Field, name: str, family: str) -> AdapterFile:
+        path = self._path(field, name, family)
+        try:
+            return self._files.get(path, lambda: _read(path))
+        except (OSError, SafetensorError, ValueError) as error:
+            raise _unreadable(field, name, error) from error
+
+    def _path(self, field: Field, name: str, family: str) -> Path:
+        entry = self._entries(field).get(name)
+        if entry is None:
+            raise UnknownAdapter(field, f"{name} is not on this server")
+        if entry.family != family:
+            raise UnknownAdapter(
+                field, f"{name} is made for {entry.family} checkpoints, this one is {family}"
+            )
+        try:
+            return local(self._manifest, entry.source, self._weights)
+        except (OSError, ValueError) as error:
+            raise _unreadable(field, name, error) from error
+
+    def _entries(self, field: Field) -> Mapping[str, AdapterEntry]:
+        match field:
+            case "loras":
+                return self._manifest.loras
+            case "embeddings":
+                return self._manifest.embeddings
+            case "vae":
+                return self._manifest.vaes
+
+
+def _unreadable(field: Field, name: str, error: Exception) -> UnknownAdapter:
+    """The path and the reason are for the log, not for the caller."""
+    log.error("%s %s cannot be read: %s", field, name, error)
+    return UnknownAdapter(field, f"{name} cannot be read")
+
+
+def _read(path: Path) -> AdapterFile:
+    """Read a safetensors file, or the only one in a folder."""
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} safetensors files in {path}, one is expected")
+        path = found[0]
+    with safe_open(path, framework="pt", device="cpu") as file:
+        names: list[str] = list(file.keys())
+        return AdapterFile({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
+
+
+def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:
+    """A single file has diffusers' layout or the original one, and no configuration."""
+    config: dict[str, Any] = dict(like.config)
+    state: dict[str, Tensor] = dict(tensors)
+    if any(".down." in name or name.startswith("first_stage_model.") for name in state):
+        state = convert_ldm_vae_checkpoint(state, config)
+    with torch.device("meta"):
+        vae: Any = AutoencoderKL.from_config(config)
+    vae.load_state_dict(state, assign=True)
+    return vae

@@ -120,7 +120,7 @@ class DiffusersSampler:
     It owns the scheduler object, whose counters move with each step.
 
     Args:
-        num_inference_steps: of the whole schedule. Schedulers of second order evaluate the network about twice a step.
+        num_inference_steps: of the whole schedule; schedulers of second order evaluate about twice a step.
         device: where the network is.
         skip: steps left out at the start (image to image).
     Raises:
@@ -130,7 +130,7 @@ class DiffusersSampler:
     def __init__(
         self, scheduler: Any, num_inference_steps: int, device: torch.device, *, skip: int = 0
     ) -> None:
-        # On the CPU, because schedulers index their tables by time: on a GPU each step would wait for the device.
+        # On the CPU: schedulers index their tables by time, and on a GPU each step would wait for the device.
         try:
             scheduler.set_timesteps(num_inference_steps, device="cpu")
         except ValueError as error:

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
 # (diffusers' networks carry their configuration untyped.)
 """Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents decoded."""
 
@@ -21,7 +21,7 @@ def from_image(image: RGBImage, height: int, width: int) -> Tensor:
 
 
 def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
-    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers' image processor does."""
+    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers does."""
     part = (pixels[0, :, :height, :width] * 0.5 + 0.5).clamp(0, 1)
     rows = (part.permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
     return RGBImage(width, height, rows.contiguous().numpy().tobytes())
@@ -39,14 +39,14 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
         upcast: decode in fp32 whatever the network's type. Also done when half precision overflows, which
             would leave black pixels.
     """
-    scaled = latents / vae.config.scaling_factor
+    scaled = latents / vae.config["scaling_factor"]
     if not (upcast and vae.dtype == torch.float16):
         pixels = vae.decode(scaled, return_dict=False)[0]
         if pixels.dtype != torch.float16 or bool(torch.isfinite(pixels).all()):
             return pixels
     dtype = vae.dtype
-    vae.to(torch.float32)
+    vae.to(dtype=torch.float32)
     try:
         return vae.decode(scaled.float(), return_dict=False)[0]
     finally:
-        vae.to(dtype)
+        vae.to(dtype=dtype)

@@ -1,4 +1,6 @@
-"""The small checkpoint of the SD1.5 family, with adapters that fit it."""
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# (diffusers' annotations of tuples and optional parts are wrong.)
+"""The small checkpoint of the SD1.5 family."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from pipelines.demo import sd15_adapters
 from pipelines.demo.parts import clip_tokenizer, fill
 
 _TEXT_WIDTH = 64
@@ -21,12 +24,12 @@ _SCHEDULER = {
     "steps_offset": 1,
     "clip_sample": False,
 }
-"""The published checkpoint's; ``clip_sample`` means nothing to PNDM but much to those that inherit the configuration."""
+"""The published checkpoint's. ``clip_sample`` means nothing to PNDM, but much to others that inherit it."""
 
 
 def build(folder: Path) -> None:
-    """Write ``sd15`` under ``folder``."""
-    StableDiffusionPipeline(
+    """Write ``sd15`` and ``sd15_adapters`` under ``folder``."""
+    pipeline = StableDiffusionPipeline(
         vae=_vae(seed=13),
         text_encoder=_text_encoder(),
         tokenizer=clip_tokenizer(),
@@ -35,7 +38,9 @@ def build(folder: Path) -> None:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder / "sd15")
+    )
+    pipeline.save_pretrained(folder / "sd15")
+    sd15_adapters.build(folder, pipeline, _vae(seed=14))
 
 
 def _text_encoder() -> CLIPTextModel:
@@ -62,12 +67,12 @@ def _text_encoder() -> CLIPTextModel:
 def _unet() -> UNet2DConditionModel:
     model = UNet2DConditionModel(
         sample_size=64,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(16, 32, 64),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=_TEXT_WIDTH,
-        attention_head_dim=2,
+        attention_head_dim=1,
         norm_num_groups=8,
     )
     fill(model, 12)

@@ -1,43 +1,83 @@
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false
 # (diffusers' pipelines carry their components and configurations untyped.)
 """Stable Diffusion 1.5 and checkpoints of its architecture: text to image, image to image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import pixels
+from pipelines import embeddings, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
+from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
-from pipelines.request import ImageToImage, Request, TextToImage
+from pipelines.recent import Recent
+from pipelines.request import ImageToImage, Lora, Request, TextToImage
+from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.token_merging import TokenMerging, check_ratio
+from pipelines.vaes import Vaes
 
+FAMILY = "sd15"
 PIXELS_PER_LATENT = 8
+PROMPTS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """All that the hidden states of the text encoder depend on."""
+
+    positive: str
+    negative: str | None
+    guided: bool
+    clip_skip: int = 0
+    loras: tuple[Lora, ...] = ()
+    embeddings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Hidden states, (1, 77, width) each; ``negative`` only with guidance."""
+
+    positive: Tensor
+    negative: Tensor | None
+    warnings: tuple[str, ...]
 
 
 class StableDiffusion15:
     """One opened checkpoint; see `pipelines.sample.Pipeline`."""
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, device: torch.device, adapters: AdapterLibrary
+        self,
+        pipeline: StableDiffusionPipeline,
+        device: torch.device,
+        adapters: AdapterLibrary,
+        safety_checker: SafetyChecker | None,
     ) -> None:
-        self._pipeline = pipeline
+        # Configurations and components are reached through attributes that diffusers makes at run time.
+        self._pipeline: Any = pipeline
         self._device = device
         self._adapters = adapters
+        self._safety_checker = safety_checker
+        self._loras = AttachedLoras(pipeline, adapters, FAMILY)
+        self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
+        self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=1)
+        self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
         self._denoiser = Denoiser(self._predict)
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion15:
-        """Open the parts ``pipeline`` and, where the manifest gives it, ``vae``."""
+        """Open the part ``pipeline`` and, where the manifest gives them, ``vae`` and ``safety_checker``."""
         replaced = {"vae": checkpoint.module("vae", AutoencoderKL)} if checkpoint.has("vae") else {}
         pipeline = checkpoint.pipeline(
             "pipeline",
@@ -47,24 +87,33 @@ class StableDiffusion15:
             requires_safety_checker=False,
             **replaced,
         )
-        return cls(pipeline, checkpoint.device, adapters)
+        return cls(pipeline, checkpoint.device, adapters, SafetyChecker.open(checkpoint))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        pipeline = self._pipeline
-        return {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+        checker = {} if self._safety_checker is None else {"safety_checker": self._safety_checker.module}
+        return {
+            "unet": self._pipeline.unet,
+            "text_encoder": self._pipeline.text_encoder,
+            **self._vaes.modules,
+            **checker,
+        }
 
     def attach(self, key: GroupKey) -> None:
-        pass
+        self._loras.use(key.loras)
+        self._token_merging.use(key.token_merging_ratio)
 
     # 1. encode
 
     @torch.no_grad()
     def encode(self, request: Request) -> list[Sample]:
         if not isinstance(request, TextToImage | ImageToImage):
-            raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
+            raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         key = group_key(request, multiple=PIXELS_PER_LATENT)
-        conditioning = self._condition(request)
+        check_ratio(key.token_merging_ratio)
+        if isinstance(request, TextToImage):
+            self._vaes.get(request.vae)
+        encoded = self._prompt(request)
         samplers = [self._sampler(request) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         if isinstance(request, ImageToImage):
@@ -77,29 +126,75 @@ class StableDiffusion15:
                 index=index,
                 key=key,
                 latents=latents,
-                conditioning=conditioning,
+                conditioning=self._conditioning(request, encoded),
                 guidance_scale=request.guidance_scale,
                 generator=generator,
                 sampler=sampler,
                 denoiser=self._denoiser,
-                finish=partial(self._finish, request),
+                finish=partial(self._finish, request, encoded.warnings),
             )
             for index, (sampler, generator, latents) in enumerate(
                 zip(samplers, generators, starts, strict=True)
             )
         ]
 
-    def _condition(self, request: TextToImage | ImageToImage) -> Conditioning:
-        """Hidden states of the text encoder, (1, 77, width) each; without guidance only the prompt's."""
+    def _prompt(self, request: TextToImage | ImageToImage) -> _Encoded:
+        guided = request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None
+        if isinstance(request, ImageToImage):
+            prompt = _Prompt(request.prompt, request.negative_prompt, guided)
+        else:
+            prompt = _Prompt(
+                request.prompt,
+                request.negative_prompt,
+                guided,
+                request.clip_skip or 0,
+                request.loras,
+                request.embeddings,
+            )
+        return self._prompts.get(prompt, lambda: self._encode_prompt(prompt))
+
+    def _encode_prompt(self, prompt: _Prompt) -> _Encoded:
         pipeline = self._pipeline
-        guided = request.guidance_scale > 1 and pipeline.unet.config.time_cond_proj_dim is None
-        positive, negative = pipeline.encode_prompt(
-            request.prompt, self._device, 1, guided, request.negative_prompt
+        layers = pipeline.text_encoder.config.num_hidden_layers
+        if not 0 <= prompt.clip_skip <= layers:
+            raise InvalidInput("clip_skip", f"the text encoder has {layers} layers")
+        self._loras.use(prompt.loras)
+        with embeddings.attached(pipeline, prompt.embeddings, self._adapters, FAMILY):
+            skipped = self._without_last_layers(prompt) if prompt.clip_skip else None
+            positive, negative = pipeline.encode_prompt(
+                prompt.positive, self._device, 1, prompt.guided, prompt.negative, prompt_embeds=skipped
+            )
+            return _Encoded(positive, negative, self._truncations(prompt))
+
+    def _without_last_layers(self, prompt: _Prompt) -> Tensor:
+        """diffusers' ``clip_skip``; its own reaches for a module that transformers 5 no longer nests."""
+        pipeline = self._pipeline
+        encoder = pipeline.text_encoder
+        tokens = pipeline.tokenizer(
+            pipeline.maybe_convert_prompt(prompt.positive, pipeline.tokenizer),
+            padding="max_length",
+            max_length=pipeline.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
+        states = encoder(tokens.input_ids.to(self._device), output_hidden_states=True).hidden_states
+        return encoder.final_layer_norm(states[-(prompt.clip_skip + 1)])
+
+    def _truncations(self, prompt: _Prompt) -> tuple[str, ...]:
+        tokenizer = self._pipeline.tokenizer
+        texts = {"prompt": prompt.positive, "negative_prompt": prompt.negative if prompt.guided else None}
+        return tuple(
+            f"{field}: only the first {tokenizer.model_max_length} tokens were used"
+            for field, text in texts.items()
+            if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
+        )
+
+    def _conditioning(self, request: TextToImage | ImageToImage, encoded: _Encoded) -> Conditioning:
         shared = self._guidance_embedding(request.guidance_scale)
+        negative = encoded.negative
         return Conditioning(
-            {"encoder_hidden_states": positive, **shared},
-            {"encoder_hidden_states": negative, **shared} if guided else None,
+            {"encoder_hidden_states": encoded.positive, **shared},
+            None if negative is None else {"encoder_hidden_states": negative, **shared},
         )
 
     def _guidance_embedding(self, guidance_scale: float) -> dict[str, Tensor]:
@@ -149,7 +244,7 @@ class StableDiffusion15:
         samplers: list[DiffusersSampler],
         generators: list[torch.Generator],
     ) -> list[Tensor]:
-        """Latents of the picture with the noise of the first step that is drawn; drawn as in diffusers' order."""
+        """Latents of the picture under the noise of the first step; both are drawn in diffusers' order."""
         vae = self._pipeline.vae
         picture = pixels.from_image(request.image, key.height, key.width).to(self._device, vae.dtype)
         distribution = vae.encode(picture).latent_dist
@@ -174,9 +269,16 @@ class StableDiffusion15:
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: TextToImage | ImageToImage, sample: Sample) -> Picture:
-        decoded = pixels.decode(self._pipeline.vae, sample.latents)
-        return Picture(
-            pixels.to_image(decoded, request.height, request.width),
-            warnings=ineffective_options(request.scheduler, self._pipeline.scheduler.config),
-        )
+    def _finish(
+        self, request: TextToImage | ImageToImage, warnings: tuple[str, ...], sample: Sample
+    ) -> Picture:
+        chosen = request.vae if isinstance(request, TextToImage) else None
+        decoded = pixels.decode(self._vaes.get(chosen), sample.latents)
+        image = pixels.to_image(decoded, request.height, request.width)
+        warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
+        if not isinstance(request, TextToImage) or not request.safety_checker:
+            return Picture(image, warnings=warnings)
+        if self._safety_checker is None:
+            return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))
+        flagged = self._safety_checker.flags(image)
+        return Picture(pixels.black(request.height, request.width) if flagged else image, flagged, warnings)

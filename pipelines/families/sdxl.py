@@ -1,0 +1,229 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' pipelines carry their components and configurations untyped.)
+"""Stable Diffusion XL and checkpoints of its architecture: text to image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from pipelines import embeddings, pixels
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey, group_key
+from pipelines.loras import AttachedLoras
+from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
+from pipelines.recent import Recent
+from pipelines.request import Lora, Request, TextToImage
+from pipelines.safety import SafetyChecker
+from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.token_merging import TokenMerging, check_ratio
+from pipelines.vaes import Vaes
+
+FAMILY = "sdxl"
+PIXELS_PER_LATENT = 8
+PROMPTS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """All that the text encoders' outputs depend on."""
+
+    positive: str
+    negative: str | None
+    guided: bool
+    clip_skip: int
+    loras: tuple[Lora, ...]
+    embeddings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Hidden states of both text encoders side by side, (1, 77, width), and the second one's pooled
+    embedding, (1, width); the negative ones only with guidance."""
+
+    positive: tuple[Tensor, Tensor]
+    negative: tuple[Tensor, Tensor] | None
+    warnings: tuple[str, ...]
+
+
+class StableDiffusionXL:
+    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionXLPipeline,
+        device: torch.device,
+        adapters: AdapterLibrary,
+        safety_checker: SafetyChecker | None,
+    ) -> None:
+        # Configurations and components are reached through attributes that diffusers makes at run time.
+        self._pipeline: Any = pipeline
+        self._device = device
+        self._adapters = adapters
+        self._safety_checker = safety_checker
+        self._loras = AttachedLoras(pipeline, adapters, FAMILY)
+        self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
+        # The widest attentions of this network are at half the latents' size.
+        self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=2)
+        self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
+        self._denoiser = Denoiser(self._predict)
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
+        """Open the part ``pipeline`` and, where the manifest gives them, ``vae`` and ``safety_checker``."""
+        replaced = {"vae": checkpoint.module("vae", AutoencoderKL)} if checkpoint.has("vae") else {}
+        pipeline = checkpoint.pipeline(
+            "pipeline", StableDiffusionXLPipeline, add_watermarker=False, **replaced
+        )
+        return cls(pipeline, checkpoint.device, adapters, SafetyChecker.open(checkpoint))
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        checker = {} if self._safety_checker is None else {"safety_checker": self._safety_checker.module}
+        return {
+            "unet": self._pipeline.unet,
+            "text_encoder": self._pipeline.text_encoder,
+            "text_encoder_2": self._pipeline.text_encoder_2,
+            **self._vaes.modules,
+            **checker,
+        }
+
+    def attach(self, key: GroupKey) -> None:
+        self._loras.use(key.loras)
+        self._token_merging.use(key.token_merging_ratio)
+
+    # 1. encode
+
+    @torch.no_grad()
+    def encode(self, request: Request) -> list[Sample]:
+        if not isinstance(request, TextToImage):
+            raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
+        key = group_key(request, multiple=PIXELS_PER_LATENT)
+        check_ratio(key.token_merging_ratio)
+        self._vaes.get(request.vae)
+        encoded = self._prompt(request)
+        return [self._sample(request, index, key, encoded) for index in range(len(request.seeds))]
+
+    def _sample(self, request: TextToImage, index: int, key: GroupKey, encoded: _Encoded) -> Sample:
+        scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
+        sampler = DiffusersSampler(scheduler, request.num_inference_steps, self._device)
+        generator = torch.Generator("cpu").manual_seed(request.seeds[index])
+        unet = self._pipeline.unet
+        side = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
+        noise = randn_tensor(
+            (1, unet.config.in_channels, *side), generator=generator, device=self._device, dtype=unet.dtype
+        )
+        return Sample(
+            request=request,
+            index=index,
+            key=key,
+            latents=sampler.from_noise(noise),
+            conditioning=self._conditioning(request, key, encoded),
+            guidance_scale=request.guidance_scale,
+            generator=generator,
+            sampler=sampler,
+            denoiser=self._denoiser,
+            finish=partial(self._finish, request, encoded.warnings),
+        )
+
+    def _prompt(self, request: TextToImage) -> _Encoded:
+        prompt = _Prompt(
+            request.prompt,
+            request.negative_prompt,
+            request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None,
+            request.clip_skip or 0,
+            request.loras,
+            request.embeddings,
+        )
+        return self._prompts.get(prompt, lambda: self._encode_prompt(prompt))
+
+    def _encode_prompt(self, prompt: _Prompt) -> _Encoded:
+        pipeline = self._pipeline
+        encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
+        # Without any skipping the last layer is left out already.
+        most = min(encoder.config.num_hidden_layers for encoder in encoders) - 1
+        if not 0 <= prompt.clip_skip <= most:
+            raise InvalidInput("clip_skip", f"at most {most} layers can be left out")
+        self._loras.use(prompt.loras)
+        with embeddings.attached(pipeline, prompt.embeddings, self._adapters, FAMILY):
+            positive, negative, pooled, negative_pooled = pipeline.encode_prompt(
+                prompt=prompt.positive,
+                device=self._device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=prompt.guided,
+                negative_prompt=prompt.negative,
+                clip_skip=prompt.clip_skip or None,
+            )
+            warnings = self._truncations(prompt)
+        return _Encoded((positive, pooled), (negative, negative_pooled) if prompt.guided else None, warnings)
+
+    def _truncations(self, prompt: _Prompt) -> tuple[str, ...]:
+        tokenizer = self._pipeline.tokenizer
+        texts = {"prompt": prompt.positive, "negative_prompt": prompt.negative if prompt.guided else None}
+        return tuple(
+            f"{field}: only the first {tokenizer.model_max_length} tokens were used"
+            for field, text in texts.items()
+            if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
+        )
+
+    def _conditioning(self, request: TextToImage, key: GroupKey, encoded: _Encoded) -> Conditioning:
+        """Text, its pooled embedding, and the picture's size: original, crop offset, target, (1, 6)."""
+        size = (key.height, key.width)
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=encoded.positive[0].dtype, device=self._device)
+        shared = {"time_ids": time_ids, **self._guidance_embedding(request.guidance_scale)}
+
+        def named(states: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+            return {"encoder_hidden_states": states, "text_embeds": pooled, **shared}
+
+        return Conditioning(
+            named(*encoded.positive), None if encoded.negative is None else named(*encoded.negative)
+        )
+
+    def _guidance_embedding(self, guidance_scale: float) -> dict[str, Tensor]:
+        """How latent consistency models are told the guidance scale; nothing for the others."""
+        width = self._pipeline.unet.config.time_cond_proj_dim
+        if width is None:
+            return {}
+        embedding = self._pipeline.get_guidance_scale_embedding(
+            torch.tensor(guidance_scale - 1).repeat(1), embedding_dim=width
+        )
+        return {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
+
+    # 2. denoise
+
+    def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        return self._pipeline.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            timestep_cond=conditioning.get("timestep_cond"),
+            added_cond_kwargs={
+                "text_embeds": conditioning["text_embeds"],
+                "time_ids": conditioning["time_ids"],
+            },
+            return_dict=False,
+        )[0]
+
+    # 3. decode
+
+    @torch.no_grad()
+    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
+        vae = self._vaes.get(request.vae)
+        decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
+        image = pixels.to_image(decoded, request.height, request.width)
+        warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
+        if not request.safety_checker:
+            return Picture(image, warnings=warnings)
+        if self._safety_checker is None:
+            return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))
+        flagged = self._safety_checker.flags(image)
+        return Picture(pixels.black(request.height, request.width) if flagged else image, flagged, warnings)

@@ -1,0 +1,111 @@
+# pyright: basic
+# (diffusers' pipelines carry their components untyped.)
+"""LoRAs on the networks of one pipeline: exactly those of the request or group whose turn it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.request import Lora
+
+AT_ONCE = 4
+"""LoRAs whose layers stay in the networks, switched off, so that groups of different ones can alternate."""
+
+
+class AttachedLoras:
+    """Puts LoRAs on the networks of a diffusers pipeline and takes them off again.
+
+    A network with its LoRAs switched off computes the very numbers of one that never had any.
+    """
+
+    def __init__(self, pipeline: Any, adapters: AdapterLibrary, family: str) -> None:
+        self._pipeline = pipeline
+        self._adapters = adapters
+        self._family = family
+        self._layers: dict[str, str] = {}
+        self._next = 0
+        self._active: tuple[Lora, ...] = ()
+
+    def use(self, loras: tuple[Lora, ...]) -> None:
+        """Have exactly these on the networks; nothing to do when they are.
+
+        Raises:
+            UnknownAdapter: one of them is not known or does not fit; then none is on.
+            InvalidInput: one of them is named twice.
+        """
+        if loras == self._active:
+            return
+        names = [lora.name for lora in loras]
+        if len(set(names)) < len(names):
+            raise InvalidInput("loras", "a LoRA is named twice")
+        try:
+            self._switch(loras)
+        except Exception:
+            self._remove_all()
+            raise
+        self._active = loras
+
+    def _switch(self, loras: tuple[Lora, ...]) -> None:
+        if not loras:
+            self._pipeline.disable_lora()
+            return
+        if len(self._layers.keys() | {lora.name for lora in loras}) > AT_ONCE:
+            self._remove_all()
+        for lora in loras:
+            if lora.name not in self._layers:
+                self._insert(lora.name)
+        self._pipeline.enable_lora()
+        self._pipeline.set_adapters(
+            [self._layers[lora.name] for lora in loras], [lora.scale for lora in loras]
+        )
+
+    def _insert(self, name: str) -> None:
+        """Add the layers of one more LoRA to the networks, under a name that PEFT accepts."""
+        file = self._adapters.lora(name, self._family)
+        layers = f"lora{self._next}"
+        self._next += 1
+        pipeline = self._pipeline
+        try:
+            tensors, alphas = pipeline.lora_state_dict(dict(file.tensors), unet_config=pipeline.unet.config)
+            self._load(layers, tensors, alphas, _peft_options(file.metadata.get("lora_adapter_metadata")))
+            fits = any(layers in present for present in pipeline.get_list_adapters().values())
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise UnknownAdapter("loras", f"{name} does not fit this checkpoint") from error
+        if not fits:
+            raise UnknownAdapter("loras", f"{name} does not fit this checkpoint")
+        self._layers[name] = layers
+
+    def _load(self, layers: str, tensors: Any, alphas: Any, options: dict[str, Any] | None) -> None:
+        pipeline = self._pipeline
+        pipeline.load_lora_into_unet(
+            tensors, alphas, pipeline.unet, adapter_name=layers, metadata=options, low_cpu_mem_usage=True
+        )
+        for part in ("text_encoder", "text_encoder_2"):
+            if any(key.startswith(f"{part}.") for key in tensors):
+                pipeline.load_lora_into_text_encoder(
+                    tensors,
+                    alphas,
+                    getattr(pipeline, part),
+                    prefix=part,
+                    adapter_name=layers,
+                    metadata=options,
+                    low_cpu_mem_usage=True,
+                )
+
+    def _remove_all(self) -> None:
+        """Give the networks their own layers back."""
+        self._pipeline.unload_lora_weights()
+        self._layers.clear()
+        self._active = ()
+
+
+def _peft_options(stored: str | None) -> dict[str, Any] | None:
+    """How diffusers notes rank and alpha in a file's header; None: they follow from the tensors."""
+    return json.loads(stored) if stored else None

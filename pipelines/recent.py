@@ -1,0 +1,41 @@
+"""Recent: a bounded memory of what was used last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """Keeps values by key; those unused for longest leave when the bound is passed.
+
+    Args:
+        bound: of the sum of all sizes. The newest value stays even when it alone is larger.
+        size: of one value; by default each counts one.
+    """
+
+    def __init__(self, bound: int, size: Callable[[V], int] = lambda _: 1) -> None:
+        self._bound = bound
+        self._size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The value of that key, made first if it is not remembered; nothing is when ``make`` raises."""
+        if key not in self._values:
+            self._values[key] = make()
+            self._forget()
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Everything remembered, the least recently used first."""
+        return iter(self._values.items())
+
+    def _forget(self) -> None:
+        total = sum(self._size(value) for value in self._values.values())
+        while total > self._bound and len(self._values) > 1:
+            total -= self._size(self._values.popitem(last=False)[1])

@@ -1,0 +1,41 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' networks carry their configuration untyped.)
+"""The VAEs of one pipeline: the checkpoint's own, and those that requests chose instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from diffusers import AutoencoderKL
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.recent import Recent
+
+AT_ONCE = 2
+"""Chosen VAEs that stay on the device beside the checkpoint's own."""
+
+
+class Vaes:
+    """Gives the VAE that a request names; it never takes the place of another one."""
+
+    def __init__(self, own: AutoencoderKL, adapters: AdapterLibrary, family: str) -> None:
+        self._own = own
+        self._adapters = adapters
+        self._family = family
+        self._chosen: Recent[str, AutoencoderKL] = Recent(AT_ONCE)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        chosen = {f"vae:{name}": vae for name, vae in self._chosen.items()}
+        return {"vae": self._own, **chosen}
+
+    def get(self, name: str | None) -> AutoencoderKL:
+        """The VAE of that name, None for the checkpoint's own.
+
+        Raises:
+            UnknownAdapter: not known, or it does not fit.
+        """
+        if name is None:
+            return self._own
+        return self._chosen.get(name, lambda: self._adapters.vae(name, self._family, self._own))

@@ -1,4 +1,4 @@
-"""Documented sampler names -> noise schedulers for flow matching (SD3), on the levels of a sigma schedule."""
+"""Documented sampler names -> noise schedulers for flow matching (SD3), on given noise levels."""
 # pyright: basic, reportPrivateImportUsage=false
 # diffusers' schedulers are only partly typed.
 

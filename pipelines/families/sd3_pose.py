@@ -1,0 +1,227 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' pipelines carry their components and configurations untyped.)
+"""Stable Diffusion 3 with a pose ControlNet: text to image in the pose of a person in a picture."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import SD3ControlNetModel, StableDiffusion3ControlNetPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from pipelines import pixels, pose
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
+from pipelines.flow_samplers import make_sampler
+from pipelines.group import GroupKey, group_key
+from pipelines.pose import PoseDetector
+from pipelines.request import PoseToImage, Request
+from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+
+REMEMBERED_TEXTS = 32
+"""Text embeddings kept; one takes 2.7 MB in half precision at full size."""
+
+Text = tuple[Tensor, Tensor]
+"""Hidden states of all text encoders (1, 77 + 256, width), pooled embedding of the two CLIPs (1, width)."""
+
+
+def control_seed(seed: int) -> int:
+    """Seed of the noise in a picture's encoded pose, which diffusers takes from the global generator.
+
+    Not the picture's own seed, whose first numbers are the latents' noise.
+    """
+    return seed ^ 0x9E3779B97F4A7C15
+
+
+class StableDiffusion3Pose:
+    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+
+    def __init__(
+        self,
+        pipeline: StableDiffusion3ControlNetPipeline,
+        device: torch.device,
+        detector: PoseDetector | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._device = device
+        self._detector = detector
+        self._denoiser = Denoiser(self._predict)
+        self._texts: OrderedDict[str, Text] = OrderedDict()
+        transformer = pipeline.transformer.config
+        self._multiple = pipeline.vae_scale_factor * transformer.patch_size
+        self._longest_side = self._multiple * transformer.pos_embed_max_size
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
+        """Open the parts ``pipeline``, ``controlnet`` and, where the manifest gives it, ``annotator``."""
+        pipeline = checkpoint.pipeline(
+            "pipeline",
+            StableDiffusion3ControlNetPipeline,
+            controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
+        )
+        detector = None
+        if checkpoint.has("annotator"):
+            detector = PoseDetector(checkpoint.folder("annotator"), checkpoint.device)
+        return cls(pipeline, checkpoint.device, detector)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        pipeline = self._pipeline
+        names = ("transformer", "controlnet", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
+        annotators = self._detector.modules if self._detector else {}
+        return {
+            **{name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None},
+            **{f"annotator_{name}": module for name, module in annotators.items()},
+        }
+
+    def attach(self, key: GroupKey) -> None:
+        pass
+
+    # 1. encode
+
+    @torch.no_grad()
+    def encode(self, request: Request) -> list[Sample]:
+        if not isinstance(request, PoseToImage):
+            raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
+        key = group_key(request, multiple=self._multiple)
+        if max(key.width, key.height) > self._longest_side:
+            raise InvalidInput(
+                "image", f"no side of the result may be longer than {self._longest_side} pixels"
+            )
+        samplers = [
+            make_sampler(request.scheduler, request.num_inference_steps, self._device) for _ in request.seeds
+        ]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
+        return [
+            Sample(
+                request=request,
+                index=index,
+                key=key,
+                latents=self._noise(key, generator),
+                conditioning=conditioning,
+                guidance_scale=request.guidance_scale,
+                generator=generator,
+                sampler=sampler,
+                denoiser=self._denoiser,
+                finish=partial(self._finish, request),
+            )
+            for index, (sampler, generator, conditioning) in enumerate(
+                zip(samplers, generators, self._condition(request, key), strict=True)
+            )
+        ]
+
+    def _condition(self, request: PoseToImage, key: GroupKey) -> list[Conditioning]:
+        """One per seed: texts and pose are the same, the noise in the encoded pose is not."""
+        guided = request.guidance_scale > 1
+        poses = self._encode_pose(request, key, rows=2 if guided else 1)
+        positive = self._encode_text(request.prompt)
+        negative = self._encode_text(request.negative_prompt or "") if guided else None
+        scale = torch.tensor(request.controlnet_conditioning_scale, device=self._device)
+        scale = scale.to(self._pipeline.controlnet.dtype).reshape(1, 1, 1)
+        return [
+            Conditioning(
+                _conditioning(positive, control[-1:], scale),
+                _conditioning(negative, control[:1], scale) if negative else None,
+            )
+            for control in poses
+        ]
+
+    def _encode_text(self, text: str) -> Text:
+        """diffusers encodes prompt and negative prompt alike and apart, so each text can be remembered."""
+        if text not in self._texts:
+            encoded: Any = self._pipeline.encode_prompt(
+                text, text, text, device=self._device, do_classifier_free_guidance=False
+            )
+            hidden, _, pooled, _ = encoded
+            self._texts[text] = hidden, pooled
+        self._texts.move_to_end(text)
+        while len(self._texts) > REMEMBERED_TEXTS:
+            self._texts.popitem(last=False)
+        return self._texts[text]
+
+    def _encode_pose(self, request: PoseToImage, key: GroupKey, rows: int) -> list[Tensor]:
+        """Latents of the skeleton, (rows, 16, height / 8, width / 8) per seed.
+
+        As in diffusers the negative and the positive row have noise of their own. The picture is encoded as
+        often as there are rows, because a network's last bits depend on the batch.
+        """
+        pipeline = self._pipeline
+        skeleton = pose.skeleton(request.image, self._detector, key.width, key.height)
+        picture = pipeline.prepare_image(
+            Image.frombytes("RGB", (skeleton.width, skeleton.height), skeleton.pixels),
+            key.width,
+            key.height,
+            rows,
+            1,
+            self._device,
+            pipeline.transformer.dtype,
+        )
+        distribution = pipeline.vae.encode(picture).latent_dist
+        vae = pipeline.vae.config
+        # InstantX trained its ControlNets without the shift.
+        shift = 0 if pipeline.controlnet.config.force_zeros_for_pooled_projection else vae.shift_factor
+        generators = [torch.Generator("cpu").manual_seed(control_seed(seed)) for seed in request.seeds]
+        return [(distribution.sample(generator) - shift) * vae.scaling_factor for generator in generators]
+
+    def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
+        """Latents of pure noise, (1, 16, height / 8, width / 8)."""
+        pipeline = self._pipeline
+        height, width = key.height // pipeline.vae_scale_factor, key.width // pipeline.vae_scale_factor
+        return randn_tensor(
+            (1, pipeline.transformer.config.in_channels, height, width),
+            generator=generator,
+            device=self._device,
+            dtype=pipeline.transformer.dtype,
+        )
+
+    # 2. denoise
+
+    @torch.no_grad()
+    def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        """The velocity, same shape as the latents."""
+        controlnet = self._pipeline.controlnet
+        hidden, pooled = conditioning["prompt_embeds"], conditioning["pooled_prompt_embeds"]
+        zeros = controlnet.config.force_zeros_for_pooled_projection
+        residuals = controlnet(
+            hidden_states=latents,
+            timestep=timesteps,
+            encoder_hidden_states=hidden,
+            pooled_projections=torch.zeros_like(pooled) if zeros else pooled,
+            controlnet_cond=conditioning["control"],
+            conditioning_scale=conditioning["conditioning_scale"],
+            return_dict=False,
+        )[0]
+        return self._pipeline.transformer(
+            hidden_states=latents,
+            timestep=timesteps,
+            encoder_hidden_states=hidden,
+            pooled_projections=pooled,
+            block_controlnet_hidden_states=residuals,
+            return_dict=False,
+        )[0]
+
+    # 3. decode
+
+    @torch.no_grad()
+    def _finish(self, request: PoseToImage, sample: Sample) -> Picture:
+        vae = self._pipeline.vae
+        latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
+        decoded = vae.decode(latents, return_dict=False)[0]
+        return Picture(pixels.to_image(decoded, request.height, request.width))
+
+
+def _conditioning(text: Text, control: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    hidden, pooled = text
+    return {
+        "prompt_embeds": hidden,
+        "pooled_prompt_embeds": pooled,
+        "control": control,
+        "conditioning_scale": scale,
+    }

@@ -1,0 +1,319 @@
+"""SD3 with the pose ControlNet on a small checkpoint, beside diffusers' own pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusion3ControlNetPipeline
+from PIL import Image
+
+from pipelines import denoise
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.demo.figure import demo_skeleton
+from pipelines.errors import CheckpointUnavailable, InvalidInput, UnsupportedParameter
+from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
+from pipelines.flow_samplers import (
+    AVAILABLE_SAMPLERS,
+    SIGMA_SCHEDULES,
+    FlowDPMSolver,
+    FlowLCM,
+    noise_scheduler,
+)
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
+from pipelines.sample import Picture, Sample
+
+PIPELINE = "sd3-medium-pose"
+
+
+@pytest.fixture(scope="module")
+def sd3(demo_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion3Pose:
+    weights = tmp_path_factory.mktemp("weights")
+    entry = demo_manifest.pipelines[PIPELINE]
+    checkpoint = Checkpoint(demo_manifest, entry, weights, torch.device("cpu"))
+    return StableDiffusion3Pose.open(PIPELINE, checkpoint, AdapterLibrary(demo_manifest, weights))
+
+
+@pytest.fixture(scope="module")
+def diffusers_pipeline(sd3: StableDiffusion3Pose) -> StableDiffusion3ControlNetPipeline:
+    return sd3._pipeline
+
+
+def request(**changes: Any) -> PoseToImage:
+    defaults = PoseToImage(
+        pipeline=PIPELINE,
+        prompt="a knight in a forest",
+        negative_prompt="low quality,less details",
+        image=demo_skeleton(128, 128),
+        controlnet_conditioning_scale=0.8,
+        width=128,
+        height=128,
+        num_inference_steps=4,
+        guidance_scale=7.0,
+        seeds=(7,),
+        scheduler=SchedulerChoice(name="dpmpp_2m", sigma_schedule="sgm_uniform"),
+    )
+    return dataclasses.replace(defaults, **changes)
+
+
+def finish(sample: Sample) -> RGBImage:
+    picture = sample.finish(sample)
+    assert isinstance(picture, Picture)
+    return picture.image
+
+
+@torch.no_grad()
+def draw(sd3: StableDiffusion3Pose, wanted: PoseToImage) -> list[RGBImage]:
+    """Each picture of the request by itself."""
+    samples = sd3.encode(wanted)
+    for sample in samples:
+        while not sample.sampler.done:
+            denoise.advance([sample])
+    return [finish(sample) for sample in samples]
+
+
+@torch.no_grad()
+def draw_together(sd3: StableDiffusion3Pose, requests: Sequence[PoseToImage]) -> list[list[RGBImage]]:
+    """All requests in one group, one more of them joining at each step; finished ones leave."""
+    waiting = list(enumerate(requests))
+    group: list[tuple[int, Sample]] = []
+    pictures: list[list[RGBImage]] = [[] for _ in requests]
+    while waiting or group:
+        if waiting:
+            number, wanted = waiting.pop(0)
+            group += [(number, sample) for sample in sd3.encode(wanted)]
+        denoise.advance([sample for _, sample in group])
+        for number, sample in group:
+            if sample.sampler.done:
+                pictures[number].append(finish(sample))
+        group = [member for member in group if not member[1].sampler.done]
+    return pictures
+
+
+class OwnGenerator:
+    """Mixin: noise of the steps comes from the given generator; diffusers' SD3 pipeline passes none."""
+
+    generator: torch.Generator
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        parent: Any = super()
+        return parent.step(*args, **kwargs, generator=self.generator)
+
+
+class OwnGeneratorDPMSolver(OwnGenerator, FlowDPMSolver):
+    pass
+
+
+class OwnGeneratorLCM(OwnGenerator, FlowLCM):
+    pass
+
+
+def draw_with_diffusers(pipeline: StableDiffusion3ControlNetPipeline, wanted: PoseToImage) -> RGBImage:
+    """The plain pipeline call, with the pose's noise and the steps' noise where this project takes them."""
+    (seed,) = wanted.seeds
+    generator = torch.Generator("cpu").manual_seed(seed)
+    scheduler: Any = noise_scheduler(
+        wanted.scheduler.name, wanted.scheduler.sigma_schedule or "normal", wanted.num_inference_steps
+    )
+    for stochastic in (OwnGeneratorDPMSolver, OwnGeneratorLCM):
+        if isinstance(scheduler, stochastic.__mro__[2]):
+            scheduler.__class__ = stochastic
+            scheduler.generator = generator
+    whole = StableDiffusion3ControlNetPipeline(**{**pipeline.components, "scheduler": scheduler})
+    whole.set_progress_bar_config(disable=True)
+    torch.manual_seed(control_seed(seed))
+    picture = whole(
+        wanted.prompt,
+        negative_prompt=wanted.negative_prompt,
+        control_image=Image.frombytes("RGB", (wanted.image.width, wanted.image.height), wanted.image.pixels),
+        controlnet_conditioning_scale=wanted.controlnet_conditioning_scale,
+        height=wanted.height,
+        width=wanted.width,
+        num_inference_steps=wanted.num_inference_steps,
+        guidance_scale=wanted.guidance_scale,
+        generator=generator,
+    ).images[0]
+    return RGBImage(*picture.size, picture.tobytes())
+
+
+def largest_difference(one: RGBImage, other: RGBImage) -> int:
+    assert (one.width, one.height) == (other.width, other.height)
+    first, second = (np.frombuffer(image.pixels, np.uint8).astype(int) for image in (one, other))
+    return int(abs(first - second).max())
+
+
+@pytest.mark.parametrize("sampler", AVAILABLE_SAMPLERS)
+def test_a_picture_equals_the_one_of_diffusers_with_every_sampler(
+    sd3: StableDiffusion3Pose, diffusers_pipeline: StableDiffusion3ControlNetPipeline, sampler: str
+):
+    wanted = request(scheduler=SchedulerChoice(name=sampler, sigma_schedule="sgm_uniform"))
+    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+
+
+@pytest.mark.parametrize("schedule", SIGMA_SCHEDULES)
+def test_a_picture_equals_the_one_of_diffusers_with_every_sigma_schedule(
+    sd3: StableDiffusion3Pose, diffusers_pipeline: StableDiffusion3ControlNetPipeline, schedule: str
+):
+    wanted = request(num_inference_steps=7, scheduler=SchedulerChoice(name="uni_pc", sigma_schedule=schedule))
+    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance_scale": 1.0},
+        {"controlnet_conditioning_scale": 0.0},
+        {"controlnet_conditioning_scale": 0.37},
+        {"negative_prompt": None},
+        {"negative_prompt": ""},
+        {"width": 192, "height": 64},
+        {"seeds": (2**64 - 1,)},
+        {"num_inference_steps": 1},
+        {"image": demo_skeleton(300, 500)},
+    ],
+    ids=str,
+)
+def test_a_picture_equals_the_one_of_diffusers_with_other_settings(
+    sd3: StableDiffusion3Pose,
+    diffusers_pipeline: StableDiffusion3ControlNetPipeline,
+    changes: dict[str, Any],
+):
+    wanted = request(**changes)
+    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+
+
+def test_pictures_drawn_among_others_are_the_same(sd3: StableDiffusion3Pose):
+    def choice(name: str, schedule: str) -> SchedulerChoice:
+        return SchedulerChoice(name=name, sigma_schedule=schedule)
+
+    requests = [
+        request(num_inference_steps=9),
+        request(prompt="a boat", seeds=(1, 2), controlnet_conditioning_scale=0.3, guidance_scale=1.0),
+        request(num_inference_steps=2, guidance_scale=3.5, scheduler=choice("euler", "karras")),
+        request(
+            prompt="", seeds=(99,), scheduler=choice("heun", "simple"), controlnet_conditioning_scale=1.0
+        ),
+        request(seeds=(3,), num_inference_steps=5, scheduler=choice("dpmpp_2m_sde", "beta")),
+        request(seeds=(4,), num_inference_steps=6, scheduler=choice("uni_pc_bh2", "ddim_uniform")),
+    ]
+    together = draw_together(sd3, requests)
+    for wanted, pictures in zip(requests, together, strict=True):
+        alone = draw(sd3, wanted)
+        assert len(pictures) == len(wanted.seeds)
+        assert max(map(largest_difference, alone, pictures)) <= 1
+
+
+def test_several_seeds_in_one_request_give_the_pictures_of_each_alone(sd3: StableDiffusion3Pose):
+    wanted = request(seeds=(5, 6), scheduler=SchedulerChoice(name="dpmpp_2m_sde", sigma_schedule="karras"))
+    both = draw(sd3, wanted)
+    assert both == [*draw(sd3, request_of(wanted, 5)), *draw(sd3, request_of(wanted, 6))]
+    assert both[0] != both[1]
+
+
+def request_of(wanted: PoseToImage, seed: int) -> PoseToImage:
+    return dataclasses.replace(wanted, seeds=(seed,))
+
+
+def test_the_same_request_gives_the_same_picture_whatever_the_global_generator_does(
+    sd3: StableDiffusion3Pose,
+):
+    first = draw(sd3, request())
+    torch.randn(17)
+    assert draw(sd3, request()) == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": "a horse"},
+        {"negative_prompt": "blue"},
+        {"guidance_scale": 3.0},
+        {"controlnet_conditioning_scale": 0.0},
+        {"controlnet_conditioning_scale": 1.0},
+        {"seeds": (8,)},
+        {"scheduler": SchedulerChoice(name="euler", sigma_schedule="sgm_uniform")},
+        {"scheduler": SchedulerChoice(name="dpmpp_2m", sigma_schedule="karras")},
+    ],
+    ids=str,
+)
+def test_every_field_has_an_effect(sd3: StableDiffusion3Pose, changes: dict[str, Any]):
+    assert largest_difference(draw(sd3, request())[0], draw(sd3, request(**changes))[0]) > 1
+
+
+def test_the_pose_has_no_effect_at_strength_zero(sd3: StableDiffusion3Pose):
+    upside_down = RGBImage(128, 128, demo_skeleton(128, 128).pixels[::-1])
+    poses = [demo_skeleton(128, 128), upside_down]
+    faint = [draw(sd3, request(image=pose, controlnet_conditioning_scale=0.0))[0] for pose in poses]
+    strong = [draw(sd3, request(image=pose, controlnet_conditioning_scale=1.0))[0] for pose in poses]
+    assert faint[0] == faint[1]
+    assert largest_difference(*strong) > 1
+
+
+def test_a_size_that_the_network_cannot_draw_is_cropped(sd3: StableDiffusion3Pose):
+    (picture,) = draw(sd3, request(width=100, height=90))
+    assert (picture.width, picture.height) == (100, 90)
+
+
+def test_a_picture_longer_than_the_position_embedding_is_refused(sd3: StableDiffusion3Pose):
+    with pytest.raises(InvalidInput, match="no side of the result may be longer than 3072 pixels"):
+        sd3.encode(request(width=64, height=4096))
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_3m_sde", "ipndm_v"])
+def test_a_sampler_that_is_not_there_yet_is_refused_before_anything_is_drawn(
+    sd3: StableDiffusion3Pose, sampler: str
+):
+    with pytest.raises(UnsupportedParameter, match=f"sampler: {sampler} is not available yet"):
+        sd3.encode(request(scheduler=SchedulerChoice(name=sampler, sigma_schedule="karras")))
+
+
+def test_a_photograph_is_refused_when_the_manifest_has_no_annotator(sd3: StableDiffusion3Pose):
+    grey = RGBImage(64, 64, bytes([127]) * 64 * 64 * 3)
+    with pytest.raises(CheckpointUnavailable, match="the pose annotator is not installed"):
+        sd3.encode(request(image=grey))
+
+
+def test_another_kind_of_request_is_refused(sd3: StableDiffusion3Pose):
+    wanted = TextToImage(
+        pipeline=PIPELINE, prompt="", width=64, height=64, num_inference_steps=1, guidance_scale=1, seeds=(1,)
+    )
+    with pytest.raises(InvalidInput, match="text_to_image cannot be drawn by sd3-medium-pose"):
+        sd3.encode(wanted)
+
+
+def test_a_repeated_prompt_is_encoded_once(sd3: StableDiffusion3Pose):
+    calls: list[int] = []
+    text_encoder = sd3.modules["text_encoder_3"]
+    counting = text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    sd3.encode(request(prompt="a prompt that is new", negative_prompt="and another", seeds=(1, 2, 3)))
+    sd3.encode(request(prompt="and another", negative_prompt="a prompt that is new"))
+    counting.remove()
+    assert len(calls) == 2
+
+
+def test_the_pool_sees_every_network_that_has_weights(sd3: StableDiffusion3Pose):
+    components = sd3._pipeline.components.values()
+    networks = {id(part) for part in components if isinstance(part, torch.nn.Module)}
+    assert {id(module) for module in sd3.modules.values()} == networks
+
+
+def test_the_small_checkpoint_is_built_from_the_same_bytes_every_time(tmp_path: Path):
+    from pipelines.demo.sd3 import build
+
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        build(folder)
+    one, two = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in folders
+    )
+    assert one == two
+    assert Path("sd3_pose_controlnet/diffusion_pytorch_model.safetensors") in one

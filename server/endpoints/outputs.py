@@ -10,13 +10,12 @@ from server import caller
 router = APIRouter(tags=["outputs"])
 
 
-@router.api_route(
+@router.head("/outputs/{name}", include_in_schema=False)
+@router.get(
     "/outputs/{name}",
-    methods=["GET", "HEAD"],
     summary="A stored picture",
     response_class=Response,
     responses={200: {"content": {"image/*": {}}}, 404: {"description": "Unknown, or its retention is over"}},
-    operation_id="stored_picture",
 )
 async def output(request: Request, name: str) -> Response:
     data, content_type = await caller.services(request).storage.get(name)

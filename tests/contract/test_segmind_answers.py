@@ -1,0 +1,667 @@
+"""Every answer and error of the segmind dialect: the whole application around an engine of flat colours."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Any, TypeAlias
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+import server.app
+from pipelines import errors as drawing_errors
+from pipelines.image_io import RGBImage
+from pipelines.request import Drawing, Request, Timings
+from server.caller import Services
+from server.engine import EngineState
+from server.settings import Settings
+
+SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
+Answer: TypeAlias = Any
+"""Which HTTP library the test client rests on is its own affair."""
+UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
+
+
+class PaintEngine:
+    """Paints each picture in a colour made of its seed, at once, or when the door is open, or fails."""
+
+    name = "paint"
+    group_pixels = 4 * 2**20
+    resident = frozenset[str]()
+
+    def __init__(self) -> None:
+        self.state, self.reason = EngineState.ready, None
+        self.failure: Exception | None = None
+        self.door = asyncio.Event()
+        self.door.set()
+        self.requests: list[Request] = []
+
+    def watch(self, on_change: Callable[[], None]) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def draw(
+        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+    ) -> Drawing:
+        self.requests.append(request)
+        await self.door.wait()
+        if self.failure is not None:
+            raise self.failure
+        area = request.width * request.height
+        images = (
+            RGBImage(request.width, request.height, bytes([seed % 256, 9, 99]) * area)
+            for seed in request.seeds
+        )
+        return Drawing(
+            images=tuple(images), flagged=None, timings=Timings(encode_s=0, denoise_s=0, decode_s=0)
+        )
+
+
+class World:
+    """The engine behind the application, and who may call.
+
+    Attributes:
+        rich, poor, other: API keys; the poor one's account has 0.015 credits.
+    """
+
+    def __init__(self, services: Services, engine: PaintEngine, call: Callable[..., Any]) -> None:
+        self.engine, self.call = engine, call
+        self._services = services
+        self.rich, self.poor, self.other = (
+            self._key("rich", 10**9),
+            self._key("poor", 15),
+            self._key("other", 1000),
+        )
+
+    def _key(self, name: str, millicredits: int) -> str:
+        account = self.call(self._services.accounts.create, name)
+        self.call(self._services.credits.grant, account.id, millicredits)
+        return self.call(self._services.accounts.create_key, account.id)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, TestClient]]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "weights.yaml").write_text("pipelines: {}")
+    settings = Settings(
+        data=folder / "data",
+        manifest=folder / "weights.yaml",
+        queue_limit=2,
+        max_body_mb=3,
+        max_image_mb=1,
+        prices_millicredits={"kolors": 1000},
+    )
+    engine = PaintEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server.app, "local_engines", lambda _: [engine])
+        application = server.app.create_app(settings)
+        with TestClient(application, raise_server_exceptions=False) as client:
+            assert client.portal is not None
+            yield World(application.state.services, engine, client.portal.call), client
+
+
+@pytest.fixture
+def world(running: tuple[World, TestClient]) -> Iterator[World]:
+    world, _ = running
+    yield world
+    world.engine.state, world.engine.failure = EngineState.ready, None
+    world.engine.requests.clear()
+
+
+@pytest.fixture
+def client(running: tuple[World, TestClient], world: World) -> TestClient:
+    _, client = running
+    client.headers["x-api-key"] = world.rich
+    return client
+
+
+def png(width: int = 96, height: int = 64) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 30)).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURE = base64.b64encode(png()).decode()
+
+
+def body(slug: str, **more: object) -> dict[str, object]:
+    """A body for the page that is drawn quickly."""
+    picture = {"image": PICTURE} if slug in ("sd3-med-pose", "sd1.5-img2img") else {}
+    small = {"width": 512, "height": 512} if slug == "kolors" else {"img_width": 512, "img_height": 512}
+    return {"prompt": "a cat", "seed": 7, **picture, **small, **more}
+
+
+def credits_of(client: TestClient, key: str) -> float:
+    answer = client.get("/v1/get-user-credits", headers={"x-api-key": key})
+    return answer.json()["credits"]
+
+
+def picture_of(answer: Answer) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    return Image.open(BytesIO(answer.content))
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_body_of_success_is_the_picture(client: TestClient, slug: str) -> None:
+    answer = client.post(f"/v1/{slug}", json=body(slug), headers={"accept": "application/json"})
+    picture = picture_of(answer)
+    expected = {"sd3-med-pose": (1280, 832)}.get(slug, (512, 512))
+    assert (picture.format, picture.size) == ("WEBP" if slug == "kolors" else "JPEG", expected)
+    assert answer.headers["content-type"] == ("image/webp" if slug == "kolors" else "image/jpeg")
+
+
+@pytest.mark.parametrize(
+    ("output_format", "content_type"),
+    [
+        ("webp", "image/webp"),
+        ("jpg", "image/jpeg"),
+        ("jpeg", "image/jpeg"),
+        ("png", "image/png"),
+    ],
+)
+def test_kolors_answers_in_the_asked_format(
+    client: TestClient, output_format: str, content_type: str
+) -> None:
+    answer = client.post("/v1/kolors", json=body("kolors", output_format=output_format))
+    assert answer.headers["content-type"] == content_type
+    assert Image.MIME[picture_of(answer).format or ""] == content_type
+
+
+def test_success_tells_cost_seed_size_time_and_what_is_left(world: World, client: TestClient) -> None:
+    before = credits_of(client, world.rich)
+    answer = client.post(
+        "/v1/kandinsky2.2-txt2img", json=body("kandinsky2.2-txt2img", num_inference_steps=40)
+    )
+    assert answer.headers["x-cost"] == "0.02"
+    assert float(answer.headers["x-remaining-credits"]) == pytest.approx(before - 0.02, abs=1)
+    assert credits_of(client, world.rich) == pytest.approx(before - 0.02, abs=1e-6)
+    assert answer.headers["x-seed-value"] == "7"
+    assert float(answer.headers["x-generation-time"]) >= 0
+    assert json.loads(answer.headers["x-output-metadata"]) == {"height": 512, "width": 512, "samples": 1}
+    assert client.get(f"/v2/requests/{answer.headers['x-request-id']}").json()["status"] == "COMPLETED"
+
+
+def test_the_small_account_reads_its_exact_balance_from_the_header(world: World, client: TestClient) -> None:
+    answer = client.get("/v1/get-user-credits", headers={"x-api-key": world.poor})
+    assert answer.json() == {"credits": 0.015, "free-credits": 0.0}
+    assert answer.headers["x-remaining-credits"] == "0.015"
+
+
+def test_a_price_of_the_settings_replaces_the_page_s_own(client: TestClient) -> None:
+    assert client.post("/v1/kolors", json=body("kolors", steps=1)).headers["x-cost"] == "0.04"
+
+
+def test_a_random_seed_is_reported(world: World, client: TestClient) -> None:
+    answer = client.post("/v1/kolors", json=body("kolors", seed=-1, number_of_images=2))
+    drawn = world.engine.requests[0].seeds
+    assert answer.headers["x-seed-value"] == f"{drawn[0]},{drawn[1]}"
+
+
+def test_base64_answers_json_with_one_png(client: TestClient) -> None:
+    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64=True))
+    assert answer.headers["content-type"] == "application/json"
+    said = answer.json()
+    assert isinstance(said.pop("infer_time"), float)
+    picture = Image.open(BytesIO(base64.b64decode(said.pop("image"), validate=True)))
+    assert (picture.format, picture.getpixel((0, 0))) == ("PNG", (7, 9, 99))
+    assert said == {"status": "Success", "outputs": 1, "image_format": "png"}
+
+
+def test_base64_of_several_is_a_list_in_the_order_of_the_seeds(client: TestClient) -> None:
+    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64="yes", samples="3"))
+    said = answer.json()
+    assert said["outputs"] == 3
+    pictures = [Image.open(BytesIO(base64.b64decode(text))) for text in said["image"]]
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(7, 9, 99), (8, 9, 99), (9, 9, 99)]
+
+
+def test_of_several_raw_pictures_the_first_is_the_body_and_all_are_listed(client: TestClient) -> None:
+    answer = client.post("/v1/kolors", json=body("kolors", number_of_images=3, output_format="png"))
+    assert picture_of(answer).getpixel((0, 0)) == (7, 9, 99)
+    urls = json.loads(answer.headers["x-output-urls"])
+    assert all(url.startswith("http://testserver/outputs/") for url in urls)
+    assert [picture_of(opened(client, url)).getpixel((0, 0)) for url in urls] == [
+        (7, 9, 99),
+        (8, 9, 99),
+        (9, 9, 99),
+    ]
+    assert opened(client, urls[0]).content == answer.content
+
+
+def opened(client: TestClient, url: str) -> Answer:
+    """As anybody opens an output: without a key."""
+    return client.get(url, headers={"x-api-key": ""})
+
+
+def test_a_stored_output_opens_without_a_key_and_is_never_taken_for_a_page(client: TestClient) -> None:
+    answer = client.post("/v1/kolors", json=body("kolors", number_of_images=2))
+    url = json.loads(answer.headers["x-output-urls"])[1]
+    seen = opened(client, url)
+    assert seen.headers["content-type"] == "image/webp"
+    assert seen.headers["x-content-type-options"] == "nosniff"
+    assert client.head(url).status_code == 200
+    assert "x-remaining-credits" not in seen.headers
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "%2e%2e%2fdb.sqlite", "a/b.png", "%00.png"])
+def test_an_unknown_output_is_not_found(client: TestClient, name: str) -> None:
+    answer = client.get(f"/outputs/{name}")
+    assert (answer.status_code, list(answer.json())) == (404, ["error"])
+
+
+@pytest.mark.parametrize("given", [
+    {"image": PICTURE},
+    {"image": f"data:image/png;base64,{PICTURE}"},
+    {"image": PICTURE.rstrip("=") + "\n"},
+    {"imageUrl": f"data:image/png;base64,{PICTURE}"},
+])  # fmt: skip
+def test_the_picture_may_be_any_text_that_holds_it(
+    world: World, client: TestClient, given: dict[str, str]
+) -> None:
+    for encoding in ("json", "data"):
+        answer = client.post("/v1/sd3-med-pose", **{encoding: {"prompt": "a cat", **given}})  # pyright: ignore
+        assert answer.status_code == 200, answer.text
+    assert [(drawn.image.width, drawn.image.height) for drawn in world.engine.requests] == [(96, 64)] * 2  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", ["image", "file"])
+def test_the_picture_may_be_a_file_part(client: TestClient, name: str) -> None:
+    files = {name: ("a.png", png(), "image/png")}
+    answer = client.post("/v1/sd1.5-img2img", data={"prompt": "a cat", "samples": "1"}, files=files)
+    assert picture_of(answer).size == (512, 512)
+
+
+@pytest.mark.parametrize("picture", [
+    "toB64('https://www.segmind.com/sd-img2img-input.jpeg')",
+    "not a picture",
+    base64.b64encode(b"neither is this").decode(),
+    PICTURE[:60],
+    "data:image/png;base64,",
+    "\ud800",
+])  # fmt: skip
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_text_that_holds_no_picture_is_refused(client: TestClient, version: str, picture: str) -> None:
+    answer = client.post(
+        f"/{version}/sd1.5-img2img", content=json.dumps({"prompt": "a cat", "image": picture}).encode()
+    )
+    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid input image"})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/a.png", "http://169.254.169.254/latest", "http://[::1]/x", "http://"]
+)
+def test_a_picture_at_a_private_address_is_not_fetched(client: TestClient, url: str) -> None:
+    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", image=url))
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("image: ") or answer.json()["error"] == "Invalid input image"
+
+
+def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestClient) -> None:
+    upload = client.post("/upload-asset", json={"data_urls": [f"data:image/png;base64,{PICTURE}"]})
+    said = upload.json()
+    assert said["file_urls"] == said["urls"]
+    assert isinstance(said["message"], str)
+    stored = opened(client, said["urls"][0])
+    assert (stored.content, stored.headers["content-type"]) == (png(), "image/png")
+    answer = client.post("/v1/sd3-med-pose", json={"prompt": "a cat", "image": said["urls"][0]})
+    assert answer.status_code == 200, answer.text
+    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)  # pyright: ignore
+    gone = client.post(
+        "/v1/sd3-med-pose", json={"prompt": "a cat", "image": "http://testserver/outputs/gone.png"}
+    )
+    assert (gone.status_code, gone.json()) == (400, {"error": "image: this upload does not exist any more"})
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_uploads_are_kept_as_they_are(client: TestClient, kind: str) -> None:
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, kind)
+    data_url = f"data:image/whatever;base64,{base64.b64encode(file.getvalue()).decode()}"
+    url = client.post("/v1/upload-asset", json={"data_urls": [data_url]}).json()["file_urls"][0]
+    stored = opened(client, url)
+    assert (stored.content, stored.headers["content-type"]) == (file.getvalue(), Image.MIME[kind])
+
+
+@pytest.mark.parametrize(("given", "error"), [
+    (None, "data_urls: field is required"),
+    ([], "data_urls: must be 1 to 20 data URLs"),
+    (["data:,"] * 21, "data_urls: must be 1 to 20 data URLs"),
+    (["https://example.com/a.png"], "data_urls: must be 1 to 20 data URLs"),
+    ([7], "data_urls: must be 1 to 20 data URLs"),
+    (["data:image/png;base64,AAAA"], "Invalid input image"),
+    (["data:image/svg+xml;base64,PHN2Zy8+"], "Invalid input image"),
+    ([f"data:image/png;base64,{PICTURE}", "data:text/html,x"], "Invalid input image"),
+])  # fmt: skip
+def test_uploads_that_are_no_pictures_are_refused(client: TestClient, given: object, error: str) -> None:
+    answer = client.post("/upload-asset", json={"data_urls": given})
+    assert (answer.status_code, answer.json()) == (400, {"error": error})
+
+
+KEYED = [
+    *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in SLUGS],
+    ("GET", "/v1/get-user-credits"),
+    ("GET", f"/v2/requests/{UNKNOWN_ID}"),
+    ("GET", f"/v1/requests/{UNKNOWN_ID}"),
+    ("GET", f"/v2/requests/{UNKNOWN_ID}/status"),
+    ("POST", "/upload-asset"),
+]
+
+
+@pytest.mark.parametrize(("verb", "path"), KEYED)
+def test_without_a_valid_key_nothing_is_answered(client: TestClient, verb: str, path: str) -> None:
+    missing = client.request(verb, path, headers={"x-api-key": ""})
+    assert (missing.status_code, missing.json()) == (
+        401,
+        {"error": "Missing Authorization or x-api-key in header"},
+    )
+    wrong = client.request(verb, path, headers={"x-api-key": "SG_wrong"})
+    assert (wrong.status_code, wrong.json()) == (
+        401,
+        {"error": "Unauthorized. API key is invalid or may have expired"},
+    )
+
+
+def test_the_key_may_travel_as_a_bearer_token(world: World, client: TestClient) -> None:
+    headers = {"x-api-key": "", "authorization": f"Bearer {world.poor}"}
+    assert client.get("/v1/get-user-credits", headers=headers).json()["credits"] == 0.015
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"), [("POST", "/v1/sdxl9"), ("POST", "/v2/sdxl9"), ("GET", "/v1/nothing"), ("GET", "/nope")]
+)
+def test_an_unknown_slug_is_not_found_in_json(client: TestClient, verb: str, path: str) -> None:
+    answer = client.request(verb, path, json={} if verb == "POST" else None)
+    assert (answer.status_code, answer.json()) == (404, {"error": "The requested URL does not exist"})
+
+
+@pytest.mark.parametrize(("verb", "path"), [
+    ("GET", "/v1/kolors"), ("PUT", "/v1/kolors"), ("DELETE", "/v2/kolors"), ("POST", "/v1/get-user-credits"),
+    ("GET", "/upload-asset"), ("POST", f"/v2/requests/{UNKNOWN_ID}"),
+])  # fmt: skip
+def test_a_wrong_verb_is_refused_in_json(client: TestClient, verb: str, path: str) -> None:
+    answer = client.request(verb, path)
+    assert (answer.status_code, answer.json()) == (405, {"error": "Method not allowed"})
+
+
+@pytest.mark.parametrize("path", ["/v2/requests/{}", "/v1/requests/{}", "/v2/requests/{}/status"])
+@pytest.mark.parametrize("request_id", [UNKNOWN_ID, "7", "x'--"])
+def test_an_unknown_request_is_not_found(client: TestClient, path: str, request_id: str) -> None:
+    answer = client.get(path.format(request_id))
+    assert (answer.status_code, answer.json()) == (404, {"error": f"Request {request_id} not found"})
+
+
+def test_a_request_of_another_account_is_not_found(world: World, client: TestClient) -> None:
+    request_id = client.post("/v1/kolors", json=body("kolors")).headers["x-request-id"]
+    answer = client.get(f"/v2/requests/{request_id}", headers={"x-api-key": world.other})
+    assert (answer.status_code, answer.json()) == (404, {"error": f"Request {request_id} not found"})
+
+
+REFUSED = [
+    (b"{", "application/json", 400, "body: must be valid JSON"),
+    (b"[]", "application/json", 400, "body: must be a JSON object"),
+    (b"hello", "text/plain", 406, "Invalid content type"),
+    (b"hello", None, 406, "Invalid content type"),
+    (b"x", "multipart/form-data", 400, "body: must be valid multipart/form-data"),
+    (b"{}", "application/json", 400, "prompt: field is required"),
+    (b'{"prompt": 5}', "application/json", 400, "prompt: must be text"),
+    (b'{"prompt": "a", "samples": 5}', "application/json", 400, "samples: must be between 1 and 4"),
+    (b'{"prompt": "a", "samples": "x"}', "application/json", 400, "samples: must be a whole number"),
+    (b'{"prompt": "a", "base64": "x"}', None, 400, "base64: must be true or false"),
+    (b'{"prompt": "\\ud800"}', "application/json", 400, "prompt: must be valid Unicode"),
+    (b'{"prompt": "\\u0000"}', "application/json", 400, "prompt: must not contain NUL characters"),
+    (
+        b'{"prompt": "a", "img_width": 500}',
+        "application/json",
+        406,
+        "img_width: must be one of 512, 576, 640, 704, 768, 832, 896, 960, 1024",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "content_type", "status", "error"), REFUSED)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_body_that_cannot_be_drawn_is_refused_and_costs_nothing(
+    world: World,
+    client: TestClient,
+    version: str,
+    content: bytes,
+    content_type: str | None,
+    status: int,
+    error: str,
+) -> None:
+    before = credits_of(client, world.rich)
+    headers = {"content-type": content_type} if content_type else {}
+    answer = client.post(f"/{version}/kandinsky2.2-txt2img", content=content, headers=headers)
+    assert (answer.status_code, answer.json()) == (status, {"error": error})
+    assert credits_of(client, world.rich) == before
+    assert world.engine.requests == []
+
+
+def test_an_account_without_enough_credits_is_told_both_sums(world: World, client: TestClient) -> None:
+    answer = client.post(
+        "/v1/kandinsky2.2-txt2img",
+        json=body("kandinsky2.2-txt2img", samples=2),
+        headers={"x-api-key": world.poor},
+    )
+    assert (answer.status_code, answer.json()) == (
+        406,
+        {"error": "Insufficient credits: balance 0.015, required 0.02"},
+    )
+    assert credits_of(client, world.poor) == 0.015
+
+
+def test_a_body_over_the_limit_is_too_large(client: TestClient) -> None:
+    answer = client.post("/v1/kolors", json={"prompt": "a", "junk": "x" * 3_000_001})
+    assert (answer.status_code, list(answer.json())) == (413, ["error"])
+
+
+def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
+    noise = base64.b64encode(b"\x89PNG" + bytes(1_000_001)).decode()
+    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", image=noise))
+    assert answer.status_code == 413
+    assert answer.json()["error"].startswith("image: ")
+
+
+FAILURES = [
+    (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
+    (drawing_errors.UnsupportedParameter("sampler", "not yet"), 501, "sampler: not yet"),
+    (drawing_errors.OutOfMemory("does not fit"), 503, "does not fit"),
+    (drawing_errors.DrawingFailed("secret /path"), 500, "Internal server error. Please try again."),
+]
+
+
+@pytest.mark.parametrize(("failure", "status", "error"), FAILURES)
+def test_a_failure_while_drawing_is_told_and_costs_nothing(
+    world: World, client: TestClient, failure: Exception, status: int, error: str
+) -> None:
+    before = credits_of(client, world.rich)
+    world.engine.failure = failure
+    answer = client.post("/v1/kolors", json=body("kolors"))
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert credits_of(client, world.rich) == before
+    if status == 503:
+        assert int(answer.headers["retry-after"]) > 0
+    if status == 500:
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_fault_of_the_server_itself_is_told_in_a_fixed_text(world: World, client: TestClient) -> None:
+    world.engine.failure = RuntimeError("secret /path")
+    answer = client.post("/v1/kolors", json=body("kolors"))
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "Internal server error. Please try again.",
+        "request_id": answer.headers["x-request-id"],
+    }
+
+
+def test_without_an_engine_nothing_is_drawn_and_readyz_says_why(world: World, client: TestClient) -> None:
+    assert client.get("/readyz").json() == {"status": "ready"}
+    world.engine.state, world.engine.reason = EngineState.failed, "the device was lost"  # pyright: ignore
+    answer = client.post("/v1/kolors", json=body("kolors"))
+    assert answer.status_code == 503
+    assert "the device was lost" in answer.json()["error"]
+    assert int(answer.headers["retry-after"]) > 0
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    assert "the device was lost" in ready.json()["reason"]
+    assert client.get("/livez").json() == {"status": "ok"}
+
+
+def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestClient) -> None:
+    world.call(world.engine.door.clear)
+    try:
+        submitted = client.post("/v2/kolors", json=body("kolors", number_of_images=2)).json()
+        request_id = submitted["request_id"]
+        response_url = f"http://testserver/v2/requests/{request_id}"
+        assert submitted == {
+            "request_id": request_id,
+            "status": "QUEUED",
+            "poll_url": f"{response_url}/status",
+            "status_url": f"{response_url}/status",
+            "response_url": response_url,
+        }
+        waiting = client.get(submitted["status_url"]).json()
+        assert waiting.pop("status") in ("QUEUED", "PROCESSING")
+        assert waiting == {
+            "request_id": request_id,
+            "status_url": f"{response_url}/status",
+            "response_url": response_url,
+            "metrics": {},
+        }
+        assert client.get(response_url).json()["status"] in ("QUEUED", "PROCESSING")
+    finally:
+        world.call(world.engine.door.set)
+    done = wait_for_end(client, submitted["status_url"])
+    assert (done.status_code, done.json()["status"]) == (200, "COMPLETED")
+    metrics = done.json()["metrics"]
+    assert set(metrics) == {"inference_time", "queue_time", "total_time", "cost", "remaining_credits"}
+    assert metrics["cost"] == 2.0
+    assert metrics["remaining_credits"] == credits_of(client, world.rich)
+    result = client.get(response_url).json()
+    assert client.get(f"/v1/requests/{request_id}").json() == result
+    assert result["output"] == result["images"][0]["url"]
+    assert (result["seed"], result["prompt"], result["status"]) == (7, "a cat", "COMPLETED")
+    assert result["request_id"] == request_id
+    assert len(result["images"]) == 2
+    for image in result["images"]:
+        stored = opened(client, image["url"])
+        assert (stored.headers["content-type"], len(stored.content)) == (
+            image["content_type"],
+            image["file_size"],
+        )
+        assert image["url"].endswith(f"/outputs/{image['file_name']}")
+
+
+def wait_for_end(client: TestClient, status_url: str) -> Answer:
+    for _ in range(1000):
+        answer = client.get(status_url)
+        if answer.json()["status"] in ("COMPLETED", "FAILED"):
+            return answer
+    raise AssertionError("the request has not ended")
+
+
+def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(
+    world: World, client: TestClient
+) -> None:
+    before = credits_of(client, world.rich)
+    world.engine.failure = drawing_errors.PoseNotFound("image", "nobody was found")
+    submitted = client.post("/v2/sd3-med-pose", json=body("sd3-med-pose")).json()
+    failed = wait_for_end(client, submitted["status_url"])
+    assert failed.status_code == 422
+    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: nobody was found")
+    result = client.get(submitted["response_url"])
+    assert (result.status_code, result.json()["status"]) == (422, "FAILED")
+    assert credits_of(client, world.rich) == before
+
+
+def test_a_full_queue_says_when_to_come_back(world: World, client: TestClient) -> None:
+    world.call(world.engine.door.clear)
+    try:
+        answers = [client.post("/v2/kolors", json=body("kolors", width=2048, height=2048)) for _ in range(4)]
+    finally:
+        world.call(world.engine.door.set)
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    refused = answers[-1]
+    assert refused.json() == {"error": "rate_limit_exceeded"}
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.headers["x-rate-limit-reset-at-utc"].endswith("Z")
+    for answer in answers[:3]:
+        assert wait_for_end(client, answer.json()["status_url"]).status_code == 200
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_repeated_idempotency_key_replays_although_the_seed_is_random(
+    world: World, client: TestClient, slug: str
+) -> None:
+    headers = {"idempotency-key": f"again {slug}"}
+    said = body(slug, seed=-1)
+    first = client.post(f"/v1/{slug}", json=said, headers=headers)
+    before = credits_of(client, world.rich)
+    second = client.post(f"/v1/{slug}", json={**said, "unknown": 1}, headers=headers)
+    assert second.status_code == 200
+    assert second.content == first.content
+    assert second.headers["x-request-id"] == first.headers["x-request-id"]
+    assert len(world.engine.requests) == 1
+    assert credits_of(client, world.rich) == before
+    other = client.post(f"/v1/{slug}", json={**said, "prompt": "a dog"}, headers=headers)
+    assert (other.status_code, other.json()) == (
+        409,
+        {"error": "Idempotency-Key was used before with another body"},
+    )
+
+
+def test_another_picture_is_another_body(client: TestClient) -> None:
+    headers = {"idempotency-key": "pictures"}
+    data = {"prompt": "a cat"}
+    first = client.post("/v1/sd1.5-img2img", data=data, files={"image": png()}, headers=headers)
+    again = client.post("/v1/sd1.5-img2img", data=data, files={"image": png()}, headers=headers)
+    other = client.post("/v1/sd1.5-img2img", data=data, files={"image": png(97)}, headers=headers)
+    assert [answer.status_code for answer in (first, again, other)] == [200, 200, 409]
+
+
+def test_an_idempotency_key_is_bounded_in_length(client: TestClient) -> None:
+    answer = client.post("/v1/kolors", json=body("kolors"), headers={"idempotency-key": "x" * 256})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "Idempotency-Key: must be at most 255 characters long"},
+    )
+
+
+def test_browsers_may_call_and_read_the_accounting(client: TestClient) -> None:
+    preflight = client.options(
+        "/v1/kolors",
+        headers={
+            "origin": "https://example.com",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "x-api-key,content-type",
+        },
+    )
+    assert preflight.status_code == 200
+    assert "x-api-key" in preflight.headers["access-control-allow-headers"]
+    answer = client.post("/v1/kolors", json=body("kolors"), headers={"origin": "https://example.com"})
+    assert "x-remaining-credits" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestClient, slug: str) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for version in ("v1", "v2"):
+        operation = paths[f"/{version}/{slug}"]["post"]
+        content = operation["requestBody"]["content"]
+        assert set(content) == {
+            "application/json",
+            "multipart/form-data",
+            "application/x-www-form-urlencoded",
+        }
+        assert content["application/json"]["example"]["prompt"]
+        assert "prompt" in content["application/json"]["schema"]["required"]
+        assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
+    assert client.get("/docs").status_code == 200

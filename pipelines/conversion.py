@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,10 +24,7 @@ def to_safetensors(pickled: Path, target: Path) -> None:
     Raises:
         NotTensors: weights_only refuses the file, or it holds something else than named tensors.
     """
-    try:
-        state = torch.load(pickled, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise NotTensors(str(error)) from error
+    state = demand_tensors(pickled)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
@@ -36,6 +34,18 @@ def to_safetensors(pickled: Path, target: Path) -> None:
     aside = target.with_name(f".{target.name}")
     save_file(tensors, aside, metadata={"format": "pt"})
     aside.replace(target)
+
+
+def demand_tensors(pickled: Path) -> Any:
+    """Open a pickle the safe way, and hand out what is in it.
+
+    Raises:
+        NotTensors: weights_only refuses it.
+    """
+    try:
+        return torch.load(pickled, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise NotTensors(str(error)) from error
 
 
 def rename_shards(index: Path, target: Path, rename: Callable[[str], str]) -> None:

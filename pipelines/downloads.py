@@ -327,17 +327,20 @@ class _Pull:
         name = converted_name(stored)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name == stored:
-            partial.replace(path)
-        else:
+        if name != stored or name.endswith(".pth"):
             self._convert(partial, path, origin)
+        else:
+            partial.replace(path)
         self.files[name] = describe(path, origin=origin, upstream=remote.upstream)
 
     def _convert(self, partial: Path, path: Path, origin: str) -> None:
         from pipelines import conversion
 
         try:
-            if origin.endswith(".json"):
+            if origin.endswith(".pth"):
+                conversion.demand_tensors(partial)
+                partial.replace(path)
+            elif origin.endswith(".json"):
                 conversion.rename_shards(partial, path, converted_name)
             else:
                 conversion.to_safetensors(partial, path)
@@ -346,7 +349,7 @@ class _Pull:
                 f"{self.repository.hub}: {origin} holds more than tensors and is refused."
             ) from error
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
     def demand_room(self, missing: dict[str, str]) -> None:
         """Say before hours of downloading that they would end on a full disk."""

@@ -53,7 +53,11 @@ def skeleton(cls: Any, config: Path) -> Any:
         if cls is ChatGLMModel:
             # Its own empty_init would allocate everything on the host.
             return ChatGLMModel(ChatGLMConfig(**values), empty_init=False)
-        return cls.from_config(values) if issubclass(cls, ModelMixin) else cls(cls.config_class(**values))
+        return (
+            cls.from_config(values)  # pyright: ignore[reportAttributeAccessIssue]
+            if issubclass(cls, ModelMixin)
+            else cls(cls.config_class(**values))
+        )
 
 
 def _fill(name: str, empty: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

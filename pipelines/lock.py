@@ -135,3 +135,19 @@ def _same(path: Path, locked: LockedFile, *, thorough: bool) -> bool:
 def _remembered(path: Path, size: int, mtime_ns: int) -> str:
     """Hashed once per state of a file: a pipeline that is opened again does not pay again."""
     return sha256(path)
+
+
+def renew(weights: Path, lock: Lock) -> None:
+    """Record the present modification times of files found unchanged, so that opening need not hash them."""
+    renewed = False
+    for key, repository in lock.repositories.items():
+        files = {
+            name: locked.model_copy(
+                update={"mtime_ns": (weights / repository.folder / name).stat().st_mtime_ns}
+            )
+            for name, locked in repository.files.items()
+        }
+        renewed = renewed or files != repository.files
+        lock.repositories[key] = repository.model_copy(update={"files": files})
+    if renewed:
+        write_lock(weights, lock)

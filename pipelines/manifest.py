@@ -79,8 +79,8 @@ class PipelineEntry(_Entry):
         parts: the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae", "safety_checker",
             "annotator").
         dtype: in which the networks run.
-        vram_gb: measured peak with one picture at the default size; None where not measured.
-        weights_gb: what the networks alone take in ``dtype``, computed from their parameter counts.
+        vram_gb: peak with one picture at the default size where ``vram_measured``; else what the weights
+            alone take in ``dtype``, computed from the parameter counts. None: unknown.
         resident: loaded at start and never evicted; otherwise on demand.
     """
 
@@ -88,7 +88,7 @@ class PipelineEntry(_Entry):
     parts: dict[str, Source]
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     vram_gb: float | None = None
-    weights_gb: float | None = None
+    vram_measured: bool = False
     license: str = ""
     resident: bool = False
 

@@ -1,0 +1,176 @@
+"""`understudy weights`: which checkpoints the manifest names, fetch them, check them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pipelines import lock
+from pipelines.manifest import Manifest, load_manifest
+from pipelines.repositories import Repository, repositories
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.downloads import Hub
+
+DIFFERENT = 1
+NOT_ACCEPTED = 2
+
+_EXIT_CODES = (
+    "exit status: 0 done; 2 licences not accepted, or a wrong argument; 3 the hub does not answer; "
+    "4 no access (token, gated repository); 5 no such repository or file; 6 wrong bytes arrived; 7 disk full"
+)
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("weights", help="list, pull or verify the checkpoints of the manifest")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--manifest", type=Path, help="weights.yaml (UNDERSTUDY_MANIFEST)")
+    common.add_argument("--weights", type=Path, help="folder of the checkpoints (UNDERSTUDY_WEIGHTS)")
+    actions = parser.add_subparsers(required=True, metavar="list|pull|verify")
+    listing = actions.add_parser("list", parents=[common], help="what the manifest names, and what is here")
+    listing.set_defaults(run=_list)
+    pulling = actions.add_parser("pull", parents=[common], help="fetch what is missing", epilog=_EXIT_CODES)
+    pulling.add_argument("names", nargs="*", metavar="NAME", help="pipelines and adapters (all)")
+    pulling.add_argument("--accept-licenses", action="store_true", help="agree to the licences shown")
+    pulling.add_argument("--upgrade", action="store_true", help="take the newest commit of each revision")
+    pulling.set_defaults(run=_pull)
+    verifying = actions.add_parser(
+        "verify", parents=[common], help="hash every file", epilog="exit status: 0 all is as pulled; 1 not"
+    )
+    verifying.set_defaults(run=_verify)
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
+    settings = Settings()
+    path: Path = arguments.manifest or settings.manifest
+    try:
+        return load_manifest(path), arguments.weights or settings.weights
+    except FileNotFoundError:
+        _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
+    except (ValidationError, ValueError) as error:
+        _complain(f"{path} is not a valid manifest: {error}")
+    return None
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    opened = _open(arguments)
+    if opened is None:
+        return 2
+    manifest, weights = opened
+    locked = lock.read_lock(weights).repositories
+    rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE")]
+    for name, entry in manifest.pipelines.items():
+        size = f"{entry.vram_gb:.1f}{'' if entry.vram_measured else '*'}" if entry.vram_gb else "?"
+        loaded = "at start" if entry.resident else "on demand"
+        gated = " (gated)" if entry.gated else ""
+        rows.append((name, entry.family, _state(manifest, name, locked), size, loaded, entry.license + gated))
+    for name, adapter in manifest.adapters():
+        rows.append((name, adapter.family, _state(manifest, name, locked), "", "on request", adapter.license))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n* computed from parameter counts, for the weights alone; not measured")
+    return 0
+
+
+def _state(manifest: Manifest, name: str, locked: dict[str, lock.LockedRepository]) -> str:
+    needed = repositories(manifest, [name])
+    if not needed:
+        return "local"
+    here = sum(repository.key in locked for repository in needed)
+    return "pulled" if here == len(needed) else f"{here} of {len(needed)} pulled"
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from pipelines.downloads import Hub, PullError, one_pull_at_a_time
+
+    opened = _open(arguments)
+    if opened is None:
+        return 2
+    manifest, weights = opened
+    known = {*manifest.pipelines, *(name for name, _ in manifest.adapters())}
+    if unknown := [name for name in arguments.names if name not in known]:
+        _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        return 2
+    wanted = repositories(manifest, arguments.names or None)
+    if not wanted:
+        print("Nothing of this comes from the hub.")
+        return 0
+    try:
+        with one_pull_at_a_time(weights):
+            if not _agreed(wanted, weights, accepted=arguments.accept_licenses):
+                return NOT_ACCEPTED
+            hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
+            return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
+    except PullError as error:
+        _complain(str(error))
+        return error.exit_code
+
+
+def _agreed(wanted: list[Repository], weights: Path, *, accepted: bool) -> bool:
+    """Show the licences of what was never pulled; whether they are accepted."""
+    locked = lock.read_lock(weights).repositories
+    asked = [
+        f"  {repository.hub}: {'; '.join(repository.licenses)}"
+        for repository in wanted
+        if repository.licenses and repository.key not in locked
+    ]
+    if not asked:
+        return True
+    print("Licences:", *asked, sep="\n")
+    if not accepted:
+        _complain("Read them, and accept them with --accept-licenses. Nothing was fetched.")
+    return accepted
+
+
+def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
+    """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
+    from pipelines.downloads import PullError, pull
+
+    failures: list[PullError] = []
+    for repository in wanted:
+        try:
+            pull(hub, repository, weights, upgrade=upgrade, say=print)
+        except PullError as error:
+            _complain(str(error))
+            failures.append(error)
+            if error.hopeless:
+                break
+    if failures:
+        return failures[0].exit_code
+    print(f"All of {len(wanted)} repositories are here.")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    opened = _open(arguments)
+    if opened is None:
+        return 2
+    manifest, weights = opened
+    try:
+        locked = lock.read_lock(weights)
+    except ValueError:
+        _complain(f"{lock.LOCK_NAME} is damaged; delete it and pull again")
+        return DIFFERENT
+    wanted = repositories(manifest)
+    found = [f"{each.hub}: not pulled" for each in wanted if each.key not in locked.repositories]
+    for repository in locked.repositories.values():
+        print(f"{repository.hub} at {repository.commit[:10]}: {len(repository.files)} files")
+        found += lock.problems(weights, repository, thorough=True)
+    for line in found:
+        _complain(line)
+    if not found:
+        lock.renew(weights, locked)
+        print("All files are the ones that were pulled.")
+    return DIFFERENT if found else 0
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

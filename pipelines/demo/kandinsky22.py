@@ -1,5 +1,5 @@
 """A small Kandinsky 2.2 checkpoint, prior and decoder: the real architecture with few channels."""
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # diffusers and transformers are only partly typed.
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EMBEDDING_WIDTH = 32
 
 
 def build(folder: Path) -> None:
-    """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` in diffusers' layout, the same bytes everywhere."""
+    """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` in diffusers' layout; always the same bytes."""
     tokenizer = clip_tokenizer()
     KandinskyV22PriorPipeline(
         prior=_prior(),

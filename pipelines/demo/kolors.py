@@ -1,5 +1,5 @@
 """A small Kolors checkpoint: the real architecture with few channels, and a byte-level ChatGLM tokenizer."""
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
 # diffusers, transformers and sentencepiece are only partly typed.
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _tokenizer(folder: Path) -> ChatGLMTokenizer:
 def _sentencepiece_model() -> bytes:
     """A SentencePiece model put together piece by piece: the trainer does not promise equal bytes everywhere.
 
-    Latin letters, digits and punctuation are pieces of one character; everything else, Chinese included, falls
-    back to UTF-8 bytes, as the real tokenizer does for what it does not know.
+    Latin letters, digits and punctuation are pieces of one character; all else, Chinese included, falls back
+    to UTF-8 bytes, as the real tokenizer does for what it does not know.
     """
     model = sentencepiece_model_pb2.ModelProto()
     kinds = sentencepiece_model_pb2.ModelProto.SentencePiece

@@ -1,11 +1,12 @@
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # (diffusers' pipelines carry their components and configurations untyped.)
-"""Kandinsky 2.2: a prior turns the prompt into an image embedding, a decoder draws that embedding's picture."""
+"""Kandinsky 2.2: a prior turns the prompt into an image embedding, a decoder turns that into a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import torch
 from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
@@ -35,12 +36,13 @@ class Kandinsky22:
         self._prior = prior
         self._decoder = decoder
         self._device = device
+        self._decoder_scheduler = SchedulerChoice(name=type(decoder.scheduler).__name__)
         self._learned_variance = decoder.scheduler.config.get("variance_type") in ("learned", "learned_range")
         self._prior_denoiser = Denoiser(self._predict_embedding)
         self._denoiser = Denoiser(
             self._predict, _guide_noise_only if self._learned_variance else classifier_free_guidance
         )
-        # Around a function that does not know this object, which therefore dies with its last user.
+        # One cache per opened checkpoint: one on the class would keep evicted networks alive.
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
 
     @classmethod
@@ -80,7 +82,7 @@ class Kandinsky22:
             )
             # Made now, so that a number of steps it cannot do is refused before anything is drawn.
             decoder_sampler = DiffusersSampler(
-                make_scheduler(SchedulerChoice(), self._decoder.scheduler.config),
+                make_scheduler(self._decoder_scheduler, self._decoder.scheduler.config),
                 request.num_inference_steps,
                 self._device,
             )
@@ -233,8 +235,8 @@ class UnCLIPSampler:
         device: where the network is.
     """
 
-    def __init__(self, config: Mapping[str, object], num_inference_steps: int, device: torch.device) -> None:
-        self._scheduler = UnCLIPScheduler.from_config(config)
+    def __init__(self, config: Mapping[str, Any], num_inference_steps: int, device: torch.device) -> None:
+        self._scheduler: Any = UnCLIPScheduler.from_config(config)
         # On the CPU, where the scheduler's tables are: on a GPU each look-up would wait for the device.
         if num_inference_steps > 1:
             self._scheduler.set_timesteps(num_inference_steps, device="cpu")

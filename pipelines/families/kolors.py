@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false, reportOptionalMemberAccess=false
 # (diffusers' pipelines carry their components and configurations untyped.)
 """Kolors: text to image from Chinese and English prompts, read by ChatGLM."""
 
@@ -32,7 +32,7 @@ class Kolors:
         self._pipeline = pipeline
         self._device = device
         self._denoiser = Denoiser(self._predict)
-        # Around a function that does not know this object, which therefore dies with its last user.
+        # One cache per opened checkpoint: one on the class would keep evicted networks alive.
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
 
     @classmethod

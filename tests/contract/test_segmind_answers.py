@@ -310,7 +310,7 @@ def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestC
     assert isinstance(said["message"], str)
     stored = opened(client, said["urls"][0])
     assert (stored.content, stored.headers["content-type"]) == (png(), "image/png")
-    answer = client.post("/v1/sd3-med-pose", json={"prompt": "a cat", "image": said["urls"][0]})
+    answer = client.post("/v1/sd3-med-pose", json={"prompt": "a cat", "image": said["urls"][0] + "?v=1"})
     assert answer.status_code == 200, answer.text
     assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)  # pyright: ignore
     gone = client.post(

@@ -186,8 +186,9 @@ async def _uploaded(request: fastapi.Request, source: str | bytes) -> str | byte
     address = f"{caller.public_url(request)}/outputs/"
     if isinstance(source, bytes) or not source.startswith(address):
         return source
+    name = source.removeprefix(address).partition("?")[0]
     try:
-        data, _ = await caller.services(request).storage.get(source.removeprefix(address))
+        data, _ = await caller.services(request).storage.get(name)
     except NotFound:
         raise FieldError("image", "this upload does not exist any more") from None
     return data

@@ -1,0 +1,419 @@
+"""Clients of Segmind against a running server: the vendor's SDK and the documentation's own samples."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import segmind
+from PIL import Image, ImageChops
+from segmind.exceptions import SegmindError
+from segmind.files import Files
+from segmind.v2 import InferenceFailed
+
+from pipelines import image_io
+from pipelines.demo.figure import demo_skeleton
+
+if TYPE_CHECKING:
+    from conftest import RunningServer
+
+SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def skeleton() -> bytes:
+    return image_io.encode(demo_skeleton(256, 384), "png")
+
+
+def photograph() -> bytes:
+    """A picture in which nobody is to be found."""
+    file = BytesIO()
+    Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(file, "JPEG")
+    return file.getvalue()
+
+
+def params(slug: str, skeleton: bytes) -> dict[str, Any]:
+    """A body that is drawn in a second or two."""
+    match slug:
+        case "kandinsky2.2-txt2img":
+            return {"prompt": "a red fox", "img_width": 512, "img_height": 512, "prior_steps": 2, "seed": 5}
+        case "kolors":
+            return {"prompt": "一只狐狸", "width": 520, "height": 512, "steps": 2, "seed": 5}
+        case "sd3-med-pose":
+            picture = base64.b64encode(skeleton).decode()
+            return {"prompt": "a dancer", "image": picture, "num_inference_steps": 2}
+        case _:
+            picture = base64.b64encode(photograph()).decode()
+            return {"prompt": "a lake", "image": picture, "strength": 0.1, "seed": 5}
+
+
+def opened(content: bytes) -> Image.Image:
+    """The picture; it is not flat."""
+    picture = Image.open(BytesIO(content))
+    assert any(low != high for low, high in picture.convert("RGB").getextrema())
+    return picture
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll as a client would: HTTP offers nothing to wait on."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def sdk(server: RunningServer, key: str | None = None) -> segmind.SegmindClient:
+    return segmind.SegmindClient(api_key=key or server.key, base_url=f"{server.url}/v1", timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_sdk_draws_synchronously(server: RunningServer, skeleton: bytes, slug: str) -> None:
+    response = sdk(server).run_sync(slug, **params(slug, skeleton))
+    picture = opened(response.content)
+    assert response.headers["content-type"] == ("image/webp" if slug == "kolors" else "image/jpeg")
+    if slug != "sd3-med-pose":
+        assert picture.size == ((520, 512) if slug == "kolors" else (512, 512))
+        assert response.headers["x-seed-value"] == "5"
+    else:
+        assert response.headers["x-seed-value"] == "698845"
+    assert float(response.headers["x-remaining-credits"]) > 0
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_the_sdk_draws_through_the_queue_and_finds_the_same_picture(
+    server: RunningServer, skeleton: bytes, slug: str
+) -> None:
+    result = sdk(server).run(slug, **params(slug, skeleton))
+    assert result["status"] == "COMPLETED"
+    assert result["metrics"]["cost"] > 0
+    stored = httpx.get(result["output"]).raise_for_status()
+    assert stored.content == sdk(server).run_sync(slug, **params(slug, skeleton)).content
+    opened(stored.content)
+
+
+def test_the_sdk_handle_tells_status_and_result(server: RunningServer) -> None:
+    job = sdk(server).submit_async("kolors", **params("kolors", b""))
+    assert job.status()["status"] in ("QUEUED", "PROCESSING", "COMPLETED")
+    assert job.wait(timeout=WAIT_S, interval=0.05) == job.result()
+
+
+ERRORS: list[tuple[str, dict[str, Any], int, str]] = [
+    ("kolors", {}, 400, "prompt: field is required"),
+    ("kolors", {"prompt": "x", "steps": 51}, 400, "steps: must be between 1 and 50"),
+    ("kandinsky2.2-txt2img", {"prompt": "x", "samples": "no"}, 400, "samples: must be a whole number"),
+    (
+        "kolors",
+        {"prompt": "x", "output_format": "gif"},
+        406,
+        "output_format: must be one of webp, jpg, jpeg, png",
+    ),
+    ("sd1.5-img2img", {"prompt": "x", "image": "toB64('https://x')"}, 400, "Invalid input image"),
+    ("no-such-model", {"prompt": "x"}, 404, "The requested URL does not exist"),
+]
+
+
+@pytest.mark.parametrize(("slug", "body", "status", "detail"), ERRORS)
+def test_the_sdk_raises_its_error_with_the_documented_text(
+    server: RunningServer, slug: str, body: dict[str, Any], status: int, detail: str
+) -> None:
+    for call in (sdk(server).run_sync, sdk(server).run):
+        with pytest.raises(SegmindError) as raised:
+            call(slug, **body)
+        assert (raised.value.status, raised.value.detail) == (status, detail)
+
+
+def test_the_sdk_learns_of_a_wrong_key(server: RunningServer) -> None:
+    with pytest.raises(SegmindError) as raised:
+        sdk(server, "SG_wrong").run_sync("kolors", prompt="x")
+    assert (raised.value.status, raised.value.detail) == (
+        401,
+        "Unauthorized. API key is invalid or may have expired",
+    )
+
+
+def test_the_sdk_learns_of_missing_credits(server: RunningServer) -> None:
+    key = server.account("penniless", 0.001)
+    with pytest.raises(SegmindError) as raised:
+        sdk(server, key).run("kolors", prompt="x")
+    assert raised.value.status == 406
+    assert raised.value.detail is not None
+    assert raised.value.detail.startswith("Insufficient credits: balance 0.001, required ")
+
+
+def test_the_sdk_learns_why_a_queued_request_failed_and_is_not_charged(server: RunningServer) -> None:
+    key = server.account("nobody there", 1)
+    picture = base64.b64encode(photograph()).decode()
+    with pytest.raises(InferenceFailed) as raised:
+        sdk(server, key).run("sd3-med-pose", prompt="x", image=picture, num_inference_steps=1)
+    assert raised.value.detail
+    assert raised.value.status_body["status"] == "FAILED"
+    with server.client(key) as client:
+        assert client.get("/v1/get-user-credits").json()["credits"] == 1.0
+
+
+def test_a_sampler_that_is_not_there_yet_is_refused_by_name(server: RunningServer, skeleton: bytes) -> None:
+    with pytest.raises(SegmindError) as raised:
+        sdk(server).run_sync("sd3-med-pose", **params("sd3-med-pose", skeleton), sampler="dpm_adaptive")
+    assert raised.value.status == 501
+    assert raised.value.detail is not None
+    assert "dpm_adaptive" in raised.value.detail
+
+
+def test_the_sdk_uploads_a_picture_that_a_call_can_name(
+    server: RunningServer, skeleton: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The SDK has this address as a constant of its own.
+    monkeypatch.setattr(Files, "STORAGE_BASE_URL", server.url)
+    (tmp_path / "pose.png").write_bytes(skeleton)
+    (tmp_path / "scene.jpg").write_bytes(photograph())
+    uploaded = sdk(server).files.upload([tmp_path / "pose.png", tmp_path / "scene.jpg"])
+    body = {**params("sd3-med-pose", skeleton), "image": uploaded["file_urls"][0]}
+    named = sdk(server).run_sync("sd3-med-pose", **body)
+    assert named.content == sdk(server).run_sync("sd3-med-pose", **params("sd3-med-pose", skeleton)).content
+    assert httpx.get(uploaded["file_urls"][1]).content == photograph()
+
+
+KANDINSKY_SAMPLE = """
+import requests
+import base64
+
+# Use this function to convert an image file from the filesystem to base64
+def image_file_to_base64(image_path):
+    with open(image_path, 'rb') as f:
+        image_data = f.read()
+    return base64.b64encode(image_data).decode('utf-8')
+
+# Use this function to fetch an image from a URL and convert it to base64
+def image_url_to_base64(image_url):
+    response = requests.get(image_url)
+    image_data = response.content
+    return base64.b64encode(image_data).decode('utf-8')
+
+api_key = "YOUR_API_KEY"
+url = "https://api.segmind.com/v1/kandinsky2.2-txt2img"
+
+# Request payload
+data = {
+  "prompt": "masterpiece, best quality, portrait of an old man, 50mm, solo, natural skin texture, realistic eye and face details, dark, deep shadow, darkness, moonlight, award winning photo, extremely detailed, fine detail, highly detailed, extremely detailed eyes and face, piercing red eyes, detailed clothes, skinny, gothic, native american clothing, analog film, stock photograph,",
+  "negative_prompt": "lowres, text, error, cropped, worst quality, low quality, jpeg artifacts, ugly, duplicate, morbid, mutilated, out of frame, extra fingers, mutated hands",
+  "samples": 1,
+  "num_inference_steps": 25,
+  "img_width": 512,
+  "img_height": 768,
+  "prior_steps": 25,
+  "seed": 9863172,
+  "base64": False
+}
+
+headers = {'x-api-key': api_key}
+
+response = requests.post(url, json=data, headers=headers)
+print(response.content)  # The response is the generated image
+"""  # noqa: E501
+
+KOLORS_SAMPLE = """
+import requests
+
+api_key = "YOUR_API_KEY"
+url = "https://api.segmind.com/v1/kolors"
+
+# Prepare data and files
+data = {}
+files = {}
+
+data['cfg'] = 6
+data['seed'] = 441234134
+data['steps'] = 25
+data['width'] = 1024
+data['height'] = 1024
+data['prompt'] = "In this lively 2D illustration, three animated boys joyfully have their laughter filling the air. , adding warmth and charm. The agave field behind them radiates warmth, emphasizing the authenticity of this gathering spot and the togetherness of the boys sharing a moment of joy."
+data['scheduler'] = "EulerDiscreteScheduler"
+data['output_format'] = "webp"
+data['output_quality'] = 80
+data['negative_prompt'] = ""
+data['number_of_images'] = 1
+
+headers = {'x-api-key': api_key}
+
+response = requests.post(url, data=data, files=files, headers=headers)
+print(response.content)  # The response is the generated image
+"""  # noqa: E501
+
+SD3_SAMPLE = """
+import requests
+import base64
+
+# Use this function to convert an image file from the filesystem to base64
+def image_file_to_base64(image_path):
+    with open(image_path, 'rb') as f:
+        image_data = f.read()
+    return base64.b64encode(image_data).decode('utf-8')
+
+# Use this function to fetch an image from a URL and convert it to base64
+def image_url_to_base64(image_url):
+    response = requests.get(image_url)
+    image_data = response.content
+    return base64.b64encode(image_data).decode('utf-8')
+
+api_key = "YOUR_API_KEY"
+url = "https://api.segmind.com/v1/sd3-med-pose"
+
+# Request payload
+data = {
+  "prompt": "Anime style illustration of a girl wearing a suit. A moon in sky. In the background we see a big rain approaching.",
+  "negative_prompt": "low quality,less details",
+  "image": image_url_to_base64("https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg"),  # Or use image_file_to_base64("IMAGE_PATH")
+  "num_inference_steps": 20,
+  "guidance_scale": 7,
+  "seed": 698845,
+  "samples": 1,
+  "strength": 0.8,
+  "sampler": "dpmpp_2m",
+  "scheduler": "sgm_uniform",
+  "base64": False
+}
+
+headers = {'x-api-key': api_key}
+
+response = requests.post(url, json=data, headers=headers)
+print(response.content)  # The response is the generated image
+"""  # noqa: E501
+
+
+def run_sample(server: RunningServer, sample: str) -> bytes:
+    """Run a documented sample with another host and key; what it prints is the repr of the answer's bytes."""
+    printed = StringIO()
+    code = sample.replace("https://api.segmind.com", server.url).replace("YOUR_API_KEY", server.key)
+    with redirect_stdout(printed):
+        exec(compile(code, "sample", "exec"), {})
+    content = eval(printed.getvalue(), {"__builtins__": {}})
+    assert isinstance(content, bytes)
+    return content
+
+
+def test_the_documented_sample_of_kandinsky_draws(server: RunningServer) -> None:
+    picture = opened(run_sample(server, KANDINSKY_SAMPLE))
+    assert (picture.format, picture.size) == ("JPEG", (512, 768))
+
+
+def test_the_documented_sample_of_kolors_draws(server: RunningServer) -> None:
+    picture = opened(run_sample(server, KOLORS_SAMPLE))
+    assert (picture.format, picture.size) == ("WEBP", (1024, 1024))
+
+
+def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: bytes) -> None:
+    with server.client() as client:
+        data_url = f"data:image/png;base64,{base64.b64encode(skeleton).decode()}"
+        url = client.post("/upload-asset", json={"data_urls": [data_url]}).json()["file_urls"][0]
+    documented = "https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg"
+    picture = opened(run_sample(server, SD3_SAMPLE.replace(documented, url)))
+    given = Image.open(BytesIO(skeleton))
+    assert picture.format == "JPEG"
+    assert picture.width / picture.height == pytest.approx(given.width / given.height, rel=0.1)
+
+
+IMG2IMG_SAMPLE: dict[str, Any] = {
+    "image": "toB64('https://www.segmind.com/sd-img2img-input.jpeg')",
+    "samples": 1,
+    "prompt": "A fantasy landscape, trending on artstation, mystical sky",
+    "negative_prompt": "nude, disfigured, blurry",
+    "scheduler": "DDIM",
+    "num_inference_steps": 25,
+    "guidance_scale": 10.5,
+    "strength": 0.75,
+    "seed": 98877465625,
+    "img_width": 512,
+    "img_height": 512,
+    "base64": False,
+}
+
+
+def test_the_documented_sample_of_img2img_names_no_picture_and_draws_with_one(server: RunningServer) -> None:
+    with server.client() as client:
+        literal = client.post("/v1/sd1.5-img2img", json=IMG2IMG_SAMPLE)
+        assert (literal.status_code, literal.json()) == (400, {"error": "Invalid input image"})
+        picture = base64.b64encode(photograph()).decode()
+        answer = client.post("/v1/sd1.5-img2img", json={**IMG2IMG_SAMPLE, "image": picture})
+    drawn = opened(answer.content)
+    assert (drawn.format, drawn.size) == ("JPEG", (512, 512))
+    assert answer.headers["x-seed-value"] == "98877465625"
+
+
+def test_several_samples_come_back_in_every_answer_form(server: RunningServer) -> None:
+    body = {**params("sd1.5-img2img", b""), "samples": 2}
+    with server.client() as client:
+        raw = client.post("/v1/sd1.5-img2img", json=body)
+        coded = client.post("/v1/sd1.5-img2img", data={**body, "base64": "True"})
+        single = client.post("/v1/sd1.5-img2img", json={**body, "samples": 1, "seed": 6, "base64": 1})
+    urls = json.loads(raw.headers["x-output-urls"])
+    assert raw.headers["x-seed-value"] == "5,6"
+    assert httpx.get(urls[0]).content == raw.content
+    assert len(urls) == 2
+    pictures = [opened(base64.b64decode(picture)) for picture in coded.json()["image"]]
+    assert (coded.json()["outputs"], [picture.format for picture in pictures]) == (2, ["PNG", "PNG"])
+    # The second sample is the picture that its seed draws alone.
+    alone = opened(base64.b64decode(single.json()["image"]))
+    difference = ImageChops.difference(pictures[1].convert("RGB"), alone.convert("RGB"))
+    assert max(high for _, high in difference.getextrema()) <= 1
+
+
+@pytest.fixture
+def photograph_url() -> Iterator[str]:
+    """A web server with one picture."""
+
+    class OnePicture(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "image/jpeg")
+            self.end_headers()
+            self.wfile.write(photograph())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), OnePicture) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{web.server_port}/lake.jpg"
+        web.shutdown()
+        thread.join()
+
+
+def test_a_picture_is_fetched_from_its_url(server: RunningServer, photograph_url: str) -> None:
+    with server.client() as client:
+        by_url = client.post(
+            "/v1/sd1.5-img2img", json={**params("sd1.5-img2img", b""), "image": photograph_url}
+        )
+        as_text = client.post("/v1/sd1.5-img2img", json=params("sd1.5-img2img", b""))
+    opened(by_url.content)
+    assert by_url.content == as_text.content
+
+
+def test_a_caller_who_hangs_up_is_not_charged(server: RunningServer) -> None:
+    key = server.account("impatient", 0.5)
+    body = json.dumps({"prompt": "x", "samples": 4, "num_inference_steps": 100}).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/kandinsky2.2-txt2img HTTP/1.1\r\nHost: {host}\r\nx-api-key: {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with server.client(key) as client:
+
+        def credits() -> float:
+            return client.get("/v1/get-user-credits").json()["credits"]
+
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(head.encode() + body)
+            until(lambda: credits() < 0.5)
+        until(lambda: credits() == 0.5)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -91,7 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     )
     await dispatch.start()
     await studio.resume()
-    sweeper = asyncio.create_task(_sweep(storage))
+    sweeper = asyncio.create_task(_sweep(storage, jobs, settings.output_retention_s))
     try:
         yield
     finally:
@@ -103,15 +104,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await database.close()
 
 
-async def _sweep(storage: Storage) -> None:
-    """Remove outputs whose retention is over, for ever."""
+async def _sweep(storage: Storage, jobs: Jobs, retention_s: float) -> None:
+    """Remove outputs, and records of jobs, whose retention is over; for ever."""
     while True:
         try:
             removed = await storage.sweep()
+            removed += await jobs.expire(datetime.now(UTC) - timedelta(seconds=retention_s))
             if removed:
-                log.info("removed %d expired outputs", removed)
+                log.info("removed %d expired outputs and jobs", removed)
         except Exception:
-            log.exception("sweeping the outputs failed; trying again later")
+            log.exception("sweeping failed; trying again later")
         await asyncio.sleep(SWEEP_INTERVAL_S)
 
 

@@ -101,16 +101,13 @@ class Studio:
         Raises:
             ApiError: of a job that failed; nothing was charged.
         """
-        submitting = asyncio.create_task(self._submit(account, order))
+        job, replayed = await self._submit(account, order)
         try:
-            job, _ = await asyncio.shield(submitting)
             return await self.finished(job, wait_s)
         except TimeoutError:
-            job, _ = submitting.result()
             await self._jobs.detach(job.id)
             return job
         except asyncio.CancelledError:
-            job, replayed = await submitting
             if not replayed:
                 await self.cancel(job)
             raise

@@ -211,6 +211,7 @@ def test_the_api_image_installs_everything_but_what_an_engine_imports() -> None:
 
     names = {re.split(r"[\[~=<>]", need)[0] for need in kept}
     assert {"fastapi", "uvicorn", "sqlalchemy", "obstore", "httpx", "pillow"} <= names
+    assert not {package.replace("_", "-") for package in ENGINE_PACKAGES} & names
     left_out = {re.split(r"[\[~=<>]", need)[0] for need in wanted} - names
     listed = re.search(r"engine = '([^']+)'", line)
     assert listed

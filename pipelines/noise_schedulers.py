@@ -135,7 +135,7 @@ class DiffusersSampler:
             scheduler.set_timesteps(num_inference_steps, device="cpu")
         except ValueError as error:
             raise InvalidInput(
-                "num_inference_steps", f"{type(scheduler).__name__} cannot do {num_inference_steps}: {error}"
+                "num_inference_steps", f"{type(scheduler).__name__} cannot do {num_inference_steps} steps"
             ) from error
         self._begin = skip * scheduler.order
         if hasattr(scheduler, "set_begin_index"):
@@ -169,7 +169,14 @@ class DiffusersSampler:
         return noise * self._scheduler.init_noise_sigma
 
     def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """First latents, of a picture with as much noise as the first evaluation expects."""
+        """First latents, of a picture with as much noise as the first evaluation expects.
+
+        Raises:
+            InvalidInput: the scheduler starts from pure noise only.
+        """
+        if not hasattr(self._scheduler, "add_noise"):
+            name = type(self._scheduler).__name__
+            raise InvalidInput("scheduler", f"{name} cannot start from a picture")
         return self._scheduler.add_noise(latents, noise, self._times[:1])
 
     def model_input(self, latents: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ def from_image(image: RGBImage, height: int, width: int) -> Tensor:
     """(1, 3, height, width) in -1 .. 1, fp32 on the CPU; the last row and column fill what is missing."""
     rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
     rows = np.pad(rows, ((0, height - image.height), (0, width - image.width), (0, 0)), mode="edge")
-    scaled = rows.astype(np.float32) / 255.0
-    return 2.0 * torch.from_numpy(scaled).permute(2, 0, 1)[None] - 1.0
+    scaled = rows[None].astype(np.float32) / 255.0
+    return 2.0 * torch.from_numpy(scaled).permute(0, 3, 1, 2) - 1.0
 
 
 def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:

@@ -159,7 +159,10 @@ class Jobs:
             row = (await connection.execute(statement, values)).one_or_none()
         if row is None:
             raise unknown
-        return read(row)
+        try:
+            return read(row)
+        except ValidationError:
+            raise unknown from None  # of a version that said it in other words
 
     async def waiting(self, account_id: int) -> int:
         """How many jobs of the account are queued."""
@@ -243,12 +246,11 @@ class Jobs:
         async def end() -> Job:
             async with self._database.transaction() as connection:
                 ended = (await connection.execute(_END, values)).one_or_none()
-                if ended is not None:
-                    return read(ended, balance=await settle(connection))
-                earlier = (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
-            if earlier is None:
+                balance = None if ended is None else await settle(connection)
+                row = ended or (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
+            if row is None:
                 raise errors.NotFound(f"Request {job_id} not found")
-            return read(earlier)
+            return read(row, balance=balance)
 
         return await unbroken(_patiently(end))
 
@@ -260,13 +262,13 @@ class Jobs:
         await unbroken(_patiently(change))
 
     async def _recovered(self, row: Row[Any]) -> Job | None:
-        try:
+        with suppress(ValidationError):
             job = with_picture(read(row), row.picture, row.picture_width)
-        except ValidationError:
-            job = None
-        if job is None:
+            if job is not None:
+                return job
+        with suppress(ValidationError):  # it is refunded all the same, only nobody can be told what it was
             await self.fail(row.id, _OUTDATED, errors.Unavailable.status)
-        return job
+        return None
 
 
 def _opened(new: NewJob) -> Job:

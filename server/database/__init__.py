@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -72,8 +72,9 @@ class Database:
         Raises:
             Unavailable: the database is locked by another process or cannot be reached; nothing was written.
         """
-        with _told_plainly():
+        with _ToldPlainly() as told:
             async with self._turns.take(), self.engine.begin() as connection:
+                told.connected = True
                 yield connection
 
     @asynccontextmanager
@@ -83,8 +84,9 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _told_plainly():
+        with _ToldPlainly() as told:
             async with self._reader.connect() as connection:
+                told.connected = True
                 yield connection
 
     async def migrate(self) -> None:
@@ -131,6 +133,7 @@ def _sqlite_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
         async_creator=sqlite.connector(str(url.database), busy_timeout_s),
         pool_size=4,
         max_overflow=8,
+        pool_timeout=busy_timeout_s,
         pool_use_lifo=True,
     )
 
@@ -149,8 +152,8 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
         url,
         pool_size=10,
         max_overflow=10,
+        pool_timeout=busy_timeout_s,
         pool_use_lifo=True,
-        pool_pre_ping=False,
         connect_args={
             "timeout": busy_timeout_s,
             "server_settings": {"lock_timeout": milliseconds, "application_name": "understudy"},
@@ -158,21 +161,28 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
     )
 
 
-@contextmanager
-def _told_plainly() -> Generator[None]:
-    """What the operator has to wait for or repair becomes `Unavailable`; mistakes of this code stay."""
-    try:
-        yield
-    except PoolExhausted as error:
-        raise errors.Unavailable("The database is busy, try again shortly") from error
-    except DBAPIError as error:
-        if _is_transient(error):
-            raise errors.Unavailable(
-                "The database is busy or cannot be reached, try again shortly"
-            ) from error
-        raise
-    except OSError as error:
-        raise errors.Unavailable("The database cannot be reached, try again shortly") from error
+class _ToldPlainly:
+    """What the operator has to wait for or repair becomes `Unavailable`; any other error stays as it is."""
+
+    def __init__(self) -> None:
+        self.connected = False
+
+    def __enter__(self) -> _ToldPlainly:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case PoolExhausted():
+                raise errors.Unavailable("The database is busy, try again shortly") from error
+            case DBAPIError() if _is_transient(error):
+                text = "The database is busy or cannot be reached, try again shortly"
+                raise errors.Unavailable(text) from error
+            case ConnectionError():
+                raise errors.Unavailable("The database cannot be reached, try again shortly") from error
+            case OSError() if not self.connected:  # later it is one of whoever uses the connection
+                raise errors.Unavailable("The database cannot be reached, try again shortly") from error
+            case _:
+                pass
 
 
 def _is_transient(error: DBAPIError) -> bool:

@@ -1,0 +1,57 @@
+"""Values that several tests need, with as little said as possible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.image_io import RGBImage
+from pipelines.request import ImageToImage, TextToImage, Timings
+from server.jobs import NewJob
+
+TIMINGS = Timings(encode_s=0.25, denoise_s=1.5, decode_s=0.125)
+
+
+def text_to_image(prompt: str = "a red circle", **changes: Any) -> TextToImage:
+    values: dict[str, Any] = {
+        "pipeline": "stable-diffusion-v1-5",
+        "prompt": prompt,
+        "width": 512,
+        "height": 512,
+        "num_inference_steps": 20,
+        "guidance_scale": 7.5,
+        "seeds": (1,),
+    }
+    return TextToImage(**values | changes)
+
+
+def image_to_image(image: RGBImage) -> ImageToImage:
+    return ImageToImage(
+        pipeline="stable-diffusion-v1-5",
+        prompt="a red circle",
+        image=image,
+        strength=0.75,
+        width=image.width,
+        height=image.height,
+        num_inference_steps=20,
+        guidance_scale=7.5,
+        seeds=(1,),
+    )
+
+
+def new_job(account_id: int, **changes: Any) -> NewJob:
+    """A synchronous job for 10 millicredits."""
+    values: dict[str, Any] = {
+        "account_id": account_id,
+        "endpoint": "sd1.5-img2img",
+        "request": text_to_image(),
+        "price": 10,
+        "synchronous": True,
+        "picture_format": "jpeg",
+        "quality": 95,
+        "base64_files": False,
+        "temporary": False,
+        "options": {},
+        "idempotency_key": None,
+        "body_digest": None,
+    }
+    return NewJob(**values | changes)

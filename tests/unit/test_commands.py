@@ -1,0 +1,181 @@
+"""`understudy keys` and `understudy credits`, as an operator types them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server import errors
+from server.accounts import Account, Accounts
+from server.commands import credits, keys
+from server.credits import Credits
+from server.database import Database, database_url
+from server.settings import Settings
+
+Understudy = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def understudy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Understudy:
+    """Runs a command in a data folder of its own: (exit status, stdout, stderr)."""
+    monkeypatch.setenv("UNDERSTUDY_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("UNDERSTUDY_DATABASE_URL", raising=False)
+
+    def understudy(*arguments: str) -> tuple[int, str, str]:
+        parser = argparse.ArgumentParser()
+        subparsers = parser.add_subparsers(required=True)
+        keys.register(subparsers)
+        credits.register(subparsers)
+        parsed = parser.parse_args(arguments)
+        status = parsed.run(parsed)
+        return status, *capsys.readouterr()
+
+    return understudy
+
+
+def _authenticate(api_key: str) -> Account:
+    async def authenticate() -> Account:
+        database = Database(database_url(Settings()))
+        try:
+            return await Accounts(database).authenticate(api_key)
+        finally:
+            await database.close()
+
+    return asyncio.run(authenticate())
+
+
+def test_a_created_key_works_and_is_the_only_thing_printed(understudy: Understudy) -> None:
+    status, printed, complaints = understudy("keys", "create", "--account", "ada", "--credits", "12.5")
+    assert (status, complaints) == (0, "")
+    account = _authenticate(printed.strip())
+    assert (account.name, account.balance, account.is_administrator) == ("ada", 12_500, False)
+
+
+def test_a_second_key_of_an_account_shares_its_credits(understudy: Understudy) -> None:
+    understudy("keys", "create", "--account", "ada", "--admin", "--credits", "1")
+    _, printed, _ = understudy("keys", "create", "--account", "ada", "--credits", "0.001")
+    account = _authenticate(printed.strip())
+    assert (account.balance, account.is_administrator) == (1001, True)
+
+
+def test_an_ordinary_account_is_not_made_an_administrators_by_a_new_key(understudy: Understudy) -> None:
+    understudy("keys", "create", "--account", "ada")
+    status, printed, complaints = understudy("keys", "create", "--account", "ada", "--admin")
+    assert (status, printed) == (2, "")
+    assert "no administrator" in complaints
+
+
+def test_a_listed_prefix_revokes_its_key(understudy: Understudy) -> None:
+    _, api_key, _ = understudy("keys", "create", "--account", "ada", "--label", "laptop")
+    status, listed, _ = understudy("keys", "list")
+    assert status == 0
+    prefix = listed.split()[1].removesuffix("...")
+    assert api_key.startswith(prefix)
+    assert api_key.strip() not in listed
+    assert all(word in listed for word in ("ada", "valid", "laptop"))
+
+    assert understudy("keys", "revoke", prefix)[0] == 0
+    assert "revoked" in understudy("keys", "list")[1]
+    with pytest.raises(errors.InvalidKey):
+        _authenticate(api_key.strip())
+
+
+def test_credits_are_granted_taken_back_and_shown(understudy: Understudy) -> None:
+    understudy("keys", "create", "--account", "ada")
+    understudy("keys", "create", "--account", "bob", "--credits", "3")
+    assert understudy("credits", "grant", "--account", "ada", "20", "--note", "for May")[:2] == (
+        0,
+        "ada  20\n",
+    )
+    assert understudy("credits", "grant", "--account", "ada", "-0.25")[:2] == (0, "ada  19.75\n")
+    _, everybody, _ = understudy("credits", "show")
+    assert [line.split() for line in everybody.splitlines()] == [["ada", "19.75"], ["bob", "3"]]
+    _, of_ada, _ = understudy("credits", "show", "--account", "ada")
+    assert "for May" in of_ada
+    assert "-0.25" in of_ada
+    assert "bob" not in of_ada
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("credits", "grant", "--account", "nobody", "1"), "no account nobody"),
+        (("credits", "show", "--account", "nobody"), "no account nobody"),
+        (("credits", "grant", "--account", "ada", "lots"), "lots is not a number"),
+        (("credits", "grant", "--account", "ada", "0.0001"), "finer than a thousandth"),
+        (("credits", "grant", "--account", "ada", "0"), "between 0.001"),
+        (("credits", "grant", "--account", "ada", "nan"), "beyond"),
+        (("credits", "grant", "--account", "ada", "1e400"), "beyond"),
+        (("credits", "grant", "--account", "ada", "-1"), "Insufficient credits"),
+        (("keys", "revoke", "us-nothing"), "no API key us-nothing"),
+        (("keys", "create", "--account", " "), "needs a name"),
+        (("keys", "create", "--account", "bob", "--credits", "many"), "many is not a number"),
+    ],
+)
+def test_a_wrong_question_is_answered_in_words(
+    understudy: Understudy, arguments: tuple[str, ...], words: str
+) -> None:
+    understudy("keys", "create", "--account", "ada")
+    status, printed, complaints = understudy(*arguments)
+    assert (status, printed) == (2, "")
+    assert words in complaints
+    assert [line.split() for line in understudy("credits", "show")[1].splitlines()] == [["ada", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("UNDERSTUDY_DATABASE_URL", "mysql://localhost/x", "mysql is not a known database"),
+        ("UNDERSTUDY_DATABASE_URL", "postgresql://127.0.0.1:1/x", "cannot be reached"),
+        ("UNDERSTUDY_DATA", "/dev/null/data", "cannot be reached"),
+        ("UNDERSTUDY_PORT", "http", "UNDERSTUDY_PORT"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_words(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    status, printed, complaints = understudy("keys", "list")
+    assert (status, printed) == (2, "")
+    assert words in complaints
+    assert "Traceback" not in complaints
+
+
+def test_the_command_line_works_beside_a_busy_server(tmp_path: Path) -> None:
+    environment = os.environ | {"UNDERSTUDY_DATA": str(tmp_path)}
+    environment.pop("UNDERSTUDY_DATABASE_URL", None)
+    command = [sys.executable, "-m", "server", "keys", "create", "--account", "ada", "--credits", "5"]
+
+    async def serve() -> tuple[Account, int]:
+        database = Database(database_url(Settings(data=tmp_path)))
+        await database.migrate()
+        server = await Accounts(database).create("server")
+        creating = asyncio.create_task(
+            asyncio.to_thread(
+                subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60
+            )
+        )
+        writes = 0
+        while not creating.done():
+            await Credits(database).grant(server.id, 1)
+            writes += 1
+        created = await creating
+        assert created.returncode == 0, created.stderr
+        try:
+            assert await Credits(database).balance(server.id) == writes
+            return await Accounts(database).authenticate(created.stdout.strip()), writes
+        finally:
+            await database.close()
+
+    account, writes = asyncio.run(serve())
+    assert (account.name, account.balance) == ("ada", 5000)
+    assert writes > 0

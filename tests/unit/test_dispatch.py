@@ -1,4 +1,4 @@
-"""From a request to its drawing: engines are fed, come and go; callers wait, are retried, or are told why not."""
+"""From a request to its drawing: engines are fed, come and go; callers wait, are retried, or told why not."""
 
 from __future__ import annotations
 

@@ -188,6 +188,18 @@ def test_success_tells_cost_seed_size_time_and_what_is_left(world: World, client
     assert client.get(f"/v2/requests/{answer.headers['x-request-id']}").json()["status"] == "COMPLETED"
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_answer_already_counts_its_own_price(world: World, client: TestClient, version: str) -> None:
+    before = credits_of(client, world.other)
+    answer = client.post(
+        f"/{version}/kandinsky2.2-txt2img",
+        json=body("kandinsky2.2-txt2img"),
+        headers={"x-api-key": world.other},
+    )
+    assert answer.headers["x-remaining-credits"] == str(round(before - 0.01, 3))
+    assert credits_of(client, world.other) == round(before - 0.01, 3)
+
+
 def test_the_small_account_reads_its_exact_balance_from_the_header(world: World, client: TestClient) -> None:
     answer = client.get("/v1/get-user-credits", headers={"x-api-key": world.poor})
     assert answer.json() == {"credits": 0.015, "free-credits": 0.0}

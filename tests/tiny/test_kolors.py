@@ -166,6 +166,7 @@ def test_a_picture_drawn_alone_equals_diffusers_byte_for_byte(
         pytest.param({"prompt": "一只红色的猫", "negative_prompt": "模糊"}, id="Chinese"),
         pytest.param({"negative_prompt": "blurry"}, id="negative prompt"),
         pytest.param({"guidance_scale": 1.0}, id="guidance 1"),
+        pytest.param({"guidance_scale": 0.5}, id="guidance below 1"),
         pytest.param({"guidance_scale": 0.0}, id="guidance 0"),
         pytest.param({"guidance_scale": 20.0}, id="guidance 20"),
         pytest.param({"seeds": (0, LARGEST_SEED, 441234134)}, id="several seeds"),
@@ -289,7 +290,7 @@ def test_half_precision_stays_half_precision_and_draws(
     assert {parameter.dtype for parameter in kolors.modules["vae"].parameters()} == {kept}
 
 
-def test_latents_that_overflow_float16_in_the_vae_are_decoded_in_float32(demo_manifest: Manifest) -> None:
+def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(demo_manifest: Manifest) -> None:
     kolors = opened(demo_manifest, "float16")
     vae = kolors.modules["vae"]
     entered: list[torch.dtype] = []

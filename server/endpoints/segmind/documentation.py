@@ -29,6 +29,13 @@ _MEANINGS = {
     503: "Nothing can draw at the moment; Retry-After says when to come back",
     504: "The request waited too long in the queue",
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": wire.LONGEST_IDEMPOTENCY_KEY},
+    "description": "The same key and body return the first answer again; nothing is drawn or charged twice.",
+}
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -57,7 +64,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
         "the header `x-output-urls` lists all.",
         response_class=Response,
         responses={200: _pictures(page), **refusals, **errors(504)},
-        openapi_extra={"requestBody": _request_body(page)},
+        openapi_extra={"parameters": [_IDEMPOTENCY_KEY], "requestBody": _request_body(page)},
     )
     router.add_api_route(
         f"/v2/{page.slug}",
@@ -67,7 +74,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
         description="Answers at once; `status_url` and `response_url` say where to ask for the pictures.",
         response_class=Response,
         responses={200: _submitted(), **refusals},
-        openapi_extra={"requestBody": _request_body(page)},
+        openapi_extra={"parameters": [_IDEMPOTENCY_KEY], "requestBody": _request_body(page)},
     )
     return router
 

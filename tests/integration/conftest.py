@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -22,6 +23,23 @@ from server.database import Database, database_url
 from server.settings import Settings
 
 START_TIMEOUT_S = 180.0
+
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None], timeout_s: float = 60) -> T:
+    """What ``look`` gives once it is true; a client of a remote server can only ask again and again.
+
+    Raises:
+        TimeoutError: it did not become true.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if seen := look():
+            return seen
+        time.sleep(0.05)
+    raise TimeoutError(f"not within {timeout_s:g} s")
 
 
 @dataclass
@@ -59,17 +77,18 @@ class RunningServer:
         return asyncio.run(create())
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        def ready() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server exited: {self.log.read_text()[-4000:]}")
             try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
-                    return
+                return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
             except httpx.TransportError:
-                pass
-            time.sleep(0.1)  # nothing to wait on: the process offers no other sign of life
-        raise AssertionError(f"not ready: {self.log.read_text()[-4000:]}")
+                return False
+
+        try:
+            eventually(ready, START_TIMEOUT_S)
+        except TimeoutError:
+            raise AssertionError(f"not ready: {self.log.read_text()[-4000:]}") from None
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -81,10 +100,11 @@ class RunningServer:
                 self.process.wait()
 
 
-def start_server(folder: Path, manifest: Path, **settings: str) -> RunningServer:
+def start_server(folder: Path, manifest: Path, *, accounts: bool = True, **settings: str) -> RunningServer:
     """Start `understudy serve` with its state in ``folder`` and wait until it can draw.
 
     Args:
+        accounts: create the two accounts whose keys the result carries; not when the folder was used before.
         settings: further UNDERSTUDY_ variables, in lower case.
     """
     with socket.socket() as probe:
@@ -113,8 +133,9 @@ def start_server(folder: Path, manifest: Path, **settings: str) -> RunningServer
     except BaseException:
         running.stop()
         raise
-    running.key = running.account("rich", 100_000)
-    running.admin_key = running.account("administrator", 100_000, administrator=True)
+    if accounts:
+        running.key = running.account("rich", 100_000)
+        running.admin_key = running.account("administrator", 100_000, administrator=True)
     return running
 
 

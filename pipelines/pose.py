@@ -16,16 +16,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipelines.errors import CheckpointUnavailable, PoseNotFound
+from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.image_io import RGBImage
 from pipelines.skeletons import Person, draw_skeletons
 
 log = logging.getLogger(__name__)
 
+FILES = ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth")
+"""Of lllyasviel/Annotators."""
 DETECTION_SIDE = 512
 """Pixels of the shorter side in which people are looked for."""
 DETECTION_PIXELS = 4 * DETECTION_SIDE**2
 """Bound for long and narrow pictures: the detector's maps take half a kilobyte per pixel."""
+MOST_ELONGATED = 8
+"""Longer side by shorter side; the detector works 184 pixels high, however wide that makes the picture."""
 
 
 class PoseDetector:
@@ -37,17 +41,19 @@ class PoseDetector:
     def __init__(self, folder: Path, device: torch.device) -> None:
         """
         Args:
-            folder: holds body_pose_model.pth, hand_pose_model.pth and facenet.pth. controlnet_aux reads them
-                by torch.load, which refuses whatever is not a tensor.
+            folder: holds `FILES`. controlnet_aux reads them by torch.load, which refuses whatever is not a
+                tensor.
         Raises:
             CheckpointUnavailable: a file is missing or is not such a model.
         """
+        if not all((folder / name).is_file() for name in FILES):
+            raise CheckpointUnavailable(f"the pose annotator needs the files {', '.join(FILES)}")
         detector = _import_detector()
         try:
             self._detector: Any = detector.from_pretrained(str(folder)).to(device)
         except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             log.error("the pose annotator cannot be opened", exc_info=error)
-            raise CheckpointUnavailable("the weights of the pose annotator are missing or damaged") from error
+            raise CheckpointUnavailable("the weights of the pose annotator are damaged") from error
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -63,8 +69,11 @@ class PoseDetector:
 
         Raises:
             PoseNotFound: there is nobody.
+            InvalidInput: the picture is too long and narrow to look.
         """
         picture = _pillow(image)
+        if max(picture.size) > MOST_ELONGATED * min(picture.size):
+            raise InvalidInput("image", f"may be at most {MOST_ELONGATED} times as long as it is wide")
         scale = min(
             DETECTION_SIDE / min(picture.size), math.sqrt(DETECTION_PIXELS / (picture.width * picture.height))
         )

@@ -179,10 +179,10 @@ def test_the_sdk_uploads_a_picture_that_a_call_can_name(
     (tmp_path / "pose.png").write_bytes(skeleton)
     (tmp_path / "scene.jpg").write_bytes(photograph())
     uploaded = sdk(server).files.upload([tmp_path / "pose.png", tmp_path / "scene.jpg"])
-    body = {**params("sd3-med-pose", skeleton), "image": uploaded["file_urls"][0]}
-    named = sdk(server).run_sync("sd3-med-pose", **body)
-    assert named.content == sdk(server).run_sync("sd3-med-pose", **params("sd3-med-pose", skeleton)).content
-    assert httpx.get(uploaded["file_urls"][1]).content == photograph()
+    assert [httpx.get(url).content for url in uploaded["file_urls"]] == [skeleton, photograph()]
+    body = params("sd1.5-img2img", skeleton)
+    named = sdk(server).run_sync("sd1.5-img2img", **{**body, "image": uploaded["file_urls"][1]})
+    assert named.content == sdk(server).run_sync("sd1.5-img2img", **body).content
 
 
 KANDINSKY_SAMPLE = """

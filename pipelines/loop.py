@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
 
 import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from pipelines import denoise
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
@@ -125,7 +127,7 @@ class Loop:
             self._advance_next_group()
         if self._finished:
             self._finish(*self._finished.popleft())
-        if self._pool.resident != self._resident:
+        if set(self._pool.resident) != set(self._resident):  # their order is that of use
             self._resident = self._pool.resident
             self._events.append(Residency(self._resident, self._pool.used_bytes))
         events, self._events = self._events, []
@@ -317,6 +319,8 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     Raises:
         torch.AcceleratorError: the device is unusable; the process is to be replaced.
     """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     pool = open_pool(config)

@@ -8,6 +8,8 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+from transformers.utils import logging as transformers_logging
+
 _BUILDERS = ("kandinsky22", "kolors", "sd15", "sd3", "sdxl")
 """Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
 
@@ -37,4 +39,5 @@ def ensure(cache: Path) -> Path:
 
 
 if __name__ == "__main__":
+    transformers_logging.disable_progress_bar()
     print(ensure(Path(sys.argv[1])))

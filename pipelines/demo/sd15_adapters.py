@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.demo.parts import fill
 
 RANK = 4
-_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "v_proj")
+_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 def build(folder: Path, pipeline: StableDiffusionPipeline, vae: AutoencoderKL) -> None:

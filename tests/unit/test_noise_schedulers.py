@@ -1,0 +1,193 @@
+"""Documented scheduler names and the samplers made of them; no network needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.noise_schedulers import (
+    NAMES,
+    NOT_YET,
+    DiffusersSampler,
+    ineffective_options,
+    make_scheduler,
+    supports_karras,
+)
+from pipelines.request import SchedulerChoice
+
+CPU = torch.device("cpu")
+CONFIG: dict[str, Any] = {
+    "_class_name": "PNDMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+
+
+def sampler(name: str, steps: int, *, skip: int = 0, **options: Any) -> DiffusersSampler:
+    scheduler = make_scheduler(SchedulerChoice(name=name, **options), CONFIG)
+    return DiffusersSampler(scheduler, steps, CPU, skip=skip)
+
+
+def drawn(one: DiffusersSampler, seed: int = 7) -> torch.Tensor:
+    """Draw with a network that sees a tenth of the noise."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    latents = one.from_noise(torch.randn(1, 4, 4, 4, generator=generator))
+    while not one.done:
+        latents = one.step(one.model_input(latents) * 0.1, latents, generator)
+    return latents
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_documented_name_makes_the_class_of_that_name_on_the_checkpoints_noise_schedule(name: str) -> None:
+    scheduler = make_scheduler(SchedulerChoice(name=name), CONFIG)
+    assert type(scheduler).__name__ == name
+    if name != "IPNDMScheduler":  # it has a schedule of its own
+        assert scheduler.config.beta_end == 0.012
+
+
+def test_no_name_makes_the_checkpoints_own() -> None:
+    assert type(make_scheduler(SchedulerChoice(), CONFIG)).__name__ == "PNDMScheduler"
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_scheduler_that_is_not_there_yet_says_so(name: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=f"scheduler: {name} is not available yet"):
+        make_scheduler(SchedulerChoice(name=name), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "__init__", "euler"])
+def test_nothing_else_in_diffusers_can_be_named(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"scheduler: {name} is not one of DDPMScheduler"):
+        make_scheduler(SchedulerChoice(name=name), CONFIG)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if supports_karras(name)])
+def test_karras_sigmas_can_be_switched_on_off_and_left_as_they_are(name: str) -> None:
+    exclusive = CONFIG | {"use_exponential_sigmas": True}
+    assert make_scheduler(
+        SchedulerChoice(name=name, use_karras_sigmas=True), exclusive
+    ).config.use_karras_sigmas
+    karras = CONFIG | {"use_karras_sigmas": True}
+    off = make_scheduler(SchedulerChoice(name=name, use_karras_sigmas=False), karras)
+    assert not off.config.use_karras_sigmas
+    assert make_scheduler(SchedulerChoice(name=name), karras).config.use_karras_sigmas
+
+
+def test_karras_sigmas_change_what_is_drawn() -> None:
+    plain, karras = (
+        drawn(sampler("EulerDiscreteScheduler", 5, use_karras_sigmas=on)) for on in (False, True)
+    )
+    assert not torch.equal(plain, karras)
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "final_sigmas_type"),
+    [
+        ("dpmsolver", "sigma_min"),
+        ("dpmsolver++", "zero"),
+        ("sde-dpmsolver", "sigma_min"),
+        ("sde-dpmsolver++", "zero"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.algorithm_types dpmsolver:FutureWarning")
+def test_every_algorithm_type_of_the_multistep_solver_draws(
+    algorithm_type: str, final_sigmas_type: str
+) -> None:
+    choice = SchedulerChoice(name="DPMSolverMultistepScheduler", algorithm_type=algorithm_type)
+    scheduler = make_scheduler(choice, CONFIG)
+    assert scheduler.config.algorithm_type == algorithm_type
+    assert scheduler.config.final_sigmas_type == final_sigmas_type
+    assert drawn(DiffusersSampler(scheduler, 6, CPU)).isfinite().all()
+
+
+def test_an_algorithm_type_that_does_not_exist_is_refused() -> None:
+    choice = SchedulerChoice(name="DPMSolverMultistepScheduler", algorithm_type="deis")
+    with pytest.raises(InvalidInput, match="algorithm_type: deis is not one of dpmsolver, "):
+        make_scheduler(choice, CONFIG)
+
+
+def test_options_without_effect_are_named() -> None:
+    both = {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}
+    assert ineffective_options(SchedulerChoice(name="DDIMScheduler", **both), CONFIG) == (
+        "use_karras_sigmas had no effect with DDIMScheduler",
+        "algorithm_type had no effect with DDIMScheduler",
+    )
+    assert ineffective_options(SchedulerChoice(name="DPMSolverMultistepScheduler", **both), CONFIG) == ()
+    assert ineffective_options(SchedulerChoice(name="DDIMScheduler", use_karras_sigmas=False), CONFIG) == ()
+    assert ineffective_options(SchedulerChoice(use_karras_sigmas=True), CONFIG) == (
+        "use_karras_sigmas had no effect with PNDMScheduler",
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 5, 50])
+def test_every_scheduler_draws_with_few_and_many_steps(name: str, steps: int) -> None:
+    one = sampler(name, steps)
+    assert drawn(one).isfinite().all()
+    assert one.done
+    assert one.position == one.total
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("DDIMScheduler", 6),
+        ("PNDMScheduler", 7),
+        ("HeunDiscreteScheduler", 11),
+        ("KDPM2DiscreteScheduler", 11),
+    ],
+)
+def test_the_total_counts_network_evaluations(name: str, total: int) -> None:
+    assert sampler(name, 6).total == total
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "IPNDMScheduler"])
+def test_skipped_steps_are_not_drawn_and_the_rest_is(name: str) -> None:
+    whole, rest = sampler(name, 8), sampler(name, 8, skip=6)
+    generator = torch.Generator("cpu").manual_seed(1)
+    picture = torch.zeros(1, 4, 4, 4)
+    latents = rest.from_latents(picture, torch.randn(1, 4, 4, 4, generator=generator))
+    assert float(latents.std()) < float(whole.from_noise(torch.ones(1)).abs().max())
+    assert rest.total < whole.total
+    while not rest.done:
+        latents = rest.step(rest.model_input(latents) * 0.1, latents, generator)
+    assert latents.isfinite().all()
+
+
+def test_a_scheduler_that_knows_no_pictures_cannot_start_from_one() -> None:
+    with pytest.raises(InvalidInput, match="scheduler: IPNDMScheduler cannot start from a picture"):
+        sampler("IPNDMScheduler", 5, skip=1).from_latents(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
+
+
+def test_more_steps_than_a_scheduler_can_do_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="num_inference_steps: LCMScheduler cannot do 60 steps"):
+        sampler("LCMScheduler", 60)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "DDPMScheduler", "LCMScheduler"])
+def test_the_noise_of_a_stochastic_scheduler_comes_from_the_samples_generator_alone(name: str) -> None:
+    torch.manual_seed(1)
+    first = drawn(sampler(name, 5), seed=7)
+    torch.manual_seed(2)
+    assert torch.equal(first, drawn(sampler(name, 5), seed=7))
+    assert not torch.equal(first, drawn(sampler(name, 5), seed=8))
+
+
+def test_samplers_do_not_share_their_counters() -> None:
+    alone = drawn(sampler("UniPCMultistepScheduler", 6))
+    one, other = sampler("UniPCMultistepScheduler", 6), sampler("UniPCMultistepScheduler", 3)
+    generator = torch.Generator("cpu").manual_seed(7)
+    latents = one.from_noise(torch.randn(1, 4, 4, 4, generator=generator))
+    between = torch.ones(1, 4, 4, 4)
+    while not one.done:
+        latents = one.step(one.model_input(latents) * 0.1, latents, generator)
+        if not other.done:
+            between = other.step(other.model_input(between), between, generator)
+    assert torch.equal(latents, alone)

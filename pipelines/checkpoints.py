@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from pipelines import dummies
 from pipelines.errors import CheckpointUnavailable
@@ -23,6 +25,10 @@ from pipelines.repositories import folder as repository_folder
 from pipelines.shipped import clip_tokenizer, configuration
 
 log = logging.getLogger(__name__)
+
+# Bars for opening a checkpoint would run through the server's log.
+diffusers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
 
 P = TypeVar("P", bound=DiffusionPipeline)
 M = TypeVar("M", bound=torch.nn.Module)
@@ -79,7 +85,7 @@ class Checkpoint:
             else:
                 opened = cls.from_pretrained(
                     local(self.manifest, source, self.weights),
-                    torch_dtype=self.dtype,
+                    dtype=self.dtype,
                     use_safetensors=True,
                     local_files_only=True,
                     **components,
@@ -101,11 +107,11 @@ class Checkpoint:
             if source.file is not None:
                 config = str(self._configuration(source))
                 opened = cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
-                    str(path), config=config, torch_dtype=self.dtype, local_files_only=True
+                    str(path), config=config, dtype=self.dtype, local_files_only=True
                 )
             else:
                 opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-                    path, torch_dtype=self.dtype, use_safetensors=True, local_files_only=True
+                    path, dtype=self.dtype, use_safetensors=True, local_files_only=True
                 )
             return opened.to(self.device)
 
@@ -118,7 +124,7 @@ class Checkpoint:
         return cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
             str(local(self.manifest, source, self.weights)),
             config=str(config),
-            torch_dtype=self.dtype,
+            dtype=self.dtype,
             local_files_only=True,
             **components,
         )
@@ -135,9 +141,11 @@ class Checkpoint:
         """Keep paths and tracebacks out of what a caller is told; they are in the log."""
         try:
             yield
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if "DefaultCPUAllocator" in str(error):
+                raise  # host memory has run out, which says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)
             raise CheckpointUnavailable(
                 f"the weights of {self.name} are missing or are not the ones that were verified"
@@ -174,6 +182,7 @@ def _pulled(source: Source, weights: Path) -> Path:
     if found := problems(weights, locked, thorough=False):
         raise ValueError(f"{'; '.join(found)}: run `understudy weights pull`")
     folder = weights / repository_folder(source.hub, source.revision)
-    if len(source.files) == 1 and (folder / source.files[0]).is_file():
-        return folder / source.files[0]
+    for name, file in locked.files.items():
+        if source.files == (file.origin,):
+            return folder / name
     return folder

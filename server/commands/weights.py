@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from pipelines import lock
 from pipelines.manifest import Manifest, load_manifest
@@ -54,9 +55,17 @@ def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
         return load_manifest(path), arguments.weights or settings.weights
     except FileNotFoundError:
         _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, YAMLError) as error:
         _complain(f"{path} is not a valid manifest: {error}")
     return None
+
+
+def _lock(weights: Path) -> lock.Lock | None:
+    try:
+        return lock.read_lock(weights)
+    except ValueError:
+        _complain(f"{lock.LOCK_NAME} is damaged; delete it and pull again (files that are right are kept)")
+        return None
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -64,7 +73,10 @@ def _list(arguments: argparse.Namespace) -> int:
     if opened is None:
         return 2
     manifest, weights = opened
-    locked = lock.read_lock(weights).repositories
+    read = _lock(weights)
+    if read is None:
+        return 1
+    locked = read.repositories
     rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE")]
     for name, entry in manifest.pipelines.items():
         size = f"{entry.vram_gb:.1f}{'' if entry.vram_measured else '*'}" if entry.vram_gb else "?"
@@ -95,6 +107,9 @@ def _pull(arguments: argparse.Namespace) -> int:
     if opened is None:
         return 2
     manifest, weights = opened
+    read = _lock(weights)
+    if read is None:
+        return 1
     known = {*manifest.pipelines, *(name for name, _ in manifest.adapters())}
     if unknown := [name for name in arguments.names if name not in known]:
         _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
@@ -105,7 +120,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 0
     try:
         with one_pull_at_a_time(weights):
-            if not _agreed(wanted, weights, accepted=arguments.accept_licenses):
+            if not _agreed(wanted, read, accepted=arguments.accept_licenses):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
             return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
@@ -114,13 +129,12 @@ def _pull(arguments: argparse.Namespace) -> int:
         return error.exit_code
 
 
-def _agreed(wanted: list[Repository], weights: Path, *, accepted: bool) -> bool:
+def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
     """Show the licences of what was never pulled; whether they are accepted."""
-    locked = lock.read_lock(weights).repositories
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
         for repository in wanted
-        if repository.licenses and repository.key not in locked
+        if repository.licenses and repository.key not in locked.repositories
     ]
     if not asked:
         return True
@@ -154,10 +168,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     if opened is None:
         return 2
     manifest, weights = opened
-    try:
-        locked = lock.read_lock(weights)
-    except ValueError:
-        _complain(f"{lock.LOCK_NAME} is damaged; delete it and pull again")
+    locked = _lock(weights)
+    if locked is None:
         return DIFFERENT
     wanted = repositories(manifest)
     found = [f"{each.hub}: not pulled" for each in wanted if each.key not in locked.repositories]

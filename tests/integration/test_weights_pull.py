@@ -17,13 +17,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from hub_server import HubServer, Repo
 from safetensors.numpy import save
 from safetensors.torch import load_file
 
+from pipelines.checkpoints import Checkpoint, local
 from pipelines.downloads import one_pull_at_a_time
+from pipelines.errors import CheckpointUnavailable
 from pipelines.lock import LOCK_NAME, Lock, read_lock
+from pipelines.manifest import Manifest, Source
 from server.commands import weights as command
-from tests.integration.hub_server import HubServer, Repo
 
 Run = Callable[..., int]
 
@@ -478,6 +482,108 @@ def test_a_manifest_that_is_not_there_or_not_valid_is_said_in_words(
     assert run("http://127.0.0.1", {}, "list", "--manifest", str(tmp_path / "none.yaml")) == 2
     assert run("http://127.0.0.1", {"sd": {"family": "x"}}, "list") == 2
     assert "family" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pulled(hub: HubServer, run: Run, weights: Path) -> Checkpoint:
+    """A pipeline whose repository was pulled."""
+    assert run(hub.url, {"sd": pipeline()}, "pull") == 0
+    described = Manifest.model_validate({"pipelines": {"sd": pipeline()}})
+    return Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+
+
+def damage(folder: Path, how: str) -> None:
+    """Change a pulled folder; ``same size`` is the change that only a hash can see."""
+    weights = folder / "text_encoder/model.safetensors"
+    match how:
+        case "missing":
+            weights.unlink()
+        case "same size":
+            weights.write_bytes(FULL[:-1] + b"x")
+        case "other size":
+            weights.write_bytes(FULL + b"x")
+        case "added":
+            (folder / "text_encoder/pytorch_model.bin").write_bytes(b"pickle")
+
+
+@pytest.mark.parametrize("how", ["missing", "same size", "other size", "added"])
+def test_files_that_are_not_as_they_were_pulled_are_not_opened(
+    pulled: Checkpoint, weights: Path, how: str
+) -> None:
+    assert pulled.folder("pipeline") == weights / "maker/model"
+    damage(weights / "maker/model", how)
+    with pytest.raises(CheckpointUnavailable, match="weights of sd") as caught:
+        pulled.folder("pipeline")
+    assert str(weights) not in str(caught.value)
+    assert "maker/model/text_encoder" in str(caught.value.__cause__)
+
+
+def test_a_copied_folder_with_new_times_is_opened_after_a_look_at_its_bytes(
+    pulled: Checkpoint, weights: Path, run: Run
+) -> None:
+    for path in (weights / "maker/model").rglob("*.*"):
+        os.utime(path, (1, 1))
+    assert pulled.folder("pipeline") == weights / "maker/model"
+    assert run("http://127.0.0.1", {"sd": pipeline()}, "verify") == 0
+    locked = read_lock(weights).repositories["maker/model@main"]
+    assert {file.mtime_ns for file in locked.files.values()} == {10**9}
+
+
+def test_what_was_never_pulled_is_not_opened(weights: Path) -> None:
+    described = Manifest.model_validate({"pipelines": {"sd": pipeline()}})
+    never = Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+    with pytest.raises(CheckpointUnavailable):
+        never.folder("pipeline")
+
+
+def test_a_damaged_lock_is_said_in_words(
+    pulled: Checkpoint, weights: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (weights / LOCK_NAME).write_text("{")
+    with pytest.raises(CheckpointUnavailable):
+        pulled.folder("pipeline")
+    for action in ("list", "pull", "verify"):
+        assert run("http://127.0.0.1", {"sd": pipeline()}, action) == 1
+        assert f"{LOCK_NAME} is damaged" in capsys.readouterr().err
+
+
+def test_a_repository_of_which_one_file_is_named_is_that_file(run: Run, weights: Path) -> None:
+    name = "pytorch_lora_weights.safetensors"
+    with HubServer({"maker/model": Repo({name: FULL, "README.md": b""})}) as hub:
+        assert run(hub.url, {"sd": pipeline(files=[name])}, "pull") == 0
+    source = Source(hub="maker/model", files=(name,))
+    assert local(Manifest(pipelines={}), source, weights) == weights / "maker/model" / name
+
+
+def test_a_converted_file_is_found_under_the_name_it_has_now(run: Run, weights: Path, tmp_path: Path) -> None:
+    data = pickled({"<cat>": torch.ones(8)}, tmp_path)
+    with HubServer({"maker/model": Repo({"learned_embeds.bin": data})}) as hub:
+        assert run(hub.url, {"sd": pipeline(files=["learned_embeds.bin"])}, "pull") == 0
+    source = Source(hub="maker/model", files=("learned_embeds.bin",))
+    found = local(Manifest(pipelines={}), source, weights)
+    assert found.name == "learned_embeds.safetensors"
+
+
+def test_a_pulled_pipeline_opens_with_the_weights_that_were_published(
+    run: Run, weights: Path, demo_manifest: Manifest
+) -> None:
+    published = demo_manifest.path.parent / "sd15"
+    files = {name: (published / name).read_bytes() for name in on_disk(published)}
+    source = pipeline(dtype="float32")
+    with HubServer({"maker/model": Repo(files)}) as hub:
+        assert run(hub.url, {"sd": source}, "pull") == 0
+    described = Manifest.model_validate({"pipelines": {"sd": source}})
+    checkpoint = Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+    opened = checkpoint.pipeline(
+        "pipeline",
+        StableDiffusionPipeline,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    original = AutoencoderKL.from_pretrained(published, subfolder="vae")
+    assert torch.equal(opened.vae.decoder.conv_in.weight, original.decoder.conv_in.weight)
+    assert opened.tokenizer("a cat").input_ids[0] == opened.tokenizer.bos_token_id
 
 
 def test_the_command_line_loads_neither_torch_nor_the_hub_client_until_it_needs_them() -> None:

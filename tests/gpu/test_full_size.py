@@ -1,0 +1,131 @@
+"""Every family at full size on a CUDA device: speed, memory, and what happens when the memory runs out.
+
+The weights are random numbers, so no download is needed; speed and memory are the real ones.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from recovery import draw_many_within, drive
+from stages import SIDES, Measurement, default_request, is_a_picture, measure
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import OutOfMemory
+from pipelines.families import open_pipeline
+from pipelines.loop import Loop
+from pipelines.manifest import Manifest, load_manifest
+from pipelines.messages import Drawn, Failed
+from pipelines.pool import PipelinePool
+from pipelines.sample import Pipeline
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+GIGABYTE = 10**9
+STEPS = 10
+
+
+def manifest(dtype: str) -> Manifest:
+    """The dummies' manifest in one precision."""
+    loaded = load_manifest(Path(__file__).with_name("weights.yaml"))
+    entries = {name: entry.model_copy(update={"dtype": dtype}) for name, entry in loaded.pipelines.items()}
+    return loaded.model_copy(update={"pipelines": entries})
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """A device with nothing of an earlier test on it, and all of its memory afterwards."""
+    chosen = torch.device("cuda:0")
+    gc.collect()
+    torch.cuda.empty_cache()
+    yield chosen
+    torch.cuda.set_per_process_memory_fraction(1.0, chosen)
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", SIDES)
+def test_a_family_draws_at_full_size_one_and_four_at_a_time(
+    name: str, dtype: str, device: torch.device, table: list[tuple[str, ...]]
+) -> None:
+    described = manifest(dtype)
+    checkpoint = Checkpoint(described, described.pipelines[name], Path(), device)
+    pipeline = open_pipeline(name, checkpoint, AdapterLibrary(described, Path()))
+    side = SIDES[name]
+    for pictures in (1, 4):
+        seeds = tuple(range(pictures))
+        warm_up = default_request(name, seeds, side=side, steps=2, prompt="a first picture")
+        measure(pipeline, warm_up, device)
+        request = default_request(name, seeds, side=side, steps=STEPS, prompt=f"{pictures} cats")
+        measured = measure(pipeline, request, device)
+        table.append(row(name, dtype, pictures, measured))
+        assert all(is_a_picture(image, side) for image in measured.images)
+        assert len(measured.images) == pictures
+        assert torch.cuda.max_memory_allocated(device) > weight_bytes(pipeline)
+
+
+def weight_bytes(pipeline: Pipeline) -> int:
+    return sum(parameter.nbytes for module in pipeline.modules.values() for parameter in module.parameters())
+
+
+def row(name: str, dtype: str, pictures: int, measured: Measurement) -> tuple[str, ...]:
+    """One line of the table of `conftest.HEADER`."""
+    prior = f"{measured.step_seconds('prior'):.4f}" if "prior" in measured.evaluations else ""
+    peak = max(measured.peak_bytes.values(), default=0) / GIGABYTE
+    encode, decode = measured.seconds["encode"], measured.seconds["decode"]
+    denoised = f"{measured.step_seconds('denoise'):.4f}"
+    return name, dtype, str(pictures), f"{encode:.3f}", prior, denoised, f"{decode:.3f}", f"{peak:.2f}"
+
+
+def test_a_group_that_outgrows_the_memory_is_halved_and_drawn(
+    device: torch.device, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, side, many = "stable-diffusion-v1-5", 1024, 16
+    pool = PipelinePool(manifest("float16"), Path(), device, budget_bytes=100 * GIGABYTE)
+    pipeline = pool.open(name)
+    peaks: dict[int, Measurement] = {}
+    for pictures in (1, many):
+        request = default_request(name, tuple(range(pictures)), side=side, steps=2, prompt="a cat")
+        peaks[pictures] = measure(pipeline, request, device)
+    enough = max(*peaks[1].peak_bytes.values(), peaks[many].peak_bytes["decode"])
+    too_much = peaks[many].peak_bytes["denoise"]
+    assert too_much > 1.3 * enough, "the test needs a group that takes more than a picture alone"
+
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction((enough + (too_much - enough) / 2) / total, device)
+    loop = Loop(pool, many * side * side, device=device)
+    with caplog.at_level(logging.WARNING, "pipelines.loop"):
+        drawing = draw_many_within(loop, name, side, many)
+    assert len(drawing.images) == many
+    assert all(is_a_picture(image, side) for image in drawing.images)
+    assert "out of memory with 16 samples, going on with 8" in caplog.text
+
+
+def test_a_request_that_does_not_fit_fails_alone_and_the_next_one_is_drawn(device: torch.device) -> None:
+    name, side = "stable-diffusion-v1-5", 1024
+    pool = PipelinePool(manifest("float16"), Path(), device, budget_bytes=100 * GIGABYTE)
+    pool.open(name)
+    loop = Loop(pool, side * side, device=device)
+    request = default_request(name, (1,), side=side, steps=2, prompt="a cat")
+
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device).total_memory
+    tight = torch.cuda.memory_reserved(device) + 100 * 1024**2
+    torch.cuda.set_per_process_memory_fraction(tight / total, device)
+    (failed,) = [event for event in drive(loop, {"large": request}) if isinstance(event, Failed)]
+    assert isinstance(failed.error, OutOfMemory)
+
+    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    (drawn,) = [event for event in drive(loop, {"again": request}) if isinstance(event, Drawn)]
+    assert is_a_picture(drawn.drawing.images[0], side)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 
@@ -17,6 +18,8 @@ from server.queue import JobQueue
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
+
 DRAWING = Drawing(
     images=(RGBImage(1, 1, b"\1\2\3"),),
     flagged=None,
@@ -27,6 +30,11 @@ DRAWING = Drawing(
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+async def soon(awaited: Awaitable[T]) -> T:
+    """A test that has to wait for something which never comes fails instead."""
+    return await asyncio.wait_for(awaited, 5)
 
 
 class HandEngine:
@@ -68,7 +76,10 @@ class HandEngine:
         self.on_change()
 
     async def finish_next(self) -> None:
-        self.drawings[await self.arrived.get()].set_result(DRAWING)
+        self.drawings[await self.next_arrival()].set_result(DRAWING)
+
+    async def next_arrival(self) -> str:
+        return await soon(self.arrived.get())
 
 
 def request(pipeline: str = "sd15", side: int = 512, pictures: int = 1) -> TextToImage:
@@ -130,7 +141,7 @@ async def test_a_request_is_drawn_and_its_progress_and_start_are_told(
         )
     )
     await engine.finish_next()
-    assert await drawing == DRAWING
+    assert await soon(drawing) == DRAWING
     assert told == ["start", (1, 4)]
     assert (dispatch.queue_length, dispatch.running) == (0, 0)
 
@@ -143,7 +154,7 @@ async def test_an_engine_is_fed_up_to_its_room_and_the_rest_waits(
     assert (dispatch.running, dispatch.queue_length) == (4, 2)
     for _ in drawings:
         await engine.finish_next()
-    assert await asyncio.gather(*drawings) == [DRAWING] * 6
+    assert await soon(asyncio.gather(*drawings)) == [DRAWING] * 6
 
 
 async def test_a_request_for_another_pipeline_goes_at_once_beside_a_full_group(
@@ -165,7 +176,7 @@ async def test_thirty_callers_on_one_account_at_once_are_queued() -> None:
     drawings = [draw(dispatch) for _ in range(30)]
     for _ in drawings:
         await engine.finish_next()
-    assert await asyncio.gather(*drawings) == [DRAWING] * 30
+    assert await soon(asyncio.gather(*drawings)) == [DRAWING] * 30
     await dispatch.stop()
 
 
@@ -177,7 +188,7 @@ async def test_a_full_queue_refuses_and_says_so_beforehand(engine: HandEngine) -
     with pytest.raises(errors.QueueFull):
         dispatch.refuse_if_full(1)
     with pytest.raises(errors.QueueFull):
-        await draw(dispatch)
+        await soon(draw(dispatch))
     for task in drawings:
         task.cancel()
 
@@ -187,10 +198,10 @@ async def test_a_request_that_waits_too_long_is_told_and_the_others_go_on(engine
     await dispatch.start()
     drawings = [draw(dispatch) for _ in range(5)]
     with pytest.raises(errors.QueueTimeout):
-        await drawings.pop()
+        await soon(drawings.pop())
     for _ in drawings:
         await engine.finish_next()
-    assert await asyncio.gather(*drawings) == [DRAWING] * 4
+    assert await soon(asyncio.gather(*drawings)) == [DRAWING] * 4
 
 
 async def test_a_request_of_a_lost_engine_is_drawn_again_by_the_next_one() -> None:
@@ -201,7 +212,7 @@ async def test_a_request_of_a_lost_engine_is_drawn_again_by_the_next_one() -> No
     await until(lambda: len(first.drawings) == 1)
     first.become(EngineState.starting, "starting again")
     await second.finish_next()
-    assert await drawing == DRAWING
+    assert await soon(drawing) == DRAWING
     await dispatch.stop()
 
 
@@ -213,7 +224,7 @@ async def test_a_retried_request_goes_before_those_that_wait(dispatch: Dispatch,
     engine.become(EngineState.starting, "starting again")
     await until(lambda: dispatch.queue_length == 4)
     engine.become(EngineState.ready)
-    await engine.arrived.get()
+    await engine.next_arrival()
     await engine.finish_next()
     await until(lost.done)
     assert lost.result() == DRAWING
@@ -225,14 +236,14 @@ async def test_a_retried_request_goes_before_those_that_wait(dispatch: Dispatch,
 async def test_a_request_that_lost_two_engines_fails(dispatch: Dispatch, engine: HandEngine) -> None:
     drawing, other = draw(dispatch, request(pictures=4)), draw(dispatch, request(pictures=4))
     for _ in range(2):
-        await engine.arrived.get()
+        await engine.next_arrival()
         engine.become(EngineState.starting, "starting again")
         await until(lambda: dispatch.running == 0)
         engine.become(EngineState.ready)
     with pytest.raises(EngineLost):
-        await drawing
+        await soon(drawing)
     await engine.finish_next()
-    assert await other == DRAWING
+    assert await soon(other) == DRAWING
 
 
 async def test_an_engine_that_is_lost_before_it_began_costs_no_attempt(
@@ -253,19 +264,19 @@ async def test_an_engine_that_is_lost_before_it_began_costs_no_attempt(
         await until(lambda lost=lost: starts == lost + 1 and dispatch.queue_length == 1)
         engine.become(EngineState.ready)
     await engine.finish_next()
-    assert await drawing == DRAWING
+    assert await soon(drawing) == DRAWING
 
 
 async def test_a_request_that_cannot_be_drawn_fails_alone_and_is_not_retried(
     dispatch: Dispatch, engine: HandEngine
 ) -> None:
     bad, good = draw(dispatch), draw(dispatch)
-    engine_ticket = await engine.arrived.get()
+    engine_ticket = await engine.next_arrival()
     engine.drawings[engine_ticket].set_exception(OutOfMemory("too large"))
     with pytest.raises(OutOfMemory):
-        await bad
+        await soon(bad)
     await engine.finish_next()
-    assert await good == DRAWING
+    assert await soon(good) == DRAWING
 
 
 async def test_a_failing_start_gives_the_room_back(dispatch: Dispatch, engine: HandEngine) -> None:
@@ -284,18 +295,18 @@ async def test_cancelling_a_waiting_request_touches_no_other(dispatch: Dispatch,
     await until(lambda: dispatch.queue_length == 1)
     await engine.finish_next()
     await engine.finish_next()
-    assert await asyncio.gather(drawings[0], drawings[2]) == [DRAWING] * 2
+    assert await soon(asyncio.gather(drawings[0], drawings[2])) == [DRAWING] * 2
 
 
 async def test_cancelling_a_request_on_an_engine_withdraws_it_and_frees_its_room(
     dispatch: Dispatch, engine: HandEngine
 ) -> None:
     first, second = draw(dispatch, request(pictures=4)), draw(dispatch, request(pictures=4))
-    withdrawn = await engine.arrived.get()
+    withdrawn = await engine.next_arrival()
     first.cancel()
     await until(lambda: len(engine.drawings) == 1 and withdrawn not in engine.drawings)
     await engine.finish_next()
-    assert await second == DRAWING
+    assert await soon(second) == DRAWING
     assert dispatch.running == 0
 
 
@@ -309,7 +320,7 @@ async def test_cancelling_in_the_instant_of_being_taken_frees_the_room(engine: H
     assert dispatch.running == 1
     drawing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await drawing
+        await soon(drawing)
     assert (dispatch.running, len(engine.drawings)) == (0, 0)
 
 
@@ -323,7 +334,7 @@ async def test_readiness_names_the_reason_and_requests_wait_for_it(
     await until(lambda: dispatch.queue_length == 1)
     engine.become(EngineState.ready)
     await engine.finish_next()
-    assert await drawing == DRAWING
+    assert await soon(drawing) == DRAWING
 
 
 async def test_one_ready_engine_is_enough_and_an_engine_joins_late() -> None:
@@ -349,11 +360,11 @@ async def test_without_hope_of_an_engine_nobody_is_left_waiting(
     await until(lambda: dispatch.queue_length == 1)
     engine.become(EngineState.failed, "did not start: weights are missing")
     with pytest.raises(errors.Unavailable, match="weights are missing"):
-        await waiting
+        await soon(waiting)
     with pytest.raises(errors.Unavailable, match="weights are missing"):
         dispatch.refuse_if_full(1)
     with pytest.raises(errors.Unavailable, match="weights are missing"):
-        await draw(dispatch)
+        await soon(draw(dispatch))
 
 
 async def test_stopping_fails_what_waits_and_what_is_drawn(engine: HandEngine) -> None:
@@ -363,9 +374,9 @@ async def test_stopping_fails_what_waits_and_what_is_drawn(engine: HandEngine) -
     await until(lambda: dispatch.running == 1 and dispatch.queue_length == 1)
     await dispatch.stop()
     with pytest.raises(EngineLost):
-        await drawn
+        await soon(drawn)
     with pytest.raises(errors.Unavailable, match="stopping"):
-        await waiting
+        await soon(waiting)
     assert dispatch.readiness() == "the server is stopping"
 
 

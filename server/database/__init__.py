@@ -25,6 +25,7 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
 }
 _READING = "understudy_reading"
+_CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x756E64657273
 _MIGRATION_WAIT = "60s"
 _TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "53400"})
@@ -155,7 +156,7 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
         pool_timeout=busy_timeout_s,
         pool_use_lifo=True,
         connect_args={
-            "timeout": busy_timeout_s,
+            "timeout": _CONNECT_TIMEOUT_S,
             "server_settings": {"lock_timeout": milliseconds, "application_name": "understudy"},
         },
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -135,6 +137,17 @@ async def test_a_reader_does_not_wait_for_a_writer(database: Database, impatient
         await connection.execute(update(accounts).values(name="bob"))
         assert await Accounts(impatient).find("ada") is not None
     assert await Accounts(impatient).find("bob") is not None
+
+
+async def test_a_writer_does_not_wait_for_a_reader_of_the_file(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'understudy.db'}", busy_timeout_s=0.05)
+    await database.migrate()
+    with closing(sqlite3.connect(tmp_path / "understudy.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM accounts").fetchone() == (0,)
+        await Accounts(database).create("ada")
+        assert reader.execute("SELECT count(*) FROM accounts").fetchone() == (0,)
+    await database.close()
 
 
 async def test_a_database_locked_by_another_process_is_unavailable_and_nothing_is_charged(

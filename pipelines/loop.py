@@ -321,6 +321,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     pool = open_pool(config)

@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.register(subparsers)
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request, with its address
     return parsed.run(parsed)
 
 

@@ -204,8 +204,13 @@ class _Visit:
             "seed": 5,
         }
         answer = self._post(client, "/api/v1/enterprise/text2img", body).json()
+        while answer["status"] == "processing":
+            time.sleep(1)
+            answer = self._post(
+                client, f"/api/v1/enterprise/fetch/{answer['id']}", {"key": self.api_key}
+            ).json()
         if answer["status"] != "success":
-            raise RuntimeError(f"text2img answered {answer}")
+            raise RuntimeError(f"text2img answered: {answer['message']}")
         return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
 
     def _say_goodbye(self) -> None:

@@ -138,7 +138,7 @@ class FlowDEIS(FlowScheduler, DEISMultistepScheduler):
 
 
 def _uni_pc(solver_type: Any) -> FlowUniPC:
-    """B(h) = h of bh1 is many times too large for the first step, over a half-log-SNR of 14: not corrected."""
+    """B(h) = h of bh1 is far too large for the first step, over a half-log-SNR of 14: it is not corrected."""
     return FlowUniPC(**_FLOW, solver_type=solver_type, disable_corrector=[0] if solver_type == "bh1" else [])
 
 

@@ -320,6 +320,12 @@ def test_a_dark_photograph_is_not_taken_for_a_skeleton(level: float, noise: floa
     assert not is_skeleton(night(level, noise, lamps))
 
 
+def test_a_skeleton_drawn_over_a_dark_photograph_is_a_photograph():
+    picture = np.array(pillow(demo_skeleton(256, 256)))
+    picture[:, :100] = np.maximum(picture[:, :100], 60)
+    assert not is_skeleton(rgb(Image.fromarray(picture)))
+
+
 def test_other_pictures_are_not_taken_for_skeletons():
     black = Image.new("RGB", (256, 256))
     bars = Image.new("RGB", (256, 256))

@@ -148,6 +148,17 @@ def test_samplers_of_second_order_come_closer_than_euler(name: str):
     assert error(name, "karras", 20) < 0.5 * error("euler", "karras", 20)
 
 
+def test_the_infinite_first_step_of_uni_pc_is_not_overcorrected():
+    assert error("uni_pc", "karras", 5) < 0.1
+
+
+def test_uni_pc_starts_where_the_half_log_snr_is_finite():
+    scheduler = noise_scheduler("uni_pc", "simple", 4)
+    scheduler.set_timesteps()
+    assert 0.999998 < float(scheduler.sigmas[0]) < 1.0
+    assert float(scheduler.timesteps[0]) == 1000.0
+
+
 def test_heun_evaluates_twice_in_every_step_but_the_last():
     assert make_sampler(SchedulerChoice(name="heun", sigma_schedule="simple"), 10, CPU).total == 19
 

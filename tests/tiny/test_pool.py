@@ -1,0 +1,129 @@
+"""Which pipelines are resident: real small checkpoints, a budget in bytes, weights that are collected."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.errors import OutOfMemory, UnknownPipeline
+from pipelines.loop import Loop
+from pipelines.manifest import Manifest
+from pipelines.messages import Drawn
+from pipelines.pool import PipelinePool, module_bytes
+from pipelines.request import TextToImage
+
+CPU = torch.device("cpu")
+KOLORS, SD15, SDXL = "kolors", "stable-diffusion-v1-5", "sdxl"
+
+
+def pool_of(manifest: Manifest, budget_bytes: int, *, resident: tuple[str, ...] = ()) -> PipelinePool:
+    entries = {
+        name: entry.model_copy(update={"resident": name in resident})
+        for name, entry in manifest.pipelines.items()
+    }
+    changed = manifest.model_copy(update={"pipelines": entries})
+    return PipelinePool(changed, Path("unused"), CPU, budget_bytes=budget_bytes)
+
+
+@pytest.fixture(scope="module")
+def sizes(demo_manifest: Manifest) -> dict[str, int]:
+    """Bytes of each pipeline's parameters."""
+    pool = pool_of(demo_manifest, 10**12)
+    return {name: module_bytes(pool.open(name).modules) for name in (KOLORS, SD15, SDXL)}
+
+
+def test_the_one_unused_for_longest_is_evicted_when_room_is_needed(
+    demo_manifest: Manifest, sizes: dict[str, int]
+):
+    pool = pool_of(demo_manifest, sum(sizes.values()) - 1)
+    pool.open(SD15)
+    pool.open(KOLORS)
+    pool.open(SD15)
+    pool.open(SDXL)
+    assert pool.resident == (SD15, SDXL)
+    assert pool.used_bytes == sizes[SD15] + sizes[SDXL]
+
+
+def test_an_evicted_pipeline_is_really_collected(demo_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(demo_manifest, max(sizes.values()))
+    gone = weakref.ref(next(iter(pool.open(SD15).modules.values())))
+    pool.open(KOLORS)
+    gc.collect()
+    assert gone() is None
+
+
+def test_many_switches_leave_no_weights_behind(demo_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(demo_manifest, max(sizes.values()))
+
+    def living_bytes() -> int:
+        gc.collect()
+        tensors = {
+            thing.data_ptr(): thing.nbytes
+            for thing in gc.get_objects()
+            if isinstance(thing, torch.nn.Parameter)
+        }
+        return sum(tensors.values())
+
+    pool.open(SD15)
+    pool.open(KOLORS)
+    before = living_bytes()
+    for _ in range(3):
+        pool.open(SD15)
+        pool.open(KOLORS)
+    assert living_bytes() == before
+
+
+def test_what_is_in_use_or_pinned_never_leaves(demo_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
+    pool.open(SD15)
+    pool.open(KOLORS)
+    with pytest.raises(OutOfMemory):
+        pool.open(SDXL, in_use={KOLORS})
+    assert set(pool.resident) == {SD15, KOLORS}
+    assert not pool.relieve({KOLORS})
+    assert pool.relieve(())
+    assert pool.resident == (SD15,)
+
+
+def test_a_pipeline_larger_than_the_budget_is_refused(demo_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(demo_manifest, sizes[SD15] - 1)
+    with pytest.raises(OutOfMemory):
+        pool.open(SD15)
+    assert pool.resident == ()
+
+
+def test_an_unknown_name_is_refused(demo_manifest: Manifest):
+    with pytest.raises(UnknownPipeline):
+        pool_of(demo_manifest, 1).open("nowhere")
+
+
+def test_a_swap_gives_the_picture_that_was_drawn_before_it(demo_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(demo_manifest, max(sizes.values()))
+    loop = Loop(pool, 10**6)
+
+    def draw(pipeline: str) -> bytes:
+        loop.submit(
+            "it",
+            TextToImage(
+                pipeline=pipeline,
+                prompt="a cat",
+                width=128,
+                height=128,
+                num_inference_steps=2,
+                guidance_scale=5.0,
+                seeds=(1,),
+            ),
+        )
+        while True:
+            for event in loop.turn():
+                if isinstance(event, Drawn):
+                    return event.drawing.images[0].pixels
+
+    first = draw(SD15)
+    draw(KOLORS)
+    assert pool.resident == (KOLORS,)
+    assert draw(SD15) == first

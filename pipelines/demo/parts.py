@@ -1,4 +1,4 @@
-"""What the small checkpoints of all families have in common: reproducible weights and a byte-level CLIP tokenizer."""
+"""What the small checkpoints have in common: reproducible weights and a byte-level CLIP tokenizer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 def fill(module: torch.nn.Module, seed: int) -> None:
     """Overwrite every parameter with reproducible fp32 numbers, in place.
 
-    Uniform in +-sqrt(3 / fan_in) for matrices and convolutions (variance 1 / fan_in); vectors named ``weight`` belong to
-    normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw integers and one exact
+    Uniform in +-sqrt(3 / fan_in) for matrices and convolutions (variance 1 / fan_in); vectors named ``weight``
+    belong to normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw integers and one exact
     division the floats, so that all machines agree to the last bit, which ``torch.randn`` does not promise.
     """
     with torch.no_grad():
@@ -30,7 +30,7 @@ def fill(module: torch.nn.Module, seed: int) -> None:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer over single bytes: 514 entries (256 bytes, 256 word-final bytes, start, end), no merges."""
+    """A CLIP tokenizer over single bytes: 514 entries (bytes, word-final bytes, start, end), no merges."""
     symbols = list(bytes_to_unicode().values())
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(

@@ -19,7 +19,7 @@ from server.jobs import Job, Jobs, JobStatus, Output
 
 pytestmark = pytest.mark.anyio
 
-PICTURE = RGBImage(16, 8, bytes(range(128)) * 3)
+PICTURE = RGBImage(64, 32, bytes(range(256)) * 24)
 
 
 @pytest.fixture

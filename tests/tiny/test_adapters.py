@@ -128,6 +128,17 @@ def test_a_lora_reaches_the_text_encoder_too(family: Any) -> None:
     assert not torch.equal(with_lora["encoder_hidden_states"], without["encoder_hidden_states"])
 
 
+@pytest.mark.parametrize("network", ["unet", "text_encoder"])
+def test_a_second_lora_leaves_the_weights_of_the_first_alone(network: str, manifest: Manifest) -> None:
+    family = open_family(manifest, PIPELINE)
+    family.encode(replace(REQUEST, loras=(MORE_DETAILS,)))
+    first = {name: tensor.clone() for name, tensor in family.modules[network].named_parameters()}
+    family.encode(replace(REQUEST, loras=(MORE_DETAILS, ANIMIE)))
+    both = dict(family.modules[network].named_parameters())
+    assert len(both) > len(first)
+    assert all(torch.equal(both[name], tensor) for name, tensor in first.items())
+
+
 def test_groups_with_different_loras_can_take_turns(family: Any) -> None:
     """Each turn switches; the pictures are those of requests drawn one after the other."""
     choices = [(), (MORE_DETAILS,), (ANIMIE,), (replace(ANIMIE, scale=0.2),), (MORE_DETAILS, ANIMIE)]

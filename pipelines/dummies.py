@@ -29,18 +29,16 @@ def network(cls: type[Any], config: Path, device: torch.device, dtype: torch.dty
     precision.
     """
     module: Any = skeleton(cls, config)
-    is_diffusers = issubclass(cls, ModelMixin)
     # As from_pretrained does: parts that overflow half precision stay in full precision.
     full = tuple(getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else ()
-    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(len(config.name))
+    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
     for path, parent in module.named_modules():
         kept = not set(full).isdisjoint(path.split("."))
         for name, parameter in parent.named_parameters(recurse=False):
             numbers = torch.empty(parameter.shape, device=device, dtype=torch.float32 if kept else dtype)
             setattr(parent, name, torch.nn.Parameter(_fill(name, numbers, generator), requires_grad=False))
-        if is_diffusers:
-            for name, buffer in parent.named_buffers(recurse=False):
-                setattr(parent, name, buffer.to(dtype) if buffer.is_floating_point() else buffer)
+        for name, buffer in parent.named_buffers(recurse=False):
+            setattr(parent, name, buffer.to(dtype) if buffer.is_floating_point() else buffer)
     if hasattr(module, "tie_weights"):
         module.tie_weights()
     return module.to(device).eval()

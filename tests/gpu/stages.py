@@ -13,6 +13,7 @@ import torch
 from pipelines import denoise
 from pipelines.demo.figure import demo_skeleton
 from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Pipeline, Sample
 
@@ -52,6 +53,12 @@ def default_request(name: str, seeds: tuple[int, ...], *, side: int, steps: int,
             )
         case _:
             return TextToImage(**shared, guidance_scale=7.0)
+
+
+def in_precision(manifest: Manifest, dtype: str) -> Manifest:
+    """The manifest with every pipeline in one precision."""
+    entries = {name: entry.model_copy(update={"dtype": dtype}) for name, entry in manifest.pipelines.items()}
+    return manifest.model_copy(update={"pipelines": entries})
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from recovery import draw_many_within, drive
-from stages import SIDES, Measurement, default_request, is_a_picture, measure
+from stages import SIDES, Measurement, default_request, in_precision, is_a_picture, measure
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
@@ -36,9 +36,7 @@ STEPS = 10
 
 def manifest(dtype: str) -> Manifest:
     """The dummies' manifest in one precision."""
-    loaded = load_manifest(Path(__file__).with_name("weights.yaml"))
-    entries = {name: entry.model_copy(update={"dtype": dtype}) for name, entry in loaded.pipelines.items()}
-    return loaded.model_copy(update={"pipelines": entries})
+    return in_precision(load_manifest(Path(__file__).with_name("weights.yaml")), dtype)
 
 
 @pytest.fixture

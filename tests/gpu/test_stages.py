@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from recovery import draw_many_within
-from stages import SIDES, default_request, is_a_picture, measure
+from stages import SIDES, default_request, in_precision, is_a_picture, measure
 from test_full_size import manifest, row
 
 from pipelines.adapters import AdapterLibrary
@@ -23,21 +23,24 @@ SIDE = 128
 STEPS = 3
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", SIDES)
 def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(
-    name: str, demo_manifest: Manifest
+    name: str, dtype: str, demo_manifest: Manifest
 ) -> None:
-    checkpoint = Checkpoint(demo_manifest, demo_manifest.pipelines[name], Path(), CPU)
-    pipeline = open_pipeline(name, checkpoint, AdapterLibrary(demo_manifest, Path()))
+    described = in_precision(demo_manifest, dtype)
+    checkpoint = Checkpoint(described, described.pipelines[name], Path(), CPU)
+    pipeline = open_pipeline(name, checkpoint, AdapterLibrary(described, Path()))
+    side = SIDE if dtype == "float32" else SIDE // 2  # a CPU is slow in half precision
     for pictures in (1, 4):
-        request = default_request(name, tuple(range(pictures)), side=SIDE, steps=STEPS, prompt="a cat")
+        request = default_request(name, tuple(range(pictures)), side=side, steps=STEPS, prompt="a cat")
         measured = measure(pipeline, request, CPU)
         assert len(measured.images) == pictures
-        assert all(is_a_picture(image, SIDE) for image in measured.images)
+        assert all(is_a_picture(image, side) for image in measured.images)
         assert measured.seconds.keys() == {"encode", *measured.evaluations, "decode"}
         assert measured.evaluations.keys() == ({"prior", "denoise"} if "kandinsky" in name else {"denoise"})
         assert all(STEPS <= evaluations <= STEPS + 1 for evaluations in measured.evaluations.values())
-        assert row(name, "float32", pictures, measured)[:3] == (name, "float32", str(pictures))
+        assert row(name, dtype, pictures, measured)[:3] == (name, dtype, str(pictures))
 
 
 def test_a_request_for_many_pictures_is_driven_to_its_end(demo_manifest: Manifest) -> None:

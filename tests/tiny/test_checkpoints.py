@@ -175,6 +175,30 @@ def test_a_dummy_network_computes_finite_numbers_in_half_precision(tmp_path: Pat
     assert 0.1 < pixels.std() < 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("cls", "part"),
+    [
+        (ChatGLMModel, "kolors/text_encoder"),
+        (transformers.T5EncoderModel, "sd3/text_encoder_3"),
+        (transformers.CLIPTextModelWithProjection, "sd3/text_encoder_2"),
+        (transformers.CLIPTextModel, "sd15/text_encoder"),
+    ],
+)
+def test_a_dummy_text_encoder_reads_a_prompt_in_half_precision(
+    cls: type[torch.nn.Module], part: str, dtype: torch.dtype, demo_manifest: Manifest
+) -> None:
+    encoder = dummies.network(cls, demo_manifest.path.parent / part, CPU, dtype)
+    token_ids = torch.arange(1, 17)[None]
+    arguments = {"input_ids": token_ids, "output_hidden_states": True}
+    if cls is ChatGLMModel:
+        arguments |= {"attention_mask": torch.ones_like(token_ids), "position_ids": token_ids - 1}
+    with torch.no_grad():
+        hidden = encoder(**arguments).hidden_states[-1]
+    assert hidden.isfinite().all()
+    assert hidden.std() > 0.1
+
+
 def test_the_whole_of_a_dummy_pipeline_is_there(tmp_path: Path) -> None:
     """On the meta device: as many parts as the real one has, and tokenizers that understand text."""
     described = checkpoint({"dummy": "sd3-medium"}, tmp_path)

@@ -1,11 +1,7 @@
 """Pull what a manifest names from the hub: only what is needed, resumed, checked, written to the lock."""
 
-# pyright: reportUnknownVariableType=false
-# huggingface_hub is only partly typed.
-
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -14,8 +10,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
+from pipelines.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
 from pipelines.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
 from pipelines.repositories import Repository, select
 
@@ -24,168 +20,6 @@ PICKLES = (".ckpt", ".pickle", ".pkl", ".pt")
 
 _PARTS = ".parts"
 """Below the weights folder: partial downloads, by the hub's hash of the whole file."""
-
-
-class PullError(Exception):
-    """A repository could not be pulled; ``str(error)`` says why and what to do.
-
-    Attributes:
-        exit_code: of the command line.
-        hopeless: the next repository would fail as well.
-    """
-
-    exit_code = 1
-    hopeless = False
-
-
-class NoNetwork(PullError):
-    """The hub does not answer."""
-
-    exit_code = 3
-    hopeless = True
-
-
-class AccessDenied(PullError):
-    """The hub wants a token, another token, or agreement to a repository's terms."""
-
-    exit_code = 4
-
-
-class NotOnTheHub(PullError):
-    """No such repository, revision or file."""
-
-    exit_code = 5
-
-
-class Corrupted(PullError):
-    """The bytes that arrived are not the ones that the hub announced, or are not weights."""
-
-    exit_code = 6
-
-
-class DiskFull(PullError):
-    exit_code = 7
-    hopeless = True
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """``upstream``: SHA-256 of a large file, git's blob id of a small one."""
-
-    size: int
-    upstream: str
-
-
-class Hub:
-    """The hub as this project needs it, through huggingface_hub; every failure is a `PullError`."""
-
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        """
-        Args:
-            endpoint: None: what huggingface_hub's environment says.
-            token: None: what huggingface_hub finds (``HF_TOKEN``, or an earlier login).
-        """
-        from huggingface_hub import HfApi
-
-        self._api = HfApi(endpoint=endpoint, token=token)
-        self._token = token
-        self.endpoint = self._api.endpoint
-
-    def commit(self, repository: Repository) -> str:
-        """The commit that the repository's revision names now."""
-        with _plainly(repository, self.endpoint):
-            found = self._api.model_info(repository.hub, revision=repository.revision).sha
-        assert found is not None
-        return found
-
-    def listing(self, repository: Repository, commit: str) -> dict[str, RemoteFile]:
-        """Every file at that commit."""
-        from huggingface_hub.hf_api import RepoFile
-
-        with _plainly(repository, self.endpoint):
-            tree = list(self._api.list_repo_tree(repository.hub, recursive=True, revision=commit))
-        return {
-            file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
-            for file in tree
-            if isinstance(file, RepoFile)
-        }
-
-    def fetch(
-        self, repository: Repository, commit: str, name: str, remote: RemoteFile, partial: Path
-    ) -> None:
-        """Append to ``partial`` what is missing of a file, with a progress bar.
-
-        The client's own download keeps nothing of a transfer that was killed, so the partial file is kept
-        here and only its rest is asked for.
-        """
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import build_hf_headers
-
-        with _plainly(repository, self.endpoint), partial.open("ab") as file:
-            url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
-            location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
-            stays = location.startswith(f"{self.endpoint}/")
-            headers = build_hf_headers(token=self._token if stays else False)
-            headers["Accept-Encoding"] = "identity"
-            http_get(
-                location,
-                cast(Any, file),
-                resume_size=file.tell(),
-                headers=cast(dict[str, Any], headers),
-                expected_size=remote.size,
-                displayed_filename=f"{repository.hub}/{name}",
-            )
-
-
-@contextmanager
-def _plainly(repository: Repository, endpoint: str) -> Generator[None]:
-    """Turn what the client raises into what a person can act upon."""
-    import httpx2
-    from huggingface_hub import errors
-
-    page = f"{endpoint}/{repository.hub}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise AccessDenied(
-            f"{repository.hub} is given only to accounts that accepted its terms. Open {page} while "
-            f"logged in and accept them, make a token with read access at {endpoint}/settings/tokens, and "
-            f"pull again with HF_TOKEN=<token> in the environment."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise NotOnTheHub(f"{repository.hub} has no revision {repository.revision}.") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise NotOnTheHub(f"{repository.hub} lost a file while it was pulled; pull again.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise NotOnTheHub(
-            f"{repository.hub} is not on the hub, or is private: check its name in the manifest; for a "
-            f"private repository put HF_TOKEN=<token> into the environment."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == 401:
-            raise AccessDenied(
-                f"The hub does not accept the token for {repository.hub}: make one at "
-                f"{endpoint}/settings/tokens and put it into the environment as HF_TOKEN."
-            ) from error
-        if status == 403:
-            raise AccessDenied(
-                f"The token in HF_TOKEN may not read {repository.hub}: give it read access to that "
-                f"repository at {endpoint}/settings/tokens."
-            ) from error
-        raise NoNetwork(f"The hub answered {status} for {repository.hub}; try again later.") from error
-    except (httpx2.TransportError, errors.OfflineModeIsEnabled, errors.FileMetadataError) as error:
-        raise NoNetwork(
-            f"{endpoint} does not answer: check the network, HTTPS_PROXY and HF_ENDPOINT, then pull again; "
-            f"what is already here is kept."
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk is full; free some room and pull {repository.hub} again.") from error
-        if error.errno is not None:
-            raise
-        raise Corrupted(f"{repository.hub}: a file arrived incomplete; pull again.") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ from pipelines.repositories import Repository, repositories
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.downloads import Hub
+    from pipelines.hub import Hub
 
 DIFFERENT = 1
 NOT_ACCEPTED = 2
+INTERRUPTED = 130
 
 _EXIT_CODES = (
     "exit status: 0 done; 2 licences not accepted, or a wrong argument; 3 the hub does not answer; "
@@ -101,7 +103,8 @@ def _state(manifest: Manifest, name: str, locked: dict[str, lock.LockedRepositor
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from pipelines.downloads import Hub, PullError, one_pull_at_a_time
+    from pipelines.downloads import one_pull_at_a_time
+    from pipelines.hub import Hub, PullError
 
     opened = _open(arguments)
     if opened is None:
@@ -127,6 +130,12 @@ def _pull(arguments: argparse.Namespace) -> int:
     except PullError as error:
         _complain(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        _complain("Interrupted; the next pull goes on from here.")
+        return INTERRUPTED
+    except OSError as error:
+        _complain(f"{weights} cannot be written: {error.strerror}")
+        return 7 if error.errno == errno.ENOSPC else 1
 
 
 def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
@@ -146,7 +155,8 @@ def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> b
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
     """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
-    from pipelines.downloads import PullError, pull
+    from pipelines.downloads import pull
+    from pipelines.hub import PullError
 
     failures: list[PullError] = []
     for repository in wanted:

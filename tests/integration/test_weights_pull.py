@@ -285,8 +285,8 @@ def killed_pull(hub: HubServer, repo: Repo, tmp_path: Path, weights: Path) -> in
     """Pull in a process that is killed when most of the file was sent; how many bytes are left of it."""
     manifest = tmp_path / "weights.yaml"
     manifest.write_text(yaml.safe_dump({"pipelines": {"sd": pipeline()}}))
-    code = "from pathlib import Path; from pipelines.downloads import *; from pipelines.manifest import *\n"
-    code += "from pipelines.repositories import *\n"
+    code = "from pathlib import Path; from pipelines.downloads import *; from pipelines.hub import *\n"
+    code += "from pipelines.manifest import *; from pipelines.repositories import *\n"
     code += f"wanted = repositories(load_manifest(Path({str(manifest)!r})))\n"
     code += f"pull(Hub({hub.url!r}), wanted[0], Path({str(weights)!r}))"
     weights.mkdir()
@@ -436,6 +436,14 @@ def test_two_pulls_do_not_write_into_one_folder(
     with one_pull_at_a_time(weights):
         assert run(hub.url, {"sd": pipeline()}, "pull") == 1
     assert "another pull" in capsys.readouterr().err
+
+
+def test_a_weights_folder_that_cannot_be_written_is_said_in_words(
+    hub: HubServer, run: Run, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights.write_text("a file where the folder should be")
+    assert run(hub.url, {"sd": pipeline()}, "pull") == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_verify_names_every_file_that_is_not_as_it_was_pulled(

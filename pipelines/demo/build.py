@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -13,8 +14,13 @@ from transformers.utils import logging as transformers_logging
 _BUILDERS = ("kandinsky22", "kolors", "sd15", "sd3", "sdxl")
 """Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
 
-_VERSION = "1"
-"""Part of the folder's name: another one builds anew."""
+
+def _version() -> str:
+    """Names the folder: whoever changes a builder gets new checkpoints."""
+    digest = hashlib.sha256(b"1")
+    for path in sorted(Path(__file__).parent.glob("*.[py]*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def ensure(cache: Path) -> Path:
@@ -22,7 +28,7 @@ def ensure(cache: Path) -> Path:
 
     Safe against a kill and against a second process: everything is built aside and renamed at the end.
     """
-    finished = cache / f"demo-{_VERSION}"
+    finished = cache / f"demo-{_version()}"
     if not finished.exists():
         cache.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix="demo-", dir=cache))

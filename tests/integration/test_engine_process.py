@@ -386,7 +386,7 @@ async def test_missing_weights_become_the_reason_and_the_engine_comes_up_when_th
 
 
 async def test_an_engine_that_keeps_failing_is_tried_less_and_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "FIRST_PAUSE_S", 0.1)
     starts: list[float] = []
@@ -403,6 +403,8 @@ async def test_an_engine_that_keeps_failing_is_tried_less_and_less_often(
         await until(engine, lambda: len(starts) == 3)
     pauses = [start - end for start, end in zip(starts[1:], ends, strict=False)]
     assert [pause >= 0.1 * 2**index for index, pause in enumerate(pauses)] == [True] * 2
+    told = [record.getMessage().rsplit("again in ")[-1] for record in caplog.records]
+    assert told[:2] == ["0.1 s", "0.2 s"]
 
 
 async def test_an_engine_that_dies_without_a_word_is_reported_with_its_exit_status(tmp_path: Path) -> None:

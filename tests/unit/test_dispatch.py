@@ -216,6 +216,19 @@ async def test_a_request_of_a_lost_engine_is_drawn_again_by_the_next_one() -> No
     await dispatch.stop()
 
 
+async def test_a_pipeline_that_an_engine_is_about_to_load_is_not_loaded_by_a_second_one() -> None:
+    first, second = HandEngine("first"), HandEngine("second")
+    dispatch = dispatch_to(first, second)
+    await dispatch.start()
+    drawings = [draw(dispatch, request("kolors", side=side)) for side in (512, 768)]
+    await until(lambda: len(first.drawings) + len(second.drawings) == 2)
+    assert (len(first.drawings), len(second.drawings)) == (2, 0)
+    await dispatch.stop()
+    for task in drawings:
+        with pytest.raises(EngineLost):
+            await soon(task)
+
+
 async def test_a_retried_request_goes_before_those_that_wait(dispatch: Dispatch, engine: HandEngine) -> None:
     lost = draw(dispatch, request(pictures=4))
     await until(lambda: len(engine.drawings) == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -74,8 +75,7 @@ class Dispatch:
         """Fail what waits and what is drawn, and stop every engine."""
         self._stopped = True
         self._queue.refuse_all("the server is stopping")
-        for engine in self._engines.values():
-            await engine.stop()
+        await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
 
     async def draw(
         self,

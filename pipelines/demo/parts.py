@@ -14,8 +14,8 @@ def fill(module: torch.nn.Module, seed: int) -> None:
     """Overwrite every parameter with reproducible fp32 numbers, in place.
 
     Uniform in +-sqrt(3 / fan_in) for matrices and convolutions (variance 1 / fan_in). Vectors named
-    ``weight`` belong to normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw integers and one
-    exact division the floats, so that all machines agree to the last bit, unlike with ``torch.randn``.
+    ``weight`` belong to normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw
+    integers and one exact division the floats, so that all machines agree to the last bit.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -6,8 +6,6 @@ import argparse
 import logging
 import sys
 
-from server.commands import credits, demo, keys, serve, weights
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -15,6 +13,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         the exit status: 0 done, 1 failed, 2 asked wrongly.
     """
+    # Not at the top: an engine process imports this module again, and needs nothing of the server's.
+    from server.commands import credits, demo, keys, serve, weights
+
     parser = argparse.ArgumentParser(
         prog="understudy", description="A self-hosted stand-in for hosted image-generation APIs."
     )

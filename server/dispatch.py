@@ -37,6 +37,11 @@ class Dispatch:
         return len(self._queue)
 
     @property
+    def expected_wait_s(self) -> float:
+        """How long a new request would wait for an engine, roughly."""
+        return self._queue.expected_wait_s
+
+    @property
     def running(self) -> int:
         """Requests that an engine has."""
         return sum(len(tickets) for tickets in self._held.values())

@@ -116,6 +116,11 @@ class JobQueue:
     def __len__(self) -> int:
         return sum(len(tickets) for tickets in self._waiting.values())
 
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a request that lined up now would wait, at the pace so far."""
+        return self._pace_s * len(self)
+
     def refuse_if_full(self, account_id: int) -> None:
         """
         Raises:

@@ -286,7 +286,7 @@ def test_a_long_call_is_answered_processing_and_fetched_later(impatient: Running
         ({"key": "wrong"}, 401),
         ({"model_id": "none"}, 404),
         ({"panorama": "yes"}, 501),
-        ({"scheduler": "none"}, 406),
+        ({"scheduler": "none"}, 400),
     ],
 )
 def test_standard_mode_uses_http_statuses(impatient: RunningServer, changes: dict[str, Any], status: int):

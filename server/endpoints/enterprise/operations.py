@@ -21,7 +21,7 @@ async def system_details(request: Request) -> JSONResponse:
     return JSONResponse(
         {
             "model_count": len(checkpoints(services.manifest)),
-            "queue_time": services.dispatch.expected_wait_s(),
+            "queue_time": round(services.dispatch.expected_wait_s),
             "queue_num": services.dispatch.queue_length,
             "status": "ok" if services.dispatch.readiness() is None else "starting",
         }

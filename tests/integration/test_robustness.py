@@ -32,7 +32,7 @@ QUICK = {
     "enhance_prompt": "no",
 }
 """Costs one millicredit."""
-LONG = {**QUICK, "num_inference_steps": 50, "samples": 4, "width": 512, "height": 512}
+LONG = {**QUICK, "num_inference_steps": 50, "samples": 2}
 PATH = "/api/v1/enterprise/text2img"
 
 

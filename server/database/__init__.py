@@ -101,7 +101,10 @@ class Database:
         from server.database.migrations import upgrade
 
         async with self.transaction() as connection:
-            if not self.is_sqlite:
+            # whoever comes second waits here, before Alembic, which is one per process and no place to wait
+            if self.is_sqlite:
+                await connection.execute(text("SELECT 1"))
+            else:
                 await connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_WAIT}'"))
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             await connection.run_sync(upgrade)

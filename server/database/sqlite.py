@@ -76,11 +76,12 @@ def _switch_to_wal(opened: sqlite3.Connection, deadline: float) -> None:
 class Connection(aiosqlite.Connection):
     """Runs a statement, fetches its rows and closes its cursor in one trip to the thread.
 
-    The driver makes four trips, each dearer than the statement itself.
+    The driver makes four trips, each dearer than the statement itself. BEGIN travels with the next statement.
     """
 
     def __init__(self, open_file: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(open_file, iter_chunk_size=64)
+        self._waiting: str | None = None
         self._begun = False
         self._thread.daemon = True  # a forgotten close must not keep the process alive
 
@@ -89,19 +90,35 @@ class Connection(aiosqlite.Connection):
 
     async def run(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
         """Call ``work(sqlite3_connection, operation, parameters)`` in the thread."""
-        # noted before the thread has done it: a caller that is cancelled meanwhile must still roll back
-        self._begun = self._begun or operation.startswith("BEGIN")
-        await self._execute(work, self._conn, operation, parameters)
+        if operation.startswith("BEGIN"):
+            self._waiting = operation
+            return
+        await self._execute(self._begin_and, self._take_waiting(), work, operation, parameters)
 
     async def commit(self) -> None:
+        self._waiting = None
         if self._begun:
             await super().commit()
             self._begun = False
 
     async def rollback(self) -> None:
+        self._waiting = None
         if self._begun:
             await super().rollback()
             self._begun = False
+
+    def _take_waiting(self) -> str | None:
+        waiting, self._waiting = self._waiting, None
+        # noted before the thread has done it: a caller that is cancelled meanwhile must still roll back
+        self._begun = self._begun or waiting is not None
+        return waiting
+
+    def _begin_and(
+        self, begin: str | None, work: Callable[..., None], operation: str, parameters: Sequence[Any]
+    ) -> None:
+        if begin is not None:
+            self._conn.execute(begin)
+        work(self._conn, operation, parameters)
 
 
 class _Cursor:

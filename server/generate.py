@@ -122,6 +122,8 @@ class Studio:
         task = self._tasks.get(job.id)
         if task is None:
             job = await self._jobs.find(job.account_id, id=job.id)
+            if job.status in (JobStatus.queued, JobStatus.running):
+                raise errors.Unavailable("The request is still being drawn, ask again later")
             if job.status is not JobStatus.succeeded:
                 raise PastFailure(job)
             return job
@@ -209,15 +211,22 @@ class Studio:
             task.exception()  # its waiters were told, and an asynchronous job's record says it
 
     async def _work(self, job: Job, bounded: bool) -> Job:
+        starting: list[asyncio.Task[None]] = []
+
+        async def on_start() -> None:
+            # Recorded while the engine draws; nobody waits for it but the end of the job.
+            starting.append(asyncio.create_task(self._jobs.start(job.id)))
+
         try:
             drawing = await self._dispatch.draw(
                 job.request,
                 account_id=job.account_id,
                 on_progress=lambda done, total: self._progress.update({job.id: (done, total)}),
-                on_start=lambda: self._jobs.start(job.id),
+                on_start=on_start,
                 bounded=bounded,
             )
             outputs = await self._store(job, drawing)
+            await asyncio.gather(*starting)
             ended = await self._jobs.succeed(
                 job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
             )

@@ -1,7 +1,8 @@
 """What the server adds to a picture: one caller over HTTP against the same family called in a plain loop.
 
 Run: ``python -m tests.benchmarks.overhead``. Both sides draw the same request with the small SD1.5 checkpoint
-at 512x512 and encode the same PNG, on one torch thread, in turns, so that noise disturbs both alike.
+at 512x512, encode the same PNG and write it to a file, on one torch thread, in turns, so that noise disturbs
+both alike.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipelines.demo.build import ensure
 from pipelines.loop import Loop, open_pool
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import SchedulerChoice, TextToImage
-from tests.integration.conftest import start_server
+from tests.integration.conftest import RunningServer, start_server
 
 ROUNDS = 40
 STEPS = 2
@@ -46,15 +47,16 @@ REQUEST = TextToImage(
 )
 
 
-def direct(loop: Loop) -> bytes:
-    """Draw in this process and encode."""
+def direct(loop: Loop, file: Path) -> None:
+    """Draw in this process, encode, and write the file."""
     loop.submit("it", REQUEST)
     while True:
         for event in loop.turn():
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Drawn):
-                return image_io.encode(event.drawing.images[0], "png")
+                file.write_bytes(image_io.encode(event.drawing.images[0], "png"))
+                return
 
 
 def main() -> None:
@@ -62,22 +64,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = ensure(folder)
-        config = EngineConfig("cpu", manifest, folder, 8_000_000_000, 4 * 1024 * 1024)
+        config = EngineConfig(
+            device="cpu",
+            manifest=manifest,
+            weights=folder,
+            budget_bytes=8_000_000_000,
+            group_pixels=4 * 1024 * 1024,
+        )
         loop = Loop(open_pool(config), config.group_pixels)
         server = start_server(folder, manifest, png_metadata="false")
         try:
-            measure(loop, server)
+            measure(loop, server, folder)
         finally:
             server.stop()
 
 
-def measure(loop: Loop, server) -> None:
+def measure(loop: Loop, server: RunningServer, folder: Path) -> None:
     direct_s: list[float] = []
     served_s: list[float] = []
     with server.client() as client:
-        for _ in range(ROUNDS + 3):
+        for number in range(ROUNDS + 3):
             started = time.perf_counter()
-            direct(loop)
+            direct(loop, folder / f"{number}.png")
             direct_s.append(time.perf_counter() - started)
             started = time.perf_counter()
             answer = client.post("/api/v1/enterprise/text2img", json={"key": server.key, **BODY}).json()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Several workers share the cores; threads that spin for each other would only take them from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pipelines.manifest import Manifest, load_manifest
 
 

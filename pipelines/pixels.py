@@ -39,14 +39,15 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
         upcast: decode in fp32 whatever the network's type. Also done when half precision overflows, which
             would leave black pixels.
     """
-    scaled = latents / vae.config["scaling_factor"]
+    factor = vae.config["scaling_factor"]
     if not (upcast and vae.dtype == torch.float16):
-        pixels = vae.decode(scaled, return_dict=False)[0]
+        pixels = vae.decode(latents / factor, return_dict=False)[0]
         if pixels.dtype != torch.float16 or bool(torch.isfinite(pixels).all()):
             return pixels
     dtype = vae.dtype
-    vae.to(dtype=torch.float32)
+    # Not by vae.to(), which warns in the log each time.
+    torch.nn.Module.to(vae, dtype=torch.float32)
     try:
-        return vae.decode(scaled.float(), return_dict=False)[0]
+        return vae.decode(latents.float() / factor, return_dict=False)[0]
     finally:
-        vae.to(dtype=dtype)
+        torch.nn.Module.to(vae, dtype=dtype)

@@ -98,9 +98,8 @@ class PipelinePool:
         """
         if name not in self._resident:
             self._make_room(self._expected_bytes(name), in_use)
-            try:
-                pipeline = self._load(name)
-            except torch.OutOfMemoryError:
+            pipeline = self._load_or_none(name)
+            if pipeline is None:
                 self.relieve(in_use)
                 pipeline = self._load(name)
             self._bytes[name] = module_bytes(pipeline.modules)
@@ -117,6 +116,13 @@ class PipelinePool:
             self._evict(name)
         _empty_caches(self._device)
         return bool(names)
+
+    def _load_or_none(self, name: str) -> Pipeline | None:
+        """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""
+        try:
+            return self._load(name)
+        except torch.OutOfMemoryError:
+            return None
 
     def _load(self, name: str) -> Pipeline:
         if name in self._evicted:

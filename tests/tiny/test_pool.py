@@ -15,6 +15,7 @@ from pipelines.manifest import Manifest
 from pipelines.messages import Drawn
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import TextToImage
+from pipelines.sample import Pipeline
 
 CPU = torch.device("cpu")
 KOLORS, SD15, SDXL = "kolors", "stable-diffusion-v1-5", "sdxl"
@@ -94,6 +95,28 @@ def test_a_pipeline_larger_than_the_budget_is_refused(demo_manifest: Manifest, s
     with pytest.raises(OutOfMemory):
         pool.open(SD15)
     assert pool.resident == ()
+
+
+class _ShortOfMemory(PipelinePool):
+    """Runs out of memory once, when a pipeline is loaded already."""
+
+    loaded: weakref.ref[torch.nn.Module] | None = None
+    left_over = True
+
+    def _load(self, name: str) -> Pipeline:
+        if self.loaded is not None:
+            self.left_over = self.loaded() is not None
+            return super()._load(name)
+        pipeline = super()._load(name)
+        self.loaded = weakref.ref(pipeline.modules["unet"])
+        raise torch.OutOfMemoryError("pretended")
+
+
+def test_a_load_that_ran_out_of_memory_leaves_nothing_behind_for_the_second_one(demo_manifest: Manifest):
+    pool = _ShortOfMemory(demo_manifest, Path("unused"), CPU, budget_bytes=10**12)
+    pool.open(SD15)
+    assert pool.resident == (SD15,)
+    assert not pool.left_over
 
 
 def test_an_unknown_name_is_refused(demo_manifest: Manifest):

@@ -99,6 +99,7 @@ class Loop:
         self._finished: deque[tuple[Ticket, Sample]] = deque()
         self._events: list[Event] = []
         self._resident: tuple[str, ...] = ()
+        self._last_step: torch.cuda.Event | None = None
 
     @property
     def idle(self) -> bool:
@@ -183,12 +184,14 @@ class Loop:
         self._groups.move_to_end(key)
         started = time.perf_counter()
         try:
-            self._pool.open(key.pipeline, self._in_use()).attach(key)
+            pipeline = self._pool.open(key.pipeline, self._in_use())
+            self._relieved(lambda: pipeline.attach(key), self._in_use())
         except Exception as error:
             for ticket in group.tickets():
                 self._fail(ticket, error)
             return
         self._advance(group)
+        self._keep_pace()
         took = time.perf_counter() - started
         for ticket in group.tickets():
             ticket.denoise_s += took
@@ -217,6 +220,15 @@ class Loop:
             if error is not None:
                 self._fail(part[0][0], error)
             pending = pending[len(part) :]
+
+    def _keep_pace(self) -> None:
+        """Wait for the step before the one just started: a CPU that runs further ahead of its GPU could let
+        nobody join or leave in time, and would count the seconds of the steps as those of the decoding."""
+        if self._device.type == "cuda":
+            before, self._last_step = self._last_step, torch.cuda.Event()
+            self._last_step.record(torch.cuda.current_stream(self._device))
+            if before is not None:
+                before.synchronize()
 
     def _finish(self, ticket: Ticket, sample: Sample) -> None:
         before = sample.generator.get_state()
@@ -294,8 +306,10 @@ def _attempt(samples: list[Sample]) -> Exception | None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU's allocator says it in words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    """CUDA's allocator has a class for it; the CPU's, cuBLAS and cuDNN say it in words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED"))
 
 
 def open_pool(config: EngineConfig) -> PipelinePool:
@@ -324,11 +338,15 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     transformers_logging.set_verbosity_error()
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
+    device = torch.device(config.device)
+    if device.type == "cuda" and device.index is not None:
+        # Whatever names no device (streams, library workspaces) would open a context on the first one.
+        torch.cuda.set_device(device)
     pool = open_pool(config)
     for name in pool.pinned() if config.preload else ():
         connection.send(Loading(name))
         pool.open(name)
-    loop = Loop(pool, config.group_pixels, device=torch.device(config.device))
+    loop = Loop(pool, config.group_pixels, device=device)
     connection.send(Ready(config.device, pool.resident))
     while True:
         while loop.idle or connection.poll():

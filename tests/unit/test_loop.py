@@ -47,12 +47,14 @@ class Network:
     """Halves its input; refuses batches beyond its memory, and any that contains the poison."""
 
     most_rows: int = 1000
+    refusal: type[Exception] = torch.OutOfMemoryError
+    words: str = "pretended"
     poison: float | None = None
     batches: list[int] = field(default_factory=list)
 
     def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         if len(latents) > self.most_rows:
-            raise torch.OutOfMemoryError("pretended")
+            raise self.refusal(self.words)
         if self.poison is not None and (conditioning["prompt"] == self.poison).any():
             raise ValueError("poison")
         self.batches.append(len(latents))
@@ -197,8 +199,18 @@ def test_groups_of_different_keys_take_turns():
     assert done == {"first": 5, "other key": 5}
 
 
-def test_a_group_that_does_not_fit_the_memory_is_halved_and_loses_nobody():
-    shelf = Shelf(Network(most_rows=4))
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory"),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_group_that_does_not_fit_the_memory_is_halved_and_loses_nobody(
+    refusal: type[Exception], words: str
+):
+    shelf = Shelf(Network(most_rows=4, refusal=refusal, words=words))
     loop = Loop(shelf, 100 * PICTURE)
     asked = {str(index): request(index, seed=index) for index in range(9)}
     for name, one in asked.items():

@@ -50,10 +50,12 @@ class PoseDetector:
             raise CheckpointUnavailable(f"the pose annotator needs the files {', '.join(FILES)}")
         detector = _import_detector()
         try:
-            self._detector: Any = detector.from_pretrained(str(folder)).to(device)
+            opened: Any = detector.from_pretrained(str(folder))
         except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             log.error("the pose annotator cannot be opened", exc_info=error)
             raise CheckpointUnavailable("the weights of the pose annotator are damaged") from error
+        # Outside of the try: memory that runs out says nothing about the files.
+        self._detector = opened.to(device)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:

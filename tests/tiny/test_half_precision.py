@@ -1,6 +1,6 @@
 """Half precision on a device apart from the CPU, as on a GPU: types stay, and nothing is left behind."""
-# pyright: basic
-# torch's functions are only partly typed.
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# torch and diffusers are only partly typed.
 
 from __future__ import annotations
 

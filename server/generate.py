@@ -97,20 +97,25 @@ class Studio:
         """Submit and wait. When the task that awaits this is cancelled, so is the job, and it is refunded.
 
         Args:
-            wait_s: after this the job goes on without its caller and is returned unfinished.
+            wait_s: after this the job goes on without its caller and is returned as it is by then.
         Raises:
             ApiError: of a job that failed; nothing was charged.
         """
-        job, replayed = await self._submit(account, order)
-        try:
-            return await self.finished(job, wait_s)
-        except TimeoutError:
-            await self._jobs.detach(job.id)
-            return job
-        except asyncio.CancelledError:
-            if not replayed:
-                await self.cancel(job)
-            raise
+        while True:
+            job, replayed = await self._submit(account, order)
+            try:
+                return await self.finished(job, wait_s)
+            except TimeoutError:
+                await self._jobs.detach(job.id)
+                return await self._jobs.find(account.id, id=job.id)
+            except asyncio.CancelledError:
+                if not replayed:
+                    await self.cancel(job)
+                raise
+            except errors.CallerGone:
+                # Who asked first hung up, which freed the idempotency key; this caller still waits.
+                if not replayed:
+                    raise
 
     async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
         """Wait until the job has ended well.
@@ -124,6 +129,8 @@ class Studio:
             job = await self._jobs.find(job.account_id, id=job.id)
             if job.status in (JobStatus.queued, JobStatus.running):
                 raise errors.Unavailable("The request is still being drawn, ask again later")
+            if job.status is JobStatus.cancelled:
+                raise errors.CallerGone
             if job.status is not JobStatus.succeeded:
                 raise PastFailure(job)
             return job

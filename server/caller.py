@@ -26,6 +26,17 @@ from server.storage import Storage
 
 T = TypeVar("T")
 
+LONGEST_IDEMPOTENCY_KEY = 255
+
+IDEMPOTENCY_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY},
+    "description": "The same key and body return the first answer again; nothing is drawn or charged twice.",
+}
+"""As OpenAPI says it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -71,6 +82,20 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
         account = await parts.accounts.authenticate(api_key)
     request.state.balance = account.balance
     return account
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The name under which a retry of this call finds its first answer.
+
+    Raises:
+        FieldError: longer than a database's index takes.
+    """
+    key = request.headers.get("idempotency-key") or None
+    if key and len(key) > LONGEST_IDEMPOTENCY_KEY:
+        raise errors.FieldError(
+            "Idempotency-Key", f"must be at most {LONGEST_IDEMPOTENCY_KEY} characters long"
+        )
+    return key
 
 
 async def header_caller(request: Request) -> Account:

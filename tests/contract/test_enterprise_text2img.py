@@ -208,6 +208,7 @@ def test_lora_strengths_are_one_for_all_or_one_each(strength: object, scales: tu
         ({"lora_model": "for-xl"}, "lora_model: for-xl was made for another kind of checkpoint"),
         ({"embeddings_model": "unheard"}, "embeddings_model: unheard is not on this server"),
         ({"vae": "unheard"}, "vae: unheard is not on this server"),
+        ({"vae": "soft,soft"}, "vae: soft,soft is not on this server"),
         (
             {"lora_model": "animie", "lora_strength": "1,1"},
             "lora_strength: must be one number, or one for each lora_model",
@@ -224,6 +225,12 @@ def test_adapters_that_do_not_fit_are_refused_by_name(changes: dict[str, object]
     with pytest.raises(FieldError) as caught:
         request(**changes)
     assert str(caught.value) == problem
+
+
+def test_white_space_around_a_name_is_nothing():
+    drawn = request(vae=" soft ", lora_model=" animie ,", embeddings_model=" bad-hands")
+    names = (drawn.vae, drawn.loras[0].name, drawn.embeddings[0])
+    assert names == ("soft", "animie", "bad-hands")
 
 
 def test_adapters_reach_the_request():

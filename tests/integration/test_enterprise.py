@@ -98,6 +98,15 @@ def test_the_seed_that_is_reported_draws_the_same_picture_again(server: RunningS
     assert picture(first["output"][0]).tobytes() != picture(other["output"][0]).tobytes()
 
 
+def test_a_picture_says_how_it_was_drawn(server: RunningServer):
+    body = drawn(server, seed=11, enhance_prompt="no", negative_prompt="blur")
+    said = picture(body["output"][0]).info["parameters"]
+    assert said.splitlines()[:2] == ["a cat", "Negative prompt: blur"]
+    assert {"Steps: 2", "CFG scale: 7.5", "Seed: 11", "Size: 256x256", f"Model: {MODEL}"} <= set(
+        said.splitlines()[2].split(", ")
+    )
+
+
 def test_several_samples_are_several_pictures(server: RunningServer):
     body = drawn(server, samples="3", seed="7")
     pictures = [picture(url).tobytes() for url in body["output"]]
@@ -244,30 +253,42 @@ def test_a_retry_with_an_idempotency_key_is_billed_once(server: RunningServer):
         f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL, "seed": 5}, headers=headers, timeout=120
     )
     assert "Idempotency-Key" in other.json()["message"]
+    endless = httpx.post(
+        f"{server.url}{PREFIX}/text2img",
+        json={"key": key, **SMALL},
+        headers={"Idempotency-Key": "x" * 256},
+    )
+    assert endless.json()["message"] == {
+        "Idempotency-Key": ["Idempotency-Key must be at most 255 characters long"]
+    }
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
-    """Answers `processing` at once, errors with standard statuses."""
+    """Answers `processing` at once, errors with standard statuses, and writes nothing into pictures."""
     running = start_server(
         tmp_path_factory.mktemp("impatient"),
         demo_manifest_path,
         sync_wait_s="0",
         enterprise_errors="standard",
+        png_metadata="false",
     )
     yield running
     running.stop()
 
 
 def test_a_long_call_is_answered_processing_and_fetched_later(impatient: RunningServer):
-    body = post(impatient, "text2img", **{**SMALL, "num_inference_steps": 20}).json()
+    key = impatient.account("patient", 1)
+    answer = post(impatient, "text2img", **{**SMALL, "num_inference_steps": 20}, key=key)
+    assert answer.headers["x-remaining-credits"] == "0.99"
+    body = answer.json()
     assert body["status"] == "processing"
     assert body["output"] == []
     assert body["message"] == body["messege"] == "Try to fetch request after given estimated time"
     assert isinstance(body["eta"], float)
 
     def fetched() -> dict[str, Any] | None:
-        later = httpx.post(body["fetch_result"], json={"key": impatient.key}).json()
+        later = httpx.post(body["fetch_result"], json={"key": key}).json()
         if later["status"] == "processing":
             assert later["messege"] == "try again later."
             return None
@@ -277,6 +298,7 @@ def test_a_long_call_is_answered_processing_and_fetched_later(impatient: Running
     assert later["status"] == "success"
     assert later["output"] == body["future_links"]
     assert picture(later["output"][0]).size == (256, 256)
+    assert "parameters" not in picture(later["output"][0]).info
 
 
 @pytest.mark.parametrize(

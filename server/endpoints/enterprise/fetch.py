@@ -21,8 +21,9 @@ class Fetch(Operation):
     request_id: WholeNumber | None = Field(None, description="The id that the first answer gave.")
 
 
-async def fetch(request: Request, id: str | None = None) -> JSONResponse:
+async def fetch(request: Request) -> JSONResponse:
     account, fields = await read(request, Fetch)
+    id: str | None = request.path_params.get("id")
     if id is None and fields.request_id is None:
         raise InvalidFields([MissingField("request_id")])
     wanted = fields.request_id if id is None else int(id) if id.isdecimal() and len(id) < 20 else None

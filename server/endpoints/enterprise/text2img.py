@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, WithJsonSchema
 
 from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
 from pipelines.request import Lora, SchedulerChoice, TextToImage
@@ -26,7 +26,12 @@ PRICE_MILLICREDITS = 10
 DEFAULT_STEPS = 20
 TOKEN_MERGING_RATIO = 0.5
 
-Side = Annotated[WholeNumber, Field(ge=256, le=1024, multiple_of=8)]
+Side = Annotated[
+    WholeNumber,
+    Field(ge=256, le=1024, multiple_of=8),
+    # Checked in this order the limits have no names of JSON Schema.
+    WithJsonSchema({"type": "integer", "minimum": 256, "maximum": 1024, "multipleOf": 8}),
+]
 
 
 class Text2Img(Operation):
@@ -130,7 +135,8 @@ class Text2Img(Operation):
         embeddings = tuple(listed(self.embeddings_model))
         _check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
         _check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
-        _check_adapters("vae", listed(self.vae), manifest.vaes, entry)
+        vae = self.vae and self.vae.strip()
+        _check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
         negative = self.negative_prompt
         return TextToImage(
             pipeline=self.model_id,
@@ -149,7 +155,7 @@ class Text2Img(Operation):
             clip_skip=self.clip_skip - 1 or None,
             loras=loras,
             embeddings=embeddings,
-            vae=self.vae,
+            vae=vae or None,
             token_merging_ratio=TOKEN_MERGING_RATIO if self.tomesd else 0.0,
             safety_checker=self.safety_checker and "safety_checker" in entry.parts,
         )
@@ -180,7 +186,7 @@ class Text2Img(Operation):
                 "embeddings": self.embeddings_model,
                 "lora": self.lora_model,
                 "outdir": "out",
-                "vae": self.vae or _own_vae(self.model_id, entry),
+                "vae": drawn.vae or _own_vae(self.model_id, entry),
             },
         }
 
@@ -191,7 +197,7 @@ async def text2img(request: Request) -> JSONResponse:
     fields.refuse_what_is_not_drawn_yet()
     drawn = fields.to_request(services.manifest)
     base = services.settings.prices_millicredits.get("text2img", PRICE_MILLICREDITS)
-    idempotency_key = request.headers.get("idempotency-key") or None
+    idempotency_key = caller.idempotency_key(request)
     order = Order(
         endpoint="text2img",
         request=drawn,
@@ -206,8 +212,8 @@ async def text2img(request: Request) -> JSONResponse:
     )
     drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
     job = await caller.while_connected(request, drawing)
+    caller.spent(request, job)
     if job.status is JobStatus.succeeded:
-        caller.spent(request, job)
         return JSONResponse(finished(request, job))
     return JSONResponse(processing(request, job))
 
@@ -270,4 +276,5 @@ post(
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 20, "W": 512, "H": 512},
     },
+    parameters=[caller.IDEMPOTENCY_KEY_PARAMETER],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -94,9 +95,17 @@ def post(
     summary: str,
     example: Mapping[str, object],
     answer: Mapping[str, object],
+    parameters: Sequence[Mapping[str, object]] = (),
 ) -> None:
-    """Register an operation under every path family; the documentation shows the documented one."""
-    body = {"schema": fields.model_json_schema(), "example": example}
+    """Register an operation under every path family; the documentation shows the documented one.
+
+    What a handler takes from the path it finds in ``request.path_params``.
+    """
+    content = {"application/json": {"schema": fields.model_json_schema(), "example": example}}
+    path_parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", operation)
+    ]
     for family in PATH_FAMILIES:
         router.add_api_route(
             f"{family}/{operation}",
@@ -106,10 +115,36 @@ def post(
             tags=["enterprise"],
             include_in_schema=family == PREFIX,
             response_class=JSONResponse,
-            responses={200: {"content": {"application/json": {"example": answer}}}},
-            openapi_extra={"requestBody": {"content": {"application/json": body}}},
+            responses=_answers(answer),
+            openapi_extra={
+                "parameters": [*path_parameters, *parameters],
+                "requestBody": {"required": True, "content": content},
+            },
             operation_id=f"{operation}{family}",
         )
+
+
+def _answers(success: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
+    refusal = {"status": "error", **both("Invalid Api Key"), "tip": "..."}
+    unavailable = {"status": "error", **both("the engine is starting")}
+    return {
+        200: {
+            "description": "Success; by default also every error, told apart by `status`",
+            "content": {
+                "application/json": {
+                    "examples": {"success": {"value": success}, "error": {"value": refusal}},
+                }
+            },
+        },
+        "4XX": {
+            "description": "Refused, where the server is set to standard statuses; nothing was charged",
+            "content": {"application/json": {"example": refusal}},
+        },
+        "5XX": {
+            "description": "Failed, where the server is set to standard statuses; nothing was charged",
+            "content": {"application/json": {"example": unavailable}},
+        },
+    }
 
 
 def error_response(error: ApiError, request: Request) -> Response:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
 
+from server import caller
 from server.endpoints.segmind import wire
 
 api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="Or `Authorization: Bearer`.")
@@ -20,6 +21,7 @@ _MEANINGS = {
     404: "No such page or request",
     405: "Not with this verb",
     406: "Unreadable content type, not enough credits, or a value outside a documented enumeration",
+    408: "The body stopped arriving",
     409: "The Idempotency-Key was used before with another body",
     413: "The body or the picture is too large",
     422: "The request failed; nothing was charged",
@@ -28,13 +30,6 @@ _MEANINGS = {
     501: "A documented value that this version does not draw yet",
     503: "Nothing can draw at the moment; Retry-After says when to come back",
     504: "The request waited too long in the queue",
-}
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string", "maxLength": wire.LONGEST_IDEMPOTENCY_KEY},
-    "description": "The same key and body return the first answer again; nothing is drawn or charged twice.",
 }
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
@@ -47,7 +42,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def routes(page: type[wire.Page]) -> APIRouter:
     """``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
-    refusals = errors(400, 401, 406, 409, 413, 429, 500, 501, 503)
+    refusals = errors(400, 401, 406, 408, 409, 413, 429, 500, 501, 503)
 
     async def draw(request: Request) -> Response:
         return await wire.draw(request, page)
@@ -64,7 +59,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
         "the header `x-output-urls` lists all.",
         response_class=Response,
         responses={200: _pictures(page), **refusals, **errors(504)},
-        openapi_extra={"parameters": [_IDEMPOTENCY_KEY], "requestBody": _request_body(page)},
+        openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
     )
     router.add_api_route(
         f"/v2/{page.slug}",
@@ -74,7 +69,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
         description="Answers at once; `status_url` and `response_url` say where to ask for the pictures.",
         response_class=Response,
         responses={200: _submitted(), **refusals},
-        openapi_extra={"parameters": [_IDEMPOTENCY_KEY], "requestBody": _request_body(page)},
+        openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
     )
     return router
 

@@ -37,8 +37,6 @@ InputImage: TypeAlias = Annotated[
     ),
 ]
 
-LONGEST_IDEMPOTENCY_KEY = 255
-
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -158,9 +156,7 @@ def error_response(error: ApiError, request: fastapi.Request) -> Response:
 
 async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
     fields = read(page, await read_body(request))
-    idempotency_key = request.headers.get("idempotency-key") or None
-    if idempotency_key and len(idempotency_key) > LONGEST_IDEMPOTENCY_KEY:
-        raise FieldError("Idempotency-Key", f"must be at most {LONGEST_IDEMPOTENCY_KEY} characters long")
+    idempotency_key = caller.idempotency_key(request)
     source = fields.source()
     if source is None:
         drawable = fields.to_request(None)

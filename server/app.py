@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from pipelines.manifest import load_manifest
 from server import errors
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(errors.ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _caller_gone)
     app.add_middleware(Door, max_body_bytes=int(settings.max_body_mb * 1_000_000), on_error=_unexpected_error)
     app.add_middleware(
         CORSMiddleware,
@@ -131,8 +133,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """The framework's own refusals: no such route, or not with this verb."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return _in_dialect(request, errors.MethodNotAllowed())
+        response = _in_dialect(request, errors.MethodNotAllowed())
+        response.headers.update(error.headers or {})  # which verbs are allowed
+        return response
     return _in_dialect(request, errors.NotFound("The requested URL does not exist"))
+
+
+async def _caller_gone(request: Request, error: Exception) -> Response:
+    """The caller hung up in the middle of the body; nobody reads this, and nothing is wrong."""
+    return _in_dialect(request, errors.CallerGone())
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, BodyTooSlow
+
+BODY_PAUSE_S = 30.0
 
 ACCOUNTING_HEADERS = [
     "x-remaining-credits",
@@ -34,14 +37,17 @@ class Door:
         app: ASGIApp,
         max_body_bytes: int,
         on_error: Callable[[Request, Exception], Awaitable[Response]],
+        body_pause_s: float = BODY_PAUSE_S,
     ) -> None:
         """
         Args:
+            body_pause_s: a body of which nothing came for so long is given up.
             on_error: answers for an exception that nobody expected.
         """
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._on_error = on_error
+        self._body_pause_s = body_pause_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,13 +57,20 @@ class Door:
         state["request_id"] = str(uuid.uuid4())
         declared = Headers(scope=scope).get("content-length", "")
         received = 0
+        complete = False
         started = False
 
         async def capped_receive() -> Message:
-            nonlocal received
+            nonlocal received, complete
             if declared.isdecimal() and int(declared) > self._max_body_bytes:
                 raise self._too_large()
-            message = await receive()
+            try:
+                # Once the body is there, this waits for the caller to hang up, however long.
+                async with asyncio.timeout(None if complete else self._body_pause_s):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTooSlow from None
+            complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
                 raise self._too_large()

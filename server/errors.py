@@ -116,6 +116,15 @@ class InsufficientCredits(ApiError):
         return f"Insufficient credits: balance {self.balance / 1000}, required {self.required / 1000}"
 
 
+class BodyTooSlow(ApiError):
+    """The caller stopped sending in the middle of the body."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__("The body did not arrive in time")
+
+
 class IdempotencyConflict(ApiError):
     status = 409
 

@@ -400,6 +400,7 @@ def test_an_unknown_slug_is_not_found_in_json(client: TestClient, verb: str, pat
 def test_a_wrong_verb_is_refused_in_json(client: TestClient, verb: str, path: str) -> None:
     answer = client.request(verb, path)
     assert (answer.status_code, answer.json()) == (405, {"error": "Method not allowed"})
+    assert answer.headers["allow"] in ("GET", "POST")
 
 
 @pytest.mark.parametrize("path", ["/v2/requests/{}", "/v1/requests/{}", "/v2/requests/{}/status"])
@@ -645,6 +646,26 @@ def test_an_idempotency_key_is_bounded_in_length(client: TestClient) -> None:
         400,
         {"error": "Idempotency-Key: must be at most 255 characters long"},
     )
+
+
+def test_a_caller_who_hangs_up_in_the_middle_of_the_body_is_no_failure(
+    world: World, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    headers = [(b"x-api-key", world.rich.encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/kolors", "query_string": b"", "headers": headers}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    world.call(client.app, scope, receive, send)
+    assert sent[0]["status"] == 499
+    assert caplog.records == []
+    assert world.engine.requests == []
 
 
 def test_browsers_may_call_and_read_the_accounting(client: TestClient) -> None:

@@ -156,6 +156,16 @@ def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: 
     assert asyncio.run(books(server, "impatient"))[2] == {"grant": 1, "hold": 1, "release": 1}
 
 
+def test_a_short_request_that_comes_later_is_finished_first(server: RunningServer):
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(httpx.post, f"{server.url}{PATH}", json={"key": server.key, **LONG}, timeout=300)
+        eventually(lambda: running(server) == 1)
+        short = {"key": server.key, **QUICK, "num_inference_steps": 4}
+        answer = httpx.post(f"{server.url}{PATH}", json=short, timeout=300)
+        assert not long.done()
+        assert answer.json()["status"] == long.result().json()["status"] == "success"
+
+
 def test_thirty_callers_of_one_account_are_queued_and_not_refused(server: RunningServer):
     answers = asyncio.run(storm(server, server.key, 30))
     assert Counter(answer["status"] for answer in answers) == {"success": 30}

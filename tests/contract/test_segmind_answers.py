@@ -699,3 +699,15 @@ def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestC
         assert "prompt" in content["application/json"]["schema"]["required"]
         assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 200
+
+
+def test_the_documentation_shows_what_the_other_pages_take_and_answer(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    body = paths["/upload-asset"]["post"]["requestBody"]
+    assert body["required"]
+    assert body["content"]["application/json"]["example"]["data_urls"]
+    for path, status in (("status", "PROCESSING"), ("", "COMPLETED")):
+        answers = paths["/v2/requests/{request_id}" + (f"/{path}" if path else "")]["get"]["responses"]
+        assert answers["200"]["content"]["application/json"]["example"]["status"] == status
+    assert [parameter["name"] for parameter in paths["/outputs/{name}"]["get"]["parameters"]] == ["name"]
+    assert "422" not in paths["/outputs/{name}"]["get"]["responses"]

@@ -46,12 +46,12 @@ class Upload(Fields):
         list[str],
         BeforeValidator(_data_urls),
         WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_FILES}),
-    ] = Field(
-        description="Pictures as base64 data URLs.", examples=[["data:image/png;base64,iVBORw0KGgo..."]]
-    )
+    ] = Field(description="Pictures as base64 data URLs.")
 
 
-_documented = {"requestBody": {"content": {"application/json": {"schema": Upload.model_json_schema()}}}}
+_example = {"data_urls": ["data:image/png;base64,iVBORw0KGgo..."]}
+_content = {"application/json": {"schema": Upload.model_json_schema(), "example": _example}}
+_documented = {"requestBody": {"required": True, "content": _content}}
 
 
 @router.post("/v1/upload-asset", include_in_schema=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
@@ -25,18 +27,54 @@ STATUS_WORDS = {
 FAILED_STATUS = 422
 """The vendor serves failures so; its SDK reads the body all the same."""
 
-_get = partial(router.get, response_class=Response, responses=errors(401, 404, 422))
+_ADDRESS = "http://127.0.0.1:8000/v2/requests/6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
+_STATUS_EXAMPLE: Mapping[str, object] = {
+    "status": "PROCESSING",
+    "request_id": _ADDRESS.rpartition("/")[2],
+    "status_url": f"{_ADDRESS}/status",
+    "response_url": _ADDRESS,
+    "metrics": {},
+}
+_FILE = "05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.webp"
+_OUTPUT = f"http://127.0.0.1:8000/outputs/{_FILE}"
+_RESULT_EXAMPLE: Mapping[str, object] = {
+    "status": "COMPLETED",
+    "output": _OUTPUT,
+    "images": [{"url": _OUTPUT, "content_type": "image/webp", "file_name": _FILE, "file_size": 120820}],
+    "seed": 441234134,
+    "seeds": [441234134],
+    "prompt": "a cat",
+    "metrics": {"inference_time": 1.8, "queue_time": 0.1, "total_time": 1.9, "cost": 0.02},
+    "request_id": _ADDRESS.rpartition("/")[2],
+}
 
 
-@_get("/v2/requests/{request_id}/status", summary="Status of a request")
+def _answers(description: str, example: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
+    success = {"description": description, "content": {"application/json": {"example": example}}}
+    return {200: success, **errors(401, 404, 422)}
+
+
+_get = partial(router.get, response_class=Response)
+_get_result = partial(
+    _get,
+    summary="Result of a request",
+    responses=_answers("The pictures; before that, the status", _RESULT_EXAMPLE),
+)
+
+
+@_get(
+    "/v2/requests/{request_id}/status",
+    summary="Status of a request",
+    responses=_answers("What is known by now", _STATUS_EXAMPLE),
+)
 async def status(request: Request, request_id: str) -> Response:
     account = await caller.authenticate(request, caller.header_key(request))
     job = await caller.services(request).studio.find(account, request_id=request_id)
     return _status(request, job, account)
 
 
-@_get("/v1/requests/{request_id}", summary="Result of a request")
-@_get("/v2/requests/{request_id}", summary="Result of a request")
+@_get_result("/v1/requests/{request_id}")
+@_get_result("/v2/requests/{request_id}")
 async def result(request: Request, request_id: str) -> Response:
     account = await caller.authenticate(request, caller.header_key(request))
     job = await caller.services(request).studio.find(account, request_id=request_id)

@@ -10,30 +10,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
 
 import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from pipelines import denoise
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
 from pipelines.group import GroupKey
-from pipelines.manifest import load_manifest
-from pipelines.messages import (
-    Cancel,
-    Draw,
-    Drawn,
-    EngineConfig,
-    Event,
-    Failed,
-    Loading,
-    Ready,
-    Residency,
-    Stop,
-)
-from pipelines.pool import PipelinePool
+from pipelines.messages import Drawn, Event, Failed, Residency
 from pipelines.request import Request
 from pipelines.sample import Pipeline, Sample
 from pipelines.ticket import Ticket
@@ -44,9 +28,6 @@ T = TypeVar("T")
 
 SWAP_PATIENCE_S = 10.0
 """How long a request may be passed by others for lack of room before they stop being admitted."""
-
-CUDA_SHARE = 0.8
-"""Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""
 
 
 class Pool(Protocol):
@@ -310,56 +291,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED"))
-
-
-def open_pool(config: EngineConfig) -> PipelinePool:
-    """The pool that a configuration describes."""
-    device = torch.device(config.device)
-    budget_bytes = config.budget_bytes
-    if budget_bytes is None:
-        budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
-    return PipelinePool(
-        load_manifest(config.manifest),
-        config.weights,
-        device,
-        budget_bytes=budget_bytes,
-        host_budget_bytes=config.host_budget_bytes,
-    )
-
-
-def serve(connection: Connection, config: EngineConfig) -> None:
-    """The engine process: answer commands with events until `Stop`, or until the other end is gone.
-
-    Raises:
-        torch.AcceleratorError: the device is unusable; the process is to be replaced.
-    """
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    if config.torch_threads:
-        torch.set_num_threads(config.torch_threads)
-    device = torch.device(config.device)
-    if device.type == "cuda" and device.index is not None:
-        # Whatever names no device (streams, library workspaces) would open a context on the first one.
-        torch.cuda.set_device(device)
-    pool = open_pool(config)
-    for name in pool.pinned() if config.preload else ():
-        connection.send(Loading(name))
-        pool.open(name)
-    loop = Loop(pool, config.group_pixels, device=device)
-    connection.send(Ready(config.device, pool.resident))
-    while True:
-        while loop.idle or connection.poll():
-            try:
-                command = connection.recv()
-            except EOFError:
-                return
-            match command:
-                case Draw(ticket_id, request):
-                    loop.submit(ticket_id, request)
-                case Cancel(ticket_id):
-                    loop.cancel(ticket_id)
-                case Stop():
-                    return
-        for event in loop.turn():
-            connection.send(event)

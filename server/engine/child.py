@@ -34,8 +34,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def draw(connection: Connection[Any, Any], config: EngineConfig) -> None:
-    """The target that draws; only here does the server reach into `pipelines.loop`, and hence torch."""
-    from pipelines.loop import serve
+    """The target that draws; only here does the server reach into `pipelines.engine`, and hence torch."""
+    from pipelines.engine import serve
 
     serve(connection, config)
 

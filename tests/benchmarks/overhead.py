@@ -16,7 +16,8 @@ import torch
 
 from pipelines import image_io
 from pipelines.demo.build import ensure
-from pipelines.loop import Loop, open_pool
+from pipelines.engine import open_pool
+from pipelines.loop import Loop
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import SchedulerChoice, TextToImage
 from tests.integration.conftest import RunningServer, start_server

@@ -1,0 +1,72 @@
+"""The engine process: one device, one pool, one loop, between a pipe's commands and its events."""
+# pyright: basic
+# torch's functions are only partly typed.
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from pipelines.loop import Loop
+from pipelines.manifest import load_manifest
+from pipelines.messages import Cancel, Draw, EngineConfig, Loading, Ready, Stop
+from pipelines.pool import PipelinePool
+
+CUDA_SHARE = 0.8
+"""Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""
+
+
+def open_pool(config: EngineConfig) -> PipelinePool:
+    """The pool that a configuration describes."""
+    device = torch.device(config.device)
+    budget_bytes = config.budget_bytes
+    if budget_bytes is None:
+        budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
+    return PipelinePool(
+        load_manifest(config.manifest),
+        config.weights,
+        device,
+        budget_bytes=budget_bytes,
+        host_budget_bytes=config.host_budget_bytes,
+    )
+
+
+def serve(connection: Connection, config: EngineConfig) -> None:
+    """The engine process: answer commands with events until `Stop`, or until the other end is gone.
+
+    Raises:
+        torch.AcceleratorError: the device is unusable; the process is to be replaced.
+    """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    device = torch.device(config.device)
+    if device.type == "cuda" and device.index is not None:
+        # Whatever names no device (streams, library workspaces) would open a context on the first one.
+        torch.cuda.set_device(device)
+    pool = open_pool(config)
+    for name in pool.pinned() if config.preload else ():
+        connection.send(Loading(name))
+        pool.open(name)
+    loop = Loop(pool, config.group_pixels, device=device)
+    connection.send(Ready(config.device, pool.resident))
+    while True:
+        while loop.idle or connection.poll():
+            try:
+                command = connection.recv()
+            except EOFError:
+                return
+            match command:
+                case Draw(ticket_id, request):
+                    loop.submit(ticket_id, request)
+                case Cancel(ticket_id):
+                    loop.cancel(ticket_id)
+                case Stop():
+                    return
+        for event in loop.turn():
+            connection.send(event)

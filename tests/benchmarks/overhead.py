@@ -23,7 +23,7 @@ from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import SchedulerChoice, TextToImage
-from tests.integration.conftest import RunningServer, start_server
+from tests.running_server import RunningServer, start_server
 
 ROUNDS, WARM_UP = 40, 3
 STEPS = 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from pipelines.demo.build import ensure
-from tests.integration.conftest import RunningServer, start_server
+from tests.running_server import RunningServer, start_server
 
 ROUNDS = 3
 SETTINGS = [

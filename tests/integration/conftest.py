@@ -1,151 +1,18 @@
-"""A running server: its own process, a real database, real engines on the small checkpoints."""
+"""A running server with the small checkpoints, for all tests that leave it as it is."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-import httpx
 import pytest
 
-from server.accounts import Accounts
-from server.credits import Credits
-from server.database import Database, database_url
-from server.settings import Settings
-
-START_TIMEOUT_S = 180.0
-
-
-T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T | None], timeout_s: float = 60) -> T:
-    """What ``look`` gives once it is true; a client of a remote server can only ask again and again.
-
-    Raises:
-        TimeoutError: it did not become true.
-    """
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if seen := look():
-            return seen
-        time.sleep(0.05)
-    raise TimeoutError(f"not within {timeout_s:g} s")
-
-
-@dataclass
-class RunningServer:
-    """Where the server under test is, and who may call it.
-
-    Attributes:
-        key: of an account with plenty of credits. admin_key: of an administrator.
-    """
-
-    url: str
-    settings: Settings
-    process: subprocess.Popen[bytes]
-    log: Path
-    key: str = ""
-    admin_key: str = ""
-
-    def client(self, key: str | None = None) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"x-api-key": key or self.key}, timeout=120)
-
-    def account(self, name: str, credits: float, *, administrator: bool = False) -> str:
-        """Create an account with that many credits; return a key of it."""
-
-        async def create() -> str:
-            database = Database(database_url(self.settings))
-            try:
-                accounts = Accounts(database)
-                account = await accounts.create(name, is_administrator=administrator)
-                if credits:
-                    await Credits(database).grant(account.id, int(credits * 1000), "test")
-                return await accounts.create_key(account.id)
-            finally:
-                await database.close()
-
-        return asyncio.run(create())
-
-    def wait_until_ready(self) -> None:
-        def ready() -> bool:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the server exited: {self.log.read_text()[-4000:]}")
-            try:
-                return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        try:
-            eventually(ready, START_TIMEOUT_S)
-        except TimeoutError:
-            raise AssertionError(f"not ready: {self.log.read_text()[-4000:]}") from None
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def start_server(folder: Path, manifest: Path, *, accounts: bool = True, **settings: str) -> RunningServer:
-    """Start `understudy serve` with its state in ``folder`` and wait until it can draw.
-
-    Args:
-        accounts: create the two accounts whose keys the result carries; not when the folder was used before.
-        settings: further UNDERSTUDY_ variables, in lower case.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    variables = {
-        "port": str(port),
-        "data": str(folder / "data"),
-        "manifest": str(manifest),
-        "torch_threads": "1",
-        "fetch_allowed_hosts": '["127.0.0.1/32"]',
-        **settings,
-    }
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("UNDERSTUDY_")},
-        **{f"UNDERSTUDY_{name.upper()}": value for name, value in variables.items()},
-    }
-    log = folder / "server.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve"], env=environment, stdout=sink, stderr=subprocess.STDOUT
-        )
-    running = RunningServer(f"http://127.0.0.1:{port}", _settings(variables), process, log)
-    try:
-        running.wait_until_ready()
-    except BaseException:
-        running.stop()
-        raise
-    if accounts:
-        running.key = running.account("rich", 100_000)
-        running.admin_key = running.account("administrator", 100_000, administrator=True)
-    return running
-
-
-def _settings(variables: dict[str, str]) -> Settings:
-    return Settings(data=Path(variables["data"]), database_url=variables.get("database_url"))
+from tests.running_server import RunningServer, start_server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
-    """One server for all tests that leave it as it is."""
+    """One server per test process."""
     running = start_server(tmp_path_factory.mktemp("server"), demo_manifest_path)
     yield running
     running.stop()

@@ -14,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.integration.conftest import RunningServer, eventually, start_server
+from tests.running_server import RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}

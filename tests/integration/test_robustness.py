@@ -20,7 +20,7 @@ import pytest
 from server.accounts import Accounts
 from server.credits import Credits
 from server.database import Database, database_url
-from tests.integration.conftest import RunningServer, eventually, start_server
+from tests.running_server import RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
 QUICK = {

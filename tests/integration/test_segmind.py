@@ -26,7 +26,7 @@ from pipelines import image_io
 from pipelines.demo.figure import demo_skeleton
 
 if TYPE_CHECKING:
-    from conftest import RunningServer
+    from tests.running_server import RunningServer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
 WAIT_S = 60.0

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,14 +45,23 @@ def fragile(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) 
 
 def engines(server: RunningServer) -> list[int]:
     """Process ids of the server's engine processes."""
-    children = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(server.process.pid)], capture_output=True, text=True
-    ).stdout.splitlines()
-    return [int(line.split()[0]) for line in children if "spawn_main" in line]
+    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    children = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in children if "spawn_main" in command(pid)]
+
+
+def command(pid: int) -> str:
+    """How a process was started; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def kill_engine(server: RunningServer) -> None:
-    for pid in engines(server):
+    pids = engines(server)
+    assert pids
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
 
 

@@ -156,12 +156,12 @@ def test_a_request_that_kills_every_engine_fails_and_is_refunded(fragile: Runnin
 
 
 def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: RunningServer):
-    key = server.account("impatient", 10)
+    key = server.account("hanging up", 10)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}{PATH}", json={"key": key, **LONG}, timeout=httpx.Timeout(60, read=1.5))
     eventually(lambda: running(server) == 0)
-    eventually(lambda: asyncio.run(books(server, "impatient"))[0] == 10_000)
-    assert asyncio.run(books(server, "impatient"))[2] == {"grant": 1, "hold": 1, "release": 1}
+    eventually(lambda: asyncio.run(books(server, "hanging up"))[0] == 10_000)
+    assert asyncio.run(books(server, "hanging up"))[2] == {"grant": 1, "hold": 1, "release": 1}
 
 
 def test_a_short_request_that_comes_later_is_finished_first(server: RunningServer):

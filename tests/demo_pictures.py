@@ -10,7 +10,7 @@ from PIL import Image, ImageStat
 EXPECTED = {
     "kandinsky2.2-txt2img.jpg": ("JPEG", (768, 768)),
     "kolors.webp": ("WEBP", (1024, 1024)),
-    "sd3-med-pose.png": ("PNG", (832, 1216)),
+    "sd3-med-pose.png": ("PNG", (832, 1280)),
     "sd1.5-img2img.jpg": ("JPEG", (512, 512)),
     "enterprise-text2img.png": ("PNG", (512, 512)),
 }

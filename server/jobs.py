@@ -41,6 +41,9 @@ T = TypeVar("T")
 CLOSING_ATTEMPTS = 6
 """How often the end of a job is written before a locked database is given up on."""
 
+EXPIRED_AT_ONCE = 200
+"""Old records are removed in so small parts that nobody notices who needs the database meanwhile."""
+
 _RESTARTED = "The server was restarted while the request was being drawn, try again"
 _OUTDATED = "The request was made before the server was updated and cannot be drawn any more, try again"
 
@@ -196,9 +199,14 @@ class Jobs:
         Returns:
             how many were removed.
         """
-        async with self._database.transaction() as connection:
-            removed = await connection.execute(delete(jobs).where(jobs.c.finished_at < before))
-        return removed.rowcount
+        old = select(jobs.c.id).where(jobs.c.finished_at < before).limit(EXPIRED_AT_ONCE)
+        removed = 0
+        while True:
+            async with self._database.transaction() as connection:
+                gone = await connection.execute(delete(jobs).where(jobs.c.id.in_(old)))
+            removed += gone.rowcount
+            if gone.rowcount < EXPIRED_AT_ONCE:
+                return removed
 
     async def _open(self, new: NewJob) -> tuple[Job, bool]:
         job = _opened(new)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -24,7 +24,6 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
 }
-_READING = "understudy_reading"
 _CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x756E64657273
 _MIGRATION_WAIT = "60s"
@@ -59,8 +58,8 @@ class Database:
         self.url = parsed.render_as_string(hide_password=False)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self.engine = _sqlite_engine(parsed, busy_timeout_s)
-            self._reader = self.engine.execution_options(**{_READING: True})
+            self.engine = _sqlite_engine(parsed, busy_timeout_s, writes=True)
+            self._reader = _sqlite_engine(parsed, busy_timeout_s, writes=False)
         else:
             self.engine = _postgresql_engine(parsed, busy_timeout_s)
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -111,6 +110,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; the database may be used again afterwards."""
+        await self._reader.dispose()
         await self.engine.dispose()
 
 
@@ -131,23 +131,16 @@ def _parse(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
-def _sqlite_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
-    engine = create_async_engine(
+def _sqlite_engine(url: URL, busy_timeout_s: float, *, writes: bool) -> AsyncEngine:
+    return create_async_engine(
         url,
-        async_creator=sqlite.connector(str(url.database), busy_timeout_s),
-        pool_size=4,
-        max_overflow=8,
+        async_creator=sqlite.connector(str(url.database), busy_timeout_s, writes=writes),
+        pool_size=1 if writes else 4,
+        max_overflow=0 if writes else 8,
         pool_timeout=busy_timeout_s,
         pool_use_lifo=True,
+        pool_reset_on_return=None,  # every transaction has ended by then, and readers have none
     )
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        # the write lock is taken at the start: a transaction that begins by reading can lose it later
-        if not connection.get_execution_options().get(_READING):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
 
 
 def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:

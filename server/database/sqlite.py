@@ -1,4 +1,4 @@
-"""SQLite connections set up for a server, with one trip to the driver's thread per statement."""
+"""SQLite connections set up for a server: short statements run where they are said, not in another thread."""
 
 from __future__ import annotations
 
@@ -21,18 +21,26 @@ _TRANSIENT_CODES = frozenset(
         sqlite3.SQLITE_IOERR,
     }
 )
+_LOCKED_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_SHORT_BYTES = 16_384
 
 
-def connector(path: str, busy_timeout_s: float) -> Callable[[], Awaitable[Connection]]:
-    """A function that opens the file at ``path``, creating it and its folder when they are not there."""
+def connector(path: str, busy_timeout_s: float, *, writes: bool) -> Callable[[], Awaitable[Connection]]:
+    """A function that opens the file at ``path``, creating it and its folder when they are not there.
+
+    Args:
+        busy_timeout_s: how long a statement waits for another process's lock.
+        writes: take the write lock with the first statement of every transaction: one that begins by reading
+            can lose it later. Otherwise each statement is a transaction of its own.
+    """
 
     def open_file() -> sqlite3.Connection:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # the driver's own transactions are off: the engine says BEGIN IMMEDIATE itself
+        # the driver's own transactions are off
         opened = sqlite3.connect(
             path,
-            timeout=busy_timeout_s,
+            timeout=0,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -46,7 +54,7 @@ def connector(path: str, busy_timeout_s: float) -> Callable[[], Awaitable[Connec
     async def connect() -> Connection:
         # opened before the driver's thread starts: a failure there would outlive the event loop
         opened = await asyncio.to_thread(open_file)
-        connection = Connection(lambda: opened)
+        connection = Connection(lambda: opened, busy_timeout_s, writes=writes)
         await connection
         return connection
 
@@ -55,9 +63,17 @@ def connector(path: str, busy_timeout_s: float) -> Callable[[], Awaitable[Connec
 
 def is_transient(error: BaseException | None) -> bool:
     """Whether the file was locked, full or out of reach, rather than the statement wrong."""
+    return _primary_code(error) in _TRANSIENT_CODES
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    return _primary_code(error) in _LOCKED_CODES
+
+
+def _primary_code(error: BaseException | None) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
     # the low byte is the primary code, the rest says more precisely what happened
-    return isinstance(code, int) and code & 0xFF in _TRANSIENT_CODES
+    return code & 0xFF if isinstance(code, int) else None
 
 
 def _switch_to_wal(opened: sqlite3.Connection, deadline: float) -> None:
@@ -74,14 +90,24 @@ def _switch_to_wal(opened: sqlite3.Connection, deadline: float) -> None:
 
 
 class Connection(aiosqlite.Connection):
-    """Runs a statement, fetches its rows and closes its cursor in one trip to the thread.
+    """Runs a statement, fetches its rows and closes its cursor on the event loop, if that cannot take long.
 
-    The driver makes four trips, each dearer than the statement itself. BEGIN travels with the next statement.
+    A statement by key takes some 20 microseconds, each of the driver's four trips to its thread many times
+    that. What may take long still goes there, in one trip: waiting for another process's lock, parameters of
+    many bytes, a commit that may have to wait for the disk.
     """
 
-    def __init__(self, open_file: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self, open_file: Callable[[], sqlite3.Connection], busy_timeout_s: float, *, writes: bool
+    ) -> None:
+        """
+        Args:
+            open_file: opens with a busy timeout of 0: the event loop must not wait.
+            busy_timeout_s, writes: see `connector`.
+        """
         super().__init__(open_file, iter_chunk_size=64)
-        self._waiting: str | None = None
+        self._busy_timeout_s = busy_timeout_s
+        self._writes = writes
         self._begun = False
         self._thread.daemon = True  # a forgotten close must not keep the process alive
 
@@ -89,35 +115,38 @@ class Connection(aiosqlite.Connection):
         return _Cursor(self)
 
     async def run(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
-        """Call ``work(sqlite3_connection, operation, parameters)`` in the thread."""
-        if operation.startswith("BEGIN"):
-            self._waiting = operation
-            return
-        await self._execute(self._begin_and, self._take_waiting(), work, operation, parameters)
+        """Call ``work(sqlite3_connection, operation, parameters)``."""
+        self._begun = self._writes  # noted before it is so: a caller that is cancelled must still roll back
+        if not any(isinstance(value, bytes) and len(value) > _SHORT_BYTES for value in parameters):
+            try:
+                self._begin_and(work, operation, parameters)
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_locked(error):
+                    raise
+        await self._execute(self._patiently, work, operation, parameters)
 
     async def commit(self) -> None:
-        self._waiting = None
         if self._begun:
             await super().commit()
             self._begun = False
 
     async def rollback(self) -> None:
-        self._waiting = None
         if self._begun:
-            await super().rollback()
+            await super().rollback()  # in the thread: a statement may still be running there
             self._begun = False
 
-    def _take_waiting(self) -> str | None:
-        waiting, self._waiting = self._waiting, None
-        # noted before the thread has done it: a caller that is cancelled meanwhile must still roll back
-        self._begun = self._begun or waiting is not None
-        return waiting
+    def _patiently(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
+        """Thread: wait for locks."""
+        self._conn.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout_s * 1000)}")
+        try:
+            self._begin_and(work, operation, parameters)
+        finally:
+            self._conn.execute("PRAGMA busy_timeout = 0")
 
-    def _begin_and(
-        self, begin: str | None, work: Callable[..., None], operation: str, parameters: Sequence[Any]
-    ) -> None:
-        if begin is not None:
-            self._conn.execute(begin)
+    def _begin_and(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
+        if self._writes and not self._conn.in_transaction:
+            self._conn.execute("BEGIN IMMEDIATE")
         work(self._conn, operation, parameters)
 
 

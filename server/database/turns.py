@@ -24,11 +24,14 @@ class Turns:
         if self._semaphore is None:
             yield
             return
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await self._semaphore.acquire()
-        except TimeoutError:
-            raise errors.Unavailable("The database is busy, try again shortly") from None
+        if self._semaphore.locked():
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await self._semaphore.acquire()
+            except TimeoutError:
+                raise errors.Unavailable("The database is busy, try again shortly") from None
+        else:
+            await self._semaphore.acquire()
         try:
             yield
         finally:

@@ -257,32 +257,25 @@ class Studio:
         raise failure
 
     async def _store(self, job: Job, drawing: Drawing) -> list[Output]:
-        """Encode in threads and store; the pictures stay in memory for the answer that follows."""
-        encoded = await asyncio.gather(
-            *(asyncio.to_thread(self._encode, job, drawing, index) for index in range(len(drawing.images)))
+        """Encode and store, a thread for each picture; they stay in memory for the answer that follows."""
+        kept = await asyncio.gather(
+            *(asyncio.to_thread(self._keep, job, drawing, index) for index in range(len(drawing.images)))
         )
-        content_type = image_io.content_type(job.picture_format)
-        suffix = _SUFFIX[job.picture_format]
-        files = encoded
-        if job.base64_files:
-            content_type, suffix = "text/plain", "base64"
-            files = [base64.b64encode(picture) for picture in encoded]
-        outputs = [
-            Output(name=f"{job.file_prefix}-{index}.{suffix}", content_type=content_type, size=len(data))
-            for index, data in enumerate(files)
-        ]
-        await asyncio.gather(
-            *(
-                self._storage.put(output.name, data, content_type, temporary=job.temporary)
-                for output, data in zip(outputs, files, strict=True)
-            )
-        )
-        self._recent[job.id] = list(encoded)
+        self._recent[job.id] = [picture for picture, _ in kept]
         if len(self._recent) > _RECENT_JOBS:
             self._recent.popitem(last=False)
-        return outputs
+        return [output for _, output in kept]
 
-    def _encode(self, job: Job, drawing: Drawing, index: int) -> bytes:
+    def _keep(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
+        """Thread: one picture's bytes, and what was stored of them."""
         wanted = self._settings.png_metadata and job.picture_format == "png"
         text = generation_parameters(job.request, index) if wanted else None
-        return image_io.encode(drawing.images[index], job.picture_format, job.quality, text)
+        picture = image_io.encode(drawing.images[index], job.picture_format, job.quality, text)
+        suffix, content_type, file = (
+            ("base64", "text/plain", base64.b64encode(picture))
+            if job.base64_files
+            else (_SUFFIX[job.picture_format], image_io.content_type(job.picture_format), picture)
+        )
+        name = f"{job.file_prefix}-{index}.{suffix}"
+        self._storage.write(name, file, content_type, temporary=job.temporary)
+        return picture, Output(name=name, content_type=content_type, size=len(file))

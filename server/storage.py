@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -62,7 +63,11 @@ class Storage:
         self._clock = clock
 
     async def put(self, name: str, data: bytes, content_type: str, *, temporary: bool = False) -> None:
-        """Store under that name, replacing what is there; all of it or nothing.
+        """As `write`, in a thread."""
+        await asyncio.to_thread(self.write, name, data, content_type, temporary=temporary)
+
+    def write(self, name: str, data: bytes, content_type: str, *, temporary: bool = False) -> None:
+        """Store under that name, replacing what is there; all of it or nothing. Blocking.
 
         Raises:
             ValueError: not a name, or ``content_type`` is not what the name's extension says.
@@ -75,7 +80,7 @@ class Storage:
         prefix = _TEMPORARY if temporary else _KEPT
         # A file system has no place for attributes; elsewhere they serve whoever reads the bucket directly.
         attributes = None if isinstance(self._store, LocalStore) else {"Content-Type": content_type}
-        await self._store.put_async(f"{prefix}/{name}", data, attributes=attributes)
+        self._store.put(f"{prefix}/{name}", data, attributes=attributes)
 
     async def get(self, name: str) -> tuple[bytes, str]:
         """The bytes and their content type.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.request import Lora, Request, TextToImage
+from pipelines.request import Lora, Prompted, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") ->
     Args:
         multiple: sides of the drawn picture are multiples of this many pixels.
     """
-    flags = (request.loras, request.token_merging_ratio) if isinstance(request, TextToImage) else ((), 0.0)
+    flags = (request.loras, request.token_merging_ratio) if isinstance(request, Prompted) else ((), 0.0)
     return GroupKey(
         request.pipeline, stage, workable(request.height, multiple), workable(request.width, multiple), *flags
     )

@@ -37,8 +37,8 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextToImage:
-    """One or more pictures of a prompt.
+class Prompted:
+    """What a latent diffusion checkpoint is asked for, whatever it starts from.
 
     Attributes:
         pipeline: name in the manifest.
@@ -52,7 +52,6 @@ class TextToImage:
         safety_checker: replace flagged pictures by black ones where the checkpoint has a checker.
     """
 
-    kind: Literal["text_to_image"] = "text_to_image"
     pipeline: str
     prompt: str
     negative_prompt: str | None = None
@@ -71,10 +70,17 @@ class TextToImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextToImage(Prompted):
+    """One or more pictures of a prompt, from noise."""
+
+    kind: Literal["text_to_image"] = "text_to_image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriorTextToImage:
     """Text to image through a diffusion prior (Kandinsky 2.2): the prompt becomes an image embedding first.
 
-    Attributes: as in `TextToImage`; ``prior_num_inference_steps`` are the prior's own steps.
+    Attributes: as in `Prompted`; ``prior_num_inference_steps`` are the prior's own steps.
     """
 
     kind: Literal["prior_text_to_image"] = "prior_text_to_image"
@@ -91,7 +97,7 @@ class PriorTextToImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageToImage:
+class ImageToImage(Prompted):
     """Redraw a picture towards a prompt.
 
     Attributes:
@@ -100,17 +106,8 @@ class ImageToImage:
     """
 
     kind: Literal["image_to_image"] = "image_to_image"
-    pipeline: str
-    prompt: str
-    negative_prompt: str | None = None
     image: RGBImage
     strength: float
-    width: int
-    height: int
-    num_inference_steps: int
-    guidance_scale: float
-    seeds: tuple[int, ...]
-    scheduler: SchedulerChoice = SchedulerChoice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from pipelines.group import GroupKey, group_key
 from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
 from pipelines.recent import Recent
-from pipelines.request import ImageToImage, Lora, Request, TextToImage
+from pipelines.request import ImageToImage, Lora, Prompted, Request, TextToImage
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.token_merging import TokenMerging, check_ratio
@@ -111,8 +111,7 @@ class StableDiffusion15:
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         key = group_key(request, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
-        if isinstance(request, TextToImage):
-            self._vaes.get(request.vae)
+        self._vaes.get(request.vae)
         encoded = self._prompt(request)
         samplers = [self._sampler(request) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
@@ -138,19 +137,16 @@ class StableDiffusion15:
             )
         ]
 
-    def _prompt(self, request: TextToImage | ImageToImage) -> _Encoded:
+    def _prompt(self, request: Prompted) -> _Encoded:
         guided = request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None
-        if isinstance(request, ImageToImage):
-            prompt = _Prompt(request.prompt, request.negative_prompt, guided)
-        else:
-            prompt = _Prompt(
-                request.prompt,
-                request.negative_prompt,
-                guided,
-                request.clip_skip or 0,
-                request.loras,
-                request.embeddings,
-            )
+        prompt = _Prompt(
+            request.prompt,
+            request.negative_prompt,
+            guided,
+            request.clip_skip or 0,
+            request.loras,
+            request.embeddings,
+        )
         return self._prompts.get(prompt, lambda: self._encode_prompt(prompt))
 
     def _encode_prompt(self, prompt: _Prompt) -> _Encoded:
@@ -189,7 +185,7 @@ class StableDiffusion15:
             if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
         )
 
-    def _conditioning(self, request: TextToImage | ImageToImage, encoded: _Encoded) -> Conditioning:
+    def _conditioning(self, request: Prompted, encoded: _Encoded) -> Conditioning:
         shared = self._guidance_embedding(request.guidance_scale)
         negative = encoded.negative
         return Conditioning(
@@ -207,7 +203,7 @@ class StableDiffusion15:
         )
         return {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
 
-    def _sampler(self, request: TextToImage | ImageToImage) -> DiffusersSampler:
+    def _sampler(self, request: Prompted) -> DiffusersSampler:
         scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
         skip = 0
         if isinstance(request, ImageToImage):
@@ -245,7 +241,7 @@ class StableDiffusion15:
         generators: list[torch.Generator],
     ) -> list[Tensor]:
         """Latents of the picture under the noise of the first step; both are drawn in diffusers' order."""
-        vae = self._pipeline.vae
+        vae: Any = self._vaes.get(request.vae)
         picture = pixels.from_image(request.image, key.height, key.width).to(self._device, vae.dtype)
         distribution = vae.encode(picture).latent_dist
         starts: list[Tensor] = []
@@ -269,14 +265,11 @@ class StableDiffusion15:
     # 3. decode
 
     @torch.no_grad()
-    def _finish(
-        self, request: TextToImage | ImageToImage, warnings: tuple[str, ...], sample: Sample
-    ) -> Picture:
-        chosen = request.vae if isinstance(request, TextToImage) else None
-        decoded = pixels.decode(self._vaes.get(chosen), sample.latents)
+    def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture:
+        decoded = pixels.decode(self._vaes.get(request.vae), sample.latents)
         image = pixels.to_image(decoded, request.height, request.width)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
-        if not isinstance(request, TextToImage) or not request.safety_checker:
+        if not request.safety_checker:
             return Picture(image, warnings=warnings)
         if self._safety_checker is None:
             return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))

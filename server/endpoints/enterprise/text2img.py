@@ -2,127 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
-
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, Field, WithJsonSchema
 
-from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
-from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.manifest import Manifest
+from pipelines.request import TextToImage
 from server import caller
-from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.catalogue import SCHEDULERS_LATER, Scheduler, checkpoint
-from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
-from server.endpoints.enterprise.wire import Operation, flag, post, read
-from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
-from server.errors import FieldError, NotYetAvailable
-from server.generate import Order
-from server.jobs import JSON, JobStatus
-
-PRICE_MILLICREDITS = 10
-DEFAULT_STEPS = 20
-TOKEN_MERGING_RATIO = 0.5
-
-Side = Annotated[
-    WholeNumber,
-    Field(ge=256, le=1024, multiple_of=8),
-    # Checked in this order the limits have no names of JSON Schema.
-    WithJsonSchema({"type": "integer", "minimum": 256, "maximum": 1024, "multipleOf": 8}),
-]
+from server.endpoints.enterprise.picture import PictureFields, answered
+from server.endpoints.enterprise.wire import post, read
 
 
-class Text2Img(Operation):
+class Text2Img(PictureFields):
     """The documented fields."""
-
-    model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
-    prompt: Text = Field(description="What to draw.")
-    negative_prompt: Text = Field("", description="What to keep out of the picture.")
-    width: Side = Field(512, description="Pixels.")
-    height: Side = Field(512, description="Pixels.")
-    samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
-    num_inference_steps: WholeNumber = Field(
-        DEFAULT_STEPS,
-        ge=1,
-        le=50,
-        validation_alias=AliasChoices("num_inference_steps", "steps"),
-        description="Denoising steps. Affects the price.",
-    )
-    guidance_scale: Number = Field(7.5, ge=1, le=20, description="How closely the prompt is followed.")
-    seed: Seed = Field(-1, description="Same seed, same picture; random when null or -1.")
-    scheduler: Scheduler = Field("UniPCMultistepScheduler", description="A noise scheduler of diffusers.")
-    safety_checker: Flag = Field(True, description="Replace pictures that the checker flags.")
-    safety_checker_type: Literal["black", "blur", "pixelate", "sensitive_content_text"] = "black"
-    enhance_prompt: Flag = Field(True, description="Add quality phrases; `meta.prompt` shows the result.")
-    multi_lingual: Flag = False
-    panorama: Flag = False
-    self_attention: Flag = False
-    upscale: Flag = False
-    highres_fix: Flag = False
-    embeddings_model: Text | None = Field(
-        None,
-        validation_alias=AliasChoices("embeddings_model", "embeddings"),
-        description="Textual inversions, a comma list; each is a word that the prompt may use.",
-    )
-    lora_model: Text | None = Field(
-        None, validation_alias=AliasChoices("lora_model", "lora"), description="LoRAs, a comma list."
-    )
-    lora_strength: Text | Number | None = Field(
-        None, description="0.1 to 1 each, a comma list, or one number for all."
-    )
-    clip_skip: WholeNumber = Field(1, ge=1, le=8, description="1 uses all layers of the text encoder.")
-    tomesd: Flag = Field(True, description="Token merging: faster, slightly less detail.")
-    use_karras_sigmas: Flag = Field(True, description="Where the scheduler has them.")
-    algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] | None = Field(
-        None, description="For DPMSolverMultistepScheduler."
-    )
-    vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
-    webhook: Text | None = None
-    track_id: Text | WholeNumber | None = None
-    base64: Flag = Field(False, description="`output` lists text files with base64.")
-    temp: Flag = Field(False, description="The outputs live a day only.")
-
-    def refuse_what_is_not_drawn_yet(self) -> None:
-        """Nothing documented is ignored silently.
-
-        Raises:
-            NotYetAvailable: naming the field.
-        """
-        switched_on = {
-            "multi_lingual": self.multi_lingual,
-            "panorama": self.panorama,
-            "self_attention": self.self_attention,
-            "upscale": self.upscale,
-            "highres_fix": self.highres_fix,
-            "webhook": self.webhook is not None,
-            "safety_checker_type": self.safety_checker and self.safety_checker_type != "black",
-            "scheduler": self.scheduler in SCHEDULERS_LATER,
-        }
-        for name, value in switched_on.items():
-            if value:
-                raise NotYetAvailable(f"{name}: {getattr(self, name)} is not available yet")
-
-    def loras(self) -> tuple[Lora, ...]:
-        """The LoRAs with their strengths.
-
-        Raises:
-            FieldError: as many strengths as LoRAs, or one, between 0.1 and 1.
-        """
-        names = listed(self.lora_model)
-        given = listed(None if self.lora_strength is None else str(self.lora_strength))
-        try:
-            strengths = [float(text) for text in given] or [1.0]
-        except ValueError:
-            raise FieldError("lora_strength", "must be numbers, separated by commas") from None
-        if not all(0.1 <= strength <= 1 for strength in strengths):
-            raise FieldError("lora_strength", "must be between 0.1 and 1")
-        if len(strengths) == 1:
-            strengths *= len(names)
-        if len(strengths) != len(names):
-            raise FieldError("lora_strength", "must be one number, or one for each lora_model")
-        return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
     def to_request(self, manifest: Manifest) -> TextToImage:
         """The same in canonical names, with explicit seeds.
@@ -130,117 +21,14 @@ class Text2Img(Operation):
         Raises:
             NotFound: no such checkpoint. FieldError: no such adapter.
         """
-        entry = checkpoint(manifest, self.model_id)
-        loras = self.loras()
-        embeddings = tuple(listed(self.embeddings_model))
-        _check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
-        _check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
-        vae = self.vae and self.vae.strip()
-        _check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
-        negative = self.negative_prompt
-        return TextToImage(
-            pipeline=self.model_id,
-            prompt=enhanced_prompt(self.prompt) if self.enhance_prompt else self.prompt,
-            negative_prompt=enhanced_negative_prompt(negative) if self.enhance_prompt else negative,
-            width=self.width,
-            height=self.height,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-            seeds=seeds(self.seed, self.samples),
-            scheduler=SchedulerChoice(
-                name=self.scheduler,
-                use_karras_sigmas=self.use_karras_sigmas,
-                algorithm_type=self.algorithm_type,
-            ),
-            clip_skip=self.clip_skip - 1 or None,
-            loras=loras,
-            embeddings=embeddings,
-            vae=vae or None,
-            token_merging_ratio=TOKEN_MERGING_RATIO if self.tomesd else 0.0,
-            safety_checker=self.safety_checker and "safety_checker" in entry.parts,
-        )
-
-    def options(self, drawn: TextToImage, entry: PipelineEntry) -> dict[str, JSON]:
-        """What the answer says about the request, now or when it is fetched."""
-        unchecked = self.safety_checker and not drawn.safety_checker
-        return {
-            "warning": f"{self.model_id} has no safety checker; nothing was checked" if unchecked else None,
-            "meta": {
-                "prompt": drawn.prompt,
-                "model_id": self.model_id,
-                "negative_prompt": drawn.negative_prompt,
-                "scheduler": self.scheduler,
-                "revision": {"float16": "fp16", "bfloat16": "bf16"}.get(entry.dtype, "fp32"),
-                "safetychecker": flag(drawn.safety_checker),
-                "W": self.width,
-                "H": self.height,
-                "enable_attention_slicing": "true",
-                "guidance_scale": self.guidance_scale,
-                "seed": drawn.seeds[0],
-                "steps": self.num_inference_steps,
-                "n_samples": self.samples,
-                "upscale": flag(self.upscale),
-                "multi_lingual": flag(self.multi_lingual),
-                "panorama": flag(self.panorama),
-                "self_attention": flag(self.self_attention),
-                "embeddings": self.embeddings_model,
-                "lora": self.lora_model,
-                "outdir": "out",
-                "vae": drawn.vae or _own_vae(self.model_id, entry),
-            },
-        }
+        return TextToImage(**self.canonical(manifest))
 
 
 async def text2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Text2Img)
-    services = caller.services(request)
     fields.refuse_what_is_not_drawn_yet()
-    drawn = fields.to_request(services.manifest)
-    base = services.settings.prices_millicredits.get("text2img", PRICE_MILLICREDITS)
-    idempotency_key = caller.idempotency_key(request)
-    order = Order(
-        endpoint="text2img",
-        request=drawn,
-        price=-(-base * fields.samples * fields.num_inference_steps // DEFAULT_STEPS),
-        picture_format="png",
-        base64_files=fields.base64,
-        temporary=fields.temp,
-        synchronous=True,
-        options=fields.options(drawn, services.manifest.pipelines[fields.model_id]),
-        idempotency_key=idempotency_key,
-        body_digest=_digest(fields) if idempotency_key else None,
-    )
-    drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
-    job = await caller.while_connected(request, drawing)
-    caller.spent(request, job)
-    if job.status is JobStatus.succeeded:
-        return JSONResponse(finished(request, job))
-    return JSONResponse(processing(request, job))
-
-
-def listed(text: str | None) -> list[str]:
-    """The items of a comma list."""
-    return [item.strip() for item in (text or "").split(",") if item.strip()]
-
-
-def _check_adapters(
-    field: str, names: Iterable[str], known: Mapping[str, AdapterEntry], entry: PipelineEntry
-) -> None:
-    for name in names:
-        if name not in known:
-            raise FieldError(field, f"{name} is not on this server")
-        if known[name].family != entry.family:
-            raise FieldError(field, f"{name} was made for another kind of checkpoint")
-
-
-def _own_vae(model_id: str, entry: PipelineEntry) -> str:
-    part = entry.parts.get("vae")
-    return part.hub if part and part.hub else model_id
-
-
-def _digest(fields: Text2Img) -> str:
-    """The same for two bodies that mean the same, random seeds included."""
-    return hashlib.sha256(repr(sorted(fields.model_dump(exclude={"key"}).items())).encode()).hexdigest()
+    drawn = fields.to_request(caller.services(request).manifest)
+    return await answered(request, account, "text2img", fields, drawn)
 
 
 router = APIRouter()

@@ -1,8 +1,9 @@
-"""Fixtures shared by all layers: the small checkpoints, built once and kept between runs."""
+"""Fixtures shared by all layers: the small checkpoints, built once and kept; a running server with them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pipelines.manifest import Manifest, load_manifest
+from tests.running_server import RunningServer, start_server
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,11 @@ def demo_manifest_path() -> Path:
 @pytest.fixture(scope="session")
 def demo_manifest(demo_manifest_path: Path) -> Manifest:
     return load_manifest(demo_manifest_path)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
+    """One server per test process, for tests that leave it as it is."""
+    running = start_server(tmp_path_factory.mktemp("server"), demo_manifest_path)
+    yield running
+    running.stop()

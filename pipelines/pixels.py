@@ -27,11 +27,6 @@ def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
     return RGBImage(width, height, rows.contiguous().numpy().tobytes())
 
 
-def black(height: int, width: int) -> RGBImage:
-    """What a picture that may not be shown is replaced by."""
-    return RGBImage(width, height, bytes(width * height * 3))
-
-
 def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
     """(1, 3, H, W) around -1 .. 1 from the latents of one picture.
 

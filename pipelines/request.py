@@ -9,6 +9,12 @@ from pydantic import Field, TypeAdapter
 
 from pipelines.image_io import RGBImage
 
+Replacement = Literal["black", "blur", "pixelate", "sensitive_content_text"]
+"""What is shown instead of a flagged picture."""
+
+HIGHRES_STRENGTH = 0.55
+"""The part of the steps that highres_fix's second pass draws: detail is new, the composition stays."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerChoice:
@@ -49,7 +55,9 @@ class Prompted:
         embeddings: textual inversions of the manifest, usable as tokens of their name.
         vae: a VAE of the manifest instead of the checkpoint's own.
         token_merging_ratio: part of the tokens merged by ToMe (0 = off).
-        safety_checker: replace flagged pictures by black ones where the checkpoint has a checker.
+        safety_checker: replace flagged pictures where the checkpoint has a checker.
+        replacement: by what.
+        highres_fix: draw at a size that the checkpoint knows, enlarge the latents, draw again.
     """
 
     pipeline: str
@@ -67,6 +75,8 @@ class Prompted:
     vae: str | None = None
     token_merging_ratio: float = 0.0
     safety_checker: bool = False
+    replacement: Replacement = "black"
+    highres_fix: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

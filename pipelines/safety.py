@@ -1,16 +1,25 @@
 # pyright: basic, reportPrivateImportUsage=false
 # (diffusers and transformers are only partly typed.)
-"""The safety checker that Stable Diffusion was published with: says which pictures may not be shown."""
+"""Stable Diffusion's safety checker, and what is shown instead of the pictures that it flags."""
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
 from pipelines.checkpoints import Checkpoint
-from pipelines.image_io import RGBImage
+from pipelines.image_io import RGBImage, from_pil, to_pil
+from pipelines.request import Prompted, Replacement
+from pipelines.sample import Picture
+
+BLOCKS = 16
+"""A pixelated picture has so many blocks along its longer side; a blur reaches as far as one of them."""
+
+WARNING_TEXT = "Sensitive content"
 
 
 class SafetyChecker:
@@ -33,10 +42,67 @@ class SafetyChecker:
     @torch.no_grad()
     def flags(self, image: RGBImage) -> bool:
         """Whether the picture may not be shown."""
-        picture = Image.frombytes("RGB", (image.width, image.height), image.pixels)
-        seen = self._processor(picture, return_tensors="pt").pixel_values
+        seen = self._processor(to_pil(image), return_tensors="pt").pixel_values
         # The checker blackens the pictures it is given; the caller replaces the whole picture instead.
         _, flagged = self.module(
             clip_input=seen.to(self.module.device, self.module.dtype), images=torch.zeros(1, 1)
         )
         return bool(flagged[0])
+
+
+def shown(
+    request: Prompted, image: RGBImage, checker: SafetyChecker | None, warnings: tuple[str, ...]
+) -> Picture:
+    """A drawn picture as its caller may see it: looked at if the request wants that, replaced if flagged.
+
+    Args:
+        checker: the checkpoint's; without one a request that wants it is told so.
+    """
+    if not request.safety_checker:
+        return Picture(image, warnings=warnings)
+    if checker is None:
+        return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))
+    flagged = checker.flags(image)
+    return Picture(replaced(image, request.replacement) if flagged else image, flagged, warnings)
+
+
+def replaced(image: RGBImage, by: Replacement) -> RGBImage:
+    """What is shown instead of a picture, of the same size."""
+    picture = to_pil(image)
+    match by:
+        case "black":
+            return RGBImage(image.width, image.height, bytes(len(image.pixels)))
+        case "blur":
+            return from_pil(_blurred(picture))
+        case "pixelate":
+            return from_pil(_pixelated(picture))
+        case "sensitive_content_text":
+            return from_pil(_labelled(_blurred(picture)))
+        case _:
+            assert_never(by)
+
+
+def _blurred(picture: Image.Image) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(max(picture.size) / BLOCKS))
+
+
+def _pixelated(picture: Image.Image) -> Image.Image:
+    block = max(1, max(picture.size) // BLOCKS)
+    small = (-(-picture.width // block), -(-picture.height // block))
+    return picture.resize(small, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+
+
+def _labelled(picture: Image.Image) -> Image.Image:
+    """With the warning in its middle, in Pillow's own font."""
+    font_size = max(8, min(picture.width // 10, picture.height // 2))
+    middle = (picture.width / 2, picture.height / 2)
+    ImageDraw.Draw(picture).text(
+        middle,
+        WARNING_TEXT,
+        fill="white",
+        font=ImageFont.load_default(font_size),
+        anchor="mm",
+        stroke_width=max(1, font_size // 16),
+        stroke_fill="black",
+    )
+    return picture

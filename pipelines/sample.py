@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -81,6 +81,10 @@ class Conditioning:
     negative: Mapping[str, Tensor] | None
 
 
+Finish: TypeAlias = "Callable[[Sample], Sample | Picture]"
+"""Makes of a sample that is done the finished picture, or the sample of its next stage."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sample:
     """One picture in the making.
@@ -104,7 +108,7 @@ class Sample:
     generator: torch.Generator
     sampler: Sampler
     denoiser: Denoiser
-    finish: Callable[[Sample], Sample | Picture]
+    finish: Finish
     evaluations_before: int = 0
     evaluations_after: int = 0
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import embeddings, pixels
+from pipelines import embeddings, highres, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -23,7 +23,7 @@ from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
 from pipelines.recent import Recent
 from pipelines.request import ImageToImage, Lora, Prompted, Request, TextToImage
-from pipelines.safety import SafetyChecker
+from pipelines.safety import SafetyChecker, shown
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
@@ -109,17 +109,18 @@ class StableDiffusion15:
     def encode(self, request: Request) -> list[Sample]:
         if not isinstance(request, TextToImage | ImageToImage):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
-        key = group_key(request, multiple=PIXELS_PER_LATENT)
+        first = highres.first_pass(request, self._native_side)
+        key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
         self._vaes.get(request.vae)
         encoded = self._prompt(request)
         samplers = [self._sampler(request) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
-        if isinstance(request, ImageToImage):
-            starts = self._noised_picture(request, key, samplers, generators)
+        if isinstance(first, ImageToImage):
+            starts = self._noised_picture(first, key, samplers, generators)
         else:
             starts = self._noise(key, samplers, generators)
-        return [
+        samples = [
             Sample(
                 request=request,
                 index=index,
@@ -136,6 +137,18 @@ class StableDiffusion15:
                 zip(samplers, generators, starts, strict=True)
             )
         ]
+        if not request.highres_fix:
+            return samples
+        again = group_key(request, multiple=PIXELS_PER_LATENT)
+        return [
+            highres.followed_by_second_pass(sample, again, self._sampler(request, highres.strength(request)))
+            for sample in samples
+        ]
+
+    @property
+    def _native_side(self) -> int:
+        """Pixels along the side of the pictures that the checkpoint was trained with."""
+        return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
     def _prompt(self, request: Prompted) -> _Encoded:
         guided = request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None
@@ -203,11 +216,14 @@ class StableDiffusion15:
         )
         return {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
 
-    def _sampler(self, request: Prompted) -> DiffusersSampler:
+    def _sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler:
+        """``strength``: of a later pass; an image to image request brings that of its first."""
         scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
+        if strength is None and isinstance(request, ImageToImage):
+            strength = request.strength
         skip = 0
-        if isinstance(request, ImageToImage):
-            drawn = min(int(request.num_inference_steps * request.strength), request.num_inference_steps)
+        if strength is not None:
+            drawn = min(int(request.num_inference_steps * strength), request.num_inference_steps)
             if drawn < 1:
                 raise InvalidInput(
                     "strength", f"leaves none of {request.num_inference_steps} steps to draw; raise either"
@@ -269,9 +285,4 @@ class StableDiffusion15:
         decoded = pixels.decode(self._vaes.get(request.vae), sample.latents)
         image = pixels.to_image(decoded, request.height, request.width)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
-        if not request.safety_checker:
-            return Picture(image, warnings=warnings)
-        if self._safety_checker is None:
-            return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))
-        flagged = self._safety_checker.flags(image)
-        return Picture(pixels.black(request.height, request.width) if flagged else image, flagged, warnings)
+        return shown(request, image, self._safety_checker, warnings)

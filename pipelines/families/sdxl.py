@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import embeddings, pixels
+from pipelines import embeddings, highres, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -23,7 +23,7 @@ from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
 from pipelines.recent import Recent
 from pipelines.request import Lora, Request, TextToImage
-from pipelines.safety import SafetyChecker
+from pipelines.safety import SafetyChecker, shown
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
@@ -107,15 +107,35 @@ class StableDiffusionXL:
     def encode(self, request: Request) -> list[Sample]:
         if not isinstance(request, TextToImage):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
-        key = group_key(request, multiple=PIXELS_PER_LATENT)
+        first = highres.first_pass(request, self._native_side)
+        key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
         self._vaes.get(request.vae)
         encoded = self._prompt(request)
-        return [self._sample(request, index, key, encoded) for index in range(len(request.seeds))]
+        samples = [self._sample(request, index, key, encoded) for index in range(len(request.seeds))]
+        return (
+            [self._drawn_again(sample, request, encoded) for sample in samples]
+            if request.highres_fix
+            else samples
+        )
+
+    @property
+    def _native_side(self) -> int:
+        """Pixels along the side of the pictures that the checkpoint was trained with."""
+        return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
+
+    def _drawn_again(self, first: Sample, request: TextToImage, encoded: _Encoded) -> Sample:
+        key = group_key(request, multiple=PIXELS_PER_LATENT)
+        sampler = self._sampler(request, highres.strength(request))
+        return highres.followed_by_second_pass(first, key, sampler, self._conditioning(request, key, encoded))
+
+    def _sampler(self, request: TextToImage, strength: float = 1.0) -> DiffusersSampler:
+        scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
+        steps = request.num_inference_steps
+        return DiffusersSampler(scheduler, steps, self._device, skip=steps - int(steps * strength))
 
     def _sample(self, request: TextToImage, index: int, key: GroupKey, encoded: _Encoded) -> Sample:
-        scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
-        sampler = DiffusersSampler(scheduler, request.num_inference_steps, self._device)
+        sampler = self._sampler(request)
         generator = torch.Generator("cpu").manual_seed(request.seeds[index])
         unet = self._pipeline.unet
         side = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
@@ -221,9 +241,4 @@ class StableDiffusionXL:
         decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
         image = pixels.to_image(decoded, request.height, request.width)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
-        if not request.safety_checker:
-            return Picture(image, warnings=warnings)
-        if self._safety_checker is None:
-            return Picture(image, warnings=(*warnings, f"{request.pipeline} has no safety checker"))
-        flagged = self._safety_checker.flags(image)
-        return Picture(pixels.black(request.height, request.width) if flagged else image, flagged, warnings)
+        return shown(request, image, self._safety_checker, warnings)

@@ -144,9 +144,7 @@ def test_all_eighteen_documented_schedulers_are_known():
     ("changes", "field"),
     [
         *(({name: "yes"}, name) for name in ("multi_lingual", "panorama", "self_attention", "upscale")),
-        ({"highres_fix": True}, "highres_fix"),
         ({"webhook": "https://example.com"}, "webhook"),
-        ({"safety_checker_type": "blur"}, "safety_checker_type"),
         *(({"scheduler": name}, "scheduler") for name in SCHEDULERS_LATER),
     ],
 )
@@ -272,3 +270,16 @@ def test_the_enhancement_repeats_nothing_that_is_there():
 
 def test_an_empty_negative_prompt_becomes_the_vendors_list():
     assert enhanced_negative_prompt("") == ", ".join(NEGATIVE_PHRASES)
+
+
+@pytest.mark.parametrize("by", ["black", "blur", "pixelate", "sensitive_content_text"])
+def test_what_replaces_flagged_pictures_reaches_the_request(by: str):
+    assert request(safety_checker_type=by).replacement == by
+
+
+def test_highres_fix_reaches_the_request_and_the_answer():
+    fields = Text2Img.model_validate({**PLAIN, "highres_fix": "yes", "width": 1024})
+    drawn = fields.to_request(MANIFEST)
+    assert drawn.highres_fix
+    meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]
+    assert (meta["highres_fix"], meta["W"]) == ("yes", 1024)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from sd_drawing import array, build, draw, open_family, reference, seeded
+from PIL import Image
+from sd_drawing import array, build, draw, image_of, open_family, reference, seeded
 from transformers import CLIPConfig, CLIPImageProcessor
 
+from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest, Source
-from pipelines.request import TextToImage
+from pipelines.request import Replacement, TextToImage
+from pipelines.safety import replaced
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(
@@ -109,3 +112,69 @@ def test_a_checkpoint_without_a_checker_says_that_nobody_looked(pipeline: str, m
     picture = draw(open_family(manifest, pipeline), replace(REQUEST, pipeline=pipeline))[0]
     assert picture.flagged is None
     assert picture.warnings == (f"{pipeline} has no safety checker",)
+
+
+def test_only_the_flagged_ones_of_several_pictures_are_replaced(manifest: Manifest) -> None:
+    unlooked = draw(open_family(manifest, PIPELINE), replace(REQUEST, safety_checker=False))
+    family = open_family(with_checker(manifest, threshold=2.0), PIPELINE)
+    checker = family._safety_checker.module
+    threshold_between(checker, [array(picture.image) for picture in unlooked])
+    first, second = draw(family, replace(REQUEST, replacement="pixelate"))
+    assert (first.flagged, second.flagged) == (True, False)
+    assert second.image == unlooked[1].image
+    assert first.image == replaced(unlooked[0].image, "pixelate")
+
+
+def threshold_between(checker: Any, pictures: list[np.ndarray]) -> None:
+    """Make the first picture's own embedding the only concept, and the second's likeness to it too little."""
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    with torch.no_grad():
+        seen = processor([Image.fromarray(picture) for picture in pictures], return_tensors="pt").pixel_values
+        embeds = checker.visual_projection(checker.vision_model(seen)[1])
+        likeness = torch.cosine_similarity(embeds[0], embeds[1], dim=0)
+        checker.concept_embeds.copy_(embeds[0].expand_as(checker.concept_embeds))
+        checker.concept_embeds_weights.fill_((1 + likeness) / 2)
+
+
+@pytest.fixture
+def chequers() -> RGBImage:
+    """Squares of eight pixels, black and white, 96 x 64."""
+    rows, columns = np.indices((64, 96)) // 8
+    return image_of(np.repeat(((rows + columns) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_blurred_squares_cannot_be_told_apart(chequers: RGBImage) -> None:
+    middle = array(replaced(chequers, "blur"))[16:-16, 16:-16].astype(int)
+    assert array(chequers).std() > 100
+    assert middle.std() < 10
+
+
+def test_a_pixelated_picture_has_sixteen_blocks_along_its_longer_side() -> None:
+    coloured = np.random.default_rng(1).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+    pixelated = array(replaced(image_of(coloured), "pixelate"))
+    blocks = pixelated[::6, ::6]
+    assert blocks.shape == (8, 16, 3)
+    assert np.array_equal(pixelated, blocks.repeat(6, axis=0).repeat(6, axis=1))
+    assert len(np.unique(blocks.reshape(-1, 3), axis=0)) > 100
+    assert np.abs(blocks[0, 0] - coloured[:6, :6].reshape(-1, 3).mean(axis=0)).max() < 40
+
+
+def test_the_text_is_written_across_the_middle_of_a_blurred_picture() -> None:
+    grey = image_of(np.full((256, 512, 3), 90, np.uint8))
+    written = array(replaced(grey, "sensitive_content_text"))
+    assert {0, 255} <= set(np.unique(written))
+    rows, columns = np.nonzero((written != 90).any(axis=2))
+    assert 90 < rows.min() < 128 < rows.max() < 166
+    assert columns.min() < 150
+    assert columns.max() > 362
+
+
+@pytest.mark.parametrize("by", get_args(Replacement))
+@pytest.mark.parametrize("size", [(8, 8), (1, 3), (300, 17)])
+def test_a_replacement_has_the_pictures_size(by: Replacement, size: tuple[int, int]) -> None:
+    shown = replaced(_noise(*size), by)
+    assert (shown.width, shown.height, len(shown.pixels)) == (*size, size[0] * size[1] * 3)
+
+
+def _noise(width: int, height: int) -> RGBImage:
+    return image_of(np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8))

@@ -21,7 +21,9 @@ PER_SAMPLE = {
     # guidance
     "guidance_scale", "prior_guidance_scale",
     # decoding, one picture at a time
-    "vae", "safety_checker",
+    "vae", "safety_checker", "replacement",
+    # the way from one pass to the next
+    "highres_fix",
     "kind",
 }  # fmt: skip
 """Carried by the Sample: its conditioning, its sampler, its guidance, its way to the finished picture."""

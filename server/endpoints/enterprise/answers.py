@@ -8,7 +8,7 @@ from typing import cast
 from fastapi import Request
 
 from server import caller
-from server.endpoints.enterprise.wire import PREFIX, both
+from server.endpoints.enterprise.wire import PREFIX, both, flag
 from server.jobs import JSON, Job, JobStatus
 
 UNKNOWN_ETA_S = 30.0
@@ -50,7 +50,14 @@ def fetched(request: Request, job: Job) -> dict[str, object]:
     match job.status:
         case JobStatus.succeeded:
             output = caller.output_urls(request, job)
-            return {"status": "success", "id": job.id, "output": output, **_warning(job), "meta": meta(job)}
+            return {
+                "status": "success",
+                "id": job.id,
+                "output": output,
+                "nsfw_content_detected": any(job.flagged or ()),
+                **_warning(job),
+                "meta": meta(job),
+            }
         case JobStatus.queued | JobStatus.running:
             tip = f"Estimated {_eta_s(request, job)} s from now."
             return {
@@ -65,9 +72,9 @@ def fetched(request: Request, job: Job) -> dict[str, object]:
 
 
 def meta(job: Job) -> dict[str, JSON]:
-    """What was really drawn."""
+    """What was really drawn; ``nsfw`` has the safety checker's word on each picture, if it looked."""
     said = cast(dict[str, JSON], job.options.get("meta", {}))
-    return {**said, "file_prefix": job.file_prefix}
+    return {**said, "file_prefix": job.file_prefix, "nsfw": [flag(word) for word in job.flagged or ()]}
 
 
 def _warning(job: Job) -> dict[str, object]:

@@ -11,7 +11,15 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field, WithJsonSchema
 
 from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
-from pipelines.request import ImageToImage, Lora, Prompted, SchedulerChoice, TextToImage
+from pipelines.request import (
+    HIGHRES_STRENGTH,
+    ImageToImage,
+    Lora,
+    Prompted,
+    Replacement,
+    SchedulerChoice,
+    TextToImage,
+)
 from server import caller
 from server.accounts import Account
 from server.endpoints.enterprise.answers import finished, processing
@@ -46,6 +54,8 @@ class Canonical(TypedDict):
     vae: str | None
     token_merging_ratio: float
     safety_checker: bool
+    replacement: Replacement
+    highres_fix: bool
 
 
 Side = Annotated[
@@ -75,14 +85,26 @@ class PictureFields(Operation):
     guidance_scale: Number = Field(7.5, ge=1, le=20, description="How closely the prompt is followed.")
     seed: Seed = Field(-1, description="Same seed, same picture; random when null or -1.")
     scheduler: Scheduler = Field("UniPCMultistepScheduler", description="A noise scheduler of diffusers.")
-    safety_checker: Flag = Field(True, description="Replace pictures that the checker flags.")
-    safety_checker_type: Literal["black", "blur", "pixelate", "sensitive_content_text"] = "black"
+    safety_checker: Flag = Field(
+        True,
+        description="Replace pictures that the checkpoint's checker flags. `nsfw_content_detected` says"
+        " whether there were any, `meta.nsfw` has a yes or no for each picture.",
+    )
+    safety_checker_type: Replacement = Field(
+        "black",
+        description="What replaces a flagged picture; the text is written on a blurred picture.",
+    )
     enhance_prompt: Flag = Field(True, description="Add quality phrases; `meta.prompt` shows the result.")
     multi_lingual: Flag = False
     panorama: Flag = False
     self_attention: Flag = False
     upscale: Flag = False
-    highres_fix: Flag = False
+    highres_fix: Flag = Field(
+        False,
+        description="Two passes. The first composes the picture, in its aspect ratio but with at most as many"
+        " pixels as the checkpoint was trained with (512x512, SDXL 1024x1024); its latents are enlarged to"
+        f" the asked size and redrawn with a strength of {HIGHRES_STRENGTH}. The picture has the asked size.",
+    )
     embeddings_model: Text | None = Field(
         None,
         validation_alias=AliasChoices("embeddings_model", "embeddings"),
@@ -117,9 +139,7 @@ class PictureFields(Operation):
             "panorama": self.panorama,
             "self_attention": self.self_attention,
             "upscale": self.upscale,
-            "highres_fix": self.highres_fix,
             "webhook": self.webhook is not None,
-            "safety_checker_type": self.safety_checker and self.safety_checker_type != "black",
             "scheduler": self.scheduler in SCHEDULERS_LATER,
         }
         for name, value in switched_on.items():
@@ -180,6 +200,8 @@ class PictureFields(Operation):
             "vae": vae or None,
             "token_merging_ratio": TOKEN_MERGING_RATIO if self.tomesd else 0.0,
             "safety_checker": self.safety_checker and "safety_checker" in entry.parts,
+            "replacement": self.safety_checker_type,
+            "highres_fix": self.highres_fix,
         }
 
     def options(self, drawn: Prompted, entry: PipelineEntry) -> dict[str, JSON]:
@@ -202,6 +224,7 @@ class PictureFields(Operation):
                 "steps": self.num_inference_steps,
                 "n_samples": self.samples,
                 "upscale": flag(self.upscale),
+                "highres_fix": flag(self.highres_fix),
                 "multi_lingual": flag(self.multi_lingual),
                 "panorama": flag(self.panorama),
                 "self_attention": flag(self.self_attention),

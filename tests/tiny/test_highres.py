@@ -1,0 +1,138 @@
+"""highres_fix on small checkpoints: the plain pipelines one after the other, and stages that travel alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+from sd_drawing import advance_to_the_end, array, build, open_family, reference, seeded
+from torch.nn.functional import interpolate
+
+from pipelines import highres
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import ImageToImage, Prompted, TextToImage
+from pipelines.sample import Picture, Sample
+
+NATIVE = 64
+SD15 = "stable-diffusion-v1-5"
+PLAIN = {
+    SD15: ("sd15", StableDiffusionPipeline, StableDiffusionImg2ImgPipeline),
+    "sdxl": ("sdxl", StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline),
+}
+
+
+def request(pipeline: str, **changes: Any) -> TextToImage:
+    values: dict[str, Any] = {
+        "pipeline": pipeline,
+        "prompt": "a red fox",
+        "width": 128,
+        "height": 96,
+        "num_inference_steps": 4,
+        "guidance_scale": 6.0,
+        "seeds": (3, 4),
+        "highres_fix": True,
+    }
+    return TextToImage(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return build(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def families(manifest: Manifest) -> dict[str, Any]:
+    """Both checkpoints, as if they had been trained with pictures of 64 pixels."""
+    families = {name: open_family(manifest, name) for name in PLAIN}
+    for family in families.values():
+        family.modules["unet"].register_to_config(sample_size=NATIVE // 8)
+    return families
+
+
+def stages(family: Any, sample: Sample) -> tuple[list[Sample], Picture]:
+    passed = [sample]
+    while True:
+        advance_to_the_end(family, passed[-1])
+        result = passed[-1].finish(passed[-1])
+        if isinstance(result, Picture):
+            return passed, result
+        passed.append(result)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_it_is_text_to_image_then_image_to_image_of_the_enlarged_latents(
+    name: str, families: dict[str, Any], manifest: Manifest
+) -> None:
+    folder, text_to_image, image_to_image = PLAIN[name]
+    first = reference(text_to_image, manifest, folder)
+    second = image_to_image(**first.components)
+    second.set_progress_bar_config(disable=True)
+    asked = request(name)
+    generator = seeded(4)
+    options = {"num_inference_steps": 4, "guidance_scale": 6.0, "generator": generator}
+    latents = first(asked.prompt, width=72, height=56, output_type="latent", **options).images
+    latents = interpolate(latents, size=(12, 16), mode="bilinear")
+    expected = second(asked.prompt, image=latents, strength=0.55, **options).images[0]
+
+    passed, picture = stages(families[name], families[name].encode(asked)[1])
+    assert np.array_equal(array(picture.image), np.asarray(expected))
+    assert [(sample.key.width, sample.key.height) for sample in passed] == [(72, 56), (128, 96)]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_progress_counts_both_passes(name: str, families: dict[str, Any]) -> None:
+    (first, second), _ = stages(families[name], families[name].encode(request(name))[0])
+    assert second.sampler.total < first.sampler.total
+    assert (first.evaluations_before, first.evaluations_after) == (0, second.sampler.total)
+    assert (second.evaluations_before, second.evaluations_after) == (first.sampler.total, 0)
+
+
+def test_without_it_the_same_picture_is_drawn_as_before_and_after_it(families: dict[str, Any]) -> None:
+    family = families[SD15]
+    with_it = request(SD15)
+    once = replace(with_it, highres_fix=False)
+    pictures = [stages(family, family.encode(each)[0])[1].image for each in (once, with_it, once)]
+    assert pictures[0] == pictures[2] != pictures[1]
+
+
+def test_one_step_is_enough_for_both_passes(families: dict[str, Any]) -> None:
+    family = families[SD15]
+    passed, _ = stages(family, family.encode(request(SD15, num_inference_steps=1))[0])
+    assert [sample.sampler.total for sample in passed] == [1, 1]
+
+
+def test_a_picture_is_redrawn_in_two_passes_too(families: dict[str, Any]) -> None:
+    family = families[SD15]
+    values = {name: getattr(request(SD15), name) for name in Prompted.__slots__}
+    start = RGBImage(128, 96, torch.arange(128 * 96 * 3).remainder(251).to(torch.uint8).numpy().tobytes())
+    passed, picture = stages(family, family.encode(ImageToImage(**values, image=start, strength=0.5))[0])
+    assert [sample.key.width for sample in passed] == [72, 128]
+    assert (picture.image.width, picture.image.height) == (128, 96)
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "drawn"),
+    [
+        ((1024, 1024), 512, (512, 512)),
+        ((1024, 512), 512, (728, 360)),
+        ((1024, 256), 512, (1024, 256)),
+        ((512, 512), 512, (512, 512)),
+        ((256, 256), 512, (256, 256)),
+        ((1024, 1024), 1024, (1024, 1024)),
+    ],
+)
+def test_the_first_pass_has_the_asked_shape_and_no_more_pixels_than_the_checkpoint_knows(
+    asked: tuple[int, int], native: int, drawn: tuple[int, int]
+) -> None:
+    first = highres.first_pass(request("sd", width=asked[0], height=asked[1]), native)
+    assert (first.width, first.height) == drawn

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from server.errors import BodyTooLarge, FieldError
-from server.remote_images import Address, RemoteImages, is_public, look_up
+from server.public_http import Address, is_public, look_up
+from server.remote_images import RemoteImages
 from server.settings import Settings
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -270,9 +271,9 @@ def test_redirects_are_followed_also_relative_ones() -> None:
         ("http://10.0.0.1/", "its address is not a public one"),
         ("http://0x7f.2/", "its address is not a public one"),
         ("//169.254.169.254/latest", "its address is not a public one"),
-        ("http://user:secret@127.0.0.1/", "a URL with a user name or password is not fetched"),
-        ("file:///etc/passwd", "only http and https URLs are fetched"),
-        ("gopher://127.0.0.1/", "only http and https URLs are fetched"),
+        ("http://user:secret@127.0.0.1/", "a URL with a user name or password is not allowed"),
+        ("file:///etc/passwd", "only http and https URLs are allowed"),
+        ("gopher://127.0.0.1/", "only http and https URLs are allowed"),
         ("http://[broken/", "its host name is not known"),
         ("http://a:b:c/", "the connection failed"),
         ("/", "more than 5 redirects"),

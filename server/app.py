@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI, Request
@@ -20,6 +20,7 @@ from server.accounts import Accounts
 from server.caller import Services
 from server.credits import Credits
 from server.database import Database, database_url
+from server.deliveries import Deliveries
 from server.dispatch import Dispatch
 from server.door import ACCOUNTING_HEADERS, Door
 from server.endpoints import enterprise, health, outputs, segmind
@@ -28,10 +29,13 @@ from server.engine.devices import local_engines
 from server.generate import Studio
 from server.jobs import Jobs
 from server.metrics import Metrics
+from server.public_http import PublicHTTP
 from server.queue import JobQueue
 from server.remote_images import RemoteImages
 from server.settings import Settings
 from server.storage import Storage, open_storage
+from server.webhook_secret import webhook_secret
+from server.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     database = Database(database_url(settings))
     await database.migrate()
     storage = open_storage(settings)
-    jobs = Jobs(database)
+    jobs = Jobs(database, enterprise.announcement)
     dispatch = Dispatch(
         local_engines(settings),
         JobQueue(limit=settings.queue_limit, limit_per_account=settings.queue_limit_per_account),
@@ -80,6 +84,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     metrics.watch("queue_length", "Requests that wait for an engine", lambda: dispatch.queue_length)
     metrics.watch("running", "Requests that an engine has", lambda: dispatch.running)
     metrics.watch("ready", "1 while an engine can draw", lambda: dispatch.readiness() is None)
+    webhooks = Webhooks(database)
+    public_http = PublicHTTP(settings.fetch_allowed_hosts)
+    deliveries = Deliveries(webhooks, public_http, webhook_secret(settings), metrics)
     studio = Studio(jobs, dispatch, storage, metrics, settings)
     app.state.services = Services(
         settings=settings,
@@ -91,29 +98,37 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         manifest=load_manifest(settings.manifest),
         dispatch=dispatch,
         metrics=metrics,
+        public_http=public_http,
+        webhooks=webhooks,
     )
     await dispatch.start()
     await studio.resume()
-    sweeper = asyncio.create_task(_sweep(storage, jobs, settings.output_retention_s))
+    background = [
+        asyncio.create_task(_sweep(storage, jobs, webhooks, settings.output_retention_s)),
+        asyncio.create_task(deliveries.run()),
+    ]
     try:
         yield
     finally:
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await deliveries.stop()
         await studio.stop()
         await dispatch.stop()
         await database.close()
 
 
-async def _sweep(storage: Storage, jobs: Jobs, retention_s: float) -> None:
-    """Remove outputs, and records of jobs, whose retention is over; for ever."""
+async def _sweep(storage: Storage, jobs: Jobs, webhooks: Webhooks, retention_s: float) -> None:
+    """Remove outputs, and records of jobs and webhooks, whose retention is over; for ever."""
     while True:
         try:
             removed = await storage.sweep()
-            removed += await jobs.expire(datetime.now(UTC) - timedelta(seconds=retention_s))
+            before = datetime.now(UTC) - timedelta(seconds=retention_s)
+            removed += await jobs.expire(before)
+            removed += await webhooks.expire(before)
             if removed:
-                log.info("removed %d expired outputs and jobs", removed)
+                log.info("removed %d expired outputs, jobs and webhooks", removed)
         except Exception:
             log.exception("sweeping failed; trying again later")
         await asyncio.sleep(SWEEP_INTERVAL_S)

@@ -20,9 +20,11 @@ from server.dispatch import Dispatch
 from server.generate import Studio
 from server.jobs import Job
 from server.metrics import Metrics
+from server.public_http import PublicHTTP
 from server.remote_images import RemoteImages
 from server.settings import Settings
 from server.storage import Storage
+from server.webhooks import Webhooks
 
 T = TypeVar("T")
 
@@ -51,6 +53,8 @@ class Services:
     manifest: Manifest
     dispatch: Dispatch
     metrics: Metrics
+    public_http: PublicHTTP
+    webhooks: Webhooks
 
 
 def services(request: Request) -> Services:
@@ -166,4 +170,9 @@ def public_url(request: Request) -> str:
 
 def output_urls(request: Request, job: Job) -> list[str]:
     """Absolute URLs of a job's outputs, in order; they open with a plain GET."""
-    return [f"{public_url(request)}/outputs/{output.name}" for output in job.outputs]
+    return urls_below(public_url(request), job)
+
+
+def urls_below(public_url: str, job: Job) -> list[str]:
+    """The same where there is no request any more."""
+    return [f"{public_url}/outputs/{output.name}" for output in job.outputs]

@@ -12,7 +12,15 @@ from pydantic_core import PydanticSerializationError
 from sqlalchemy import ColumnElement, Row, select
 
 from pipelines.image_io import RGBImage
-from pipelines.request import ImageToImage, PoseToImage, Request, Timings, from_json, to_json
+from pipelines.request import (
+    ImageToImage,
+    PoseToImage,
+    Request,
+    TextToImage,
+    Timings,
+    from_json,
+    to_json,
+)
 from server import errors
 from server.database.tables import accounts, jobs
 
@@ -30,6 +38,9 @@ class JobStatus(StrEnum):
 UNFINISHED = (JobStatus.queued.value, JobStatus.running.value)
 
 _NO_PICTURE = RGBImage(0, 0, b"")
+_NO_REQUEST = TextToImage(
+    pipeline="", prompt="", width=0, height=0, num_inference_steps=0, guidance_scale=0, seeds=()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +170,14 @@ def read(row: Row[Any], *, balance: int | None = None) -> Job:
         pydantic.ValidationError: the request was written by a version that this one does not understand.
     """
     stored = row._mapping  # pyright: ignore[reportPrivateUsage] (documented; the underscore avoids column names)
-    values: dict[str, Any] = {name: stored[name] for name in _JOB_FIELDS}
-    values["request"] = from_json(values["request"])
-    values["status"] = JobStatus(values["status"])
-    values["outputs"] = tuple(Output(**output) for output in values["outputs"])
-    values["flagged"] = None if values["flagged"] is None else tuple(values["flagged"])
-    values["warnings"] = tuple(values["warnings"])
-    values["timings"] = None if values["timings"] is None else Timings(**values["timings"])
-    if balance is not None:
-        values["balance"] = balance
-    return Job(**values)
+    job = _job({**stored, "request": from_json(stored["request"])})
+    return job if balance is None else replace(job, balance=balance)
+
+
+def read_outcome(row: Row[Any]) -> Job:
+    """As `read`, also where nobody understands the request any more; the job's own is an empty one."""
+    stored = row._mapping  # pyright: ignore[reportPrivateUsage]
+    return _job({**stored, "request": _NO_REQUEST})
 
 
 def with_picture(job: Job, pixels: bytes | None, width: int | None) -> Job | None:
@@ -179,3 +188,13 @@ def with_picture(job: Job, pixels: bytes | None, width: int | None) -> Job | Non
         return None
     image = RGBImage(width, len(pixels) // (3 * width), pixels)
     return replace(job, request=replace(job.request, image=image))
+
+
+def _job(stored: Mapping[str, Any]) -> Job:
+    values = {name: stored[name] for name in _JOB_FIELDS}
+    values["status"] = JobStatus(values["status"])
+    values["outputs"] = tuple(Output(**output) for output in values["outputs"])
+    values["flagged"] = None if values["flagged"] is None else tuple(values["flagged"])
+    values["warnings"] = tuple(values["warnings"])
+    values["timings"] = None if values["timings"] is None else Timings(**values["timings"])
+    return Job(**values)

@@ -15,7 +15,7 @@ from sqlalchemy import Row, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipelines.request import Timings
-from server import credits, errors
+from server import credits, errors, webhooks
 from server.database import Database
 from server.database.tables import UTCDateTime, jobs
 from server.database.unbroken import unbroken
@@ -29,10 +29,12 @@ from server.job_records import (
     NewJob,
     Output,
     read,
+    read_outcome,
     with_picture,
     write,
     write_end,
 )
+from server.webhooks import Announcement
 
 __all__ = ["JSON", "Job", "JobStatus", "Jobs", "NewJob", "Output"]
 
@@ -81,8 +83,16 @@ class Jobs:
     A change that was begun is finished even when the task that awaits it is cancelled.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, announce: Callable[[Job], Announcement | None] = lambda _: None
+    ) -> None:
+        """
+        Args:
+            announce: who has to be told of a job that has ended, and what. It is asked inside the transaction
+                that ends the job, of which nothing remains when it raises.
+        """
         self._database = database
+        self._announce = announce
 
     async def open(self, new: NewJob) -> tuple[Job, bool]:
         """Record a job and hold its price; when the awaiting task is cancelled, nothing of both remains.
@@ -254,7 +264,12 @@ class Jobs:
         async def end() -> Job:
             async with self._database.transaction() as connection:
                 ended = (await connection.execute(_END, values)).one_or_none()
-                balance = None if ended is None else await settle(connection)
+                balance = None
+                if ended is not None:
+                    balance = await settle(connection)
+                    told = self._announce(read_outcome(ended))
+                    if told is not None:
+                        await webhooks.record(connection, ended.account_id, told, topic=f"job {job_id}")
                 row = ended or (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
             if row is None:
                 raise errors.NotFound(f"Request {job_id} not found")

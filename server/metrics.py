@@ -27,6 +27,15 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._webhooks = Counter(
+            "understudy_webhook_attempts", "Deliveries of webhooks", ["outcome"], registry=self._registry
+        )
+        self._webhooks_pending = Gauge(
+            "understudy_webhooks_pending", "Webhooks that no receiver has yet", registry=self._registry
+        )
+        for outcome in ("delivered", "postponed", "failed"):
+            self._webhooks.labels(outcome)  # shown as 0 before the first
+
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Show a number that is asked for whenever somebody looks."""
         Gauge(f"understudy_{name}", meaning, registry=self._registry).set_function(value)
@@ -39,6 +48,14 @@ class Metrics:
         """Where the time of a request went."""
         for stage in ("encode", "denoise", "decode"):
             self._stages.labels(pipeline, stage).observe(getattr(timings, f"{stage}_s"))
+
+    def webhook_attempted(self, outcome: str) -> None:
+        """``outcome``: delivered, postponed (it is tried again) or failed (given up)."""
+        self._webhooks.labels(outcome).inc()
+
+    def webhooks_pending(self, count: float) -> None:
+        """As the database has just said."""
+        self._webhooks_pending.set(count)
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -70,7 +72,30 @@ class Settings(BaseSettings):
     fetch_timeout_s: float = 15.0
     """Whole time for fetching a caller's URL."""
     fetch_allowed_hosts: frozenset[str] = frozenset()
-    """Private hosts (names, addresses or networks) from which pictures may be fetched all the same."""
+    """Private hosts (names, addresses or networks) that callers' URLs may name all the same: of pictures to
+    fetch, and of webhooks."""
+    webhook_secret: SecretStr | None = None
+    """``whsec_`` and base64 of 24 to 64 bytes: signs webhooks; None: made once, kept in the data folder."""
     png_metadata: bool = True
     """Write the generation parameters into PNGs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_readable(cls, secret: SecretStr | None) -> SecretStr | None:
+        return secret and SecretStr(readable_secret(secret.get_secret_value()))
+
+
+def readable_secret(text: str) -> str:
+    """The text, when it is a signing secret of the Standard Webhooks specification.
+
+    Raises:
+        ValueError
+    """
+    try:
+        length = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        length = 0
+    if not text.startswith("whsec_") or not 24 <= length <= 64:
+        raise ValueError("a webhook secret is whsec_ and the base64 of 24 to 64 bytes")
+    return text

@@ -134,3 +134,26 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 """``request`` never holds a caller's picture: its pixels are in ``picture`` until the job has ended."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("message_id", String(36), nullable=False, unique=True),
+    Column("account_id", _Id, ForeignKey("accounts.id"), nullable=False),
+    Column("topic", Text, nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("problem", Text),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("due_at", UTCDateTime),
+    Column("give_up_at", UTCDateTime, nullable=False),
+    Column("settled_at", UTCDateTime, index=True),
+    Index("ix_webhooks_due_at_host", "due_at", "host"),
+    sqlite_autoincrement=True,
+)
+"""The outbox. ``due_at`` is there exactly as long as the message is pending; ``topic``: messages of one topic
+arrive in the order of their ids."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server import caller
+from server import caller, errors
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Queue length, running requests, jobs by outcome, seconds per stage, lost engines."""
-    return Response(caller.services(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    """Queue length, running requests, jobs by outcome, seconds per stage, lost engines, webhooks."""
+    services = caller.services(request)
+    try:
+        services.metrics.webhooks_pending(await services.webhooks.pending())
+    except errors.Unavailable:
+        services.metrics.webhooks_pending(math.nan)
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

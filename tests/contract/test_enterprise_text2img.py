@@ -144,7 +144,6 @@ def test_all_eighteen_documented_schedulers_are_known():
     ("changes", "field"),
     [
         *(({name: "yes"}, name) for name in ("multi_lingual", "panorama", "self_attention", "upscale")),
-        ({"webhook": "https://example.com"}, "webhook"),
         *(({"scheduler": name}, "scheduler") for name in SCHEDULERS_LATER),
     ],
 )

@@ -1,8 +1,9 @@
 """The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
 
 from server.endpoints.enterprise import fetch, later, models, operations, text2img
+from server.endpoints.enterprise.webhook import announcement
 from server.endpoints.enterprise.wire import PREFIX, error_response
 
 routers = (text2img.router, fetch.router, models.router, operations.router, later.router)
 
-__all__ = ["PREFIX", "error_response", "routers"]
+__all__ = ["PREFIX", "announcement", "error_response", "routers"]

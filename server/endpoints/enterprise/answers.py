@@ -17,15 +17,25 @@ UNKNOWN_ETA_S = 30.0
 
 def finished(request: Request, job: Job) -> dict[str, object]:
     """The answer of a call whose pictures are done."""
+    return succeeded(job, caller.public_url(request)) | _track_id(job)
+
+
+def succeeded(job: Job, public_url: str) -> dict[str, object]:
+    """What a webhook says of a job whose pictures are done, and the call's own answer too."""
     return {
         "status": "success",
         "generationTime": round(_seconds(job.started_at, job.finished_at), 3),
         "id": job.id,
-        "output": caller.output_urls(request, job),
+        "output": caller.urls_below(public_url, job),
         "nsfw_content_detected": any(job.flagged or ()),
         **_warning(job),
         "meta": meta(job),
     }
+
+
+def failed(job: Job) -> dict[str, object]:
+    """What a webhook says of a job that failed or was cancelled."""
+    return {"status": "failed", "id": job.id, **both(f"Processing failed: {job.error}")}
 
 
 def processing(request: Request, job: Job) -> dict[str, object]:
@@ -42,11 +52,15 @@ def processing(request: Request, job: Job) -> dict[str, object]:
         **_warning(job),
         "meta": meta(job),
         "future_links": urls,
-    }
+    } | _track_id(job)
 
 
 def fetched(request: Request, job: Job) -> dict[str, object]:
     """The answer to somebody who asks for an earlier job."""
+    return _fetched(request, job) | _track_id(job)
+
+
+def _fetched(request: Request, job: Job) -> dict[str, object]:
     match job.status:
         case JobStatus.succeeded:
             output = caller.output_urls(request, job)
@@ -75,6 +89,11 @@ def meta(job: Job) -> dict[str, JSON]:
     """What was really drawn; ``nsfw`` has the safety checker's word on each picture, if it looked."""
     said = cast(dict[str, JSON], job.options.get("meta", {}))
     return {**said, "file_prefix": job.file_prefix, "nsfw": [flag(word) for word in job.flagged or ()]}
+
+
+def _track_id(job: Job) -> dict[str, object]:
+    track_id = job.options.get("track_id")
+    return {} if track_id is None else {"track_id": track_id}
 
 
 def _warning(job: Job) -> dict[str, object]:

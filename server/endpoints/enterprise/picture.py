@@ -25,7 +25,8 @@ from server.accounts import Account
 from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.catalogue import SCHEDULERS_LATER, Scheduler, checkpoint
 from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
-from server.endpoints.enterprise.wire import Operation, flag
+from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.wire import flag
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.errors import FieldError, NotYetAvailable
 from server.generate import Order
@@ -66,7 +67,7 @@ Side = Annotated[
 ]
 
 
-class PictureFields(Operation):
+class PictureFields(Announced):
     """The documented fields of every operation that draws with a checkpoint."""
 
     model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
@@ -123,8 +124,6 @@ class PictureFields(Operation):
         None, description="For DPMSolverMultistepScheduler."
     )
     vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
-    webhook: Text | None = None
-    track_id: Text | WholeNumber | None = None
     base64: Flag = Field(False, description="`output` lists text files with base64.")
     temp: Flag = Field(False, description="The outputs live a day only.")
 
@@ -139,7 +138,6 @@ class PictureFields(Operation):
             "panorama": self.panorama,
             "self_attention": self.self_attention,
             "upscale": self.upscale,
-            "webhook": self.webhook is not None,
             "scheduler": self.scheduler in SCHEDULERS_LATER,
         }
         for name, value in switched_on.items():
@@ -259,7 +257,7 @@ async def answered(
         base64_files=fields.base64,
         temporary=fields.temp,
         synchronous=True,
-        options=fields.options(drawn, services.manifest.pipelines[fields.model_id]),
+        options=fields.options(drawn, services.manifest.pipelines[fields.model_id]) | fields.told(request),
         idempotency_key=idempotency_key,
         body_digest=_digest(fields) if idempotency_key else None,
     )

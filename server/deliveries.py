@@ -1,0 +1,137 @@
+"""Delivering the outbox: a few messages at a time, signed, again and again until the receiver has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from standardwebhooks import Webhook as Signer
+
+from server import errors
+from server.metrics import Metrics
+from server.public_http import NotReached, PublicHTTP
+from server.webhooks import Webhook, Webhooks, pause_s
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 30.0
+"""For one attempt, from the look-up of the host's name to the status line."""
+
+AT_ONCE = 64
+AT_ONCE_PER_HOST = 4
+"""A receiver that never answers keeps so many attempts busy, and no other receiver waits for it."""
+
+LOOK_EVERY_S = 0.5
+"""The outbox is looked into so often; that also finds what the command line or another process put there."""
+
+RECORD_AGAIN_S = 5.0
+
+
+class Deliveries:
+    """Sends what is due in the outbox; one per database.
+
+    An attempt is recorded after it was made. When the server dies in between, the message is sent once more
+    after the next start: receivers know it by its ``webhook-id``.
+
+    Args:
+        secret: ``whsec_...``, what messages are signed with.
+        now, pause, jitter: the time, how to wait for seconds, and a chance of 0 to 1.
+    """
+
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        http: PublicHTTP,
+        secret: str,
+        metrics: Metrics,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._webhooks = webhooks
+        self._http = http
+        self._signer = Signer(secret)
+        self._metrics = metrics
+        self._now = now
+        self._pause = pause
+        self._jitter = jitter
+        self._in_flight: dict[int, tuple[Webhook, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Deliver for ever; whoever cancels this calls `stop`."""
+        while True:
+            try:
+                await self.begin()
+            except Exception:
+                log.exception("looking for due webhooks failed; trying again")
+            await self._pause(LOOK_EVERY_S)
+
+    async def begin(self) -> None:
+        """Begin an attempt for each message that is due, as far as there is room."""
+        while len(self._in_flight) < AT_ONCE:
+            hosts = Counter(webhook.host for webhook, _ in self._in_flight.values())
+            busy = [host for host, count in hosts.items() if count >= AT_ONCE_PER_HOST]
+            webhook = await self._webhooks.due(self._now(), but_not=self._in_flight, but_no_host=busy)
+            if webhook is None:
+                return
+            task = asyncio.create_task(self._attempt(webhook), name=f"webhook {webhook.id}")
+            self._in_flight[webhook.id] = webhook, task
+            task.add_done_callback(lambda _, id=webhook.id: self._in_flight.pop(id))
+
+    async def ended(self) -> None:
+        """Wait for the attempts that have begun."""
+        await asyncio.gather(*(task for _, task in self._in_flight.values()))
+
+    async def stop(self) -> None:
+        """Leave attempts unfinished; they are made again after the next start."""
+        tasks = [task for _, task in self._in_flight.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _attempt(self, webhook: Webhook) -> None:
+        problem = await self._send(webhook)
+        now = self._now()
+        if problem is None:
+            outcome, record = "delivered", lambda: self._webhooks.delivered(webhook, now)
+        elif now >= webhook.give_up_at:
+            outcome, record = "failed", lambda: self._webhooks.give_up(webhook, problem, now)
+            log.warning("webhook %s is given up: %s", webhook.id, problem)
+        else:
+            until = now + timedelta(seconds=pause_s(webhook.attempts + 1, self._jitter))
+            outcome, record = "postponed", lambda: self._webhooks.postpone(webhook, problem, until)
+        while True:
+            try:
+                await record()
+                break
+            except errors.Unavailable:
+                # not sent again meanwhile: a receiver need not suffer from our locked database
+                await self._pause(RECORD_AGAIN_S)
+        self._metrics.webhook_attempted(outcome)
+
+    async def _send(self, webhook: Webhook) -> str | None:
+        """One attempt: why it failed, or None."""
+        now = self._now()
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": webhook.message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(webhook.message_id, now, webhook.payload),
+        }
+        try:
+            url = self._http.read(webhook.url)
+            sending = self._http.request(
+                "POST", url, headers=headers, content=webhook.payload.encode(), timeout_s=TIMEOUT_S
+            )
+            async with sending as response:  # the body of the answer says nothing and is not read
+                return None if response.is_success else f"the receiver answered {response.status_code}"
+        except NotReached as error:
+            return str(error)
+        except Exception:
+            log.exception("webhook %s could not be sent", webhook.id)
+            return "sending failed"

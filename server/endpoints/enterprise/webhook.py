@@ -1,0 +1,101 @@
+"""The fields `webhook` and `track_id`, and what a receiver is told when the work has ended."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, cast
+
+from fastapi import Request
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from server import caller
+from server.endpoints.enterprise.answers import failed, succeeded
+from server.endpoints.enterprise.wire import Operation
+from server.endpoints.fields import Text
+from server.errors import FieldError
+from server.jobs import JSON, Job, JobStatus
+from server.public_http import MAX_URL_CHARACTERS, NotReached
+from server.webhooks import Announcement
+
+LONGEST_TRACK_ID = 255
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON can say half a character; an answer cannot repeat it."""
+
+URL = Annotated[Text, Field(max_length=MAX_URL_CHARACTERS)]
+
+
+def _track_id(value: object) -> str | int | float:
+    match value:
+        case str() if len(value) <= LONGEST_TRACK_ID and not _SURROGATE.search(value):
+            return value
+        case bool():
+            pass
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            pass
+    allowed = {"longest": LONGEST_TRACK_ID}
+    raise PydanticCustomError(
+        "track_id", "must be a number or a text of at most {longest} characters", allowed
+    )
+
+
+TrackId = Annotated[
+    str | int | float,
+    BeforeValidator(_track_id),
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": LONGEST_TRACK_ID}, {"type": "number"}]}),
+]
+
+
+class Announced(Operation):
+    """The fields of every operation that tells a receiver when it has ended."""
+
+    webhook: URL | None = Field(
+        None,
+        description="An http or https URL that gets a signed POST when the work has succeeded or failed; sent"
+        " again, later and later, until it answers 2xx within 30 seconds or five days have gone by.",
+    )
+    track_id: TrackId | None = Field(
+        None, description="A text or number of yours that the answers and the webhook repeat."
+    )
+
+    def receiver(self, request: Request) -> str | None:
+        """The webhook's URL, as far as a look at it can tell a good one; its name is looked up at delivery.
+
+        Raises:
+            FieldError
+        """
+        if self.webhook is None:
+            return None
+        try:
+            return str(caller.services(request).public_http.read(self.webhook.strip()))
+        except NotReached as error:
+            raise FieldError("webhook", f"cannot be called: {error}") from error
+
+    def told(self, request: Request) -> dict[str, JSON]:
+        """What a job's options have to hold, so that `announcement` can be made when it has ended.
+
+        Raises:
+            FieldError
+        """
+        url = self.receiver(request)
+        return {
+            "track_id": self.track_id,
+            "webhook": None if url is None else {"url": url, "public_url": caller.public_url(request)},
+        }
+
+
+def announcement(job: Job) -> Announcement | None:
+    """Whom to tell of a job that has ended, and what; None where nobody asked for it."""
+    wanted = cast("dict[str, str] | None", job.options.get("webhook"))
+    if wanted is None:
+        return None
+    track_id = {"track_id": job.options.get("track_id")}
+    if job.status is JobStatus.succeeded:
+        return Announcement(wanted["url"], succeeded(job, wanted["public_url"]) | track_id)
+    return Announcement(wanted["url"], failed(job) | track_id)

@@ -1,0 +1,89 @@
+"""A receiver of webhooks on this machine: it remembers what came and answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Received:
+    """One POST: its path, headers in lower case, and body."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return json.loads(self.body)
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+
+@dataclass
+class Receiver:
+    """
+    Attributes:
+        statuses: answers to the next calls; 200 when there are no more.
+        location: sent with every answer where it is set.
+        answering: while this is not set, calls are taken and not answered.
+    """
+
+    statuses: list[int] = field(default_factory=list)
+    location: str | None = None
+    answering: threading.Event = field(default_factory=threading.Event)
+    received: list[Received] = field(default_factory=list)
+    url: str = ""
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A receiver that answers."""
+    it = Receiver()
+    it.answering.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            it.received.append(Received(self.path, headers, body))
+            it.answering.wait()
+            try:
+                self.send_response(it.statuses.pop(0) if it.statuses else 200)
+                if it.location is not None:
+                    self.send_header("Location", it.location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            except OSError:
+                pass  # whoever called is gone
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    it.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield it
+    finally:
+        it.answering.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def nobody_listens() -> str:
+    """A URL whose port refuses connections."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

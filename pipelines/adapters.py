@@ -86,6 +86,10 @@ class AdapterLibrary:
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
         return vae.to(device=like.device, dtype=like.dtype).eval()
 
+    def forget(self) -> None:
+        """Drop the files that were read; the next request that names one reads it again."""
+        self._files.clear()
+
     def _file(self, field: Field, name: str, family: str) -> AdapterFile:
         path = self._path(field, name, family)
         try:

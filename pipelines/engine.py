@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.loop import Loop
 from pipelines.manifest import load_manifest
-from pipelines.messages import Cancel, Draw, EngineConfig, Loading, Ready, Stop
+from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Stop
 from pipelines.pool import PipelinePool
 
 CUDA_SHARE = 0.8
@@ -66,6 +66,9 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                     loop.submit(ticket_id, request)
                 case Cancel(ticket_id):
                     loop.cancel(ticket_id)
+                case Forget(order_id):
+                    pool.forget()
+                    connection.send(Done(order_id))
                 case Stop():
                     return
         for event in loop.turn():

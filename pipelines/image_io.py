@@ -59,6 +59,16 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIGNATURES = (
+    (b"\x89PNG", "png", "image/png"),
+    (b"\xff\xd8", "jpg", "image/jpeg"),
+    (b"RIFF", "webp", "image/webp"),
+    (b"GIF8", "gif", "image/gif"),
+    (b"BM", "bmp", "image/bmp"),
+    (b"", "tiff", "image/tiff"),
+)
+"""What a file begins with, once the decoder has said that it is one of these."""
+
 _TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 322, 323
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
@@ -92,13 +102,22 @@ def decode(data: bytes, limits: Limits) -> RGBImage:
 
 
 def decode_text(text: str, limits: Limits) -> RGBImage:
-    """Read a picture from base64 text or a base64 ``data:`` URI.
+    """Read a picture from what `base64_bytes` takes.
+
+    Raises:
+        ImageTooLarge, InvalidImage: as `decode` and `base64_bytes`.
+    """
+    return decode(base64_bytes(text, limits), limits)
+
+
+def base64_bytes(text: str, limits: Limits) -> bytes:
+    """The bytes of base64 text or of a base64 ``data:`` URI.
 
     White space, absent padding and the URL-safe alphabet are accepted.
 
     Raises:
-        ImageTooLarge: as `decode`; too many bytes are noticed before the base64 is decoded.
-        InvalidImage: the text is not base64, or what it encodes is not a picture.
+        ImageTooLarge: too many bytes, noticed before the base64 is decoded.
+        InvalidImage: the text is not base64.
     """
     if text[:5].lower() == "data:":
         header, comma, text = text.partition(",")
@@ -110,7 +129,12 @@ def decode_text(text: str, limits: Limits) -> RGBImage:
     text = text.translate(_URL_SAFE)
     if not text or not _BASE64.fullmatch(text) or len(text) % 4 == 1:
         raise InvalidImage("image", "is not base64 text")
-    return decode(binascii.a2b_base64(text + "=" * (-len(text) % 4)), limits)
+    return binascii.a2b_base64(text + "=" * (-len(text) % 4))
+
+
+def kind(data: bytes) -> tuple[str, str]:
+    """File suffix and media type of bytes that `decode` took."""
+    return next((suffix, media_type) for start, suffix, media_type in _SIGNATURES if data.startswith(start))
 
 
 def encode(

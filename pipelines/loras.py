@@ -50,6 +50,11 @@ class AttachedLoras:
             raise
         self._active = loras
 
+    def forget(self) -> None:
+        """Take every LoRA off; the next `use` reads and inserts again what it needs."""
+        if self._layers:
+            self._remove_all()
+
     def _switch(self, loras: tuple[Lora, ...]) -> None:
         if not loras:
             self._pipeline.disable_lora()

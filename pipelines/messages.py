@@ -50,7 +50,17 @@ class Stop:
     """Finish nothing more; leave."""
 
 
-Command = Draw | Cancel | Stop
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop what is kept between requests only to save time: the pictures stay the same."""
+
+    order_id: str
+
+
+Order = Forget
+"""What an engine does between two turns, and confirms with `Done`; nothing that it draws is disturbed."""
+
+Command = Draw | Cancel | Stop | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +114,11 @@ class Residency:
     used_bytes: int
 
 
-Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An `Order` was carried out."""
+
+    order_id: str
+
+
+Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency | Done

@@ -117,6 +117,14 @@ class PipelinePool:
         _empty_caches(self._device)
         return bool(names)
 
+    def forget(self) -> None:
+        """Drop what is kept only to save time: encoded prompts, files of adapters, evicted weights."""
+        self._adapters.forget()
+        self._evicted.clear()
+        for pipeline in self._resident.values():
+            pipeline.forget()
+        _empty_caches(self._device)
+
     def _load_or_none(self, name: str) -> Pipeline | None:
         """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""
         try:

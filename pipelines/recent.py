@@ -31,6 +31,10 @@ class Recent(Generic[K, V]):
         self._values.move_to_end(key)
         return self._values[key]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+
     def items(self) -> Iterator[tuple[K, V]]:
         """Everything remembered, the least recently used first."""
         return iter(self._values.items())

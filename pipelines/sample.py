@@ -142,6 +142,10 @@ class Pipeline(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Drop what is kept between requests to save time; between two turns of the loop, at any moment."""
+        ...
+
     def attach(self, key: GroupKey) -> None:
         """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there."""
         ...

@@ -30,6 +30,10 @@ class Vaes:
         chosen = {f"vae:{name}": vae for name, vae in self._chosen.items()}
         return {"vae": self._own, **chosen}
 
+    def forget(self) -> None:
+        """Drop the chosen ones."""
+        self._chosen.clear()
+
     def get(self, name: str | None) -> AutoencoderKL:
         """The VAE of that name, None for the checkpoint's own.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
+from pipelines.messages import Forget, Order
 from pipelines.request import Drawing, Request
 from server import errors
 from server.engine import Engine, EngineState
@@ -29,6 +32,9 @@ class Dispatch:
         self._queue = queue
         self._queue_timeout_s = queue_timeout_s
         self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
+        self._draining: str | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self._stopped = False
 
     @property
@@ -79,8 +85,25 @@ class Dispatch:
     async def stop(self) -> None:
         """Fail what waits and what is drawn, and stop every engine."""
         self._stopped = True
+        if self._restart is not None:
+            self._restart.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._restart
         self._queue.refuse_all("the server is stopping")
         await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+
+    def restart(self) -> None:
+        """Begin to start every engine anew, one after the other; nothing is lost.
+
+        Each draws to the end what it has and takes nothing new meanwhile; what waits stays in the queue. A
+        restart that is under way already is not begun again.
+        """
+        if self._restart is None or self._restart.done():
+            self._restart = asyncio.create_task(self._restart_engines(), name="restart of the engines")
+
+    async def forget(self) -> None:
+        """Have every engine drop what it keeps only to save time; return when all have."""
+        await self._order(Forget)
 
     async def draw(
         self,
@@ -138,11 +161,33 @@ class Dispatch:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.
             for tickets in self._held.values():
                 tickets.pop(ticket.id, None)
+            self._news.set()
+
+    async def _order(self, order: Callable[[str], Order]) -> None:
+        await asyncio.gather(*(engine.obey(order(uuid.uuid4().hex)) for engine in self._engines.values()))
+
+    async def _restart_engines(self) -> None:
+        try:
+            for engine in self._engines.values():
+                self._draining = engine.name
+                await self._until(lambda name=engine.name: not self._held[name])
+                await engine.restart()
+                self._draining = None
+                # Only then the next one, so that somebody draws all the time.
+                await self._until(lambda engine=engine: engine.state is not EngineState.starting)
+        finally:
+            self._draining = None
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Wait for something that changes with a ticket's leaving or an engine's state."""
+        while not holds():
+            self._news.clear()
+            await self._news.wait()
 
     def _feed(self) -> None:
         """Hand out tickets until no engine has room for any of them."""
         while len(self._queue) and (
-            taken := self._queue.take([self._offer(engine) for engine in self._ready()])
+            taken := self._queue.take([self._offer(engine) for engine in self._taking()])
         ):
             ticket, name = taken
             self._held[name][ticket.id] = ticket
@@ -161,7 +206,11 @@ class Dispatch:
     def _ready(self) -> list[Engine]:
         return [engine for engine in self._engines.values() if engine.state is EngineState.ready]
 
+    def _taking(self) -> list[Engine]:
+        return [engine for engine in self._ready() if engine.name != self._draining]
+
     def _engine_changed(self) -> None:
+        self._news.set()
         if all(engine.state in NO_HOPE for engine in self._engines.values()):
             self._queue.refuse_all(self.readiness() or "no engine is running")
         else:

@@ -80,6 +80,7 @@ class Studio:
         self._metrics = metrics
         self._settings = settings
         self._tasks: dict[int, asyncio.Task[Job]] = {}
+        self._waiting: dict[int, int] = {}  # job id -> account id
         self._progress: dict[int, tuple[int, int]] = {}
         self._recent: OrderedDict[int, list[bytes]] = OrderedDict()
         self._stopping = False
@@ -167,6 +168,14 @@ class Studio:
             task.cancel()
             await asyncio.wait({task})
 
+    async def clear_queue(self, account: Account) -> int:
+        """Withdraw all jobs of the account that no engine has taken yet, refunded; return how many."""
+        tasks = [self._tasks[job_id] for job_id, owner in self._waiting.items() if owner == account.id]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return len(tasks)
+
     def progress(self, job: Job) -> tuple[int, int] | None:
         """Network evaluations (done, total) of a job that is being drawn."""
         return self._progress.get(job.id)
@@ -209,10 +218,12 @@ class Studio:
     def _begin(self, job: Job, *, bounded: bool = True) -> None:
         task = asyncio.create_task(self._work(job, bounded), name=f"job {job.id}")
         self._tasks[job.id] = task
+        self._waiting[job.id] = job.account_id
         task.add_done_callback(lambda ended: self._end(job.id, ended))
 
     def _end(self, job_id: int, task: asyncio.Task[Job]) -> None:
         self._tasks.pop(job_id, None)
+        self._waiting.pop(job_id, None)
         self._progress.pop(job_id, None)
         if not task.cancelled():
             task.exception()  # its waiters were told, and an asynchronous job's record says it
@@ -221,6 +232,7 @@ class Studio:
         starting: list[asyncio.Task[None]] = []
 
         async def on_start() -> None:
+            self._waiting.pop(job.id, None)
             # Recorded while the engine draws; nobody waits for it but the end of the job.
             starting.append(asyncio.create_task(self._jobs.start(job.id)))
 

@@ -64,6 +64,9 @@ class Kandinsky22:
             "decoder.movq": self._decoder.movq,
         }
 
+    def forget(self) -> None:
+        self._embed.cache_clear()
+
     def attach(self, key: GroupKey) -> None:
         pass
 

@@ -99,6 +99,11 @@ class StableDiffusion15:
             **checker,
         }
 
+    def forget(self) -> None:
+        self._prompts.clear()
+        self._loras.forget()
+        self._vaes.forget()
+
     def attach(self, key: GroupKey) -> None:
         self._loras.use(key.loras)
         self._token_merging.use(key.token_merging_ratio)

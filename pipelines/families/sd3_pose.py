@@ -81,6 +81,9 @@ class StableDiffusion3Pose:
             **{f"annotator_{name}": module for name, module in annotators.items()},
         }
 
+    def forget(self) -> None:
+        self._texts.clear()
+
     def attach(self, key: GroupKey) -> None:
         pass
 

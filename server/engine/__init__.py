@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
+from pipelines.messages import Order
 from pipelines.request import Drawing, Request
 
 
@@ -54,6 +55,16 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Leave, and wait until nothing of it is left; what it was drawing fails with EngineLost."""
+        ...
+
+    async def restart(self) -> None:
+        """End what runs and start anew; what it was drawing fails with EngineLost. Return when the old one
+        is gone: `state` tells when the new one is ready. Nothing happens to an engine that is stopped."""
+        ...
+
+    async def obey(self, order: Order) -> None:
+        """Have an order carried out between two network evaluations; return when it was, or when there is
+        nobody left to carry it out: an engine that starts anew has nothing to forget."""
         ...
 
     async def draw(

@@ -13,12 +13,14 @@ from pipelines.errors import EngineLost
 from pipelines.messages import (
     Broken,
     Cancel,
+    Done,
     Draw,
     Drawn,
     EngineConfig,
     Event,
     Failed,
     Loading,
+    Order,
     Progress,
     Ready,
     Residency,
@@ -63,9 +65,11 @@ class LocalEngine:
         self._target = target
         self._watchers: list[Callable[[], None]] = []
         self._in_flight: dict[str, _InFlight] = {}
+        self._orders: dict[str, asyncio.Future[None]] = {}
         self._child: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._was_ready = False
+        self._restarting = False
         self._failed_starts = 0
         self._broken: str | None = None
 
@@ -97,6 +101,26 @@ class LocalEngine:
             await self._child.leave(gently=gently)
             self._child = None
 
+    async def restart(self) -> None:
+        if self._child is None or self._child.gone.is_set():
+            return  # stopped, or about to be started again
+        gently = self.state is EngineState.ready
+        self._restarting = True
+        self._become(EngineState.starting, "restarting")
+        self._lose_in_flight()
+        await self._child.leave(gently=gently)  # its keeper starts the next one
+
+    async def obey(self, order: Order) -> None:
+        if self._child is None or self._child.gone.is_set():
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._orders[order.order_id] = done
+        self._child.send(order)
+        try:
+            await done
+        finally:
+            self._orders.pop(order.order_id, None)
+
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
     ) -> Drawing:
@@ -117,12 +141,15 @@ class LocalEngine:
     async def _keep_running(self) -> None:
         """Replace the process whenever it has ended, for as long as the engine is to run."""
         while True:
-            self._was_ready, self._broken = False, None
+            self._was_ready, self._broken, self._restarting = False, None, False
             process = ChildProcess(
                 self._config, self._target, on_event=self._receive, on_lost=self._process_lost
             )
             self._child = process
             await process.gone.wait()
+            self._lose_in_flight()
+            if self._restarting:
+                continue
             why = self._broken or process.how_it_ended
             if self._was_ready:
                 log.error("engine %s was lost (%s); starting it again", self.name, why)
@@ -156,6 +183,9 @@ class LocalEngine:
         for waiting in in_flight.values():
             if not waiting.drawing.done():
                 waiting.drawing.set_exception(EngineLost("The engine that drew this request was lost"))
+        for done in self._orders.values():
+            if not done.done():
+                done.set_result(None)
 
     def _receive(self, event: Event) -> None:
         match event:
@@ -182,5 +212,8 @@ class LocalEngine:
                 waiting = self._in_flight.get(ticket_id)
                 if waiting and not waiting.drawing.done():
                     waiting.drawing.set_exception(error)
+            case Done(order_id):
+                if (done := self._orders.get(order_id)) and not done.done():
+                    done.set_result(None)
             case _:
                 assert_never(event)

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import EngineLost, UnknownPipeline
 from pipelines.image_io import RGBImage
-from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Failed, Progress, Ready, Stop
+from pipelines.messages import Cancel, Done, Draw, Drawn, EngineConfig, Failed, Forget, Progress, Ready, Stop
 from pipelines.request import Drawing, Request, TextToImage, Timings
 from server.engine import Engine, EngineState
 from server.engine.process import LocalEngine
@@ -37,6 +37,8 @@ def paint(connection: Connection[Any, Any], config: EngineConfig) -> None:
                     connection.send(Drawn(ticket_id, painted(request)))
             case Cancel():
                 pass
+            case Forget(order_id):
+                connection.send(Done(order_id))
             case Stop():
                 return
 
@@ -190,3 +192,39 @@ async def test_a_stopped_engine_has_lost_its_work_draws_no_more_and_can_be_start
     await engine.start()
     await until_state(engine, EngineState.ready)
     assert len((await engine.draw("again", boat(), ignore)).images) == 1
+
+
+async def test_an_order_is_carried_out_beside_a_drawing_that_goes_on(engine: Engine) -> None:
+    drawing = await begun(engine, "long", boat(steps=20))
+    async with asyncio.timeout(60):
+        await asyncio.gather(engine.obey(Forget("first")), engine.obey(Forget("second")))
+    assert len((await drawing).images) == 1
+
+
+async def test_a_restarted_engine_has_lost_its_work_and_draws_again(engine: Engine) -> None:
+    running = await begun(engine, "running", boat(steps=50))
+    await engine.restart()
+    with pytest.raises(EngineLost):
+        await running
+    await until_state(engine, EngineState.ready)
+    assert len((await engine.draw("next", boat(), ignore)).images) == 1
+
+
+async def test_a_stopped_engine_has_nothing_to_obey_and_is_not_started_by_a_restart(engine: Engine) -> None:
+    await engine.stop()
+    await engine.restart()
+    async with asyncio.timeout(10):
+        await engine.obey(Forget("nobody"))
+    assert engine.state is EngineState.stopped
+    await engine.start()
+    await until_state(engine, EngineState.ready)
+
+
+async def test_nobody_waits_for_an_order_to_an_engine_that_is_stopped(engine: Engine) -> None:
+    running = await begun(engine, "running", boat(steps=50))
+    order = asyncio.create_task(engine.obey(Forget("lost")))
+    async with asyncio.timeout(60):
+        await engine.stop()
+        await order
+    with pytest.raises(EngineLost):
+        await running

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 import server.app
 from pipelines import errors as drawing_errors
 from pipelines.image_io import RGBImage
+from pipelines.messages import Order
 from pipelines.request import Drawing, Request, Timings
 from server.caller import Services
 from server.engine import EngineState
@@ -46,6 +47,10 @@ class PaintEngine:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def restart(self) -> None: ...
+
+    async def obey(self, order: Order) -> None: ...
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.errors import EngineLost, OutOfMemory
 from pipelines.image_io import RGBImage
+from pipelines.messages import Forget, Order
 from pipelines.request import Drawing, Request, TextToImage, Timings
 from server import errors
 from server.dispatch import Dispatch
@@ -47,6 +48,8 @@ class HandEngine:
         self.drawings: dict[str, asyncio.Future[Drawing]] = {}
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None
+        self.restarts = 0
+        self.orders: list[Order] = []
 
     def watch(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
@@ -56,6 +59,13 @@ class HandEngine:
 
     async def stop(self) -> None:
         self.become(EngineState.stopped, "stopped")
+
+    async def restart(self) -> None:
+        self.restarts += 1
+        self.become(EngineState.starting, "restarting")
+
+    async def obey(self, order: Order) -> None:
+        self.orders.append(order)
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
@@ -396,3 +406,62 @@ async def test_stopping_fails_what_waits_and_what_is_drawn(engine: HandEngine) -
 async def test_engines_of_the_same_name_are_refused() -> None:
     with pytest.raises(ValueError, match="same name"):
         dispatch_to(HandEngine("a"), HandEngine("a"))
+
+
+async def test_a_restart_lets_what_is_drawn_finish_and_keeps_what_waits(
+    dispatch: Dispatch, engine: HandEngine
+) -> None:
+    drawn, waiting = draw(dispatch, request(pictures=4)), draw(dispatch, request(pictures=4))
+    await until(lambda: len(engine.drawings) == 1 and dispatch.queue_length == 1)
+    dispatch.restart()
+    small = draw(dispatch, request("kolors"))  # would fit beside the one that is drawn
+    await until(lambda: dispatch.queue_length == 2)
+    assert engine.restarts == 0
+    await engine.finish_next()
+    assert await soon(drawn) == DRAWING
+    await until(lambda: engine.restarts == 1)
+    assert (dispatch.running, dispatch.queue_length) == (0, 2)
+    engine.become(EngineState.ready)
+    await engine.finish_next()
+    await engine.finish_next()
+    assert await soon(asyncio.gather(waiting, small)) == [DRAWING] * 2
+
+
+async def test_engines_are_restarted_one_after_the_other_and_the_others_draw_on() -> None:
+    first, second = HandEngine("a"), HandEngine("b")
+    dispatch = dispatch_to(first, second)
+    await dispatch.start()
+    dispatch.restart()
+    dispatch.restart()  # while the first one is under way: nothing happens twice
+    await until(lambda: first.restarts == 1)
+    drawing = draw(dispatch)
+    await second.finish_next()
+    assert await soon(drawing) == DRAWING
+    assert second.restarts == 0
+    first.become(EngineState.ready)
+    await until(lambda: second.restarts == 1)
+    second.become(EngineState.ready)
+    assert first.restarts == 1
+    await dispatch.stop()
+
+
+async def test_a_server_that_stops_in_the_middle_of_a_restart_waits_for_nothing() -> None:
+    engine = HandEngine()
+    dispatch = dispatch_to(engine)
+    await dispatch.start()
+    drawn = draw(dispatch)
+    await engine.next_arrival()
+    dispatch.restart()
+    await soon(dispatch.stop())
+    with pytest.raises(EngineLost):
+        await soon(drawn)
+    assert engine.restarts == 0
+
+
+async def test_every_engine_is_told_to_forget_under_a_name_of_its_own() -> None:
+    engines = HandEngine("a"), HandEngine("b")
+    dispatch = dispatch_to(*engines)
+    await soon(dispatch.forget())
+    orders = [order for engine in engines for order in engine.orders]
+    assert [type(order) for order in orders] == [Forget, Forget]
+    assert len({order.order_id for order in orders}) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.image_io import RGBImage
+from pipelines.messages import Order as EngineOrder
 from pipelines.request import Drawing, Request, Timings
 from server.accounts import Account, Accounts
 from server.credits import Credits
@@ -41,6 +42,10 @@ class GatedEngine:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def restart(self) -> None: ...
+
+    async def obey(self, order: EngineOrder) -> None: ...
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]

@@ -1,9 +1,17 @@
 """The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
 
-from server.endpoints.enterprise import fetch, later, models, operations, text2img
+from server.endpoints.enterprise import fetch, later, models, operations, text2img, upkeep, upload_image
 from server.endpoints.enterprise.webhook import announcement
 from server.endpoints.enterprise.wire import PREFIX, error_response
 
-routers = (text2img.router, fetch.router, models.router, operations.router, later.router)
+routers = (
+    text2img.router,
+    fetch.router,
+    models.router,
+    operations.router,
+    upkeep.router,
+    upload_image.router,
+    later.router,
+)
 
 __all__ = ["PREFIX", "announcement", "error_response", "routers"]

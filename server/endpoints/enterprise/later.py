@@ -8,9 +8,8 @@ from server.endpoints.enterprise.wire import PATH_FAMILIES, Operation, read
 from server.errors import NotYetAvailable
 
 OPERATIONS = (
-    "load_model", "load_model_v2", "delete_model", "load_vae", "clear_cache", "clear_queue", "restart_server",
-    "update_server", "update", "nsfw_image_check", "upload_image", "super_resolution", "img2img", "inpaint",
-    "controlnet",
+    "load_model", "load_model_v2", "delete_model", "load_vae", "nsfw_image_check", "super_resolution",
+    "img2img", "inpaint", "controlnet",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -16,6 +17,7 @@ from server.endpoints.fields import Fields, Text, field_errors, json_object
 from server.errors import (
     ApiError,
     FieldError,
+    Forbidden,
     InsufficientCredits,
     InternalError,
     InvalidKey,
@@ -76,6 +78,24 @@ async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
         raise InvalidFields(field_errors(operation, error)) from None
 
 
+async def read_as_administrator(request: Request, operation: type[O]) -> tuple[Account, O]:
+    """As `read`, for operations that change the server for everyone.
+
+    Raises:
+        Forbidden: the key is not an administrator's; in open mode too, where any other key does for drawing.
+        MalformedBody, MissingKey, InvalidKey, InvalidFields: see `read`.
+    """
+    account, fields = await read(request, operation)
+    parts = caller.services(request)
+    if not account.is_administrator and parts.settings.auth == "open":
+        with suppress(InvalidKey):
+            account = await parts.accounts.authenticate(fields.key or caller.header_key(request) or "")
+    if not account.is_administrator:
+        name = request.url.path.rpartition("/")[2]
+        raise Forbidden(f"{name} changes this server for everyone and needs an administrator's key")
+    return account, fields
+
+
 def flag(value: bool) -> str:
     """Flags are words in this dialect's answers."""
     return "yes" if value else "no"
@@ -93,6 +113,7 @@ def post(
     fields: type[Operation],
     *,
     summary: str,
+    description: str | None = None,
     example: Mapping[str, object],
     answer: Mapping[str, object],
     parameters: Sequence[Mapping[str, object]] = (),
@@ -112,6 +133,7 @@ def post(
             handler,
             methods=["POST"],
             summary=summary,
+            description=description,
             tags=["enterprise"],
             include_in_schema=family == PREFIX,
             response_class=JSONResponse,

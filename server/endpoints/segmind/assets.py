@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipelines import image_io
 from server import caller
 from server.endpoints.fields import Fields, read
 from server.endpoints.segmind.body import read_body
@@ -21,16 +22,6 @@ from server.errors import InvalidInputImage
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
 MOST_FILES = 20
-
-# What a file begins with, once the decoder has said that it is one of these.
-SIGNATURES = (
-    (b"\x89PNG", "png", "image/png"),
-    (b"\xff\xd8", "jpg", "image/jpeg"),
-    (b"RIFF", "webp", "image/webp"),
-    (b"GIF8", "gif", "image/gif"),
-    (b"BM", "bmp", "image/bmp"),
-    (b"", "tiff", "image/tiff"),
-)
 
 
 def _data_urls(value: object) -> list[str]:
@@ -81,7 +72,7 @@ async def _picture_file(request: Request, data_url: str) -> bytes:
 
 
 async def _store(request: Request, file: bytes) -> str:
-    suffix, content_type = next(kind[1:] for kind in SIGNATURES if file.startswith(kind[0]))
+    suffix, content_type = image_io.kind(file)
     name = f"{uuid.uuid4()}.{suffix}"
     await caller.services(request).storage.put(name, file, content_type)
     return f"{caller.public_url(request)}/outputs/{name}"

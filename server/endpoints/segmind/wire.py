@@ -22,7 +22,7 @@ from pipelines.request import Request
 from server import caller
 from server.endpoints.fields import Fields, Picture, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
-from server.errors import ApiError, FieldError, InternalError, NotFound, QueueFull, Unavailable
+from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.generate import Order, PictureFormat
 from server.jobs import Job
 
@@ -161,7 +161,7 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
     if source is None:
         drawable = fields.to_request(None)
     else:
-        picture = await caller.read_picture(request, await _uploaded(request, source))
+        picture = await caller.read_picture(request, source)
         drawable = await asyncio.to_thread(fields.to_request, picture)
     delivery = fields.delivery()
     prices = caller.services(request).settings.prices_millicredits
@@ -175,19 +175,6 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(fields.digest) if idempotency_key else None,
     )
-
-
-async def _uploaded(request: fastapi.Request, source: str | bytes) -> str | bytes:
-    """A picture that lies in this server's own storage is read there: a server may not fetch from itself."""
-    address = f"{caller.public_url(request)}/outputs/"
-    if isinstance(source, bytes) or not source.startswith(address):
-        return source
-    name = source.removeprefix(address).partition("?")[0]
-    try:
-        data, _ = await caller.services(request).storage.get(name)
-    except NotFound:
-        raise FieldError("image", "this upload does not exist any more") from None
-    return data
 
 
 async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> Response:

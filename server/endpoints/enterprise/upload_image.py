@@ -1,0 +1,81 @@
+"""POST upload_image: a picture goes into storage, to be named by its URL in later calls."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BeforeValidator, Field
+
+from pipelines import image_io
+from server import caller
+from server.endpoints.enterprise.wire import Operation, both, post, read
+from server.endpoints.fields import Picture
+from server.errors import FieldError, InvalidInputImage
+
+_SUFFIX = {"jpeg": "jpg"}
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower().removeprefix("image/") if isinstance(value, str) else value
+
+
+class UploadImage(Operation):
+    """The documented fields."""
+
+    base64_image: Picture = Field(
+        description="The picture as base64, with or without `data:image/...;base64,` before it."
+    )
+    image_type: Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(_lower)] | None = Field(
+        None,
+        description="The format in which it is stored. A picture that has another one is converted; without "
+        "this field it is stored as it is.",
+    )
+
+
+async def upload_image(request: Request) -> JSONResponse:
+    _, fields = await read(request, UploadImage)
+    if not isinstance(fields.base64_image, str) or "://" in fields.base64_image[:16]:
+        raise FieldError("base64_image", "must be base64 text")
+    try:
+        picture = await caller.read_picture(request, fields.base64_image, "base64_image")
+    except InvalidInputImage:
+        problem = "must be a PNG, JPEG, WebP, GIF, BMP or TIFF picture in base64"
+        raise FieldError("base64_image", problem) from None
+    limits = caller.picture_limits(request)
+    file = await asyncio.to_thread(image_io.base64_bytes, fields.base64_image, limits)
+    wanted = _SUFFIX.get(fields.image_type or "", fields.image_type)
+    if wanted is not None and image_io.kind(file)[0] != wanted:
+        format_ = "jpeg" if wanted == "jpg" else wanted
+        file = await asyncio.to_thread(image_io.encode, picture, format_)
+    suffix, content_type = image_io.kind(file)
+    name = f"{uuid.uuid4()}.{suffix}"
+    await caller.services(request).storage.put(name, file, content_type, temporary=True)
+    url = f"{caller.public_url(request)}/outputs/{name}"
+    return JSONResponse({"status": "success", **both("image uploaded"), "image_url": url})
+
+
+router = APIRouter()
+post(
+    router,
+    "upload_image",
+    upload_image,
+    UploadImage,
+    summary="Store a picture",
+    description="The picture's URL opens with a plain GET and may be given wherever a picture is asked for, "
+    "as `init_image`, `mask_image` or `url`. It lives as long as other temporary links, a day unless the "
+    "server is set otherwise. Nothing is charged.",
+    example={
+        "key": "enterprise_api_key",
+        "base64_image": "data:image/png;base64,iVBORw0KGgo...",
+        "image_type": "png",
+    },
+    answer={
+        "status": "success",
+        **both("image uploaded"),
+        "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
+    },
+)

@@ -15,6 +15,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from pipelines import dummies
@@ -54,7 +56,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The pipeline's name in the manifest."""
-        return next((name for name, entry in self.manifest.pipelines.items() if entry is self.entry), "?")
+        return next((name for name, entry in self.manifest.openable().items() if entry == self.entry), "?")
 
     def has(self, part: str) -> bool:
         """Whether the manifest gives this optional part."""
@@ -114,6 +116,18 @@ class Checkpoint:
                     path, dtype=self.dtype, use_safetensors=True, local_files_only=True
                 )
             return opened.to(self.device)
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """All of a part that is one safetensors file.
+
+        Raises:
+            CheckpointUnavailable: as for `pipeline`; also other formats, which may run code when read.
+        """
+        with self._opening():
+            path = local(self.manifest, self.entry.parts[part], self.weights)
+            if path.suffix != ".safetensors":
+                raise ValueError(f"{path} is not a safetensors file")
+            return load_file(path)
 
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
         """The original layout holds weights only; configurations and CLIP's vocabulary ship."""

@@ -11,12 +11,11 @@ from typing import TypeVar
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipelines.group import GroupKey
-from pipelines.image_io import from_pil, to_pil
+from pipelines.image_io import resized
 from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.request import HIGHRES_STRENGTH, ImageToImage, Prompted
 from pipelines.sample import Conditioning, Sample
@@ -44,8 +43,7 @@ def first_pass(request: P, native_side: int) -> P:
     )
     smaller = replace(request, width=width, height=height)
     if isinstance(smaller, ImageToImage):
-        picture = to_pil(smaller.image).resize((width, height), Image.Resampling.LANCZOS)
-        smaller = replace(smaller, image=from_pil(picture))
+        smaller = replace(smaller, image=resized(smaller.image, width, height))
     return smaller
 
 

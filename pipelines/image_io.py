@@ -189,6 +189,13 @@ def cover(image: RGBImage, width: int, height: int) -> RGBImage:
     return from_pil(to_pil(image).resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
+def resized(image: RGBImage, width: int, height: int) -> RGBImage:
+    """The picture in that size, whatever that does to its shape, by Lanczos' filter."""
+    if (image.width, image.height) == (width, height):
+        return image
+    return from_pil(to_pil(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def to_pil(image: RGBImage) -> Image.Image:
     """The same pixels as a Pillow picture of mode RGB."""
     return Image.frombytes("RGB", (image.width, image.height), image.pixels)

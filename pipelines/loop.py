@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -18,8 +18,8 @@ from pipelines import denoise
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
 from pipelines.group import GroupKey
 from pipelines.messages import Drawn, Event, Failed, Residency
-from pipelines.request import Request
-from pipelines.sample import Pipeline, Sample
+from pipelines.request import Request, pipelines_of
+from pipelines.sample import Handover, Picture, Pipeline, Sample
 from pipelines.ticket import Ticket
 
 log = logging.getLogger(__name__)
@@ -135,10 +135,12 @@ class Loop:
         beside = [other.pixels for other in self._running.values() if other.request.pipeline == name]
         if beside and sum(beside) + ticket.pixels > self._group_pixels:
             return False
-        return not self._running or self._pool.can_open(name, self._in_use())
+        needed = pipelines_of(ticket.request)
+        in_use = {*self._in_use(), *needed}
+        return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
 
     def _in_use(self) -> set[str]:
-        return {ticket.request.pipeline for ticket in self._running.values()}
+        return {name for ticket in self._running.values() for name in pipelines_of(ticket.request)}
 
     def _encode(self, ticket: Ticket) -> None:
         pipeline = self._pool.open(ticket.request.pipeline, self._in_use())
@@ -216,7 +218,8 @@ class Loop:
 
         def finish():
             sample.generator.set_state(before)
-            return sample.finish(sample)
+            result = sample.finish(sample)
+            return self._handed_over(sample, result) if isinstance(result, Handover) else result
 
         try:
             with self._timed(ticket, "decode_s"):
@@ -232,6 +235,19 @@ class Loop:
         if ticket.complete:
             self._leave(ticket)
             self._events.append(Drawn(ticket.ticket_id, ticket.drawing()))
+
+    def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
+        """The other pipeline's sample, in the place of the one that is done."""
+        pipeline = self._pool.open(handover.request.pipeline, self._in_use())
+        (further,) = pipeline.encode(handover.request)
+
+        def finish(done: Sample) -> Picture:
+            result = further.finish(done)
+            assert isinstance(result, Picture)
+            return replace(handover.picture, image=result.image)
+
+        before = sample.evaluations_before + sample.sampler.total
+        return replace(further, index=sample.index, finish=finish, evaluations_before=before)
 
     def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
         """Do the work; when memory runs out, evict what may leave and do it once more."""

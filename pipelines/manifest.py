@@ -84,7 +84,7 @@ class PipelineEntry(_Entry):
         resident: loaded at start and never evicted; otherwise on demand.
     """
 
-    family: Literal["kandinsky22", "kolors", "sd15", "sd3_pose", "sdxl"]
+    family: Literal["kandinsky22", "kolors", "sd15", "sd3_pose", "sdxl", "upscaler"]
     parts: dict[str, Source]
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     vram_gb: float | None = None
@@ -96,6 +96,33 @@ class PipelineEntry(_Entry):
     def gated(self) -> bool:
         """Whether any of its repositories is given only to accounts that accepted its terms."""
         return any(source.gated for source in self.parts.values())
+
+
+class UpscalerEntry(_Entry):
+    """A network that enlarges pictures; what scale it has is read from its tensors.
+
+    Attributes:
+        source: one safetensors file, of any architecture that spandrel knows.
+        dtype: fp32 is taken where the architecture cannot do this one.
+        vram_gb, license, resident: as for a pipeline.
+    """
+
+    source: Source
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    vram_gb: float | None = None
+    license: str = ""
+    resident: bool = False
+
+    def as_pipeline(self) -> PipelineEntry:
+        """How it is opened, resident and pulled: as a pipeline of one part."""
+        return PipelineEntry(
+            family="upscaler",
+            parts={"upscaler": self.source},
+            dtype=self.dtype,
+            vram_gb=self.vram_gb,
+            license=self.license,
+            resident=self.resident,
+        )
 
 
 class AdapterEntry(_Entry):
@@ -118,6 +145,13 @@ class Manifest(_Entry):
     loras: dict[str, AdapterEntry] = Field(default_factory=dict)
     embeddings: dict[str, AdapterEntry] = Field(default_factory=dict)
     vaes: dict[str, AdapterEntry] = Field(default_factory=dict)
+    upscalers: dict[str, UpscalerEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Manifest:
+        if twice := self.pipelines.keys() & self.upscalers.keys():
+            raise ValueError(f"{', '.join(sorted(twice))}: a pipeline and an upscaler of the same name")
+        return self
 
     def pipeline(self, name: str) -> PipelineEntry:
         """The entry of that name.
@@ -125,9 +159,14 @@ class Manifest(_Entry):
         Raises:
             UnknownPipeline: there is none.
         """
-        if name not in self.pipelines:
+        openable = self.openable()
+        if name not in openable:
             raise UnknownPipeline(f"{name} is not a pipeline of this server")
-        return self.pipelines[name]
+        return openable[name]
+
+    def openable(self) -> dict[str, PipelineEntry]:
+        """Every pipeline and every upscaler by its name: what the device's memory is divided among."""
+        return {**self.pipelines, **{name: each.as_pipeline() for name, each in self.upscalers.items()}}
 
     def adapters(self) -> Iterator[tuple[str, AdapterEntry]]:
         """Every LoRA, textual inversion and VAE with its name."""

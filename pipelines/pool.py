@@ -76,7 +76,7 @@ class PipelinePool:
 
     def pinned(self) -> tuple[str, ...]:
         """Names that the manifest wants resident from the start."""
-        return tuple(name for name, entry in self._manifest.pipelines.items() if entry.resident)
+        return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
     def can_open(self, name: str, in_use: Collection[str]) -> bool:
         """Whether `open` would succeed without evicting what is in use, as far as sizes are known."""

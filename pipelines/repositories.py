@@ -81,7 +81,7 @@ def repositories(manifest: Manifest, names: Collection[str] | None = None) -> li
 
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
-    for name, entry in manifest.pipelines.items():
+    for name, entry in manifest.openable().items():
         for source in entry.parts.values():
             yield _Use(name, source, entry.dtype != "float32", source.license or entry.license)
     for name, adapter in manifest.adapters():

@@ -58,6 +58,7 @@ class Prompted:
         safety_checker: replace flagged pictures where the checkpoint has a checker.
         replacement: by what.
         highres_fix: draw at a size that the checkpoint knows, enlarge the latents, draw again.
+        upscaler: one of the manifest, which makes the finished pictures twice as wide and high.
     """
 
     pipeline: str
@@ -77,6 +78,7 @@ class Prompted:
     safety_checker: bool = False
     replacement: Replacement = "black"
     highres_fix: bool = False
+    upscaler: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,26 @@ class PoseToImage:
     scheduler: SchedulerChoice = SchedulerChoice()
 
 
-Request = TextToImage | PriorTextToImage | ImageToImage | PoseToImage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upscaling:
+    """Enlarge a picture.
+
+    Attributes:
+        pipeline: name of an upscaler in the manifest.
+        width, height: pixels of the returned picture; a network of another scale draws its own size, which is
+            resized.
+        seeds: one picture, in which nothing is random.
+    """
+
+    kind: Literal["upscaling"] = "upscaling"
+    pipeline: str
+    image: RGBImage
+    width: int
+    height: int
+    seeds: tuple[int, ...] = (0,)
+
+
+Request = TextToImage | PriorTextToImage | ImageToImage | PoseToImage | Upscaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +181,8 @@ class Drawing:
     """The answer to a `Request`.
 
     Attributes:
-        images: in the order of the request's seeds, exactly ``width`` x ``height``.
+        images: in the order of the request's seeds, exactly ``width`` x ``height``; twice that with an
+            ``upscaler``.
         flagged: the safety checker's word on each image; None where none looked.
         warnings: what the caller should know, in the caller's words.
     """
@@ -169,6 +191,12 @@ class Drawing:
     flagged: tuple[bool, ...] | None
     timings: Timings
     warnings: tuple[str, ...] = ()
+
+
+def pipelines_of(request: Request) -> tuple[str, ...]:
+    """Names of all that a request needs on the device."""
+    upscaler = request.upscaler if isinstance(request, Prompted) else None
+    return (request.pipeline,) if upscaler is None else (request.pipeline, upscaler)
 
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])

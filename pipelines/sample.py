@@ -81,8 +81,9 @@ class Conditioning:
     negative: Mapping[str, Tensor] | None
 
 
-Finish: TypeAlias = "Callable[[Sample], Sample | Picture]"
-"""Makes of a sample that is done the finished picture, or the sample of its next stage."""
+Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"
+"""Makes of a sample that is done the finished picture, the sample of its next stage, or work for another
+pipeline."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -94,8 +95,9 @@ class Sample:
         key: the group it is drawn in.
         latents: (B, C, h, w), B = 1 but for Kandinsky's prior, whose two embeddings share one noise draw.
         generator: on the CPU, seeded with the picture's own seed; every random number comes from it.
-        finish: called when the sampler is done: the finished picture, or the sample of the next stage
-            (Kandinsky: prior -> decoder), which then joins the group of its own key.
+        finish: called when the sampler is done: the finished picture; or the sample of the next stage
+            (Kandinsky: prior -> decoder), which then joins the group of its own key; or what another pipeline
+            is to do with the picture.
         evaluations_before: evaluations of earlier stages, evaluations_after: of later ones (for progress).
     """
 
@@ -120,6 +122,19 @@ class Picture:
     image: RGBImage
     flagged: bool | None = None
     warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A finished sample that another pipeline goes on with.
+
+    Attributes:
+        request: for one picture, to that pipeline.
+        picture: as it is handed over; what it says beside its pixels is said of the result too.
+    """
+
+    request: Request
+    picture: Picture
 
 
 class Pipeline(Protocol):

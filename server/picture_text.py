@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.request import PoseToImage, PriorTextToImage, Request
+from pipelines.request import PoseToImage, PriorTextToImage, Prompted, Request, Upscaling
 
 
 def generation_parameters(request: Request, index: int) -> dict[str, str]:
     """Text entries for the picture of ``request.seeds[index]``: one entry ``parameters``."""
+    if isinstance(request, Upscaling):
+        return {}
     details: dict[str, object] = {
         "Steps": request.num_inference_steps,
         "CFG scale": request.guidance_scale,
@@ -20,6 +22,8 @@ def generation_parameters(request: Request, index: int) -> dict[str, str]:
         details["Sampler"] = request.scheduler.name
         if request.scheduler.sigma_schedule:
             details["Schedule type"] = request.scheduler.sigma_schedule
+    if isinstance(request, Prompted) and request.upscaler:
+        details["Upscaler"] = request.upscaler
     if isinstance(request, PoseToImage):
         details["Pose strength"] = request.controlnet_conditioning_scale
     lines = [request.prompt]

@@ -16,6 +16,7 @@ _FAMILIES = {
     "sd15": "StableDiffusion15",
     "sd3_pose": "StableDiffusion3Pose",
     "sdxl": "StableDiffusionXL",
+    "upscaler": "Upscaler",
 }
 """Module in this folder -> its class; the module's name is the manifest's ``family``."""
 

@@ -18,13 +18,14 @@ from pipelines import embeddings, highres, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
+from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
 from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
 from pipelines.recent import Recent
 from pipelines.request import Lora, Request, TextToImage
-from pipelines.safety import SafetyChecker, shown
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.safety import SafetyChecker
+from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
 
@@ -241,9 +242,9 @@ class StableDiffusionXL:
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
+    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
         decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
         image = pixels.to_image(decoded, request.height, request.width)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
-        return shown(request, image, self._safety_checker, warnings)
+        return finished(request, image, self._safety_checker, warnings)

@@ -80,7 +80,7 @@ def _list(arguments: argparse.Namespace) -> int:
         return 1
     locked = read.repositories
     rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE")]
-    for name, entry in manifest.pipelines.items():
+    for name, entry in manifest.openable().items():
         size = f"{entry.vram_gb:.1f}{'' if entry.vram_measured else '*'}" if entry.vram_gb else "?"
         loaded = "at start" if entry.resident else "on demand"
         gated = " (gated)" if entry.gated else ""
@@ -113,7 +113,7 @@ def _pull(arguments: argparse.Namespace) -> int:
     read = _lock(weights)
     if read is None:
         return 1
-    known = {*manifest.pipelines, *(name for name, _ in manifest.adapters())}
+    known = {*manifest.openable(), *(name for name, _ in manifest.adapters())}
     if unknown := [name for name in arguments.names if name not in known]:
         _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         return 2

@@ -23,7 +23,7 @@ PER_SAMPLE = {
     # decoding, one picture at a time
     "vae", "safety_checker", "replacement",
     # the way from one pass to the next
-    "highres_fix",
+    "highres_fix", "upscaler",
     "kind",
 }  # fmt: skip
 """Carried by the Sample: its conditioning, its sampler, its guidance, its way to the finished picture."""

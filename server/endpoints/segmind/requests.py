@@ -91,7 +91,7 @@ async def result(request: Request, request_id: str) -> Response:
         "images": images,
         "seed": job.request.seeds[0],
         "seeds": job.request.seeds,
-        "prompt": job.request.prompt,
+        "prompt": getattr(job.request, "prompt", ""),
         "metrics": _metrics(job, account),
         "request_id": job.request_id,
     }

@@ -1,0 +1,99 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (torch and spandrel are only partly typed.)
+"""Networks that enlarge pictures, of every architecture that spandrel knows; a large picture in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from spandrel import ImageModelDescriptor, ModelLoader, ModelTiling, UnsupportedModelError
+from torch import Tensor
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.group import GroupKey
+from pipelines.image_io import RGBImage, resized
+from pipelines.request import Request, Upscaling
+from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.tiles import TILE, TileSampler
+
+
+class Upscaler:
+    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+
+    def __init__(self, name: str, network: ImageModelDescriptor[torch.nn.Module]) -> None:
+        self._name = name
+        self._network = network
+        self._denoiser = Denoiser(self._predict)
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Upscaler:
+        """Open the part ``upscaler``, one safetensors file; its tensors say which architecture it has.
+
+        Raises:
+            CheckpointUnavailable: the file is missing or damaged, or no upscaler of coloured pictures.
+        """
+        try:
+            network = ModelLoader(checkpoint.device).load_from_state_dict(checkpoint.tensors("upscaler"))
+        except UnsupportedModelError as error:
+            raise CheckpointUnavailable(f"{name} is of no architecture that spandrel knows") from error
+        colours = (network.input_channels, network.output_channels)
+        if not isinstance(network, ImageModelDescriptor) or network.purpose != "SR" or colours != (3, 3):
+            raise CheckpointUnavailable(f"{name} does not enlarge coloured pictures")
+        halves = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
+        dtype = checkpoint.dtype if halves.get(checkpoint.dtype, True) else torch.float32
+        return cls(name, network.to(checkpoint.device, dtype).eval())
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        return {"upscaler": self._network.model}
+
+    def attach(self, key: GroupKey) -> None:
+        """Nothing is ever attached to an upscaler."""
+
+    # 1. encode
+
+    def encode(self, request: Request) -> list[Sample]:
+        if not isinstance(request, Upscaling):
+            raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
+        image = request.image
+        rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
+        picture = torch.from_numpy(rows.astype(np.float32) / 255.0).permute(2, 0, 1)[None]
+        # Some architectures look at the whole picture, or cut it by themselves.
+        tile = TILE if self._network.tiling is ModelTiling.SUPPORTED else max(image.height, image.width)
+        scale = self._network.scale
+        sides = (min(tile, image.height) * scale, min(tile, image.width) * scale)
+        sampler = TileSampler(
+            image.height, image.width, scale, self._network.device, self._network.dtype, tile
+        )
+        return [
+            Sample(
+                request=request,
+                index=0,
+                key=GroupKey(self._name, "upscale", *sides),
+                latents=picture,
+                conditioning=Conditioning({}, None),
+                guidance_scale=1.0,
+                generator=torch.Generator("cpu").manual_seed(0),  # nothing is random here
+                sampler=sampler,
+                denoiser=self._denoiser,
+                finish=lambda sample: Picture(_rounded(sampler.enlarged, request.height, request.width)),
+            )
+        ]
+
+    # 2. denoise: tiles (N, 3, h, w) in 0 .. 1 -> (N, 3, h * scale, w * scale)
+
+    def _predict(self, tiles: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        return self._network(tiles)
+
+
+# 3. decode
+
+
+def _rounded(enlarged: Tensor, height: int, width: int) -> RGBImage:
+    """8-bit pixels of (3, H, W) in 0 .. 1, resized where the network's scale was not the one asked for."""
+    rows = (enlarged.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return resized(RGBImage(rows.shape[1], rows.shape[0], rows.tobytes()), width, height)

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
 from pipelines.noise_schedulers import DiffusersSampler
-from pipelines.request import HIGHRES_STRENGTH, ImageToImage, Prompted
+from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.sample import Conditioning, Sample
 
 P = TypeVar("P", bound=Prompted)
@@ -42,9 +42,7 @@ def first_pass(request: P, native_side: int) -> P:
         for side in (request.width, request.height)
     )
     smaller = replace(request, width=width, height=height)
-    if isinstance(smaller, ImageToImage):
-        smaller = replace(smaller, image=resized(smaller.image, width, height))
-    return smaller
+    return map_pictures(smaller, lambda picture: resized(picture, width, height))
 
 
 def strength(request: Prompted) -> float:

@@ -169,7 +169,8 @@ class DiffusersSampler:
         return noise * self._scheduler.init_noise_sigma
 
     def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """First latents, of a picture with as much noise as the first evaluation expects.
+        """Latents of a picture with as much noise as the next evaluation expects; to begin with them, or to
+        hold a part of them to the picture.
 
         Raises:
             InvalidInput: the scheduler starts from pure noise only.
@@ -177,7 +178,7 @@ class DiffusersSampler:
         if not hasattr(self._scheduler, "add_noise"):
             name = type(self._scheduler).__name__
             raise InvalidInput("scheduler", f"{name} cannot start from a picture")
-        return self._scheduler.add_noise(latents, noise, self._times[:1])
+        return self._scheduler.add_noise(latents, noise, self._times[self._position :][:1])
 
     def model_input(self, latents: Tensor) -> Tensor:
         return self._scheduler.scale_model_input(latents, self._times[self._position])

@@ -1,15 +1,19 @@
 # pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
 # (diffusers' networks carry their configuration untyped.)
-"""Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents decoded."""
+"""Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents."""
 
 from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from pipelines.image_io import RGBImage
+from pipelines.image_io import RGBImage, from_pil, to_pil
 
 
 def from_image(image: RGBImage, height: int, width: int) -> Tensor:
@@ -20,11 +24,26 @@ def from_image(image: RGBImage, height: int, width: int) -> Tensor:
     return 2.0 * torch.from_numpy(scaled).permute(0, 3, 1, 2) - 1.0
 
 
+def from_mask(mask: RGBImage, height: int, width: int) -> Tensor:
+    """(1, 1, height, width): 1 where the picture is at least half bright, else 0; filled as `from_image`."""
+    return (from_image(from_pil(to_pil(mask).convert("L")), height, width)[:, :1] >= 0.0).float()
+
+
 def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
     """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers does."""
     part = (pixels[0, :, :height, :width] * 0.5 + 0.5).clamp(0, 1)
     rows = (part.permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
     return RGBImage(width, height, rows.contiguous().numpy().tobytes())
+
+
+def encode(vae: AutoencoderKL, pixels: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
+    """Where the latents of (1, 3, H, W) in -1 .. 1 lie, without the VAE's scaling factor.
+
+    Args:
+        upcast: encode in fp32 whatever the network's type.
+    """
+    with _precision(vae, torch.float32 if upcast else vae.dtype):
+        return vae.encode(pixels.to(vae.device, vae.dtype), return_dict=False)[0]
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
@@ -39,10 +58,16 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
         pixels = vae.decode(latents / factor, return_dict=False)[0]
         if pixels.dtype != torch.float16 or bool(torch.isfinite(pixels).all()):
             return pixels
-    dtype = vae.dtype
-    # Not by vae.to(), which warns in the log each time.
-    torch.nn.Module.to(vae, dtype=torch.float32)
-    try:
+    with _precision(vae, torch.float32):
         return vae.decode(latents.float() / factor, return_dict=False)[0]
+
+
+@contextmanager
+def _precision(vae: AutoencoderKL, dtype: torch.dtype) -> Generator[None]:
+    own = vae.dtype
+    # Not by vae.to(), which warns in the log each time.
+    torch.nn.Module.to(vae, dtype=dtype)
+    try:
+        yield
     finally:
-        torch.nn.Module.to(vae, dtype=dtype)
+        torch.nn.Module.to(vae, dtype=own)

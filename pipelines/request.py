@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, TypeAdapter
 
@@ -123,6 +124,23 @@ class ImageToImage(Prompted):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inpainting(Prompted):
+    """Repaint a part of a picture towards a prompt; the rest stays as it is, to the pixel.
+
+    Attributes:
+        image: the picture, already ``width`` x ``height``.
+        mask: as large; white is repainted, black kept. The network repaints where the mask is at least half
+            bright; grey pixels of the result are mixed of both pictures, so a blurred mask has a soft edge.
+        strength: 0 < strength <= 1; the part of the steps that is really drawn, 1 forgets what was there.
+    """
+
+    kind: Literal["inpainting"] = "inpainting"
+    image: RGBImage
+    mask: RGBImage
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoseToImage:
     """Text to image in the pose of a person in a photograph, or of a skeleton picture.
 
@@ -164,7 +182,10 @@ class Upscaling:
     seeds: tuple[int, ...] = (0,)
 
 
-Request = TextToImage | PriorTextToImage | ImageToImage | PoseToImage | Upscaling
+CheckpointRequest = TextToImage | ImageToImage | Inpainting
+"""What an SD1.5- or SDXL-class checkpoint draws."""
+
+Request = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +218,25 @@ def pipelines_of(request: Request) -> tuple[str, ...]:
     """Names of all that a request needs on the device."""
     upscaler = request.upscaler if isinstance(request, Prompted) else None
     return (request.pipeline,) if upscaler is None else (request.pipeline, upscaler)
+
+
+R = TypeVar("R", bound=Prompted | PriorTextToImage | PoseToImage | Upscaling)
+
+
+def map_pictures(request: R, change: Callable[[RGBImage], RGBImage]) -> R:
+    """The same request with every picture in it changed, in the order of its fields."""
+    return cast(R, _mapped(request, change))
+
+
+def _mapped(value: Any, change: Callable[[RGBImage], RGBImage]) -> Any:
+    if isinstance(value, RGBImage):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_mapped(item, change) for item in cast("tuple[Any, ...]", value))
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _mapped(getattr(value, field.name), change) for field in fields(value)}
+        return replace(value, **parts)
+    return value
 
 
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])

@@ -107,7 +107,7 @@ class Studio:
             try:
                 return await self.finished(job, wait_s)
             except TimeoutError:
-                await self._jobs.detach(job.id)
+                await self._jobs.detach(job)
                 return await self._jobs.find(account.id, id=job.id)
             except asyncio.CancelledError:
                 if not replayed:

@@ -6,21 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from io import BytesIO
 from typing import Any, Literal, TypeAlias
 
 from pydantic_core import PydanticSerializationError
 from sqlalchemy import ColumnElement, Row, select
 
 from pipelines.image_io import RGBImage
-from pipelines.request import (
-    ImageToImage,
-    PoseToImage,
-    Request,
-    TextToImage,
-    Timings,
-    from_json,
-    to_json,
-)
+from pipelines.request import Request, TextToImage, Timings, from_json, map_pictures, to_json
 from server import errors
 from server.database.tables import accounts, jobs
 
@@ -37,7 +30,6 @@ class JobStatus(StrEnum):
 
 UNFINISHED = (JobStatus.queued.value, JobStatus.running.value)
 
-_NO_PICTURE = RGBImage(0, 0, b"")
 _NO_REQUEST = TextToImage(
     pipeline="", prompt="", width=0, height=0, num_inference_steps=0, guidance_scale=0, seeds=()
 )
@@ -86,7 +78,8 @@ class Job(NewJob):
 
     Attributes:
         id: counts up and is never used twice.
-        request: its picture is there when the job was just opened or recovered; elsewhere it is 0 x 0.
+        request: its pictures are there when the job was just opened or recovered; elsewhere they have sizes
+            and no pixels.
         idempotency_key: None once the job failed or was cancelled: a retry draws again.
         attempts: how often drawing began.
         flagged: the safety checker's word on each output; None where none looked.
@@ -114,7 +107,7 @@ class Job(NewJob):
 _BALANCE = select(accounts.c.balance).where(accounts.c.id == jobs.c.account_id).correlate(jobs)
 
 RECORD: tuple[ColumnElement[Any], ...] = (
-    *(column for column in jobs.c if column.name not in ("picture", "picture_width")),
+    *(column for column in jobs.c if column.name != "picture"),
     _BALANCE.scalar_subquery().label("balance"),
 )
 """What `read` needs of a row."""
@@ -123,17 +116,13 @@ _JOB_FIELDS = frozenset(field.name for field in fields(Job))
 
 
 def write(job: Job) -> dict[str, Any]:
-    """The values of a new row. A picture is kept apart, and only where the job can be drawn again.
+    """The values of a new row. Pictures are kept apart, and only where the job can be drawn again.
 
     Raises:
         MalformedBody: a text of the request is not valid Unicode.
     """
     values = {name: getattr(job, name) for name in _JOB_FIELDS - {"id", "balance", "request"}}
-    request = job.request
-    picture: RGBImage | None = None
-    if isinstance(request, ImageToImage | PoseToImage):
-        picture = None if job.synchronous else request.image
-        request = replace(request, image=_NO_PICTURE)
+    request = map_pictures(job.request, lambda picture: replace(picture, pixels=b""))
     try:
         text = to_json(request).decode()
     except (PydanticSerializationError, UnicodeError):
@@ -141,8 +130,7 @@ def write(job: Job) -> dict[str, Any]:
     return values | {
         "status": job.status.value,
         "request": text,
-        "picture": picture and picture.pixels,
-        "picture_width": picture and picture.width,
+        "picture": None if job.synchronous else pixels(job.request),
         "options": dict(job.options),
         "outputs": [],
         "warnings": [],
@@ -180,14 +168,31 @@ def read_outcome(row: Row[Any]) -> Job:
     return _job({**stored, "request": _NO_REQUEST})
 
 
-def with_picture(job: Job, pixels: bytes | None, width: int | None) -> Job | None:
-    """The job with its caller's picture; None where it needs one that was not kept."""
-    if not isinstance(job.request, ImageToImage | PoseToImage):
-        return job
-    if not pixels or not width:
-        return None
-    image = RGBImage(width, len(pixels) // (3 * width), pixels)
-    return replace(job, request=replace(job.request, image=image))
+def pixels(request: Request) -> bytes | None:
+    """All pictures of a request, one after the other; None where there are none (or none any more)."""
+    kept: list[bytes] = []
+
+    def keep(picture: RGBImage) -> RGBImage:
+        kept.append(picture.pixels)
+        return picture
+
+    map_pictures(request, keep)
+    return b"".join(kept) or None
+
+
+def with_pictures(job: Job, stored: bytes | None) -> Job | None:
+    """The job with its caller's pictures, as `pixels` put them; None where they were not kept."""
+    left = BytesIO(stored or b"")
+    wanted = 0
+
+    def give_back(picture: RGBImage) -> RGBImage:
+        nonlocal wanted
+        size = picture.width * picture.height * 3
+        wanted += size
+        return replace(picture, pixels=left.read(size))
+
+    request = map_pictures(job.request, give_back)
+    return replace(job, request=request) if wanted == len(stored or b"") else None
 
 
 def _job(stored: Mapping[str, Any]) -> Job:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Row, bindparam, delete, func, select, update
+from sqlalchemy import LargeBinary, Row, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipelines.request import Timings
@@ -28,9 +28,10 @@ from server.job_records import (
     JobStatus,
     NewJob,
     Output,
+    pixels,
     read,
     read_outcome,
-    with_picture,
+    with_pictures,
     write,
     write_end,
 )
@@ -65,7 +66,14 @@ _START = (
         started_at=func.coalesce(jobs.c.started_at, bindparam("now", type_=UTCDateTime)),
     )
 )
-_DETACH = update(jobs).where(_this, _unfinished).values(synchronous=False)
+_DETACH = (
+    update(jobs)
+    .where(_this, _unfinished)
+    .values(
+        synchronous=False,
+        picture=func.coalesce(bindparam("picture", type_=LargeBinary), jobs.c.picture),
+    )
+)
 _END = update(jobs).where(_this, _unfinished).returning(*RECORD)
 _BY_ID = select(*RECORD).where(_this)
 _OWN_BY_ID = _BY_ID.where(jobs.c.account_id == bindparam("account"))
@@ -114,9 +122,13 @@ class Jobs:
         """Drawing begins, maybe not for the first time."""
         await self._change(_START, {"job": job_id, "now": datetime.now(UTC)})
 
-    async def detach(self, job_id: int) -> None:
-        """The caller no longer waits for the answer: after a crash the job is drawn again, not refunded."""
-        await self._change(_DETACH, {"job": job_id})
+    async def detach(self, job: Job) -> None:
+        """The caller no longer waits for the answer: after a crash the job is drawn again, not refunded.
+
+        Args:
+            job: with its pictures where it was opened by this call, which are kept from now on.
+        """
+        await self._change(_DETACH, {"job": job.id, "picture": pixels(job.request)})
 
     async def succeed(
         self,
@@ -198,7 +210,7 @@ class Jobs:
         async with self._database.transaction() as connection:
             again = update(jobs).where(_unfinished).values(status=JobStatus.queued.value, started_at=None)
             await connection.execute(again)
-            left = select(*RECORD, jobs.c.picture, jobs.c.picture_width).where(_unfinished)
+            left = select(*RECORD, jobs.c.picture).where(_unfinished)
             rows = (await connection.execute(left.order_by(jobs.c.id))).all()
         recovered = [await self._recovered(row) for row in rows]
         return [job for job in recovered if job is not None]
@@ -258,7 +270,6 @@ class Jobs:
             "status": status.value,
             "finished_at": datetime.now(UTC),
             "picture": None,
-            "picture_width": None,
         }
 
         async def end() -> Job:
@@ -286,7 +297,7 @@ class Jobs:
 
     async def _recovered(self, row: Row[Any]) -> Job | None:
         with suppress(ValidationError):
-            job = with_picture(read(row), row.picture, row.picture_width)
+            job = with_pictures(read(row), row.picture)
             if job is not None:
                 return job
         with suppress(ValidationError):  # it is refunded all the same, only nobody can be told what it was

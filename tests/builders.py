@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from pipelines.image_io import RGBImage
-from pipelines.request import ImageToImage, TextToImage, Timings
+from pipelines.request import ImageToImage, Inpainting, TextToImage, Timings
 from server.jobs import NewJob
 
 TIMINGS = Timings(encode_s=0.25, denoise_s=1.5, decode_s=0.125)
@@ -36,6 +37,12 @@ def image_to_image(image: RGBImage) -> ImageToImage:
         guidance_scale=7.5,
         seeds=(1,),
     )
+
+
+def inpainting(image: RGBImage, mask: RGBImage) -> Inpainting:
+    like = image_to_image(image)
+    values = {field.name: getattr(like, field.name) for field in fields(like) if field.name != "kind"}
+    return Inpainting(**values, mask=mask)
 
 
 def new_job(account_id: int, **changes: Any) -> NewJob:

@@ -1,6 +1,6 @@
 # pyright: basic, reportPrivateImportUsage=false
 # (diffusers' pipelines carry their components and configurations untyped.)
-"""Stable Diffusion 1.5 and checkpoints of its architecture: text to image, image to image."""
+"""Stable Diffusion 1.5 and checkpoints of its architecture: text to image, image to image, inpainting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pipelines import embeddings, highres, pixels
@@ -20,17 +19,18 @@ from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
+from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
-from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
+from pipelines.noise_schedulers import ineffective_options
 from pipelines.recent import Recent
-from pipelines.request import ImageToImage, Lora, Prompted, Request, TextToImage
+from pipelines.request import Lora, Prompted, Request
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
 
 FAMILY = "sd15"
-PIXELS_PER_LATENT = 8
 PROMPTS_KEPT = 32
 
 
@@ -75,6 +75,7 @@ class StableDiffusion15:
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=1)
         self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
         self._denoiser = Denoiser(self._predict)
+        self._starts = Starts(self._pipeline.unet, self._pipeline.scheduler.config, device)
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion15:
@@ -113,43 +114,38 @@ class StableDiffusion15:
 
     @torch.no_grad()
     def encode(self, request: Request) -> list[Sample]:
-        if not isinstance(request, TextToImage | ImageToImage):
+        if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         first = highres.first_pass(request, self._native_side)
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
-        self._vaes.get(request.vae)
+        starts = self._starts.of(first, key, self._vaes.get(request.vae))
         encoded = self._prompt(request)
-        samplers = [self._sampler(request) for _ in request.seeds]
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
-        if isinstance(first, ImageToImage):
-            starts = self._noised_picture(first, key, samplers, generators)
-        else:
-            starts = self._noise(key, samplers, generators)
         samples = [
             Sample(
                 request=request,
                 index=index,
                 key=key,
-                latents=latents,
-                conditioning=self._conditioning(request, encoded),
+                latents=start.latents,
+                conditioning=self._conditioning(request, encoded, start.conditioning),
                 guidance_scale=request.guidance_scale,
-                generator=generator,
-                sampler=sampler,
+                generator=start.generator,
+                sampler=start.sampler,
                 denoiser=self._denoiser,
                 finish=partial(self._finish, request, encoded.warnings),
             )
-            for index, (sampler, generator, latents) in enumerate(
-                zip(samplers, generators, starts, strict=True)
-            )
+            for index, start in enumerate(starts)
         ]
         if not request.highres_fix:
             return samples
-        again = group_key(request, multiple=PIXELS_PER_LATENT)
-        return [
-            highres.followed_by_second_pass(sample, again, self._sampler(request, highres.strength(request)))
-            for sample in samples
-        ]
+        return [self._drawn_again(sample, request, encoded) for sample in samples]
+
+    def _drawn_again(self, first: Sample, request: Prompted, encoded: _Encoded) -> Sample:
+        key = group_key(first.request, multiple=PIXELS_PER_LATENT)
+        sampler = self._starts.sampler(request, highres.strength(request))
+        picture = self._starts.shown(request, key, self._vaes.get(request.vae))
+        conditioning = self._conditioning(request, encoded, picture)
+        return highres.followed_by_second_pass(first, key, sampler, conditioning)
 
     @property
     def _native_side(self) -> int:
@@ -204,8 +200,10 @@ class StableDiffusion15:
             if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
         )
 
-    def _conditioning(self, request: Prompted, encoded: _Encoded) -> Conditioning:
-        shared = self._guidance_embedding(request.guidance_scale)
+    def _conditioning(
+        self, request: Prompted, encoded: _Encoded, picture: Mapping[str, Tensor]
+    ) -> Conditioning:
+        shared = {**picture, **self._guidance_embedding(request.guidance_scale)}
         negative = encoded.negative
         return Conditioning(
             {"encoder_hidden_states": encoded.positive, **shared},
@@ -222,62 +220,11 @@ class StableDiffusion15:
         )
         return {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
 
-    def _sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler:
-        """``strength``: of a later pass; an image to image request brings that of its first."""
-        scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
-        if strength is None and isinstance(request, ImageToImage):
-            strength = request.strength
-        skip = 0
-        if strength is not None:
-            drawn = min(int(request.num_inference_steps * strength), request.num_inference_steps)
-            if drawn < 1:
-                raise InvalidInput(
-                    "strength", f"leaves none of {request.num_inference_steps} steps to draw; raise either"
-                )
-            skip = request.num_inference_steps - drawn
-        return DiffusersSampler(scheduler, request.num_inference_steps, self._device, skip=skip)
-
-    def _noise(
-        self, key: GroupKey, samplers: list[DiffusersSampler], generators: list[torch.Generator]
-    ) -> list[Tensor]:
-        """Latents of pure noise, (1, 4, height / 8, width / 8) each."""
-        unet = self._pipeline.unet
-        shape = (
-            1,
-            unet.config.in_channels,
-            key.height // PIXELS_PER_LATENT,
-            key.width // PIXELS_PER_LATENT,
-        )
-        return [
-            sampler.from_noise(
-                randn_tensor(shape, generator=generator, device=self._device, dtype=unet.dtype)
-            )
-            for sampler, generator in zip(samplers, generators, strict=True)
-        ]
-
-    def _noised_picture(
-        self,
-        request: ImageToImage,
-        key: GroupKey,
-        samplers: list[DiffusersSampler],
-        generators: list[torch.Generator],
-    ) -> list[Tensor]:
-        """Latents of the picture under the noise of the first step; both are drawn in diffusers' order."""
-        vae: Any = self._vaes.get(request.vae)
-        picture = pixels.from_image(request.image, key.height, key.width).to(self._device, vae.dtype)
-        distribution = vae.encode(picture).latent_dist
-        starts: list[Tensor] = []
-        for sampler, generator in zip(samplers, generators, strict=True):
-            latents = vae.config.scaling_factor * distribution.sample(generator)
-            noise = randn_tensor(latents.shape, generator=generator, device=self._device, dtype=latents.dtype)
-            starts.append(sampler.from_latents(latents, noise))
-        return starts
-
     # 2. denoise
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         return self._pipeline.unet(
-            latents,
+            with_masked_channels(latents, conditioning),
             timesteps,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
             timestep_cond=conditioning.get("timestep_cond"),
@@ -289,6 +236,6 @@ class StableDiffusion15:
     @torch.no_grad()
     def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
         decoded = pixels.decode(self._vaes.get(request.vae), sample.latents)
-        image = pixels.to_image(decoded, request.height, request.width)
+        image = put_back(pixels.to_image(decoded, request.height, request.width), request)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
         return finished(request, image, self._safety_checker, warnings)

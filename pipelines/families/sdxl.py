@@ -1,6 +1,6 @@
 # pyright: basic, reportPrivateImportUsage=false
 # (diffusers' pipelines carry their components and configurations untyped.)
-"""Stable Diffusion XL and checkpoints of its architecture: text to image."""
+"""Stable Diffusion XL and checkpoints of its architecture: text to image, image to image, inpainting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pipelines import embeddings, highres, pixels
@@ -20,17 +19,18 @@ from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
+from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
-from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
+from pipelines.noise_schedulers import ineffective_options
 from pipelines.recent import Recent
-from pipelines.request import Lora, Request, TextToImage
+from pipelines.request import Lora, Prompted, Request
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
 
 FAMILY = "sdxl"
-PIXELS_PER_LATENT = 8
 PROMPTS_KEPT = 32
 
 
@@ -77,6 +77,12 @@ class StableDiffusionXL:
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=2)
         self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
         self._denoiser = Denoiser(self._predict)
+        self._starts = Starts(
+            self._pipeline.unet,
+            self._pipeline.scheduler.config,
+            device,
+            upcast=self._pipeline.vae.config["force_upcast"],
+        )
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
@@ -111,57 +117,45 @@ class StableDiffusionXL:
 
     @torch.no_grad()
     def encode(self, request: Request) -> list[Sample]:
-        if not isinstance(request, TextToImage):
+        if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         first = highres.first_pass(request, self._native_side)
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
-        self._vaes.get(request.vae)
+        starts = self._starts.of(first, key, self._vaes.get(request.vae))
         encoded = self._prompt(request)
-        samples = [self._sample(request, index, key, encoded) for index in range(len(request.seeds))]
-        return (
-            [self._drawn_again(sample, request, encoded) for sample in samples]
-            if request.highres_fix
-            else samples
-        )
+        samples = [
+            Sample(
+                request=request,
+                index=index,
+                key=key,
+                latents=start.latents,
+                conditioning=self._conditioning(request, key, encoded, start.conditioning),
+                guidance_scale=request.guidance_scale,
+                generator=start.generator,
+                sampler=start.sampler,
+                denoiser=self._denoiser,
+                finish=partial(self._finish, request, encoded.warnings),
+            )
+            for index, start in enumerate(starts)
+        ]
+        if not request.highres_fix:
+            return samples
+        return [self._drawn_again(sample, request, encoded) for sample in samples]
+
+    def _drawn_again(self, first: Sample, request: Prompted, encoded: _Encoded) -> Sample:
+        key = group_key(first.request, multiple=PIXELS_PER_LATENT)
+        sampler = self._starts.sampler(request, highres.strength(request))
+        picture = self._starts.shown(request, key, self._vaes.get(request.vae))
+        conditioning = self._conditioning(request, key, encoded, picture)
+        return highres.followed_by_second_pass(first, key, sampler, conditioning)
 
     @property
     def _native_side(self) -> int:
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
-    def _drawn_again(self, first: Sample, request: TextToImage, encoded: _Encoded) -> Sample:
-        key = group_key(request, multiple=PIXELS_PER_LATENT)
-        sampler = self._sampler(request, highres.strength(request))
-        return highres.followed_by_second_pass(first, key, sampler, self._conditioning(request, key, encoded))
-
-    def _sampler(self, request: TextToImage, strength: float = 1.0) -> DiffusersSampler:
-        scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
-        steps = request.num_inference_steps
-        return DiffusersSampler(scheduler, steps, self._device, skip=steps - int(steps * strength))
-
-    def _sample(self, request: TextToImage, index: int, key: GroupKey, encoded: _Encoded) -> Sample:
-        sampler = self._sampler(request)
-        generator = torch.Generator("cpu").manual_seed(request.seeds[index])
-        unet = self._pipeline.unet
-        side = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
-        noise = randn_tensor(
-            (1, unet.config.in_channels, *side), generator=generator, device=self._device, dtype=unet.dtype
-        )
-        return Sample(
-            request=request,
-            index=index,
-            key=key,
-            latents=sampler.from_noise(noise),
-            conditioning=self._conditioning(request, key, encoded),
-            guidance_scale=request.guidance_scale,
-            generator=generator,
-            sampler=sampler,
-            denoiser=self._denoiser,
-            finish=partial(self._finish, request, encoded.warnings),
-        )
-
-    def _prompt(self, request: TextToImage) -> _Encoded:
+    def _prompt(self, request: Prompted) -> _Encoded:
         prompt = _Prompt(
             request.prompt,
             request.negative_prompt,
@@ -201,11 +195,13 @@ class StableDiffusionXL:
             if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
         )
 
-    def _conditioning(self, request: TextToImage, key: GroupKey, encoded: _Encoded) -> Conditioning:
+    def _conditioning(
+        self, request: Prompted, key: GroupKey, encoded: _Encoded, picture: Mapping[str, Tensor]
+    ) -> Conditioning:
         """Text, its pooled embedding, and the picture's size: original, crop offset, target, (1, 6)."""
         size = (key.height, key.width)
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=encoded.positive[0].dtype, device=self._device)
-        shared = {"time_ids": time_ids, **self._guidance_embedding(request.guidance_scale)}
+        shared = {"time_ids": time_ids, **picture, **self._guidance_embedding(request.guidance_scale)}
 
         def named(states: Tensor, pooled: Tensor) -> dict[str, Tensor]:
             return {"encoder_hidden_states": states, "text_embeds": pooled, **shared}
@@ -228,7 +224,7 @@ class StableDiffusionXL:
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         return self._pipeline.unet(
-            latents,
+            with_masked_channels(latents, conditioning),
             timesteps,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
             timestep_cond=conditioning.get("timestep_cond"),
@@ -242,9 +238,9 @@ class StableDiffusionXL:
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
+    def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
         decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
-        image = pixels.to_image(decoded, request.height, request.width)
+        image = put_back(pixels.to_image(decoded, request.height, request.width), request)
         warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
         return finished(request, image, self._safety_checker, warnings)

@@ -110,7 +110,6 @@ jobs = Table(
     Column("price", BigInteger, nullable=False),
     Column("request", Text, nullable=False),
     Column("picture", LargeBinary),
-    Column("picture_width", Integer),
     Column("options", JSON, nullable=False),
     Column("synchronous", Boolean, nullable=False),
     Column("picture_format", String(8), nullable=False),
@@ -133,7 +132,8 @@ jobs = Table(
     Index("ix_jobs_account_id_status", "account_id", "status"),
     sqlite_autoincrement=True,
 )
-"""``request`` never holds a caller's picture: its pixels are in ``picture`` until the job has ended."""
+"""``request`` holds the sizes of a caller's pictures; their pixels are in ``picture``, one picture after the
+other, until the job has ended."""
 
 webhooks = Table(
     "webhooks",

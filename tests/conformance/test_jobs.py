@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from builders import TIMINGS, image_to_image, new_job, text_to_image
+from builders import TIMINGS, image_to_image, inpainting, new_job, text_to_image
 from sqlalchemy import select, text, update
 
 from pipelines.image_io import RGBImage
@@ -258,19 +258,32 @@ async def test_after_a_restart_callers_are_refunded_and_the_rest_is_drawn(
 
 async def test_a_job_whose_caller_was_let_go_is_drawn_after_a_restart(jobs: Jobs, ada: Account) -> None:
     job, _ = await jobs.open(new_job(ada.id))
-    await jobs.detach(job.id)
+    await jobs.detach(job)
     assert [recovered.id for recovered in await jobs.recover()] == [job.id]
+
+
+async def test_all_pictures_of_a_request_survive_a_restart(jobs: Jobs, ada: Account) -> None:
+    request = inpainting(PICTURE, RGBImage(PICTURE.width, PICTURE.height, PICTURE.pixels[::-1]))
+    later, _ = await jobs.open(new_job(ada.id, synchronous=False, request=request))
+    let_go, _ = await jobs.open(new_job(ada.id, request=request))
+    await jobs.detach(let_go)
+    await jobs.detach(await jobs.find(ada.id, id=let_go.id))
+    recovered = await jobs.recover()
+    assert [(job.id, job.request) for job in recovered] == [(later.id, request), (let_go.id, request)]
 
 
 async def test_what_cannot_be_drawn_after_a_restart_is_refunded(
     database: Database, jobs: Jobs, ada: Account
 ) -> None:
-    without_picture, _ = await jobs.open(new_job(ada.id, request=image_to_image(PICTURE)))
-    await jobs.detach(without_picture.id)
+    picture_job = new_job(ada.id, synchronous=False, request=image_to_image(PICTURE))
+    (without_picture, _), (short, _) = await jobs.open(picture_job), await jobs.open(picture_job)
     unreadable, _ = await jobs.open(new_job(ada.id, synchronous=False))
     async with database.transaction() as connection:
         other = update(jobs_table).where(jobs_table.c.id == unreadable.id)
         await connection.execute(other.values(request='{"kind": "of another version"}'))
+        for job, picture in ((without_picture, None), (short, PICTURE.pixels[3:])):
+            row = update(jobs_table).where(jobs_table.c.id == job.id)
+            await connection.execute(row.values(picture=picture))
     assert await jobs.recover() == []
     assert await jobs.waiting(ada.id) == 0
     assert await Credits(database).balance(ada.id) == 1000

@@ -1,0 +1,177 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' networks carry their configuration untyped.)
+"""How a latent picture begins: from noise, from a picture, or from a picture of which a part is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from pipelines import pixels
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey
+from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
+from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
+from pipelines.request import ImageToImage, Inpainting, Prompted
+from pipelines.sample import Sampler
+
+PIXELS_PER_LATENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The state of one sample before its first step.
+
+    Attributes:
+        latents: (1, 4, height / 8, width / 8).
+        generator: seeded with the sample's own seed; what the start needed is drawn from it already.
+        conditioning: what the network has to see of the picture, the same with and without the prompt.
+    """
+
+    latents: Tensor
+    sampler: Sampler
+    generator: torch.Generator
+    conditioning: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Starts:
+    """Begins the samples of one checkpoint.
+
+    Args:
+        unet: lends its configuration, type and device.
+        scheduler_config: of the checkpoint's own noise scheduler.
+        upcast: the checkpoint's VAE overflows half precision.
+    """
+
+    def __init__(
+        self, unet: Any, scheduler_config: Mapping[str, Any], device: torch.device, *, upcast: bool = False
+    ) -> None:
+        self._unet = unet
+        self._scheduler_config = scheduler_config
+        self._device = device
+        self._upcast = upcast
+
+    def of(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> list[Start]:
+        """One start for each seed, in order; random numbers are drawn in the order of diffusers' pipelines.
+
+        Raises:
+            InvalidInput: no step is left to draw, or the checkpoint cannot begin like this.
+        """
+        if paints_masks_only(self._unet) and not isinstance(request, Inpainting):
+            raise InvalidInput(
+                "pipeline", f"{request.pipeline} only repaints masked parts of pictures (inpainting)"
+            )
+        samplers = [self.sampler(request) for _ in request.seeds]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
+        each = list(zip(samplers, generators, strict=True))
+        match request:
+            case ImageToImage():
+                return self._from_picture(request, key, vae, each)
+            case Inpainting():
+                return self._from_masked_picture(request, key, vae, each)
+            case _:
+                return [
+                    Start(sampler.from_noise(self._noise(key, generator)), sampler, generator)
+                    for sampler, generator in each
+                ]
+
+    def sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler:
+        """The noise scheduler of a request, unused.
+
+        Args:
+            strength: of a later pass over what is drawn; a request that starts from a picture brings that of
+                its first.
+        Raises:
+            InvalidInput: there is no such scheduler, or no step left to draw.
+        """
+        scheduler = make_scheduler(request.scheduler, self._scheduler_config)
+        steps = request.num_inference_steps
+        if strength is None:
+            strength = request.strength if isinstance(request, ImageToImage | Inpainting) else 1.0
+        drawn = min(int(steps * strength), steps)
+        if drawn < 1:
+            raise InvalidInput("strength", f"leaves none of {steps} steps to draw; raise either")
+        return DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
+
+    def shown(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Tensor]:
+        """What a later pass over the whole picture has to see of the request's own.
+
+        An ordinary network redraws everything then; `put_back` takes care of what was not to be repainted.
+        """
+        if not (isinstance(request, Inpainting) and paints_masks_only(self._unet)):
+            return {}
+        mask = pixels.from_mask(request.mask, key.height, key.width)
+        picture = pixels.from_image(request.image, key.height, key.width) * (mask < 0.5)
+        kept = pixels.encode(vae, picture, upcast=self._upcast).mode() * vae.config["scaling_factor"]
+        return masked_channels(self._small(mask), kept.to(self._unet.dtype))
+
+    def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
+        """(1, 4, height / 8, width / 8)."""
+        side = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
+        shape = (1, self._unet.config.out_channels, *side)
+        return randn_tensor(shape, generator=generator, device=self._device, dtype=self._unet.dtype)
+
+    def _from_picture(
+        self,
+        request: ImageToImage,
+        key: GroupKey,
+        vae: AutoencoderKL,
+        each: list[tuple[DiffusersSampler, torch.Generator]],
+    ) -> list[Start]:
+        """The picture under the noise of the first step."""
+        picture = self._encoded(vae, pixels.from_image(request.image, key.height, key.width))
+        starts: list[Start] = []
+        for sampler, generator in each:
+            latents = picture(generator)
+            noise = self._noise(key, generator)
+            starts.append(Start(sampler.from_latents(latents, noise), sampler, generator))
+        return starts
+
+    def _from_masked_picture(
+        self,
+        request: Inpainting,
+        key: GroupKey,
+        vae: AutoencoderKL,
+        each: list[tuple[DiffusersSampler, torch.Generator]],
+    ) -> list[Start]:
+        """The picture under noise, or noise alone at full strength; what the mask does not name is kept by
+        the sampler, or shown to a network that was trained for it."""
+        shown = paints_masks_only(self._unet)
+        picture = pixels.from_image(request.image, key.height, key.width)
+        mask = pixels.from_mask(request.mask, key.height, key.width)
+        whole = self._encoded(vae, picture)
+        rest = self._encoded(vae, picture * (mask < 0.5)) if shown else None
+        small = self._small(mask)
+        starts: list[Start] = []
+        for sampler, generator in each:
+            # In the memory layout that diffusers gives it here, which convolutions round by.
+            known = whole(generator).contiguous() if not shown or request.strength < 1 else None
+            noise = self._noise(key, generator)
+            noised = noise if known is None else sampler.from_latents(known, noise)
+            latents = noised if request.strength < 1 else sampler.from_noise(noise)
+            if rest is not None:
+                channels = masked_channels(small, rest(generator))
+                starts.append(Start(latents, sampler, generator, channels))
+                continue
+            assert known is not None
+            # diffusers encodes the kept part here without using it: later draws must not move.
+            self._noise(key, generator)
+            starts.append(Start(latents, MaskedSampler(sampler, known, noise, small), generator))
+        return starts
+
+    def _small(self, mask: Tensor) -> Tensor:
+        """A mask of pixels as one of latents."""
+        small = torch.nn.functional.interpolate(mask, scale_factor=1 / PIXELS_PER_LATENT)
+        return small.to(self._device, self._unet.dtype)
+
+    def _encoded(self, vae: AutoencoderKL, picture: Tensor) -> Any:
+        """A function that draws the latents of a picture from a generator."""
+        distribution = pixels.encode(vae, picture, upcast=self._upcast)
+        factor = vae.config["scaling_factor"]
+        return lambda generator: factor * distribution.sample(generator).to(self._unet.dtype)

@@ -9,7 +9,7 @@ from server.errors import NotYetAvailable
 
 OPERATIONS = (
     "load_model", "load_model_v2", "delete_model", "load_vae", "nsfw_image_check", "super_resolution",
-    "img2img", "inpaint", "controlnet",
+    "controlnet",
 )  # fmt: skip
 
 

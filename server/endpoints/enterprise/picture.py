@@ -13,12 +13,11 @@ from pydantic import AliasChoices, Field, WithJsonSchema
 from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
 from pipelines.request import (
     HIGHRES_STRENGTH,
-    ImageToImage,
+    CheckpointRequest,
     Lora,
     Prompted,
     Replacement,
     SchedulerChoice,
-    TextToImage,
 )
 from server import caller
 from server.accounts import Account
@@ -230,8 +229,13 @@ class PictureFields(Announced):
                 "lora": self.lora_model,
                 "outdir": "out",
                 "vae": drawn.vae or _own_vae(self.model_id, entry),
+                **self.own_meta(),
             },
         }
+
+    def own_meta(self) -> dict[str, JSON]:
+        """What `meta` says beyond text2img's."""
+        return {}
 
 
 async def answered(
@@ -239,7 +243,7 @@ async def answered(
     account: Account,
     endpoint: str,
     fields: PictureFields,
-    drawn: TextToImage | ImageToImage,
+    drawn: CheckpointRequest,
 ) -> JSONResponse:
     """Draw, and answer with the pictures, or after a while with where to fetch them.
 

@@ -1,0 +1,69 @@
+"""Pictures that a caller sends along: reading them out of a field, cut to the size that is drawn."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+from pydantic import Field
+
+from pipelines import image_io
+from pipelines.errors import InvalidImage
+from pipelines.image_io import RGBImage
+from server import caller
+from server.endpoints.enterprise.picture import PictureFields
+from server.endpoints.fields import Number, Picture
+from server.errors import BodyTooLarge, FieldError, InvalidInputImage
+from server.jobs import JSON
+
+FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
+
+
+class Redrawn(PictureFields):
+    """The documented fields of the operations that redraw a picture, or a part of it."""
+
+    init_image: Picture = Field(description=f"The picture to start from. {FORMS}")
+    strength: Number = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="How much is redrawn: this part of the steps, at least one. 1 forgets what was there.",
+    )
+
+    def refuse_too_little(self) -> None:
+        """Before anything is fetched or charged.
+
+        Raises:
+            FieldError: no step would be drawn.
+        """
+        if int(self.num_inference_steps * self.strength) < 1:
+            steps = self.num_inference_steps
+            raise FieldError("strength", f"leaves none of {steps} steps to draw; raise either")
+
+    def own_meta(self) -> dict[str, JSON]:
+        return {"init_image": named(self.init_image), "strength": self.strength}
+
+
+async def fitted(request: Request, fields: PictureFields, field: str) -> RGBImage:
+    """The picture in a field, ``fields.width`` x ``fields.height``.
+
+    Raises:
+        FieldError, BodyTooLarge: naming the field.
+    """
+    try:
+        picture = await caller.read_picture(request, getattr(fields, field), field)
+    except InvalidInputImage as error:
+        problem = error.__cause__.problem if isinstance(error.__cause__, InvalidImage) else "is not a picture"
+        raise FieldError(field, problem) from error
+    except FieldError as error:
+        raise FieldError(field, error.problem) from error
+    except BodyTooLarge as error:
+        raise BodyTooLarge(f"{field}: {str(error).partition(': ')[2]}") from error
+    return await asyncio.to_thread(image_io.cover, picture, fields.width, fields.height)
+
+
+def named(picture: str | bytes | None) -> str | None:
+    """A picture as `meta` repeats it: its URL; nothing where the picture itself was sent."""
+    if isinstance(picture, str) and picture.strip().lower().startswith(("http://", "https://")):
+        return picture
+    return None

@@ -1,0 +1,131 @@
+"""The documented img2img and inpaint pages of the enterprise dialect: samples, defaults, limits, texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import ImageToImage, Inpainting, SchedulerChoice
+from server.endpoints.enterprise.img2img import Img2Img
+from server.endpoints.enterprise.inpaint import Inpaint
+from server.endpoints.enterprise.sent_pictures import Redrawn
+from server.endpoints.enterprise.wire import by_field
+from server.endpoints.fields import field_errors
+from server.errors import FieldError
+
+MANIFEST = Manifest.model_validate(
+    {"pipelines": {"sd": {"family": "sd15", "parts": {"pipeline": {"folder": "sd"}}}}}
+)
+IMAGE = RGBImage(512, 512, bytes(512 * 512 * 3))
+MASK = RGBImage(512, 512, bytes(range(256)) * (512 * 6))
+
+SAMPLE: dict[str, Any] = {
+    "key": "enterprise_api_key",
+    "model_id": "sd",
+    "prompt": "a cat sitting on a bench",
+    "negative_prompt": None,
+    "init_image": "https://example.com/overture-creations-5sI6fQgYIuo.png",
+    "width": "512",
+    "height": "512",
+    "samples": "2",
+    "safety_checker": "no",
+    "enhance_prompt": "no",
+    "guidance_scale": 7.5,
+    "strength": 0.7,
+    "seed": "7",
+    "tomesd": "no",
+    "webhook": None,
+    "track_id": None,
+}
+"""What both pages' samples have, with a checkpoint of the manifest."""
+
+CANONICAL: dict[str, Any] = {
+    "pipeline": "sd",
+    "prompt": "a cat sitting on a bench",
+    "negative_prompt": "",
+    "width": 512,
+    "height": 512,
+    "guidance_scale": 7.5,
+    "seeds": (7, 8),
+    "scheduler": SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
+    "strength": 0.7,
+    "image": IMAGE,
+}
+
+PAGES: list[type[Redrawn]] = [Img2Img, Inpaint]
+
+
+def read(page: type[Redrawn], **changes: object) -> Redrawn:
+    return page.model_validate({**SAMPLE, "mask_image": "https://example.com/mask.png", **changes})
+
+
+def texts(page: type[Redrawn], **changes: object) -> dict[str, list[str]]:
+    with pytest.raises(ValidationError) as caught:
+        read(page, **changes)
+    return by_field(field_errors(page, caught.value))
+
+
+def test_img2imgs_own_sample_becomes_exactly_this_request():
+    fields = Img2Img.model_validate({**SAMPLE, "num_inference_steps": "30"})
+    assert fields.to_request(fields.canonical(MANIFEST), IMAGE) == ImageToImage(
+        **CANONICAL, num_inference_steps=30
+    )
+
+
+def test_inpaints_own_sample_says_steps_and_becomes_exactly_this_request():
+    fields = Inpaint.model_validate({**SAMPLE, "mask_image": "https://example.com/mask.png", "steps": "21"})
+    assert fields.to_request(fields.canonical(MANIFEST), IMAGE, MASK) == Inpainting(
+        **CANONICAL, mask=MASK, num_inference_steps=21
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_strength_is_seven_tenths_unless_said(page: type[Redrawn]):
+    assert read(page, strength=None).strength == 0.7
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_strength_has_limits_on_both_sides(page: type[Redrawn]):
+    for inside in ("0.05", 1, "1.0"):
+        read(page, strength=inside).refuse_too_little()
+    for outside in (-0.1, 1.01, "2"):
+        assert texts(page, strength=outside) == {"strength": ["strength must be between 0 and 1"]}
+    assert texts(page, strength="much") == {"strength": ["strength must be a number"]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_charged(page: type[Redrawn]):
+    with pytest.raises(FieldError, match="strength: leaves none of 10 steps to draw; raise either"):
+        read(page, strength=0.09, num_inference_steps=10).refuse_too_little()
+    read(page, strength=0.1, num_inference_steps=10).refuse_too_little()
+
+
+@pytest.mark.parametrize(
+    ("page", "field"), [(Img2Img, "init_image"), (Inpaint, "init_image"), (Inpaint, "mask_image")]
+)
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_pictures_are_required(page: type[Redrawn], field: str, nothing: object):
+    assert texts(page, **{field: nothing}) == {field: [f"The {field} field is required."]}
+    assert texts(page, **{field: 5}) == {field: [f"{field} must be base64 text, a URL or a file"]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_text2imgs_limits_hold_here_too(page: type[Redrawn]):
+    assert texts(page, width=1032, samples=5) == {
+        "width": ["width must be between 256 and 1024"],
+        "samples": ["samples must be between 1 and 4"],
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_meta_repeats_what_was_redrawn_how_much_but_no_picture(page: type[Redrawn]):
+    fields = read(page)
+    drawn = Img2Img.model_validate(SAMPLE).to_request(fields.canonical(MANIFEST), IMAGE)
+    meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]
+    assert isinstance(meta, dict)
+    assert (meta["strength"], meta["init_image"]) == (0.7, SAMPLE["init_image"])
+    assert read(page, init_image="iVBORw0KGgo=").own_meta()["init_image"] is None

@@ -1,0 +1,109 @@
+"""img2img and inpaint of the enterprise dialect over real HTTP: pictures in every form, and errors."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.running_server import RunningServer
+
+PREFIX = "/api/v1/enterprise"
+SMALL = {
+    "model_id": "stable-diffusion-v1-5",
+    "prompt": "a cat",
+    "width": 256,
+    "height": 256,
+    "num_inference_steps": 3,
+    "strength": 0.7,
+    "seed": 5,
+}
+
+
+def png(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+PICTURE = png(PIXELS)
+MASK = np.zeros((256, 256), np.uint8)
+MASK[64:192, 32:128] = 255
+
+
+def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
+    body = {"key": server.key, **SMALL, **fields}
+    return httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120).json()
+
+
+def drawn(server: RunningServer, operation: str, **fields: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    body = post(server, operation, **fields)
+    assert body["status"] == "success", body
+    picture = Image.open(io.BytesIO(httpx.get(body["output"][0]).content))
+    return np.asarray(picture), body
+
+
+@pytest.mark.parametrize("model_id", ["stable-diffusion-v1-5", "sdxl"])
+def test_a_picture_is_redrawn_whatever_form_it_comes_in(server: RunningServer, model_id: str):
+    wide = png(np.hstack([PIXELS[:, :64] * 0, PIXELS, PIXELS[:, :64] * 0]))
+    first, body = drawn(server, "img2img", model_id=model_id, init_image=PICTURE)
+    assert first.shape == (256, 256, 3)
+    assert (body["meta"]["strength"], body["meta"]["init_image"]) == (0.7, None)
+    as_uri, _ = drawn(
+        server, "images/img2img", model_id=model_id, init_image=f"data:image/png;base64,{PICTURE}"
+    )
+    centre, _ = drawn(server, "img2img", model_id=model_id, init_image=wide)
+    assert np.array_equal(first, as_uri)
+    assert np.array_equal(first, centre)
+    stronger, _ = drawn(server, "img2img", model_id=model_id, init_image=PICTURE, strength=1)
+    assert not np.array_equal(first, stronger)
+
+
+def test_a_picture_that_this_server_drew_can_be_redrawn_by_its_url(server: RunningServer):
+    _, body = drawn(server, "text2img")
+    _, again = drawn(server, "img2img", init_image=body["output"][0])
+    assert again["meta"]["init_image"] == body["output"][0]
+
+
+def test_outside_the_mask_a_picture_stays_as_it_was_sent(server: RunningServer):
+    picture, _ = drawn(server, "inpaint", init_image=PICTURE, mask_image=png(MASK))
+    assert np.array_equal(picture[MASK == 0], PIXELS[MASK == 0])
+    assert np.abs(picture[MASK > 0].astype(int) - PIXELS[MASK > 0]).mean() > 10
+
+
+ERRORS: list[tuple[str, dict[str, Any], str]] = [
+    ("img2img", {}, "The init_image field is required."),
+    ("img2img", {"init_image": "toB64('https://example.com')"}, "init_image is not base64 text"),
+    ("img2img", {"init_image": "aGVsbG8="}, "init_image is not a PNG, JPEG, WebP, GIF, BMP or TIFF picture"),
+    ("img2img", {"init_image": "http://localhost.invalid/x.png"}, "init_image could not be fetched"),
+    ("img2img", {"init_image": PICTURE, "strength": 0.1}, "strength leaves none of 3 steps to draw"),
+    ("inpaint", {"init_image": PICTURE}, "The mask_image field is required."),
+    ("inpaint", {"init_image": PICTURE, "mask_image": PICTURE[:200]}, "mask_image is damaged or cut off"),
+]
+
+
+@pytest.mark.parametrize(("operation", "fields", "text"), ERRORS, ids=lambda value: str(value)[:30])
+def test_errors_name_the_field(server: RunningServer, operation: str, fields: dict[str, Any], text: str):
+    body = post(server, operation, **fields)
+    assert body["status"] == "error"
+    (problems,) = body["message"].values()
+    assert problems[0].startswith(text)
+
+
+def test_a_picture_that_is_too_large_is_told_with_its_field(server: RunningServer):
+    huge = png(np.zeros((8000, 8000), np.uint8))
+    body = post(server, "inpaint", init_image=PICTURE, mask_image=huge)
+    assert body["message"] == "mask_image: has more than 50 megapixels"
+
+
+@pytest.mark.parametrize("operation", ["img2img", "inpaint"])
+@pytest.mark.parametrize("family", ["", "images/", "community/", "txt2img/"])
+def test_every_path_family_knows_the_operation(server: RunningServer, operation: str, family: str):
+    body = post(server, f"{family}{operation}", prompt=None)
+    assert "The prompt field is required." in body["message"]["prompt"]

@@ -52,6 +52,7 @@ class Prompted:
         negative_prompt: None is not the same as "": Kandinsky's prior treats them differently.
         width, height: pixels of the returned picture, exactly.
         seeds: one per picture, each 0 .. 2**64 - 1; the order is the order of the returned pictures.
+        prompt_weighting: brackets in both prompts weigh words (`pipelines.prompts`); else they are text.
         clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
         embeddings: textual inversions of the manifest, usable as tokens of their name.
         vae: a VAE of the manifest instead of the checkpoint's own.
@@ -71,6 +72,7 @@ class Prompted:
     guidance_scale: float
     seeds: tuple[int, ...]
     scheduler: SchedulerChoice = SchedulerChoice()
+    prompt_weighting: bool = False
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[str, ...] = ()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from pipelines import embeddings, highres, pixels
+from pipelines import highres, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -22,37 +21,15 @@ from pipelines.group import GroupKey, group_key
 from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import ineffective_options
-from pipelines.recent import Recent
-from pipelines.request import Lora, Prompted, Request
+from pipelines.request import Prompted, Request
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.starts import PIXELS_PER_LATENT, Starts
+from pipelines.text_encoding import Encoded, PromptEncoder
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
 
 FAMILY = "sd15"
-PROMPTS_KEPT = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """All that the hidden states of the text encoder depend on."""
-
-    positive: str
-    negative: str | None
-    guided: bool
-    clip_skip: int = 0
-    loras: tuple[Lora, ...] = ()
-    embeddings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """Hidden states, (1, 77, width) each; ``negative`` only with guidance."""
-
-    positive: Tensor
-    negative: Tensor | None
-    warnings: tuple[str, ...]
 
 
 class StableDiffusion15:
@@ -68,12 +45,11 @@ class StableDiffusion15:
         # Configurations and components are reached through attributes that diffusers makes at run time.
         self._pipeline: Any = pipeline
         self._device = device
-        self._adapters = adapters
         self._safety_checker = safety_checker
         self._loras = AttachedLoras(pipeline, adapters, FAMILY)
         self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=1)
-        self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
+        self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
         self._denoiser = Denoiser(self._predict)
         self._starts = Starts(self._pipeline.unet, self._pipeline.scheduler.config, device)
 
@@ -102,7 +78,7 @@ class StableDiffusion15:
         }
 
     def forget(self) -> None:
-        self._prompts.clear()
+        self._prompts.forget()
         self._loras.forget()
         self._vaes.forget()
 
@@ -120,7 +96,7 @@ class StableDiffusion15:
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
-        encoded = self._prompt(request)
+        encoded = self._prompts.encode(request)
         samples = [
             Sample(
                 request=request,
@@ -140,7 +116,7 @@ class StableDiffusion15:
             return samples
         return [self._drawn_again(sample, request, encoded) for sample in samples]
 
-    def _drawn_again(self, first: Sample, request: Prompted, encoded: _Encoded) -> Sample:
+    def _drawn_again(self, first: Sample, request: Prompted, encoded: Encoded) -> Sample:
         key = group_key(first.request, multiple=PIXELS_PER_LATENT)
         sampler = self._starts.sampler(request, highres.strength(request))
         picture = self._starts.shown(request, key, self._vaes.get(request.vae))
@@ -152,62 +128,13 @@ class StableDiffusion15:
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
-    def _prompt(self, request: Prompted) -> _Encoded:
-        guided = request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None
-        prompt = _Prompt(
-            request.prompt,
-            request.negative_prompt,
-            guided,
-            request.clip_skip or 0,
-            request.loras,
-            request.embeddings,
-        )
-        return self._prompts.get(prompt, lambda: self._encode_prompt(prompt))
-
-    def _encode_prompt(self, prompt: _Prompt) -> _Encoded:
-        pipeline = self._pipeline
-        layers = pipeline.text_encoder.config.num_hidden_layers
-        if not 0 <= prompt.clip_skip <= layers:
-            raise InvalidInput("clip_skip", f"the text encoder has {layers} layers")
-        self._loras.use(prompt.loras)
-        with embeddings.attached(pipeline, prompt.embeddings, self._adapters, FAMILY):
-            skipped = self._without_last_layers(prompt) if prompt.clip_skip else None
-            positive, negative = pipeline.encode_prompt(
-                prompt.positive, self._device, 1, prompt.guided, prompt.negative, prompt_embeds=skipped
-            )
-            return _Encoded(positive, negative, self._truncations(prompt))
-
-    def _without_last_layers(self, prompt: _Prompt) -> Tensor:
-        """diffusers' ``clip_skip``; its own reaches for a module that transformers 5 no longer nests."""
-        pipeline = self._pipeline
-        encoder = pipeline.text_encoder
-        tokens = pipeline.tokenizer(
-            pipeline.maybe_convert_prompt(prompt.positive, pipeline.tokenizer),
-            padding="max_length",
-            max_length=pipeline.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        states = encoder(tokens.input_ids.to(self._device), output_hidden_states=True).hidden_states
-        return encoder.final_layer_norm(states[-(prompt.clip_skip + 1)])
-
-    def _truncations(self, prompt: _Prompt) -> tuple[str, ...]:
-        tokenizer = self._pipeline.tokenizer
-        texts = {"prompt": prompt.positive, "negative_prompt": prompt.negative if prompt.guided else None}
-        return tuple(
-            f"{field}: only the first {tokenizer.model_max_length} tokens were used"
-            for field, text in texts.items()
-            if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
-        )
-
     def _conditioning(
-        self, request: Prompted, encoded: _Encoded, picture: Mapping[str, Tensor]
+        self, request: Prompted, encoded: Encoded, picture: Mapping[str, Tensor]
     ) -> Conditioning:
         shared = {**picture, **self._guidance_embedding(request.guidance_scale)}
         negative = encoded.negative
         return Conditioning(
-            {"encoder_hidden_states": encoded.positive, **shared},
-            None if negative is None else {"encoder_hidden_states": negative, **shared},
+            {**encoded.positive, **shared}, None if negative is None else {**negative, **shared}
         )
 
     def _guidance_embedding(self, guidance_scale: float) -> dict[str, Tensor]:

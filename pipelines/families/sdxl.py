@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 
-from pipelines import embeddings, highres, pixels
+from pipelines import highres, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -22,38 +21,15 @@ from pipelines.group import GroupKey, group_key
 from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
 from pipelines.noise_schedulers import ineffective_options
-from pipelines.recent import Recent
-from pipelines.request import Lora, Prompted, Request
+from pipelines.request import Prompted, Request
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.starts import PIXELS_PER_LATENT, Starts
+from pipelines.text_encoding import Encoded, PromptEncoder
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
 
 FAMILY = "sdxl"
-PROMPTS_KEPT = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """All that the text encoders' outputs depend on."""
-
-    positive: str
-    negative: str | None
-    guided: bool
-    clip_skip: int
-    loras: tuple[Lora, ...]
-    embeddings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """Hidden states of both text encoders side by side, (1, 77, width), and the second one's pooled
-    embedding, (1, width); the negative ones only with guidance."""
-
-    positive: tuple[Tensor, Tensor]
-    negative: tuple[Tensor, Tensor] | None
-    warnings: tuple[str, ...]
 
 
 class StableDiffusionXL:
@@ -69,13 +45,12 @@ class StableDiffusionXL:
         # Configurations and components are reached through attributes that diffusers makes at run time.
         self._pipeline: Any = pipeline
         self._device = device
-        self._adapters = adapters
         self._safety_checker = safety_checker
         self._loras = AttachedLoras(pipeline, adapters, FAMILY)
         self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
         # The widest attentions of this network are at half the latents' size.
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=2)
-        self._prompts: Recent[_Prompt, _Encoded] = Recent(PROMPTS_KEPT)
+        self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
         self._denoiser = Denoiser(self._predict)
         self._starts = Starts(
             self._pipeline.unet,
@@ -105,7 +80,7 @@ class StableDiffusionXL:
         }
 
     def forget(self) -> None:
-        self._prompts.clear()
+        self._prompts.forget()
         self._loras.forget()
         self._vaes.forget()
 
@@ -123,7 +98,7 @@ class StableDiffusionXL:
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
-        encoded = self._prompt(request)
+        encoded = self._prompts.encode(request)
         samples = [
             Sample(
                 request=request,
@@ -143,7 +118,7 @@ class StableDiffusionXL:
             return samples
         return [self._drawn_again(sample, request, encoded) for sample in samples]
 
-    def _drawn_again(self, first: Sample, request: Prompted, encoded: _Encoded) -> Sample:
+    def _drawn_again(self, first: Sample, request: Prompted, encoded: Encoded) -> Sample:
         key = group_key(first.request, multiple=PIXELS_PER_LATENT)
         sampler = self._starts.sampler(request, highres.strength(request))
         picture = self._starts.shown(request, key, self._vaes.get(request.vae))
@@ -155,59 +130,17 @@ class StableDiffusionXL:
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
-    def _prompt(self, request: Prompted) -> _Encoded:
-        prompt = _Prompt(
-            request.prompt,
-            request.negative_prompt,
-            request.guidance_scale > 1 and self._pipeline.unet.config.time_cond_proj_dim is None,
-            request.clip_skip or 0,
-            request.loras,
-            request.embeddings,
-        )
-        return self._prompts.get(prompt, lambda: self._encode_prompt(prompt))
-
-    def _encode_prompt(self, prompt: _Prompt) -> _Encoded:
-        pipeline = self._pipeline
-        encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
-        # Without any skipping the last layer is left out already.
-        most = min(encoder.config.num_hidden_layers for encoder in encoders) - 1
-        if not 0 <= prompt.clip_skip <= most:
-            raise InvalidInput("clip_skip", f"at most {most} layers can be left out")
-        self._loras.use(prompt.loras)
-        with embeddings.attached(pipeline, prompt.embeddings, self._adapters, FAMILY):
-            positive, negative, pooled, negative_pooled = pipeline.encode_prompt(
-                prompt=prompt.positive,
-                device=self._device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=prompt.guided,
-                negative_prompt=prompt.negative,
-                clip_skip=prompt.clip_skip or None,
-            )
-            warnings = self._truncations(prompt)
-        return _Encoded((positive, pooled), (negative, negative_pooled) if prompt.guided else None, warnings)
-
-    def _truncations(self, prompt: _Prompt) -> tuple[str, ...]:
-        tokenizer = self._pipeline.tokenizer
-        texts = {"prompt": prompt.positive, "negative_prompt": prompt.negative if prompt.guided else None}
-        return tuple(
-            f"{field}: only the first {tokenizer.model_max_length} tokens were used"
-            for field, text in texts.items()
-            if text and len(tokenizer(text).input_ids) > tokenizer.model_max_length
-        )
-
     def _conditioning(
-        self, request: Prompted, key: GroupKey, encoded: _Encoded, picture: Mapping[str, Tensor]
+        self, request: Prompted, key: GroupKey, encoded: Encoded, picture: Mapping[str, Tensor]
     ) -> Conditioning:
         """Text, its pooled embedding, and the picture's size: original, crop offset, target, (1, 6)."""
         size = (key.height, key.width)
-        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=encoded.positive[0].dtype, device=self._device)
+        dtype = encoded.positive["encoder_hidden_states"].dtype
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self._device)
         shared = {"time_ids": time_ids, **picture, **self._guidance_embedding(request.guidance_scale)}
-
-        def named(states: Tensor, pooled: Tensor) -> dict[str, Tensor]:
-            return {"encoder_hidden_states": states, "text_embeds": pooled, **shared}
-
+        negative = encoded.negative
         return Conditioning(
-            named(*encoded.positive), None if encoded.negative is None else named(*encoded.negative)
+            {**encoded.positive, **shared}, None if negative is None else {**negative, **shared}
         )
 
     def _guidance_embedding(self, guidance_scale: float) -> dict[str, Tensor]:

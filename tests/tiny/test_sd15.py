@@ -305,12 +305,6 @@ def test_a_request_of_another_family_is_refused(family: Any) -> None:
         family.encode(request)
 
 
-def test_a_prompt_longer_than_the_text_encoder_reads_is_reported(family: Any) -> None:
-    (picture,) = draw(family, text_to_image(prompt="x" * 100))
-    assert picture.warnings == ("prompt: only the first 77 tokens were used",)
-    assert draw(family, text_to_image())[0].warnings == ()
-
-
 def test_an_option_that_the_scheduler_does_not_have_is_reported(family: Any) -> None:
     choice = SchedulerChoice(name="DDIMScheduler", use_karras_sigmas=True)
     (picture,) = draw(family, text_to_image(scheduler=choice))

@@ -15,7 +15,8 @@ SHARED = {"pipeline", "height", "width", "loras", "token_merging_ratio"}
 
 PER_SAMPLE = {
     # conditioning
-    "prompt", "negative_prompt", "clip_skip", "embeddings", "image", "mask", "controlnet_conditioning_scale",
+    "prompt", "negative_prompt", "prompt_weighting", "clip_skip", "embeddings", "image", "mask",
+    "controlnet_conditioning_scale",
     # the sampler and its start
     "num_inference_steps", "prior_num_inference_steps", "scheduler", "strength", "seeds",
     # guidance

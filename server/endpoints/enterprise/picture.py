@@ -48,6 +48,7 @@ class Canonical(TypedDict):
     guidance_scale: float
     seeds: tuple[int, ...]
     scheduler: SchedulerChoice
+    prompt_weighting: bool
     clip_skip: int | None
     loras: tuple[Lora, ...]
     embeddings: tuple[str, ...]
@@ -70,8 +71,11 @@ class PictureFields(Announced):
     """The documented fields of every operation that draws with a checkpoint."""
 
     model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
-    prompt: Text = Field(description="What to draw.")
-    negative_prompt: Text = Field("", description="What to keep out of the picture.")
+    prompt: Text = Field(
+        description="What to draw, up to 2400 tokens. `(word)` weighs a word by 1.1, `((word))` by 1.21, "
+        "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture."
+    )
+    negative_prompt: Text = Field("", description="What to keep out of the picture, written like the prompt.")
     width: Side = Field(512, description="Pixels.")
     height: Side = Field(512, description="Pixels.")
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
@@ -191,6 +195,7 @@ class PictureFields(Announced):
                 use_karras_sigmas=self.use_karras_sigmas,
                 algorithm_type=self.algorithm_type,
             ),
+            "prompt_weighting": True,
             "clip_skip": self.clip_skip - 1 or None,
             "loras": loras,
             "embeddings": embeddings,

@@ -58,7 +58,7 @@ class SD15ImageToImage(Page):
 
     image: InputImage
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
-    prompt: Text = Field(description="What to draw.")
+    prompt: Text = Field(description="What to draw; brackets are ordinary characters.")
     negative_prompt: Text | None = Field(None, description="What to keep out of the picture.")
     scheduler: Scheduler = Field("DDIM", description="Noise scheduler.")
     num_inference_steps: WholeNumber = Field(

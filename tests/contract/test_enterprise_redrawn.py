@@ -52,6 +52,7 @@ CANONICAL: dict[str, Any] = {
     "guidance_scale": 7.5,
     "seeds": (7, 8),
     "scheduler": SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
+    "prompt_weighting": True,
     "strength": 0.7,
     "image": IMAGE,
 }

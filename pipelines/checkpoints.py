@@ -129,6 +129,16 @@ class Checkpoint:
                 raise ValueError(f"{path} is not a safetensors file")
             return load_file(path)
 
+    def tokenizer(self, part: str, cls: Any) -> Any:
+        """The tokenizer that lies beside a single network of transformers.
+
+        Raises:
+            CheckpointUnavailable: as for `pipeline`.
+        """
+        with self._opening():
+            path = local(self.manifest, self.entry.parts[part], self.weights)
+            return cls.from_pretrained(path, local_files_only=True)
+
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
         """The original layout holds weights only; configurations and CLIP's vocabulary ship."""
         config = self._configuration(source)

@@ -84,7 +84,9 @@ class PipelineEntry(_Entry):
         resident: loaded at start and never evicted; otherwise on demand.
     """
 
-    family: Literal["kandinsky22", "kolors", "sd15", "sd3_pose", "sdxl", "upscaler"]
+    family: Literal[
+        "kandinsky22", "kolors", "mbart50", "prompt_writer", "sd15", "sd3_pose", "sdxl", "upscaler"
+    ]
     parts: dict[str, Source]
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     vram_gb: float | None = None
@@ -167,6 +169,10 @@ class Manifest(_Entry):
     def openable(self) -> dict[str, PipelineEntry]:
         """Every pipeline and every upscaler by its name: what the device's memory is divided among."""
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in self.upscalers.items()}}
+
+    def first_of(self, family: str) -> str | None:
+        """The name of the first pipeline of a family; None: there is none."""
+        return next((name for name, entry in self.pipelines.items() if entry.family == family), None)
 
     def adapters(self) -> Iterator[tuple[str, AdapterEntry]]:
         """Every LoRA, textual inversion and VAE with its name."""

@@ -184,10 +184,30 @@ class Upscaling:
     seeds: tuple[int, ...] = (0,)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewriting:
+    """Texts to be translated or continued; nothing is drawn.
+
+    Attributes:
+        pipeline: name in the manifest, of a family of language models.
+        width, height, seeds: a request without pictures takes no place in a group.
+    """
+
+    kind: Literal["rewriting"] = "rewriting"
+    pipeline: str
+    texts: tuple[str, ...]
+    width: int = 0
+    height: int = 0
+    seeds: tuple[int, ...] = ()
+
+
 CheckpointRequest = TextToImage | ImageToImage | Inpainting
 """What an SD1.5- or SDXL-class checkpoint draws."""
 
-Request = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling
+PictureRequest = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling
+"""What becomes pictures, and a job that is paid for."""
+
+Request = PictureRequest | Rewriting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +217,11 @@ class Timings:
     encode_s: float
     denoise_s: float
     decode_s: float
+
+    @classmethod
+    def none(cls) -> Timings:
+        """Before anything was done."""
+        return cls(encode_s=0.0, denoise_s=0.0, decode_s=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +233,14 @@ class Drawing:
             ``upscaler``.
         flagged: the safety checker's word on each image; None where none looked.
         warnings: what the caller should know, in the caller's words.
+        texts: of a `Rewriting`, in its order.
     """
 
     images: tuple[RGBImage, ...]
     flagged: tuple[bool, ...] | None
     timings: Timings
     warnings: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def pipelines_of(request: Request) -> tuple[str, ...]:
@@ -241,15 +268,15 @@ def _mapped(value: Any, change: Callable[[RGBImage], RGBImage]) -> Any:
     return value
 
 
-_ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+_ADAPTER: TypeAdapter[PictureRequest] = TypeAdapter(Annotated[PictureRequest, Field(discriminator="kind")])
 
 
-def to_json(request: Request) -> bytes:
+def to_json(request: PictureRequest) -> bytes:
     """Serialize for storage; pictures travel losslessly."""
     return _ADAPTER.dump_json(request)
 
 
-def from_json(stored: bytes | str) -> Request:
+def from_json(stored: bytes | str) -> PictureRequest:
     """Undo `to_json`.
 
     Raises:

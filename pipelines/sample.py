@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
-from pipelines.request import Request
+from pipelines.request import Drawing, Request
 
 
 class Sampler(Protocol):
@@ -163,4 +163,17 @@ class Pipeline(Protocol):
 
     def attach(self, key: GroupKey) -> None:
         """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there."""
+        ...
+
+
+@runtime_checkable
+class Errands(Protocol):
+    """A pipeline whose requests need no denoising: each is answered in one go, between two steps."""
+
+    def answer(self, request: Request) -> Drawing:
+        """The whole answer; its timings are filled in by the loop.
+
+        Raises:
+            InvalidInput: not a request for this pipeline, or one that it cannot answer.
+        """
         ...

@@ -47,6 +47,10 @@ class Ticket:
         )
         return Progress(self.ticket_id, done, total)
 
+    def timings(self) -> Timings:
+        """Seconds so far."""
+        return Timings(encode_s=self.encode_s, denoise_s=self.denoise_s, decode_s=self.decode_s)
+
     def drawing(self) -> Drawing:
         """The answer; call it when complete."""
         pictures = [picture for picture in self.pictures if picture is not None]
@@ -54,6 +58,6 @@ class Ticket:
         return Drawing(
             images=tuple(picture.image for picture in pictures),
             flagged=None if None in flags else tuple(bool(flag) for flag in flags),
-            timings=Timings(encode_s=self.encode_s, denoise_s=self.denoise_s, decode_s=self.decode_s),
+            timings=self.timings(),
             warnings=tuple(dict.fromkeys(warning for picture in pictures for warning in picture.warnings)),
         )

@@ -88,6 +88,18 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
     return account
 
 
+def afford(request: Request, account: Account, price: int) -> None:
+    """Refuse early who cannot pay; the price itself is held when the job is opened.
+
+    Args:
+        price: millicredits.
+    Raises:
+        InsufficientCredits
+    """
+    if services(request).settings.auth == "keys" and account.balance < price:
+        raise errors.InsufficientCredits(account.balance, price)
+
+
 def idempotency_key(request: Request) -> str | None:
     """The name under which a retry of this call finds its first answer.
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pipelines import image_io
 from pipelines.errors import GenerationError
-from pipelines.request import Drawing, Request
+from pipelines.request import Drawing, PictureRequest, Rewriting
 from server import errors
 from server.accounts import Account
 from server.dispatch import Dispatch
@@ -48,7 +48,7 @@ class Order:
     """
 
     endpoint: str
-    request: Request
+    request: PictureRequest
     price: int
     picture_format: PictureFormat
     quality: int = 95
@@ -117,6 +117,21 @@ class Studio:
                 # Who asked first hung up, which freed the idempotency key; this caller still waits.
                 if not replayed:
                     raise
+
+    async def rewrite(self, account: Account, rewriting: Rewriting) -> tuple[str, ...]:
+        """The texts as an engine's language model has rewritten them, in order; nothing is charged.
+
+        Raises:
+            ApiError: the model cannot do it, or no engine can be had.
+        """
+        try:
+            drawing = await self._dispatch.draw(
+                rewriting, account_id=account.id, on_progress=lambda done, total: None
+            )
+        except GenerationError as error:
+            raise errors.from_drawing(error) from error
+        self._metrics.drawn(rewriting.pipeline, drawing.timings)
+        return drawing.texts
 
     async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
         """Wait until the job has ended well.

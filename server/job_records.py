@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from sqlalchemy import ColumnElement, Row, select
 
 from pipelines.image_io import RGBImage
-from pipelines.request import Request, TextToImage, Timings, from_json, map_pictures, to_json
+from pipelines.request import PictureRequest, TextToImage, Timings, from_json, map_pictures, to_json
 from server import errors
 from server.database.tables import accounts, jobs
 
@@ -51,7 +51,7 @@ class NewJob:
 
     account_id: int
     endpoint: str
-    request: Request
+    request: PictureRequest
     price: int
     synchronous: bool
     picture_format: Literal["jpeg", "webp", "png"]
@@ -168,7 +168,7 @@ def read_outcome(row: Row[Any]) -> Job:
     return _job({**stored, "request": _NO_REQUEST})
 
 
-def pixels(request: Request) -> bytes | None:
+def pixels(request: PictureRequest) -> bytes | None:
     """All pictures of a request, one after the other; None where there are none (or none any more)."""
     kept: list[bytes] = []
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.request import PoseToImage, PriorTextToImage, Prompted, Request, Upscaling
+from pipelines.request import PictureRequest, PoseToImage, PriorTextToImage, Prompted, Upscaling
 
 
-def generation_parameters(request: Request, index: int) -> dict[str, str]:
+def generation_parameters(request: PictureRequest, index: int) -> dict[str, str]:
     """Text entries for the picture of ``request.seeds[index]``: one entry ``parameters``."""
     if isinstance(request, Upscaling):
         return {}

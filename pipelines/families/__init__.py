@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _FAMILIES = {
     "kandinsky22": "Kandinsky22",
     "kolors": "Kolors",
+    "mbart50": "MBart50",
+    "prompt_writer": "PromptWriter",
     "sd15": "StableDiffusion15",
     "sd3_pose": "StableDiffusion3Pose",
     "sdxl": "StableDiffusionXL",

@@ -145,7 +145,7 @@ def test_all_eighteen_documented_schedulers_are_known():
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        *(({name: "yes"}, name) for name in ("multi_lingual", "panorama", "self_attention", "upscale")),
+        *(({name: "yes"}, name) for name in ("panorama", "self_attention", "upscale")),
         *(({"scheduler": name}, "scheduler") for name in SCHEDULERS_LATER),
     ],
 )

@@ -26,6 +26,8 @@ PER_SAMPLE = {
     # the way from one pass to the next
     "highres_fix", "upscaler",
     "kind",
+    # no samples at all
+    "texts",
 }  # fmt: skip
 """Carried by the Sample: its conditioning, its sampler, its guidance, its way to the finished picture."""
 

@@ -11,6 +11,7 @@ from server import caller
 from server.endpoints.enterprise.picture import Canonical, answered
 from server.endpoints.enterprise.sent_pictures import Redrawn, fitted
 from server.endpoints.enterprise.wire import post, read
+from server.endpoints.enterprise.wording import worded
 
 
 class Img2Img(Redrawn):
@@ -29,6 +30,7 @@ async def img2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Img2Img)
     fields.refuse_what_is_not_drawn_yet()
     fields.refuse_too_little()
+    fields = await worded(request, account, fields)
     canonical = fields.canonical(caller.services(request).manifest)
     drawn = fields.to_request(canonical, await fitted(request, fields, "init_image"))
     return await answered(request, account, "img2img", fields, drawn)

@@ -12,6 +12,7 @@ from server import caller
 from server.endpoints.enterprise.picture import Canonical, answered
 from server.endpoints.enterprise.sent_pictures import FORMS, Redrawn, fitted
 from server.endpoints.enterprise.wire import post, read
+from server.endpoints.enterprise.wording import worded
 from server.endpoints.fields import Picture
 
 
@@ -36,6 +37,7 @@ async def inpaint(request: Request) -> JSONResponse:
     account, fields = await read(request, Inpaint)
     fields.refuse_what_is_not_drawn_yet()
     fields.refuse_too_little()
+    fields = await worded(request, account, fields)
     canonical = fields.canonical(caller.services(request).manifest)
     image = await fitted(request, fields, "init_image")
     mask = await fitted(request, fields, "mask_image")

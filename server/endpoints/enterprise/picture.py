@@ -30,6 +30,7 @@ from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.errors import FieldError, NotYetAvailable
 from server.generate import Order
 from server.jobs import JSON, JobStatus
+from server.settings import Settings
 
 PRICE_MILLICREDITS = 10
 DEFAULT_STEPS = 20
@@ -98,8 +99,17 @@ class PictureFields(Announced):
         "black",
         description="What replaces a flagged picture; the text is written on a blurred picture.",
     )
-    enhance_prompt: Flag = Field(True, description="Add quality phrases; `meta.prompt` shows the result.")
-    multi_lingual: Flag = False
+    enhance_prompt: Flag = Field(
+        True,
+        description="Add the vendor's quality phrases to the prompt, and its list to the negative prompt,"
+        " where they are missing; before that the server's prompt writer continues the prompt, if it has one."
+        " `meta.prompt` shows the result.",
+    )
+    multi_lingual: Flag = Field(
+        False,
+        description="Translate both prompts into English from any of mBART-50's 52 languages, weights and"
+        " brackets left in place. What is English, or cannot be told, stays as it is.",
+    )
     panorama: Flag = False
     self_attention: Flag = False
     upscale: Flag = False
@@ -137,7 +147,6 @@ class PictureFields(Announced):
             NotYetAvailable: naming the field.
         """
         switched_on = {
-            "multi_lingual": self.multi_lingual,
             "panorama": self.panorama,
             "self_attention": self.self_attention,
             "upscale": self.upscale,
@@ -166,6 +175,11 @@ class PictureFields(Announced):
         if len(strengths) != len(names):
             raise FieldError("lora_strength", "must be one number, or one for each lora_model")
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
+
+    def price(self, settings: Settings, endpoint: str = "text2img") -> int:
+        """Millicredits of the pictures."""
+        base = settings.prices_millicredits.get(endpoint, PRICE_MILLICREDITS)
+        return -(-base * self.samples * self.num_inference_steps // DEFAULT_STEPS)
 
     def canonical(self, manifest: Manifest) -> Canonical:
         """The same in canonical names, with explicit seeds: arguments of `pipelines.request.Prompted`.
@@ -256,12 +270,11 @@ async def answered(
         endpoint: the operation's name in the job's record, the metrics and the price list.
     """
     services = caller.services(request)
-    base = services.settings.prices_millicredits.get(endpoint, PRICE_MILLICREDITS)
     idempotency_key = caller.idempotency_key(request)
     order = Order(
         endpoint=endpoint,
         request=drawn,
-        price=-(-base * fields.samples * fields.num_inference_steps // DEFAULT_STEPS),
+        price=fields.price(services.settings, endpoint),
         picture_format="png",
         base64_files=fields.base64,
         temporary=fields.temp,

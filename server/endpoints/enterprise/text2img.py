@@ -10,6 +10,7 @@ from pipelines.request import TextToImage
 from server import caller
 from server.endpoints.enterprise.picture import PictureFields, answered
 from server.endpoints.enterprise.wire import post, read
+from server.endpoints.enterprise.wording import worded
 
 
 class Text2Img(PictureFields):
@@ -27,6 +28,7 @@ class Text2Img(PictureFields):
 async def text2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Text2Img)
     fields.refuse_what_is_not_drawn_yet()
+    fields = await worded(request, account, fields)
     drawn = fields.to_request(caller.services(request).manifest)
     return await answered(request, account, "text2img", fields, drawn)
 

@@ -18,7 +18,7 @@ from pydantic import AliasChoices, Field
 
 from pipelines import image_io
 from pipelines.image_io import RGBImage
-from pipelines.request import Request
+from pipelines.request import PictureRequest
 from server import caller
 from server.endpoints.fields import Fields, Picture, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
@@ -75,7 +75,7 @@ class Page(Fields, ABC):
         return None
 
     @abstractmethod
-    def to_request(self, picture: RGBImage | None) -> Request:
+    def to_request(self, picture: RGBImage | None) -> PictureRequest:
         """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
 
     def price(self, base_millicredits: int) -> int:

@@ -1,0 +1,122 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (transformers' models and tokenizers are only partly typed.)
+"""mBART-50, many languages to English: prompts are translated before they are drawn (Tang et al. 2020)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import MBart50Tokenizer, MBartForConditionalGeneration
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey
+from pipelines.languages import ENGLISH, detect
+from pipelines.recent import Recent
+from pipelines.request import Drawing, Request, Rewriting, Timings
+from pipelines.sample import Sample
+
+LONGEST = 2000
+"""Characters of one prompt: beam search takes time for each of them, and others wait meanwhile."""
+
+PIECE_TOKENS = 128
+"""So many tokens are translated at once; longer prose is divided between phrases."""
+
+BEAMS = 5
+"""As mBART-50's own generation settings have it."""
+
+TEXTS_KEPT = 256
+
+_SYNTAX = re.compile(r"\s*(?::\s*\d*\.?\d+\s*(?=[)\]])|\\?[()\[\]]|<[^<>]*>)\s*")
+"""Weights, brackets and <tokens>: they keep their places."""
+_PHRASE = re.compile(r"[^,.;!?，、。；！？]*[,.;!?，、。；！？]*")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+class MBart50:
+    """One opened checkpoint; see `pipelines.sample.Errands`."""
+
+    def __init__(
+        self, network: MBartForConditionalGeneration, tokenizer: MBart50Tokenizer, device: torch.device
+    ) -> None:
+        self._network: Any = network
+        self._tokenizer: Any = tokenizer
+        self._device = device
+        self._translated: Recent[str, str] = Recent(TEXTS_KEPT)
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> MBart50:
+        """Open the part ``model``, network and tokenizer."""
+        network = checkpoint.module("model", MBartForConditionalGeneration).eval()
+        tokenizer = checkpoint.tokenizer("model", MBart50Tokenizer)
+        return cls(network, tokenizer, checkpoint.device)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        return {"model": self._network}
+
+    def encode(self, request: Request) -> list[Sample]:
+        raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
+
+    def attach(self, key: GroupKey) -> None:
+        pass
+
+    @torch.no_grad()
+    def answer(self, request: Request) -> Drawing:
+        """Translate each text into English; one that is English already comes back as it is."""
+        if not isinstance(request, Rewriting):
+            raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
+        for text in request.texts:
+            if len(text) > LONGEST:
+                raise InvalidInput(
+                    "prompt", f"is too long to be translated; at most {LONGEST} characters are allowed"
+                )
+        texts = tuple(
+            self._translated.get(text, lambda text=text: self._in_english(text)) for text in request.texts
+        )
+        return Drawing(images=(), flagged=None, texts=texts, timings=Timings.none())
+
+    def _in_english(self, text: str) -> str:
+        prose = _SYNTAX.sub(" ", text)
+        language = detect(prose) if _LETTER.search(prose) else ENGLISH
+        if language == ENGLISH:
+            return text
+        parts: list[str] = []
+        end = 0
+        for found in _SYNTAX.finditer(text):
+            parts += [self._prose(text[end : found.start()], language), found.group()]
+            end = found.end()
+        return "".join((*parts, self._prose(text[end:], language)))
+
+    def _prose(self, text: str, language: str) -> str:
+        """Text between brackets; what has no letters stays."""
+        if not _LETTER.search(text):
+            return text
+        return " ".join(self._translate(piece, language) for piece in self._pieces(text))
+
+    def _pieces(self, text: str) -> list[str]:
+        """The text in parts of at most `PIECE_TOKENS`, divided after punctuation."""
+        pieces = [""]
+        for phrase in _PHRASE.findall(text):
+            longer = pieces[-1] + phrase
+            if pieces[-1] and len(self._tokenizer.tokenize(longer)) > PIECE_TOKENS:
+                pieces.append(phrase)
+            else:
+                pieces[-1] = longer
+        return [piece.strip() for piece in pieces if piece.strip()]
+
+    def _translate(self, text: str, language: str) -> str:
+        self._tokenizer.src_lang = language
+        tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=2 * PIECE_TOKENS)
+        generated = self._network.generate(
+            **tokens.to(self._device),
+            forced_bos_token_id=self._tokenizer.convert_tokens_to_ids(ENGLISH),
+            num_beams=BEAMS,
+            do_sample=False,
+            max_new_tokens=2 * tokens.input_ids.shape[1] + 16,
+        )
+        return self._tokenizer.decode(generated[0], skip_special_tokens=True).strip()

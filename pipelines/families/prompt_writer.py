@@ -1,0 +1,90 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (transformers' models and tokenizers are only partly typed.)
+"""A causal language model that was trained on prompts and continues one (MagicPrompt and its like)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey
+from pipelines.recent import Recent
+from pipelines.request import Drawing, Request, Rewriting, Timings
+from pipelines.sample import Sample
+
+NEW_TOKENS = 60
+"""About as much as CLIP reads of a prompt at once."""
+
+REPETITION_PENALTY = 1.2
+"""Keskar et al. 2019, section 4.1: without it greedy search goes round in circles."""
+
+TEXTS_KEPT = 256
+
+
+class PromptWriter:
+    """One opened checkpoint; see `pipelines.sample.Errands`.
+
+    Greedy search, so the same prompt always becomes the same longer one, whatever the seed.
+    """
+
+    def __init__(self, network: torch.nn.Module, tokenizer: Any, device: torch.device) -> None:
+        self._network: Any = network
+        self._tokenizer = tokenizer
+        self._device = device
+        self._longest: int = self._network.config.max_position_embeddings - NEW_TOKENS
+        self._written: Recent[str, str] = Recent(TEXTS_KEPT)
+
+    @classmethod
+    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> PromptWriter:
+        """Open the part ``model``, network and tokenizer."""
+        automatic: Any = AutoModelForCausalLM  # a class that stands for many, and is no network itself
+        network = checkpoint.module("model", automatic).eval()
+        return cls(network, checkpoint.tokenizer("model", AutoTokenizer), checkpoint.device)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        return {"model": self._network}
+
+    def encode(self, request: Request) -> list[Sample]:
+        raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
+
+    def attach(self, key: GroupKey) -> None:
+        pass
+
+    @torch.no_grad()
+    def answer(self, request: Request) -> Drawing:
+        """Continue each text; one that leaves the network no room comes back as it is."""
+        if not isinstance(request, Rewriting):
+            raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
+        texts = tuple(
+            self._written.get(text, lambda text=text: self._continued(text)) for text in request.texts
+        )
+        return Drawing(images=(), flagged=None, texts=texts, timings=Timings.none())
+
+    def _continued(self, text: str) -> str:
+        tokens = self._tokenizer(text, return_tensors="pt").to(self._device)
+        given = tokens.input_ids.shape[1]
+        if not 0 < given <= self._longest:
+            return text
+        generated = self._network.generate(
+            **tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=REPETITION_PENALTY,
+            max_new_tokens=NEW_TOKENS,
+            pad_token_id=self._tokenizer.eos_token_id,
+        )
+        added = self._tokenizer.decode(generated[0, given:], skip_special_tokens=True)
+        # One line, up to the last finished phrase: greedy search ends in the middle of a word.
+        added = " ".join(added.split("\n")[0].split())
+        finished, comma, _ = added.rpartition(",")
+        added = finished if comma else added
+        if not added.strip(" ,"):
+            return text
+        return text.rstrip(" ,") + ("" if added.startswith(",") else " ") + added

@@ -1,0 +1,49 @@
+"""The words that are drawn: translated and continued by this server's language models."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fastapi import Request
+
+from pipelines.request import Rewriting
+from server import caller
+from server.accounts import Account
+from server.endpoints.enterprise.picture import PictureFields
+from server.errors import FieldError
+
+F = TypeVar("F", bound=PictureFields)
+
+TRANSLATOR = "mbart50"
+PROMPT_WRITER = "prompt_writer"
+"""Families of the manifest; the first pipeline of each is used."""
+
+
+async def worded(request: Request, account: Account, fields: F) -> F:
+    """The fields with both prompts in English where `multi_lingual` asks for it, and the prompt continued by
+    the prompt writer, where the manifest has one and `enhance_prompt` is on.
+
+    Nothing is charged for it; who cannot pay for the pictures is refused first.
+
+    Raises:
+        InsufficientCredits. FieldError: there is no translator, or the prompt is too long for it.
+        CallerGone, QueueFull, Unavailable: as for drawing.
+    """
+    services = caller.services(request)
+    translator = services.manifest.first_of(TRANSLATOR)
+    writer = services.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
+    if not (fields.multi_lingual or writer):
+        return fields
+    if fields.multi_lingual and translator is None:
+        raise FieldError("multi_lingual", "cannot be yes: weights.yaml of this server names no translator")
+    caller.afford(request, account, fields.price(services.settings))
+    prompt, negative_prompt = fields.prompt, fields.negative_prompt
+    if fields.multi_lingual and translator is not None:
+        texts = Rewriting(pipeline=translator, texts=(prompt, negative_prompt))
+        prompt, negative_prompt = await caller.while_connected(
+            request, services.studio.rewrite(account, texts)
+        )
+    if writer is not None:
+        texts = Rewriting(pipeline=writer, texts=(prompt,))
+        (prompt,) = await caller.while_connected(request, services.studio.rewrite(account, texts))
+    return fields.model_copy(update={"prompt": prompt, "negative_prompt": negative_prompt})

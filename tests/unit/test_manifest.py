@@ -26,11 +26,12 @@ def repository(*, half: bool = True, files: tuple[str, ...] = (), skip: tuple[st
     return Repository("a/b", "main", half, files, frozenset(skip), (), gated=False, users=("sd",))
 
 
-def test_the_shipped_manifest_names_the_five_pipelines_and_their_repositories() -> None:
+def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> None:
     shipped = load_manifest(ROOT / "weights.yaml")
     assert {name: item.family for name, item in shipped.pipelines.items()} == {
         "kandinsky-2-2": "kandinsky22",
         "kolors": "kolors",
+        "mbart-50": "mbart50",
         "sd3-medium-pose": "sd3_pose",
         "stable-diffusion-v1-5": "sd15",
         "sdxl": "sdxl",
@@ -48,6 +49,7 @@ def test_the_shipped_manifest_names_the_five_pipelines_and_their_repositories() 
         "madebyollin/sdxl-vae-fp16-fix",
         "stabilityai/sd-vae-ft-mse",
         "latent-consistency/lcm-lora-sdv1-5",
+        "facebook/mbart-large-50-many-to-one-mmt",
     }
     assert [each.hub for each in repositories(shipped) if each.gated] == [
         "stabilityai/stable-diffusion-3-medium-diffusers"

@@ -1,4 +1,4 @@
-"""The command line: serve, demo, keys, credits, weights."""
+"""The command line: serve, demo, keys, credits, weights, webhooks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def main(arguments: list[str] | None = None) -> int:
         the exit status: 0 done, 1 failed, 2 asked wrongly.
     """
     # Not at the top: an engine process imports this module again, and needs nothing of the server's.
-    from server.commands import credits, demo, keys, serve, weights
+    from server.commands import credits, demo, keys, serve, webhooks, weights
 
     parser = argparse.ArgumentParser(
         prog="understudy", description="A self-hosted stand-in for hosted image-generation APIs."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, demo, keys, credits, weights):
+    for command in (serve, demo, keys, credits, weights, webhooks):
         command.register(subparsers)
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Every knob, as ``UNDERSTUDY_<NAME>``. Defaults run on one machine with nothing else installed."""
 
-    model_config = SettingsConfigDict(env_prefix="UNDERSTUDY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="UNDERSTUDY_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""

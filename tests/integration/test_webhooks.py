@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,10 +12,11 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from server.database import Database, database_url
+from server.deliveries import AT_ONCE_PER_HOST
 from server.webhook_secret import webhook_secret
 from server.webhooks import Webhook, Webhooks, WebhookStatus
-from tests.receiver import Receiver, receiver
-from tests.running_server import RunningServer, eventually
+from tests.receiver import Receiver, nobody_listens, receiver
+from tests.running_server import RunningServer, eventually, start_server
 
 PATH = "/api/v1/enterprise/text2img"
 QUICK = {
@@ -68,3 +70,125 @@ def test_a_picture_is_announced_with_what_the_call_was_answered_and_a_signature(
             verifier.verify(received.body.replace(b"success", b"succeed"), received.headers)
         eventually(lambda: [w.status for w in addressed_to(server, it)] == [WebhookStatus.delivered])
     assert metric(server, 'understudy_webhook_attempts_total{outcome="delivered"}') >= 1
+
+
+@pytest.mark.parametrize(
+    ("track_id", "echoed"), [("17", "17"), (17, 17), (-2.5, -2.5), ("Ж" * 255, "Ж" * 255), (None, None)]
+)
+def test_a_track_id_comes_back_as_it_was_given(server: RunningServer, track_id: object, echoed: object):
+    answer = draw(server, track_id=track_id)
+    assert answer.get("track_id") == echoed
+    assert type(answer.get("track_id")) is type(echoed)
+    path = f"/api/v1/enterprise/fetch/{answer['id']}"
+    fetched = httpx.post(server.url + path, json={"key": server.key}).json()
+    assert ("track_id" in fetched, fetched.get("track_id")) == (track_id is not None, echoed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "text"),
+    [
+        ({"webhook": "ftp://a.example/"}, "webhook", "only http and https URLs are allowed"),
+        ({"webhook": "receiver"}, "webhook", "only http and https URLs are allowed"),
+        ({"webhook": "http://user:secret@a.example/"}, "webhook", "user name or password"),
+        ({"webhook": "http://a.example:0/"}, "webhook", "ports go from 1 to 65535"),
+        ({"webhook": "http://[zz]/"}, "webhook", "the URL is malformed"),
+        ({"webhook": "http://10.0.0.1/"}, "webhook", "its address is not a public one"),
+        ({"webhook": "http://0x7f.2/"}, "webhook", "its address is not a public one"),
+        ({"webhook": "http://2130706434/"}, "webhook", "its address is not a public one"),
+        ({"webhook": "http://[::1]:8000/"}, "webhook", "its address is not a public one"),
+        ({"webhook": "http://169.254.169.254/"}, "webhook", "its address is not a public one"),
+        ({"webhook": "https://a.example/" + "x" * 4096}, "webhook", "longer than 4096 characters"),
+        ({"webhook": 5}, "webhook", "must be text"),
+        ({"webhook": ["http://a.example/"]}, "webhook", "must be text"),
+        ({"track_id": "x" * 256}, "track_id", "a number or a text of at most 255 characters"),
+        ({"track_id": True}, "track_id", "a number or a text of at most 255 characters"),
+        ({"track_id": {"a": 1}}, "track_id", "a number or a text of at most 255 characters"),
+        ({"track_id": 2**63}, "track_id", "a number or a text of at most 255 characters"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_by_name_and_costs_nothing(
+    server: RunningServer, fields: dict[str, Any], name: str, text: str
+):
+    with server.client() as client:
+        before = client.get("/v1/get-user-credits").json()
+        answer = draw(server, **fields)
+        assert answer["status"] == "error"
+        assert list(answer["message"]) == [name]
+        assert text in answer["message"][name][0]
+        assert client.get("/v1/get-user-credits").json() == before
+
+
+def test_a_retry_with_the_same_idempotency_key_is_announced_once(server: RunningServer):
+    with receiver() as it:
+        body = {"key": server.key, **QUICK, "webhook": it.url}
+        headers = {"Idempotency-Key": "announced once"}
+        answers = [
+            httpx.post(f"{server.url}{PATH}", json=body, headers=headers, timeout=120).json()["id"]
+            for _ in range(3)
+        ]
+        assert len(set(answers)) == 1
+        after = draw(server, webhook=it.url)["id"]
+        eventually(lambda: len(it.received) == 2)
+        assert [received.payload["id"] for received in it.received] == [answers[0], after]
+
+
+def test_a_caller_who_hangs_up_is_announced_as_failed(server: RunningServer):
+    with receiver() as it:
+        body = {"key": server.key, **QUICK, "num_inference_steps": 50, "samples": 4, "webhook": it.url}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}{PATH}", json=body, timeout=httpx.Timeout(60, read=0.5))
+        told = eventually(lambda: it.received)[0].payload
+        assert (told["status"], told["message"]) == ("failed", "Processing failed: Request cancelled")
+        assert told.keys() == {"status", "id", "message", "messege", "track_id"}
+
+
+def test_dead_receivers_do_not_hold_up_drawing(server: RunningServer):
+    with receiver() as silent:
+        silent.answering.clear()
+        count = 2 * AT_ONCE_PER_HOST
+        refusing = nobody_listens()
+        for index in range(count):
+            assert draw(server, webhook=silent.url if index % 2 else refusing)["status"] == "success"
+            assert draw(server, webhook=silent.url)["status"] == "success"
+        eventually(lambda: len(silent.received) == AT_ONCE_PER_HOST)
+        eventually(lambda: all(webhook.attempts for webhook in addressed_to(server, refusing)))
+        # all pictures were there before the first attempt at the silent one came to an end
+        assert {webhook.attempts for webhook in addressed_to(server, silent)} == {0}
+        assert {webhook.problem for webhook in addressed_to(server, refusing)} == {"the connection failed"}
+        assert metric(server, "understudy_webhooks_pending") >= 2 * count
+        assert metric(server, 'understudy_webhook_attempts_total{outcome="postponed"}') >= 1
+        silent.answering.set()
+        eventually(lambda: not any(webhook.due_at for webhook in addressed_to(server, silent)))
+        assert len({received.id for received in silent.received}) == 3 * AT_ONCE_PER_HOST
+
+
+def test_a_kill_loses_no_webhook(tmp_path: Path, demo_manifest_path: Path):
+    count = AT_ONCE_PER_HOST + 2
+    with receiver() as it:
+        it.answering.clear()
+        first = start_server(tmp_path, demo_manifest_path, sync_wait_s="0.3", preload="false")
+        try:
+            drawn = [draw(first, webhook=it.url, track_id=number)["id"] for number in range(count)]
+            eventually(lambda: len(outbox(first)) == count)
+            eventually(lambda: len(it.received) == AT_ONCE_PER_HOST)
+            long = draw(first, webhook=it.url, track_id=count, num_inference_steps=50, samples=2)
+            assert long["status"] == "processing"
+        finally:
+            # some are being delivered, some have not been begun, one picture is being drawn
+            first.process.kill()
+            first.process.wait()
+        interrupted = list(it.received)
+        it.answering.set()
+        second = start_server(tmp_path, demo_manifest_path, accounts=False, preload="false")
+        try:
+            everything = {*drawn, long["id"]}
+            eventually(lambda: {told.payload["id"] for told in it.received[len(interrupted) :]} == everything)
+            eventually(lambda: {webhook.status for webhook in outbox(second)} == {WebhookStatus.delivered})
+        finally:
+            second.stop()
+    assert {told.id for told in it.received[len(interrupted) :]} >= {told.id for told in interrupted}
+    assert len({told.id for told in it.received}) == count + 1
+    verifier = Verifier(webhook_secret(first.settings))
+    told = [verifier.verify(received.body, received.headers) for received in it.received]
+    assert {one["status"] for one in told} == {"success"}
+    assert {one["track_id"] for one in told} == set(range(count + 1))

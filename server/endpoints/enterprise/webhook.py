@@ -24,7 +24,7 @@ LONGEST_TRACK_ID = 255
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """JSON can say half a character; an answer cannot repeat it."""
 
-URL = Annotated[Text, Field(max_length=MAX_URL_CHARACTERS)]
+URL = Annotated[Text, WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS})]
 
 
 def _track_id(value: object) -> str | int | float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pipelines.sample import Sample
+from pipelines.sample import HearsUnguided, Sample
 
 
 def advance(samples: Sequence[Sample]) -> None:
@@ -48,6 +48,8 @@ def _predict(samples: Sequence[Sample]) -> list[Tensor]:
     for sample, positive in zip(samples, outputs[unguided:], strict=True):
         assert positive is not None
         without = negative.get(id(sample))
+        if without is not None and isinstance(sample.sampler, HearsUnguided):
+            sample.sampler.hear_unguided(without)
         guided.append(
             positive if without is None else sample.denoiser.guide(without, positive, sample.guidance_scale)
         )

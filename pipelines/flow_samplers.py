@@ -1,203 +1,84 @@
-"""Documented sampler names -> noise schedulers for flow matching (SD3), on given noise levels."""
-# pyright: basic, reportPrivateImportUsage=false
-# diffusers' schedulers are only partly typed.
+"""Documented sampler names -> samplers for flow matching (SD3), on the noise levels of a schedule."""
+# pyright: basic
+# torch's functions are only partly typed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
-from diffusers import (
-    DEISMultistepScheduler,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    FlowMatchLCMScheduler,
-    UniPCMultistepScheduler,
-)
 from torch import Tensor
 
-from pipelines.errors import InvalidInput, UnsupportedParameter
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, TRAIN_TIMESTEPS, sigmas
+from pipelines import flow_algorithms, flow_dpm_solver, flow_stochastic
+from pipelines.errors import InvalidInput
+from pipelines.flow_algorithms import Algorithm, Evaluations, Prediction
+from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, FlowSampler, noise_scheduler
+from pipelines.flow_sigmas import TRAIN_TIMESTEPS, sigmas
 from pipelines.request import SchedulerChoice
 from pipelines.sample import Sampler
 
-__all__ = [
-    "AVAILABLE_SAMPLERS",
-    "SIGMA_SCHEDULES",
-    "UNAVAILABLE_SAMPLERS",
-    "FlowSampler",
-    "make_sampler",
-    "noise_scheduler",
-    "sigmas",
-]
-
-_FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-
-
-class FlowScheduler:
-    """Mixin for diffusers' schedulers: `set_timesteps` takes its levels from ``given_sigmas``.
-
-    The network's time is the level times 1000, as SD3 was trained; diffusers' multistep schedulers round it.
-    """
-
-    given_sigmas: Tensor
-    sigmas: Tensor
-    timesteps: Tensor
-    _begin_index: int | None
-
-    def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
-    ) -> None:
-        """Start anew. ``num_inference_steps`` is not looked at: the levels are there already."""
-        parent: Any = super()
-        parent.set_timesteps(len(self.given_sigmas) - 1, device=device)
-        self.sigmas = self.given_sigmas.clone()
-        self.timesteps = (self.given_sigmas[:-1] * TRAIN_TIMESTEPS).to(device)
-        self._begin_index = 0
-
-
-class FlowEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
-    """x + (sigma_next - sigma) * velocity. For a flow the deterministic DDIM step is the same."""
-
-
-class FlowLCM(FlowScheduler, FlowMatchLCMScheduler):
-    """The predicted picture, noised again to the next level (Luo et al. 2023, algorithm 2)."""
-
-
-class FlowHeun(FlowScheduler, FlowMatchHeunDiscreteScheduler):
-    """Karras et al. 2022, algorithm 1 without noise: two evaluations per step, one in the last."""
-
-    def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
-    ) -> None:
-        """Every inner level appears twice: where a step ends, and where the next one starts."""
-        super().set_timesteps(num_inference_steps, device)
-        levels, times = self.sigmas, self.timesteps
-        self.sigmas = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
-        self.timesteps = torch.cat([times[:1], times[1:].repeat_interleave(2)])
-
-
-class FlowDPMSolver(FlowScheduler, DPMSolverMultistepScheduler):
-    """DPM-Solver++ (Lu et al. 2022, algorithm 2) and its SDE form, second order.
-
-    The half-log-SNR is infinite at levels 1 and 0. Nothing needs mending: the steps from 1 and to 0 are of
-    first order, and the second step weighs the slope towards an infinitely far point with zero.
-    """
-
-
-class FlowUniPC(FlowScheduler, UniPCMultistepScheduler):
-    """UniPC (Zhao et al. 2023), second order, in data prediction."""
-
-    def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
-    ) -> None:
-        """Level 1 becomes 1 - 1e-6, as in diffusers: the corrector's equations need a finite half-log-SNR."""
-        super().set_timesteps(num_inference_steps, device)
-        self.sigmas = self.sigmas.clamp(max=1 - 1e-6)
-
-    def multistep_uni_p_bh_update(
-        self, model_output: Tensor, *args: Any, sample: Tensor, order: int, **kwargs: Any
-    ) -> Tensor:
-        """In first order B(h) has no factor but zero; diffusers multiplies, and at level 0 it is infinite."""
-        if order > 1:
-            return super().multistep_uni_p_bh_update(
-                model_output, *args, sample=sample, order=order, **kwargs
-            )
-        index: Any = self.step_index
-        ratio = self.sigmas[index + 1] / self.sigmas[index]
-        predicted: Any = self.model_outputs[-1]
-        return (ratio * sample + (1 - ratio) * predicted).to(sample.dtype)
-
-
-class FlowDEIS(FlowScheduler, DEISMultistepScheduler):
-    """DEIS (Zhang and Chen 2022) in log rho, second order; rho = sigma / (1 - sigma).
-
-    At level 1 rho is infinite, at level 0 its logarithm. Both limits exist: an infinitely far point has no
-    weight left in the interpolation, and a step of first order is the flow's Euler step.
-    """
-
-    def convert_model_output(self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any) -> Tensor:
-        self._velocity = model_output
-        return super().convert_model_output(model_output, *args, sample=sample, **kwargs)
-
-    def deis_first_order_update(
-        self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any
-    ) -> Tensor:
-        index: Any = self.step_index
-        return sample + (self.sigmas[index + 1] - self.sigmas[index]) * self._velocity
-
-    def multistep_deis_second_order_update(
-        self, model_output_list: list[Tensor], *args: Any, sample: Tensor, **kwargs: Any
-    ) -> Tensor:
-        index: Any = self.step_index
-        if self.sigmas[index + 1] == 0 or self.sigmas[index - 1] == 1:
-            return self.deis_first_order_update(model_output_list[-1], sample=sample)
-        return super().multistep_deis_second_order_update(model_output_list, *args, sample=sample, **kwargs)
-
-
-def _uni_pc(solver_type: Any) -> FlowUniPC:
-    """B(h) = h of bh1 is far too large for the first step, over a half-log-SNR of 14: it is not corrected."""
-    return FlowUniPC(**_FLOW, solver_type=solver_type, disable_corrector=[0] if solver_type == "bh1" else [])
-
-
-_SAMPLERS: dict[str, Callable[[], FlowScheduler]] = {
-    "euler": lambda: FlowEuler(),
-    "heun": lambda: FlowHeun(),
-    "dpmpp_2m": lambda: FlowDPMSolver(**_FLOW, algorithm_type="dpmsolver++"),
-    "dpmpp_2m_sde": lambda: FlowDPMSolver(**_FLOW, algorithm_type="sde-dpmsolver++"),
-    "dpmpp_2m_sde_gpu": lambda: FlowDPMSolver(**_FLOW, algorithm_type="sde-dpmsolver++"),
-    "lcm": lambda: FlowLCM(),
-    "deis": lambda: FlowDEIS(**_FLOW),
-    "ddim": lambda: FlowEuler(),
-    "uni_pc": lambda: _uni_pc("bh1"),
-    "uni_pc_bh2": lambda: _uni_pc("bh2"),
+ALGORITHMS: dict[str, Algorithm] = {
+    "euler_pp": flow_algorithms.euler_pp,
+    "euler_ancestral": flow_stochastic.euler_ancestral,
+    "euler_ancestral_pp": flow_stochastic.euler_ancestral_pp,
+    "heunpp2": flow_algorithms.heunpp2,
+    "dpm_2": flow_algorithms.dpm_2,
+    "dpm_2_ancestral": flow_stochastic.dpm_2_ancestral,
+    "lms": flow_algorithms.lms,
+    "dpm_fast": flow_dpm_solver.dpm_fast,
+    "dpm_adaptive": flow_dpm_solver.dpm_adaptive,
+    "dpmpp_2s_ancestral": flow_stochastic.dpmpp_2s_ancestral,
+    "dpmpp_sde": flow_stochastic.dpmpp_sde,
+    "dpmpp_sde_gpu": flow_stochastic.dpmpp_sde,
+    "dpmpp_3m_sde": flow_stochastic.dpmpp_3m_sde,
+    "dpmpp_3m_sde_gpu": flow_stochastic.dpmpp_3m_sde,
+    "ddpm": flow_stochastic.ddpm,
+    "ipndm": flow_algorithms.ipndm,
+    "ipndm_v": flow_algorithms.ipndm_v,
+    "ddim": flow_algorithms.ddim,
 }
-AVAILABLE_SAMPLERS = tuple(_SAMPLERS)
+"""What diffusers does not have for flows.
 
-UNAVAILABLE_SAMPLERS = (
-    *("euler_pp", "euler_cfg_pp", "euler_ancestral", "euler_ancestral_pp", "euler_ancestral_cfg_pp"),
-    *("heunpp2", "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral"),
-    *("dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "ipndm", "ipndm_v"),
-)
-"""Documented names that no scheduler of diffusers expresses exactly."""
+``_gpu`` in a name says where ComfyUI draws the noise; here it always comes from the sample's own generator.
+"""
+
+SAMPLERS = (*DIFFUSERS_SAMPLERS, *ALGORITHMS)
+_NEED_UNGUIDED = ("euler_pp", "euler_ancestral_pp")
 
 
-def noise_scheduler(sampler: str, schedule: str, steps: int) -> FlowScheduler:
-    """A fresh diffusers scheduler on the levels of a schedule; a diffusers pipeline can use it as well.
+def needs_unguided(name: str) -> bool:
+    """Whether the sampler of that name uses the prediction without the prompt even at guidance scale 1."""
+    return name in _NEED_UNGUIDED
 
-    Raises:
-        UnsupportedParameter: a documented sampler that is not available yet.
-        InvalidInput: there is no sampler or no schedule of this name.
+
+class AlgorithmSampler:
+    """An `Algorithm` in the middle of one sample; predictions are SD3's velocities.
+
+    The latents that the algorithm works on stay in float32 at least; the network sees them in its own type.
     """
-    if sampler in UNAVAILABLE_SAMPLERS:
-        raise UnsupportedParameter(
-            "sampler", f"{sampler} is not available yet; use one of {', '.join(AVAILABLE_SAMPLERS)}"
-        )
-    if sampler not in _SAMPLERS:
-        raise InvalidInput("sampler", f"{sampler} is not one of {', '.join(AVAILABLE_SAMPLERS)}")
-    scheduler = _SAMPLERS[sampler]()
-    scheduler.given_sigmas = sigmas(schedule, steps)
-    return scheduler
 
-
-class FlowSampler:
-    """A `noise_scheduler` in the middle of one sample; predictions are SD3's velocities."""
-
-    def __init__(self, scheduler: Any, device: torch.device) -> None:
-        """
-        Args:
-            scheduler: becomes this sampler's own.
-        """
-        scheduler.set_timesteps(device=device)
-        self._scheduler = scheduler
-        self._takes_generator = isinstance(scheduler, FlowDPMSolver | FlowLCM)
+    def __init__(self, algorithm: Algorithm, levels: Sequence[float], device: torch.device) -> None:
+        self._algorithm = algorithm
+        self._levels = tuple(levels)
+        self._device = device
+        self._level = self._levels[0]
+        self._running: Evaluations | None = None
+        self._unguided: Tensor | None = None
         self._position = 0
+        self._done = False
 
     @property
     def total(self) -> int:
-        return len(self._scheduler.timesteps)
+        """Of dpm_adaptive, which finds its steps on the way, a guess: the rest of the steps asked for."""
+        if self._done:
+            return self._position
+        if self._algorithm is not flow_dpm_solver.dpm_adaptive:
+            return _evaluations(self._algorithm, self._levels)
+        first, last = self._levels[0], self._levels[-2]
+        left = math.log(self._level / last) / math.log(first / last) if last < first else 0.0
+        return self._position + max(1, round(left * (len(self._levels) - 1)))
 
     @property
     def position(self) -> int:
@@ -205,29 +86,75 @@ class FlowSampler:
 
     @property
     def done(self) -> bool:
-        return self._position == self.total
+        return self._done
 
     @property
     def timestep(self) -> Tensor:
-        return self._scheduler.timesteps[self._position]
+        return torch.full((), self._level * TRAIN_TIMESTEPS, device=self._device)
 
     def model_input(self, latents: Tensor) -> Tensor:
         return latents
 
+    def hear_unguided(self, prediction: Tensor) -> None:
+        self._unguided = prediction
+
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
-        noise = {"generator": generator} if self._takes_generator else {}
-        stepped = self._scheduler.step(prediction, self.timestep, latents, return_dict=False, **noise)[0]
+        if self._running is None:
+            self._running = self._start(latents, generator)
+        velocity = _wide(prediction)
+        unguided = velocity if self._unguided is None else _wide(self._unguided)
+        self._unguided = None
+        try:
+            following, self._level = self._running.send(Prediction(velocity, unguided))
+        except StopIteration as end:
+            following, self._done = end.value, True
         self._position += 1
-        return stepped
+        return following.to(latents.dtype)
+
+    def _start(self, latents: Tensor, generator: torch.Generator) -> Evaluations:
+        start = _wide(latents)
+
+        def noise() -> Tensor:
+            return torch.randn(start.shape, generator=generator, dtype=start.dtype).to(start.device)
+
+        running = self._algorithm(start, self._levels, noise)
+        next(running)
+        return running
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@lru_cache(maxsize=256)
+def _evaluations(algorithm: Algorithm, levels: tuple[float, ...]) -> int:
+    """How often an algorithm that does not look at its predictions asks for one."""
+    nothing = torch.zeros(())
+    running = algorithm(nothing, levels, lambda: nothing)
+    next(running)
+    count = 1
+    try:
+        while True:
+            running.send(Prediction(nothing, nothing))
+            count += 1
+    except StopIteration:
+        return count
 
 
 def make_sampler(choice: SchedulerChoice, steps: int, device: torch.device) -> Sampler:
     """The sampler that a request asks for; empty fields mean what the checkpoint itself does: euler, normal.
 
     Raises:
-        UnsupportedParameter: a documented sampler that is not available yet.
         InvalidInput: there is no sampler or no schedule of this name.
     """
-    return FlowSampler(
-        noise_scheduler(choice.name or "euler", choice.sigma_schedule or "normal", steps), device
-    )
+    name = choice.name or "euler"
+    if name not in SAMPLERS:
+        raise InvalidInput("sampler", f"{name} is not one of {', '.join(SAMPLERS)}")
+    return sampler_on(name, sigmas(choice.sigma_schedule or "normal", steps), device)
+
+
+def sampler_on(name: str, levels: Tensor, device: torch.device) -> Sampler:
+    """One of `SAMPLERS` on any levels that fall strictly to 0."""
+    if name in DIFFUSERS_SAMPLERS:
+        return FlowSampler(noise_scheduler(name, levels), device)
+    return AlgorithmSampler(ALGORITHMS[name], levels.tolist(), device)

@@ -44,6 +44,15 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class HearsUnguided(Protocol):
+    """A sampler that also wants to know what the network says without the prompt (CFG++)."""
+
+    def hear_unguided(self, prediction: Tensor) -> None:
+        """Before each step of a guided sample: the prediction that guidance starts from."""
+        ...
+
+
 class Guidance(Protocol):
     """Joins the two predictions of classifier-free guidance."""
 

@@ -19,7 +19,7 @@ from pipelines import pixels, pose
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
-from pipelines.flow_samplers import make_sampler
+from pipelines.flow_samplers import make_sampler, needs_unguided
 from pipelines.group import GroupKey, group_key
 from pipelines.pose import PoseDetector
 from pipelines.request import PoseToImage, Request
@@ -122,7 +122,7 @@ class StableDiffusion3Pose:
 
     def _condition(self, request: PoseToImage, key: GroupKey) -> list[Conditioning]:
         """One per seed: texts and pose are the same, the noise in the encoded pose is not."""
-        guided = request.guidance_scale > 1
+        guided = request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
         poses = self._encode_pose(request, key, rows=2 if guided else 1)
         positive = self._encode_text(request.prompt)
         negative = self._encode_text(request.negative_prompt or "") if guided else None

@@ -16,7 +16,7 @@ from far_device import WAITS, far_device
 
 from pipelines.demo.figure import demo_skeleton
 from pipelines.families.kandinsky22 import UnCLIPSampler
-from pipelines.flow_samplers import AVAILABLE_SAMPLERS, make_sampler
+from pipelines.flow_samplers import SAMPLERS, make_sampler
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.manifest import load_manifest
@@ -106,7 +106,7 @@ def samplers(device: torch.device) -> dict[str, Sampler]:
         for karras in (False, True):
             scheduler = make_scheduler(SchedulerChoice(name=name, use_karras_sigmas=karras), SCHEDULE)
             found[f"{name} {karras}"] = DiffusersSampler(scheduler, STEPS, device)
-    for name in AVAILABLE_SAMPLERS:
+    for name in SAMPLERS:
         found[name] = make_sampler(SchedulerChoice(name=name), STEPS, device)
     return found
 

@@ -17,15 +17,10 @@ from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.demo.figure import demo_skeleton
-from pipelines.errors import CheckpointUnavailable, InvalidInput, UnsupportedParameter
+from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
-from pipelines.flow_samplers import (
-    AVAILABLE_SAMPLERS,
-    SIGMA_SCHEDULES,
-    FlowDPMSolver,
-    FlowLCM,
-    noise_scheduler,
-)
+from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, FlowDPMSolver, FlowLCM, noise_scheduler
+from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
@@ -120,9 +115,8 @@ def draw_with_diffusers(pipeline: StableDiffusion3ControlNetPipeline, wanted: Po
     """The plain pipeline call, with the pose's noise and the steps' noise where this project takes them."""
     (seed,) = wanted.seeds
     generator = torch.Generator("cpu").manual_seed(seed)
-    scheduler: Any = noise_scheduler(
-        wanted.scheduler.name, wanted.scheduler.sigma_schedule or "normal", wanted.num_inference_steps
-    )
+    levels = sigmas(wanted.scheduler.sigma_schedule or "normal", wanted.num_inference_steps)
+    scheduler: Any = noise_scheduler(wanted.scheduler.name, levels)
     for stochastic in (OwnGeneratorDPMSolver, OwnGeneratorLCM):
         if isinstance(scheduler, stochastic.__mro__[2]):
             scheduler.__class__ = stochastic
@@ -150,8 +144,8 @@ def largest_difference(one: RGBImage, other: RGBImage) -> int:
     return int(abs(first - second).max())
 
 
-@pytest.mark.parametrize("sampler", AVAILABLE_SAMPLERS)
-def test_a_picture_equals_the_one_of_diffusers_with_every_sampler(
+@pytest.mark.parametrize("sampler", DIFFUSERS_SAMPLERS)
+def test_a_picture_equals_the_one_of_diffusers_with_every_sampler_that_it_has(
     sd3: StableDiffusion3Pose, diffusers_pipeline: StableDiffusion3ControlNetPipeline, sampler: str
 ):
     wanted = request(scheduler=SchedulerChoice(name=sampler, sigma_schedule="sgm_uniform"))
@@ -203,6 +197,11 @@ def test_pictures_drawn_among_others_are_the_same(sd3: StableDiffusion3Pose):
         ),
         request(seeds=(3,), num_inference_steps=5, scheduler=choice("dpmpp_2m_sde", "beta")),
         request(seeds=(4,), num_inference_steps=6, scheduler=choice("uni_pc_bh2", "ddim_uniform")),
+        request(seeds=(5,), num_inference_steps=2, scheduler=choice("heunpp2", "beta")),
+        request(seeds=(6,), num_inference_steps=3, scheduler=choice("dpmpp_sde", "karras")),
+        request(seeds=(7,), num_inference_steps=4, scheduler=choice("lms", "normal"), guidance_scale=1.0),
+        request(seeds=(8,), num_inference_steps=3, scheduler=choice("euler_ancestral_pp", "simple")),
+        request(seeds=(9,), num_inference_steps=2, scheduler=choice("dpm_adaptive", "sgm_uniform")),
     ]
     together = draw_together(sd3, requests)
     for wanted, pictures in zip(requests, together, strict=True):
@@ -267,12 +266,19 @@ def test_a_picture_longer_than_the_position_embedding_is_refused(sd3: StableDiff
         sd3.encode(request(width=64, height=4096))
 
 
-@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_3m_sde", "ipndm_v"])
-def test_a_sampler_that_is_not_there_yet_is_refused_before_anything_is_drawn(
-    sd3: StableDiffusion3Pose, sampler: str
-):
-    with pytest.raises(UnsupportedParameter, match=f"sampler: {sampler} is not available yet"):
-        sd3.encode(request(scheduler=SchedulerChoice(name=sampler, sigma_schedule="karras")))
+@torch.no_grad()
+def test_cfg_plus_plus_uses_the_negative_prompt_at_guidance_scale_one(sd3: StableDiffusion3Pose):
+    def latents(sampler: str, negative_prompt: str) -> torch.Tensor:
+        scheduler = SchedulerChoice(name=sampler, sigma_schedule="simple")
+        wanted = request(
+            guidance_scale=1.0, negative_prompt=negative_prompt, num_inference_steps=2, scheduler=scheduler
+        )
+        (sample,) = sd3.encode(wanted)
+        denoise.advance([sample])
+        return sample.latents
+
+    assert not torch.equal(latents("euler_pp", "blue"), latents("euler_pp", "a horse"))
+    assert torch.equal(latents("euler", "blue"), latents("euler", "a horse"))
 
 
 def test_a_photograph_is_refused_when_the_manifest_has_no_annotator(sd3: StableDiffusion3Pose):

@@ -1,0 +1,192 @@
+"""diffusers' noise schedulers for flow matching (SD3), on given noise levels."""
+# pyright: basic, reportPrivateImportUsage=false
+# diffusers' schedulers are only partly typed.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import (
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from pipelines.flow_sigmas import TRAIN_TIMESTEPS
+
+_FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+
+class FlowScheduler:
+    """Mixin for diffusers' schedulers: `set_timesteps` takes its levels from ``given_sigmas``.
+
+    The network's time is the level times 1000, as SD3 was trained; diffusers' multistep schedulers round it.
+    """
+
+    given_sigmas: Tensor
+    sigmas: Tensor
+    timesteps: Tensor
+    _begin_index: int | None
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Start anew. ``num_inference_steps`` is not looked at: the levels are there already."""
+        parent: Any = super()
+        parent.set_timesteps(len(self.given_sigmas) - 1, device=device)
+        self.sigmas = self.given_sigmas.clone()
+        self.timesteps = (self.given_sigmas[:-1] * TRAIN_TIMESTEPS).to(device)
+        self._begin_index = 0
+
+
+class FlowEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
+    """x + (sigma_next - sigma) * velocity. For a flow the deterministic DDIM step is the same."""
+
+
+class FlowLCM(FlowScheduler, FlowMatchLCMScheduler):
+    """The predicted picture, noised again to the next level (Luo et al. 2023, algorithm 2)."""
+
+
+class FlowHeun(FlowScheduler, FlowMatchHeunDiscreteScheduler):
+    """Karras et al. 2022, algorithm 1 without noise: two evaluations per step, one in the last."""
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Every inner level appears twice: where a step ends, and where the next one starts."""
+        super().set_timesteps(num_inference_steps, device)
+        levels, times = self.sigmas, self.timesteps
+        self.sigmas = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
+        self.timesteps = torch.cat([times[:1], times[1:].repeat_interleave(2)])
+
+
+class FlowDPMSolver(FlowScheduler, DPMSolverMultistepScheduler):
+    """DPM-Solver++ (Lu et al. 2022, algorithm 2) and its SDE form, second order.
+
+    The half-log-SNR is infinite at levels 1 and 0. Nothing needs mending: the steps from 1 and to 0 are of
+    first order, and the second step weighs the slope towards an infinitely far point with zero.
+    """
+
+
+class FlowUniPC(FlowScheduler, UniPCMultistepScheduler):
+    """UniPC (Zhao et al. 2023), second order, in data prediction."""
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Level 1 becomes 1 - 1e-6, as in diffusers: the corrector's equations need a finite half-log-SNR."""
+        super().set_timesteps(num_inference_steps, device)
+        self.sigmas = self.sigmas.clamp(max=1 - 1e-6)
+
+    def multistep_uni_p_bh_update(
+        self, model_output: Tensor, *args: Any, sample: Tensor, order: int, **kwargs: Any
+    ) -> Tensor:
+        """In first order B(h) has no factor but zero; diffusers multiplies, and at level 0 it is infinite."""
+        if order > 1:
+            return super().multistep_uni_p_bh_update(
+                model_output, *args, sample=sample, order=order, **kwargs
+            )
+        index: Any = self.step_index
+        ratio = self.sigmas[index + 1] / self.sigmas[index]
+        predicted: Any = self.model_outputs[-1]
+        return (ratio * sample + (1 - ratio) * predicted).to(sample.dtype)
+
+
+class FlowDEIS(FlowScheduler, DEISMultistepScheduler):
+    """DEIS (Zhang and Chen 2022) in log rho, second order; rho = sigma / (1 - sigma).
+
+    At level 1 rho is infinite, at level 0 its logarithm. Both limits exist: an infinitely far point has no
+    weight left in the interpolation, and a step of first order is the flow's Euler step.
+    """
+
+    def convert_model_output(self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any) -> Tensor:
+        self._velocity = model_output
+        return super().convert_model_output(model_output, *args, sample=sample, **kwargs)
+
+    def deis_first_order_update(
+        self, model_output: Tensor, *args: Any, sample: Tensor, **kwargs: Any
+    ) -> Tensor:
+        index: Any = self.step_index
+        return sample + (self.sigmas[index + 1] - self.sigmas[index]) * self._velocity
+
+    def multistep_deis_second_order_update(
+        self, model_output_list: list[Tensor], *args: Any, sample: Tensor, **kwargs: Any
+    ) -> Tensor:
+        index: Any = self.step_index
+        if self.sigmas[index + 1] == 0 or self.sigmas[index - 1] == 1:
+            return self.deis_first_order_update(model_output_list[-1], sample=sample)
+        return super().multistep_deis_second_order_update(model_output_list, *args, sample=sample, **kwargs)
+
+
+def _uni_pc(solver_type: Any) -> FlowUniPC:
+    """B(h) = h of bh1 is far too large for the first step, over a half-log-SNR of 14: it is not corrected."""
+    return FlowUniPC(**_FLOW, solver_type=solver_type, disable_corrector=[0] if solver_type == "bh1" else [])
+
+
+_SCHEDULERS: dict[str, Callable[[], FlowScheduler]] = {
+    "euler": lambda: FlowEuler(),
+    "heun": lambda: FlowHeun(),
+    "dpmpp_2m": lambda: FlowDPMSolver(**_FLOW, algorithm_type="dpmsolver++"),
+    "dpmpp_2m_sde": lambda: FlowDPMSolver(**_FLOW, algorithm_type="sde-dpmsolver++"),
+    "dpmpp_2m_sde_gpu": lambda: FlowDPMSolver(**_FLOW, algorithm_type="sde-dpmsolver++"),
+    "lcm": lambda: FlowLCM(),
+    "deis": lambda: FlowDEIS(**_FLOW),
+    "uni_pc": lambda: _uni_pc("bh1"),
+    "uni_pc_bh2": lambda: _uni_pc("bh2"),
+}
+DIFFUSERS_SAMPLERS = tuple(_SCHEDULERS)
+
+
+def noise_scheduler(sampler: str, levels: Tensor) -> FlowScheduler:
+    """One of `DIFFUSERS_SAMPLERS` as a fresh diffusers scheduler on the levels of `flow_sigmas.sigmas`.
+
+    A diffusers pipeline can use it as well.
+    """
+    scheduler = _SCHEDULERS[sampler]()
+    scheduler.given_sigmas = levels
+    return scheduler
+
+
+class FlowSampler:
+    """A `noise_scheduler` in the middle of one sample; predictions are SD3's velocities."""
+
+    def __init__(self, scheduler: Any, device: torch.device) -> None:
+        """
+        Args:
+            scheduler: becomes this sampler's own.
+        """
+        scheduler.set_timesteps(device=device)
+        self._scheduler = scheduler
+        self._takes_generator = isinstance(scheduler, FlowDPMSolver | FlowLCM)
+        self._position = 0
+
+    @property
+    def total(self) -> int:
+        return len(self._scheduler.timesteps)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def done(self) -> bool:
+        return self._position == self.total
+
+    @property
+    def timestep(self) -> Tensor:
+        return self._scheduler.timesteps[self._position]
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        noise = {"generator": generator} if self._takes_generator else {}
+        stepped = self._scheduler.step(prediction, self.timestep, latents, return_dict=False, **noise)[0]
+        self._position += 1
+        return stepped

@@ -212,11 +212,17 @@ Request = PictureRequest | Rewriting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Seconds an engine spent on one request; ``denoise_s`` counts group steps the request took part in."""
+    """What an engine spent on one request.
+
+    Attributes:
+        encode_s, denoise_s, decode_s: seconds; ``denoise_s`` counts group steps the request took part in.
+        evaluations: network evaluations of all its pictures, guidance counted once; 0 where nobody counted.
+    """
 
     encode_s: float
     denoise_s: float
     decode_s: float
+    evaluations: int = 0
 
     @classmethod
     def none(cls) -> Timings:

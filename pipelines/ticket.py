@@ -48,8 +48,13 @@ class Ticket:
         return Progress(self.ticket_id, done, total)
 
     def timings(self) -> Timings:
-        """Seconds so far."""
-        return Timings(encode_s=self.encode_s, denoise_s=self.denoise_s, decode_s=self.decode_s)
+        """Seconds and evaluations so far."""
+        return Timings(
+            encode_s=self.encode_s,
+            denoise_s=self.denoise_s,
+            decode_s=self.decode_s,
+            evaluations=self.progress().done,
+        )
 
     def drawing(self) -> Drawing:
         """The answer; call it when complete."""

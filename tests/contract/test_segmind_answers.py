@@ -65,7 +65,9 @@ class PaintEngine:
             for seed in request.seeds
         )
         return Drawing(
-            images=tuple(images), flagged=None, timings=Timings(encode_s=0, denoise_s=0, decode_s=0)
+            images=tuple(images),
+            flagged=None,
+            timings=Timings(encode_s=0, denoise_s=0, decode_s=0, evaluations=41 * len(request.seeds)),
         )
 
 
@@ -189,7 +191,12 @@ def test_success_tells_cost_seed_size_time_and_what_is_left(world: World, client
     assert credits_of(client, world.rich) == pytest.approx(before - 0.02, abs=1e-6)
     assert answer.headers["x-seed-value"] == "7"
     assert float(answer.headers["x-generation-time"]) >= 0
-    assert json.loads(answer.headers["x-output-metadata"]) == {"height": 512, "width": 512, "samples": 1}
+    assert json.loads(answer.headers["x-output-metadata"]) == {
+        "height": 512,
+        "width": 512,
+        "samples": 1,
+        "evaluations": 41,
+    }
     assert client.get(f"/v2/requests/{answer.headers['x-request-id']}").json()["status"] == "COMPLETED"
 
 

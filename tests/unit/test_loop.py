@@ -321,3 +321,10 @@ def test_progress_counts_every_evaluation_of_all_pictures():
     loop.submit("it", request(steps=4, images=2))
     progress = [event for event in run(loop) if isinstance(event, Progress)]
     assert [(event.done, event.total) for event in progress] == [(2, 8), (4, 8), (6, 8), (8, 8)]
+
+
+def test_a_drawing_says_how_many_evaluations_it_really_took():
+    loop = Loop(Shelf(), 10 * PICTURE)
+    loop.submit("two", request(steps=7, images=2))
+    (event,) = (event for event in run(loop) if isinstance(event, Drawn))
+    assert event.drawing.timings.evaluations == 14

@@ -56,7 +56,8 @@ def routes(page: type[wire.Page]) -> APIRouter:
         methods=["POST"],
         summary=page.summary,
         description="Waits for the pictures. Several pictures without `base64`: the body is the first one, "
-        "the header `x-output-urls` lists all.",
+        "the header `x-output-urls` lists all. The header `x-output-metadata` is JSON: `height`, `width`, "
+        "`samples`, and `evaluations`, how often the network was really asked for all of them together.",
         response_class=Response,
         responses={200: _pictures(page), **refusals, **errors(504)},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},

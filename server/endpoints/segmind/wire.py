@@ -199,11 +199,13 @@ async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> R
 
 def _accounting_headers(job: Job) -> dict[str, str]:
     drawn = job.request
-    size = {"height": drawn.height, "width": drawn.width, "samples": len(drawn.seeds)}
+    metadata = {"height": drawn.height, "width": drawn.width, "samples": len(drawn.seeds)}
+    if job.timings is not None and job.timings.evaluations:
+        metadata["evaluations"] = job.timings.evaluations
     return {
         "x-cost": str(in_credits(job.price)),
         "x-generation-time": str(seconds(job.started_at, job.finished_at)),
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,
-        "x-output-metadata": json.dumps(size),
+        "x-output-metadata": json.dumps(metadata),
     }

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportPrivateImportUsage=false
 # (diffusers decorates its constructors, so strict checking sees nothing but unknown types.)
 """Documented noise scheduler names become diffusers schedulers, and each of those draws one sample."""
 
@@ -12,92 +12,53 @@ import diffusers
 import torch
 from torch import Tensor
 
-from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.errors import InvalidInput
+from pipelines.ipndm import IPNDM
+from pipelines.karras_ve import KarrasVe
+from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.request import SchedulerChoice
+from pipelines.score_sde import ScoreSdeVe
 
-NAMES = (
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DEISMultistepScheduler",
-    "IPNDMScheduler",
-    "LCMScheduler",
-)
-"""diffusers classes that start from noise and draw with a latent network as they are."""
-
-NOT_YET = ("DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler")
-"""Documented names that do not draw from noise with a latent network without further work."""
-
-_ALGORITHM_TYPES = {
-    "DPMSolverMultistepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
-    "DPMSolverSinglestepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver++"),
+OWN: Mapping[str, Any] = {
+    "DDIMInverseScheduler": diffusers.DDIMScheduler,
+    "IPNDMScheduler": IPNDM,
+    "KarrasVeScheduler": KarrasVe,
+    "ScoreSdeVeScheduler": ScoreSdeVe,
 }
+"""Names whose class in diffusers does not draw from noise with a latent network, and what does so here."""
 
 
 def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
     """A new noise scheduler as ``choice`` says, on the noise schedule of a checkpoint.
 
     Args:
+        choice: options that the scheduler does not have are left out.
         config: configuration of the checkpoint's own scheduler, of whatever class.
     Raises:
-        UnsupportedParameter: a documented scheduler that is not there yet.
         InvalidInput: no such scheduler, or it does not know the algorithm type.
     """
     name = choice.name or config["_class_name"]
-    if name in NOT_YET:
-        raise UnsupportedParameter("scheduler", f"{name} is not available yet")
     if name not in NAMES:
         raise InvalidInput("scheduler", f"{name} is not one of {', '.join(NAMES)}")
+    # Pictures in latent space know no bounds: a checkpoint that does not ask for clipping gets none.
+    config = {"clip_sample": False, **config}
     changes: dict[str, Any] = {}
-    if choice.use_karras_sigmas is not None and supports_karras(name):
+    if choice.use_karras_sigmas is not None and name in WITH_KARRAS_SIGMAS:
         changes["use_karras_sigmas"] = choice.use_karras_sigmas
         if choice.use_karras_sigmas:
             changes |= dict.fromkeys(_other_spacings(name), False)
-    if choice.algorithm_type is not None and supports_algorithm_type(name):
+    if choice.algorithm_type is not None and name in ALGORITHM_TYPES:
         changes |= _algorithm(name, choice.algorithm_type)
     if name == "PNDMScheduler" and "skip_prk_steps" not in config:
         # Runge-Kutta steps first cannot start in the middle of the schedule, as image to image does.
         changes["skip_prk_steps"] = True
-    return getattr(diffusers, name).from_config(config, **changes)
-
-
-def supports_karras(name: str) -> bool:
-    """Whether ``use_karras_sigmas`` changes what the scheduler of that name draws."""
-    return "use_karras_sigmas" in _options(name)
-
-
-def supports_algorithm_type(name: str) -> bool:
-    """Whether ``algorithm_type`` can be chosen for the scheduler of that name."""
-    return name in _ALGORITHM_TYPES
-
-
-def ineffective_options(choice: SchedulerChoice, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What was switched on but means nothing to the scheduler, as warnings for the caller."""
-    name = choice.name or config["_class_name"]
-    warnings: list[str] = []
-    if choice.use_karras_sigmas and not supports_karras(name):
-        warnings.append(f"use_karras_sigmas had no effect with {name}")
-    if choice.algorithm_type is not None and not supports_algorithm_type(name):
-        warnings.append(f"algorithm_type had no effect with {name}")
-    return tuple(warnings)
-
-
-def _options(name: str) -> set[str]:
-    return set(inspect.signature(getattr(diffusers, name).__init__).parameters)
+    made_of = OWN.get(name) or getattr(diffusers, name)
+    return made_of.from_config(config, **changes)
 
 
 def _other_spacings(name: str) -> set[str]:
     """Options that exclude Karras sigmas; a checkpoint's configuration may have one of them on."""
-    return _options(name) & {
+    return set(inspect.signature(getattr(diffusers, name).__init__).parameters) & {
         "use_exponential_sigmas",
         "use_beta_sigmas",
         "use_flow_sigmas",
@@ -106,7 +67,7 @@ def _other_spacings(name: str) -> set[str]:
 
 
 def _algorithm(name: str, algorithm_type: str) -> dict[str, Any]:
-    known = _ALGORITHM_TYPES[name]
+    known = ALGORITHM_TYPES[name]
     if algorithm_type not in known:
         raise InvalidInput("algorithm_type", f"{algorithm_type} is not one of {', '.join(known)} for {name}")
     # Only the ++ algorithms are defined at a last noise level of zero.
@@ -171,13 +132,7 @@ class DiffusersSampler:
     def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
         """Latents of a picture with as much noise as the next evaluation expects; to begin with them, or to
         hold a part of them to the picture.
-
-        Raises:
-            InvalidInput: the scheduler starts from pure noise only.
         """
-        if not hasattr(self._scheduler, "add_noise"):
-            name = type(self._scheduler).__name__
-            raise InvalidInput("scheduler", f"{name} cannot start from a picture")
         return self._scheduler.add_noise(latents, noise, self._times[self._position :][:1])
 
     def model_input(self, latents: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput, UnsupportedParameter
 from pipelines.group import GroupKey, group_key
-from pipelines.noise_schedulers import DiffusersSampler, ineffective_options, make_scheduler
+from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import Request, TextToImage
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 
@@ -126,10 +126,7 @@ class Kolors:
     def _finish(self, request: TextToImage, sample: Sample) -> Picture:
         vae = self._pipeline.vae
         decoded = pixels.decode(vae, sample.latents, upcast=vae.config.force_upcast)
-        return Picture(
-            pixels.to_image(decoded, request.height, request.width),
-            warnings=ineffective_options(request.scheduler, self._pipeline.scheduler.config),
-        )
+        return Picture(pixels.to_image(decoded, request.height, request.width))
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
 from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
-from pipelines.noise_schedulers import ineffective_options
 from pipelines.request import Prompted, Request
 from pipelines.safety import SafetyChecker
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
@@ -175,5 +174,4 @@ class StableDiffusionXL:
         vae = self._vaes.get(request.vae)
         decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
         image = put_back(pixels.to_image(decoded, request.height, request.width), request)
-        warnings += ineffective_options(request.scheduler, self._pipeline.scheduler.config)
         return finished(request, image, self._safety_checker, warnings)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipelines.manifest import Manifest
 from pipelines.request import Lora, SchedulerChoice, TextToImage
-from server.endpoints.enterprise.catalogue import SCHEDULERS, SCHEDULERS_LATER
+from server.endpoints.enterprise.catalogue import SCHEDULERS
 from server.endpoints.enterprise.enhance import (
     NEGATIVE_PHRASES,
     PROMPT_PHRASES,
@@ -139,14 +139,13 @@ def test_every_scheduler_is_passed_on_by_its_name(name: str):
 
 
 def test_all_eighteen_documented_schedulers_are_known():
-    assert len(SCHEDULERS) + len(SCHEDULERS_LATER) == 18
+    assert len(set(SCHEDULERS)) == 18
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
         *(({name: "yes"}, name) for name in ("panorama", "self_attention", "upscale")),
-        *(({"scheduler": name}, "scheduler") for name in SCHEDULERS_LATER),
     ],
 )
 def test_what_is_not_drawn_yet_is_refused_by_name(changes: dict[str, object], field: str):
@@ -284,3 +283,58 @@ def test_highres_fix_reaches_the_request_and_the_answer():
     assert drawn.highres_fix
     meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]
     assert (meta["highres_fix"], meta["W"]) == ("yes", 1024)
+
+
+def said(**changes: object) -> tuple[dict[str, object], object]:
+    """What `meta` says of the scheduler's options, and the warning."""
+    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", **changes})
+    options = fields.options(fields.to_request(MANIFEST), MANIFEST.pipelines["checked"])
+    names = ("use_karras_sigmas", "algorithm_type", "scheduler_note")
+    return {name: options["meta"][name] for name in names}, options["warning"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "karras", "algorithm_type", "warning"),
+    [
+        ({}, "yes", None, None),
+        ({"use_karras_sigmas": "no"}, "no", None, None),
+        ({"scheduler": "DDIMScheduler"}, "no effect", None, None),
+        ({"scheduler": "DDIMScheduler", "use_karras_sigmas": ""}, "no effect", None, None),
+        ({"scheduler": "DDIMScheduler", "use_karras_sigmas": "no"}, "no effect", None, None),
+        (
+            {"scheduler": "DDIMScheduler", "use_karras_sigmas": "yes"},
+            "no effect",
+            None,
+            "use_karras_sigmas had no effect with DDIMScheduler",
+        ),
+        (
+            {"algorithm_type": "dpmsolver++"},
+            "yes",
+            "no effect",
+            "algorithm_type had no effect with UniPCMultistepScheduler",
+        ),
+        (
+            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver"},
+            "yes",
+            "sde-dpmsolver",
+            None,
+        ),
+    ],
+)
+def test_the_answer_says_which_of_the_schedulers_options_had_no_effect(
+    changes: dict[str, object], karras: str, algorithm_type: str | None, warning: str | None
+):
+    assert said(**changes) == (
+        {"use_karras_sigmas": karras, "algorithm_type": algorithm_type, "scheduler_note": None},
+        warning,
+    )
+
+
+@pytest.mark.parametrize("name", ["DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"])
+def test_the_answer_says_what_a_schedulers_name_means_here(name: str):
+    assert said(scheduler=name)[0]["scheduler_note"]
+
+
+def test_an_algorithm_that_the_scheduler_does_not_know_is_refused_before_anything_is_drawn():
+    with pytest.raises(FieldError, match=r"one of dpmsolver, dpmsolver\+\+, sde-dpmsolver\+\+ with"):
+        request(scheduler="DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver")

@@ -98,6 +98,17 @@ def test_the_seed_that_is_reported_draws_the_same_picture_again(server: RunningS
     assert picture(first["output"][0]).tobytes() != picture(other["output"][0]).tobytes()
 
 
+@pytest.mark.parametrize(
+    "name", ["KarrasVeScheduler", "ScoreSdeVeScheduler", "DDIMInverseScheduler", "IPNDMScheduler"]
+)
+def test_schedulers_that_diffusers_has_for_other_uses_draw(server: RunningServer, name: str):
+    body = drawn(server, scheduler=name, seed=3)
+    assert picture(body["output"][0]).size == (256, 256)
+    assert (body["meta"]["scheduler"], body["meta"]["use_karras_sigmas"]) == (name, "no effect")
+    assert "had no effect" not in body.get("warning", "")
+    assert "had no effect" in drawn(server, scheduler=name, use_karras_sigmas="yes")["warning"]
+
+
 def test_a_picture_says_how_it_was_drawn(server: RunningServer):
     body = drawn(server, seed=11, enhance_prompt="no", negative_prompt="blur")
     said = picture(body["output"][0]).info["parameters"]
@@ -188,7 +199,15 @@ ERRORS: list[tuple[dict[str, Any], object]] = [
     ({"model_id": "no such model"}, "Model id not found"),
     ({"lora_model": "unheard"}, {"lora_model": ["lora_model unheard is not on this server"]}),
     ({"panorama": "yes"}, "panorama: True is not available yet"),
-    ({"scheduler": "KarrasVeScheduler"}, "scheduler: KarrasVeScheduler is not available yet"),
+    (
+        {"scheduler": "DPMSolverSinglestepScheduler", "algorithm_type": "sde-dpmsolver"},
+        {
+            "algorithm_type": [
+                "algorithm_type must be one of dpmsolver, dpmsolver++, sde-dpmsolver++ with "
+                "DPMSolverSinglestepScheduler"
+            ]
+        },
+    ),
 ]
 
 
@@ -225,7 +244,7 @@ def test_documented_operations_that_are_not_there_say_so(server: RunningServer):
 
 
 def test_what_the_server_has_is_listed(server: RunningServer):
-    assert "UniPCMultistepScheduler" in post(server, "schedulers_list").json()["schedulers"]
+    assert len(post(server, "schedulers_list").json()["schedulers"]) == 18
     models = post(server, "get_all_models").json()["models"]
     assert {model["model_id"] for model in models} == {MODEL, "sdxl"}
     assert set(models[0]) == {"load_data", "model_id"}

@@ -21,7 +21,8 @@ from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.manifest import load_manifest
 from pipelines.messages import Failed
-from pipelines.noise_schedulers import NAMES, DiffusersSampler, make_scheduler
+from pipelines.noise_scheduler_names import NAMES
+from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.pool import PipelinePool
 from pipelines.request import (
     ImageToImage,
@@ -36,7 +37,7 @@ from pipelines.sample import Sample, Sampler
 
 SIDE = 64
 PICTURE = RGBImage(SIDE, SIDE, bytes(range(256)) * (SIDE * SIDE * 3 // 256))
-FROM_A_PICTURE = ("DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler")
+FROM_A_PICTURE = ("DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "KarrasVeScheduler")
 STEPS = 6
 SCHEDULE = {
     "_class_name": "PNDMScheduler",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from inspect import signature
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
-from pipelines.errors import InvalidInput, UnsupportedParameter
-from pipelines.noise_schedulers import (
-    NAMES,
-    NOT_YET,
-    DiffusersSampler,
-    ineffective_options,
-    make_scheduler,
-    supports_karras,
-)
+from pipelines.errors import InvalidInput
+from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, NOTES, WITH_KARRAS_SIGMAS
+from pipelines.noise_schedulers import OWN, DiffusersSampler, make_scheduler
 from pipelines.request import SchedulerChoice
 
 CPU = torch.device("cpu")
@@ -44,22 +41,41 @@ def drawn(one: DiffusersSampler, seed: int = 7) -> torch.Tensor:
     return latents
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])
 def test_a_documented_name_makes_the_class_of_that_name_on_the_checkpoints_noise_schedule(name: str) -> None:
     scheduler = make_scheduler(SchedulerChoice(name=name), CONFIG)
     assert type(scheduler).__name__ == name
-    if name != "IPNDMScheduler":  # it has a schedule of its own
-        assert scheduler.config.beta_end == 0.012
+    assert scheduler.config.beta_end == 0.012
+
+
+def test_ddim_inversion_used_as_a_sampler_is_deterministic_ddim() -> None:
+    inverse, plain = (drawn(sampler(name, 6)) for name in ("DDIMInverseScheduler", "DDIMScheduler"))
+    assert torch.equal(inverse, plain)
+    assert "deterministic DDIM" in NOTES["DDIMInverseScheduler"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_scheduler_clips_latents_that_the_checkpoint_does_not_want_clipped(name: str) -> None:
+    config: Any = make_scheduler(SchedulerChoice(name=name), CONFIG)
+    assert not getattr(getattr(config, "config", None), "clip_sample", False)
+
+
+@pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning")
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])
+def test_what_is_said_of_a_schedulers_options_agrees_with_its_class(name: str) -> None:
+    scheduler: Any = getattr(diffusers, name)
+    assert (name in WITH_KARRAS_SIGMAS) == ("use_karras_sigmas" in signature(scheduler).parameters)
+    accepted: set[str] = set()
+    for algorithm in ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"):
+        if "algorithm_type" in signature(scheduler).parameters:
+            with contextlib.suppress(NotImplementedError, ValueError):
+                made = scheduler.from_config({"algorithm_type": algorithm, "final_sigmas_type": "sigma_min"})
+                accepted |= {made.config.algorithm_type} & {algorithm}
+    assert set(ALGORITHM_TYPES.get(name, ())) == accepted
 
 
 def test_no_name_makes_the_checkpoints_own() -> None:
     assert type(make_scheduler(SchedulerChoice(), CONFIG)).__name__ == "PNDMScheduler"
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_a_scheduler_that_is_not_there_yet_says_so(name: str) -> None:
-    with pytest.raises(UnsupportedParameter, match=f"scheduler: {name} is not available yet"):
-        make_scheduler(SchedulerChoice(name=name), CONFIG)
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "__init__", "euler"])
@@ -68,7 +84,7 @@ def test_nothing_else_in_diffusers_can_be_named(name: str) -> None:
         make_scheduler(SchedulerChoice(name=name), CONFIG)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if supports_karras(name)])
+@pytest.mark.parametrize("name", sorted(WITH_KARRAS_SIGMAS))
 def test_karras_sigmas_can_be_switched_on_off_and_left_as_they_are(name: str) -> None:
     exclusive = CONFIG | {"use_exponential_sigmas": True}
     assert make_scheduler(
@@ -113,16 +129,11 @@ def test_an_algorithm_type_that_does_not_exist_is_refused() -> None:
         make_scheduler(choice, CONFIG)
 
 
-def test_options_without_effect_are_named() -> None:
-    both = {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}
-    assert ineffective_options(SchedulerChoice(name="DDIMScheduler", **both), CONFIG) == (
-        "use_karras_sigmas had no effect with DDIMScheduler",
-        "algorithm_type had no effect with DDIMScheduler",
-    )
-    assert ineffective_options(SchedulerChoice(name="DPMSolverMultistepScheduler", **both), CONFIG) == ()
-    assert ineffective_options(SchedulerChoice(name="DDIMScheduler", use_karras_sigmas=False), CONFIG) == ()
-    assert ineffective_options(SchedulerChoice(use_karras_sigmas=True), CONFIG) == (
-        "use_karras_sigmas had no effect with PNDMScheduler",
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_KARRAS_SIGMAS])
+def test_options_that_a_scheduler_does_not_have_change_nothing(name: str) -> None:
+    plain = drawn(sampler(name, 5))
+    assert torch.equal(
+        plain, drawn(sampler(name, 5, use_karras_sigmas=True, algorithm_type="sde-dpmsolver++"))
     )
 
 
@@ -142,13 +153,16 @@ def test_every_scheduler_draws_with_few_and_many_steps(name: str, steps: int) ->
         ("PNDMScheduler", 7),
         ("HeunDiscreteScheduler", 11),
         ("KDPM2DiscreteScheduler", 11),
+        ("IPNDMScheduler", 6),
+        ("KarrasVeScheduler", 11),
+        ("ScoreSdeVeScheduler", 12),
     ],
 )
 def test_the_total_counts_network_evaluations(name: str, total: int) -> None:
     assert sampler(name, 6).total == total
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "IPNDMScheduler"])
+@pytest.mark.parametrize("name", NAMES)
 def test_skipped_steps_are_not_drawn_and_the_rest_is(name: str) -> None:
     whole, rest = sampler(name, 8), sampler(name, 8, skip=6)
     generator = torch.Generator("cpu").manual_seed(1)
@@ -161,17 +175,22 @@ def test_skipped_steps_are_not_drawn_and_the_rest_is(name: str) -> None:
     assert latents.isfinite().all()
 
 
-def test_a_scheduler_that_knows_no_pictures_cannot_start_from_one() -> None:
-    with pytest.raises(InvalidInput, match="scheduler: IPNDMScheduler cannot start from a picture"):
-        sampler("IPNDMScheduler", 5, skip=1).from_latents(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
-
-
 def test_more_steps_than_a_scheduler_can_do_are_refused() -> None:
     with pytest.raises(InvalidInput, match="num_inference_steps: LCMScheduler cannot do 60 steps"):
         sampler("LCMScheduler", 60)
 
 
-@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "DDPMScheduler", "LCMScheduler"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EulerAncestralDiscreteScheduler",
+        "DDPMScheduler",
+        "LCMScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "KarrasVeScheduler",
+        "ScoreSdeVeScheduler",
+    ],
+)
 def test_the_noise_of_a_stochastic_scheduler_comes_from_the_samples_generator_alone(name: str) -> None:
     torch.manual_seed(1)
     first = drawn(sampler(name, 5), seed=7)

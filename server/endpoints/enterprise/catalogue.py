@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from pipelines.manifest import Manifest, PipelineEntry
+from pipelines.noise_scheduler_names import NAMES
 from server.errors import NotFound
 
-AvailableScheduler = Literal[
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DEISMultistepScheduler",
-    "IPNDMScheduler",
-    "LCMScheduler",
-]
-LaterScheduler = Literal["DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"]
-Scheduler = Literal[AvailableScheduler, LaterScheduler]
-
-SCHEDULERS: tuple[str, ...] = get_args(AvailableScheduler)
-SCHEDULERS_LATER: tuple[str, ...] = get_args(LaterScheduler)
+SCHEDULERS = NAMES
 
 _FAMILIES = ("sd15", "sdxl")
 

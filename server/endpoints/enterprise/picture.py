@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field, WithJsonSchema
 
 from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
+from pipelines.noise_scheduler_names import NoiseScheduler
 from pipelines.request import (
     HIGHRES_STRENGTH,
     CheckpointRequest,
@@ -22,8 +23,9 @@ from pipelines.request import (
 from server import caller
 from server.accounts import Account
 from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.catalogue import SCHEDULERS_LATER, Scheduler, checkpoint
+from server.endpoints.enterprise.catalogue import checkpoint
 from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
+from server.endpoints.enterprise.noise_scheduler import check_algorithm_type, scheduler_meta, without_effect
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import flag
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
@@ -89,7 +91,12 @@ class PictureFields(Announced):
     )
     guidance_scale: Number = Field(7.5, ge=1, le=20, description="How closely the prompt is followed.")
     seed: Seed = Field(-1, description="Same seed, same picture; random when null or -1.")
-    scheduler: Scheduler = Field("UniPCMultistepScheduler", description="A noise scheduler of diffusers.")
+    scheduler: NoiseScheduler = Field(
+        "UniPCMultistepScheduler",
+        description="A noise scheduler of diffusers, on the checkpoint's own noise schedule. "
+        "DDIMInverseScheduler draws as deterministic DDIM; KarrasVeScheduler and ScoreSdeVeScheduler "
+        "evaluate the network twice a step. `meta.scheduler_note` says what is special about one.",
+    )
     safety_checker: Flag = Field(
         True,
         description="Replace pictures that the checkpoint's checker flags. `nsfw_content_detected` says"
@@ -132,9 +139,13 @@ class PictureFields(Announced):
     )
     clip_skip: WholeNumber = Field(1, ge=1, le=8, description="1 uses all layers of the text encoder.")
     tomesd: Flag = Field(True, description="Token merging: faster, slightly less detail.")
-    use_karras_sigmas: Flag = Field(True, description="Where the scheduler has them.")
+    use_karras_sigmas: Flag = Field(
+        True, description="Where the scheduler has them; `meta` says `no effect` where it has not."
+    )
     algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] | None = Field(
-        None, description="For DPMSolverMultistepScheduler."
+        None,
+        description="For DPMSolverMultistepScheduler, and but for sde-dpmsolver for "
+        "DPMSolverSinglestepScheduler; `meta` says `no effect` with others.",
     )
     vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
     base64: Flag = Field(False, description="`output` lists text files with base64.")
@@ -150,7 +161,6 @@ class PictureFields(Announced):
             "panorama": self.panorama,
             "self_attention": self.self_attention,
             "upscale": self.upscale,
-            "scheduler": self.scheduler in SCHEDULERS_LATER,
         }
         for name, value in switched_on.items():
             if value:
@@ -185,13 +195,15 @@ class PictureFields(Announced):
         """The same in canonical names, with explicit seeds: arguments of `pipelines.request.Prompted`.
 
         Raises:
-            NotFound: no such checkpoint. FieldError: no such adapter.
+            NotFound: no such checkpoint.
+            FieldError: no such adapter; the scheduler does not know the algorithm type.
         """
         entry = checkpoint(manifest, self.model_id)
         loras = self.loras()
         embeddings = tuple(listed(self.embeddings_model))
         _check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
         _check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
+        check_algorithm_type(self.scheduler, self.algorithm_type)
         vae = self.vae and self.vae.strip()
         _check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
         negative = self.negative_prompt
@@ -222,14 +234,17 @@ class PictureFields(Announced):
 
     def options(self, drawn: Prompted, entry: PipelineEntry) -> dict[str, JSON]:
         """What the answer says about the request, now or when it is fetched."""
-        unchecked = self.safety_checker and not drawn.safety_checker
+        warnings = without_effect(drawn.scheduler, self.model_fields_set)
+        if self.safety_checker and not drawn.safety_checker:
+            warnings.append(f"{self.model_id} has no safety checker; nothing was checked")
         return {
-            "warning": f"{self.model_id} has no safety checker; nothing was checked" if unchecked else None,
+            "warning": "; ".join(warnings) or None,
             "meta": {
                 "prompt": drawn.prompt,
                 "model_id": self.model_id,
                 "negative_prompt": drawn.negative_prompt,
                 "scheduler": self.scheduler,
+                **scheduler_meta(drawn.scheduler),
                 "revision": {"float16": "fp16", "bfloat16": "bf16"}.get(entry.dtype, "fp32"),
                 "safetychecker": flag(drawn.safety_checker),
                 "W": self.width,

@@ -1,0 +1,51 @@
+"""What an answer says about the noise scheduler and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
+from pipelines.request import SchedulerChoice
+from server.endpoints.enterprise.wire import flag
+from server.errors import FieldError
+from server.jobs import JSON
+
+NO_EFFECT = "no effect"
+
+
+def check_algorithm_type(scheduler: str, algorithm_type: str | None) -> None:
+    """
+    Raises:
+        FieldError: the scheduler has a choice of algorithms, but not this one.
+    """
+    known = ALGORITHM_TYPES.get(scheduler)
+    if known and algorithm_type and algorithm_type not in known:
+        raise FieldError("algorithm_type", f"must be one of {', '.join(known)} with {scheduler}")
+
+
+def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
+    """The options as they took effect (``yes``, ``no``, an algorithm, null for the scheduler's own) or that
+    they had none, and what the name means here where that is not plain."""
+    karras = flag(bool(choice.use_karras_sigmas)) if choice.name in WITH_KARRAS_SIGMAS else NO_EFFECT
+    meaningless = choice.algorithm_type is not None and choice.name not in ALGORITHM_TYPES
+    return {
+        "use_karras_sigmas": karras,
+        "algorithm_type": NO_EFFECT if meaningless else choice.algorithm_type,
+        "scheduler_note": NOTES.get(choice.name),
+    }
+
+
+def without_effect(choice: SchedulerChoice, asked_for: Collection[str]) -> list[str]:
+    """A warning for each option that the caller sent and that the scheduler does not have.
+
+    Karras sigmas are on unless they are switched off, so only who sends them is told.
+    """
+    ineffective = {
+        "use_karras_sigmas": bool(choice.use_karras_sigmas) and choice.name not in WITH_KARRAS_SIGMAS,
+        "algorithm_type": choice.algorithm_type is not None and choice.name not in ALGORITHM_TYPES,
+    }
+    return [
+        f"{option} had no effect with {choice.name}"
+        for option, is_ineffective in ineffective.items()
+        if is_ineffective and option in asked_for
+    ]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipelines.checkpoints import local
 from pipelines.errors import UnknownAdapter
+from pipelines.lycoris import as_lora, is_lycoris
 from pipelines.manifest import AdapterEntry, Manifest
 from pipelines.recent import Recent
 
@@ -53,7 +54,7 @@ class AdapterLibrary:
         self._files: Recent[Path, AdapterFile] = Recent(cache_bytes, lambda file: file.nbytes)
 
     def lora(self, name: str, family: str) -> AdapterFile:
-        """The file of a LoRA, in whatever layout it has.
+        """The file of a LoRA, in whatever layout it has; LoHa and LoKr have become LoRAs.
 
         Raises:
             UnknownAdapter: no such LoRA, made for another family, or not readable.
@@ -93,7 +94,7 @@ class AdapterLibrary:
     def _file(self, field: Field, name: str, family: str) -> AdapterFile:
         path = self._path(field, name, family)
         try:
-            return self._files.get(path, lambda: _read(path))
+            return self._files.get(path, lambda: _in_known_kinds(_read(path)))
         except (OSError, SafetensorError, ValueError) as error:
             raise _unreadable(field, name, error) from error
 
@@ -136,6 +137,10 @@ def _read(path: Path) -> AdapterFile:
     with safe_open(path, framework="pt", device="cpu") as file:
         names: list[str] = list(file.keys())
         return AdapterFile({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
+
+
+def _in_known_kinds(file: AdapterFile) -> AdapterFile:
+    return AdapterFile(as_lora(file.tensors), file.metadata) if is_lycoris(file.tensors) else file
 
 
 def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.errors import InvalidInput, UnknownAdapter
@@ -77,6 +78,7 @@ class AttachedLoras:
         pipeline = self._pipeline
         try:
             tensors, alphas = pipeline.lora_state_dict(dict(file.tensors), unet_config=pipeline.unet.config)
+            tensors = {key: _shaped(pipeline, key, tensor) for key, tensor in tensors.items()}
             self._load(layers, tensors, alphas, _peft_options(file.metadata.get("lora_adapter_metadata")))
             fits = any(layers in present for present in pipeline.get_list_adapters().values())
         except (torch.OutOfMemoryError, torch.AcceleratorError):
@@ -109,6 +111,19 @@ class AttachedLoras:
         self._pipeline.unload_lora_weights()
         self._layers.clear()
         self._active = ()
+
+
+def _shaped(pipeline: Any, key: str, tensor: Tensor) -> Tensor:
+    """A convolution's matrices in the shapes that PEFT expects, once the convolution is known."""
+    name, _, part = key.rpartition(".lora.")
+    if tensor.ndim != 2 or part not in ("down.weight", "up.weight") or not name.startswith("unet."):
+        return tensor
+    layer = pipeline.unet.get_submodule(name.removeprefix("unet."))
+    layer = getattr(layer, "base_layer", layer)
+    if not isinstance(layer, torch.nn.Conv2d):
+        return tensor
+    kernel = layer.kernel_size if part == "down.weight" else (1, 1)
+    return tensor.reshape(tensor.shape[0], -1, *kernel)
 
 
 def _peft_options(stored: str | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Every noise scheduler against the exact answer: orders of convergence, means and covariances, starts, company."""
+"""Every noise scheduler against the exact answer: order of convergence, mean, covariance, start, company."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def error_at_the_last_level(one: DiffusersSampler, config: dict[str, Any]) -> fl
     """
     target = GaussianTarget(config)
     generator = seeded(3)
-    latents = one.from_latents(MEAN + SPREAD * noise(generator), noise(generator))
+    begin = one.from_latents(MEAN + SPREAD * noise(generator), noise(generator))
     start = sigma = reached = None
-    for latents in trajectory(one, latents, target, generator):
+    for latents in trajectory(one, begin, target, generator):
         if one.done:
             break
         reached, sigma = seen(one, latents, target)
@@ -99,6 +99,8 @@ def test_a_deterministic_scheduler_converges_to_the_exact_picture_with_its_order
     expected: int,
     prediction_type: str,
 ) -> None:
+    if (name, prediction_type) == ("PNDMScheduler", "v_prediction"):
+        expected = 1  # diffusers' class extrapolates v itself, whose meaning changes with the time
     times = 960 if spacing is LEADING else 961
     config = {**geometric(largest, 0.05, times), **spacing, "prediction_type": prediction_type}
     choice = SchedulerChoice(name=name, **options)
@@ -134,7 +136,7 @@ STOCHASTIC = [
 
 
 def standardised(choice: SchedulerChoice, config: dict[str, Any], steps: int, pictures: int) -> torch.Tensor:
-    """Drawn values less their mean, over their spread: (pictures, 256), normal with variance one if all is right."""
+    """Drawn values less their mean, over their spread: (pictures, 256), normal with variance one if right."""
     target = GaussianTarget(config)
     generator = seeded(3)
     one = sampler(choice, config, steps)

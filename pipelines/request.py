@@ -185,6 +185,23 @@ class Upscaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SafetyCheck:
+    """Ask a checkpoint's safety checker about a picture, which comes back as it is.
+
+    Attributes:
+        width, height: of the picture.
+        seeds: one picture, in which nothing is random.
+    """
+
+    kind: Literal["safety_check"] = "safety_check"
+    pipeline: str
+    image: RGBImage
+    width: int
+    height: int
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriting:
     """Texts to be translated or continued; nothing is drawn.
 
@@ -204,7 +221,7 @@ class Rewriting:
 CheckpointRequest = TextToImage | ImageToImage | Inpainting
 """What an SD1.5- or SDXL-class checkpoint draws."""
 
-PictureRequest = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling
+PictureRequest = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling | SafetyCheck
 """What becomes pictures, and a job that is paid for."""
 
 Request = PictureRequest | Rewriting
@@ -255,7 +272,7 @@ def pipelines_of(request: Request) -> tuple[str, ...]:
     return (request.pipeline,) if upscaler is None else (request.pipeline, upscaler)
 
 
-R = TypeVar("R", bound=Prompted | PriorTextToImage | PoseToImage | Upscaling)
+R = TypeVar("R", bound=Prompted | PriorTextToImage | PoseToImage | Upscaling | SafetyCheck)
 
 
 def map_pictures(request: R, change: Callable[[RGBImage], RGBImage]) -> R:

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
 from pipelines.checkpoints import Checkpoint
+from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.request import Prompted, Replacement
-from pipelines.sample import Picture
+from pipelines.request import Prompted, Replacement, SafetyCheck
+from pipelines.sample import Picture, Sample, without_steps
 
 BLOCKS = 16
 """A pixelated picture has so many blocks along its longer side; a blur reaches as far as one of them."""
@@ -48,6 +49,17 @@ class SafetyChecker:
             clip_input=seen.to(self.module.device, self.module.dtype), images=torch.zeros(1, 1)
         )
         return bool(flagged[0])
+
+
+def looked_at(request: SafetyCheck, checker: SafetyChecker | None) -> Sample:
+    """A picture that only waits for the checker's word.
+
+    Raises:
+        InvalidInput: there is no checker.
+    """
+    if checker is None:
+        raise InvalidInput("pipeline", f"{request.pipeline} has no safety checker")
+    return without_steps(request, lambda _: Picture(request.image, checker.flags(request.image)))
 
 
 def shown(

@@ -186,3 +186,42 @@ class Errands(Protocol):
             InvalidInput: not a request for this pipeline, or one that it cannot answer.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoSteps:
+    """A `Sampler` that is done before it begins."""
+
+    total: int = 0
+    position: int = 0
+    done: bool = True
+
+    @property
+    def timestep(self) -> Tensor:
+        raise RuntimeError("there is no next evaluation")
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        return latents
+
+
+def without_steps(request: Request, finish: Finish) -> Sample:
+    """A sample that needs no denoising: ``finish`` does all of its work, at its turn."""
+    return Sample(
+        request=request,
+        index=0,
+        key=GroupKey(request.pipeline, "finish", 0, 0),
+        latents=torch.empty(0),
+        conditioning=Conditioning({}, None),
+        guidance_scale=1.0,
+        generator=torch.Generator("cpu"),
+        sampler=NoSteps(),
+        denoiser=Denoiser(_unchanged),
+        finish=finish,
+    )
+
+
+def _unchanged(latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+    return latents

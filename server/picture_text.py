@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipelines.request import PictureRequest, PoseToImage, PriorTextToImage, Prompted, Upscaling
+from pipelines.request import PictureRequest, PoseToImage, PriorTextToImage, Prompted, SafetyCheck, Upscaling
 
 
 def generation_parameters(request: PictureRequest, index: int) -> dict[str, str]:
     """Text entries for the picture of ``request.seeds[index]``: one entry ``parameters``."""
-    if isinstance(request, Upscaling):
+    if isinstance(request, Upscaling | SafetyCheck):
         return {}
     details: dict[str, object] = {
         "Steps": request.num_inference_steps,

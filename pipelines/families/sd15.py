@@ -20,8 +20,8 @@ from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
 from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
-from pipelines.request import Prompted, Request
-from pipelines.safety import SafetyChecker
+from pipelines.request import Prompted, Request, SafetyCheck
+from pipelines.safety import SafetyChecker, looked_at
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
@@ -89,6 +89,8 @@ class StableDiffusion15:
 
     @torch.no_grad()
     def encode(self, request: Request) -> list[Sample]:
+        if isinstance(request, SafetyCheck):
+            return [looked_at(request, self._safety_checker)]
         if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         first = highres.first_pass(request, self._native_side)

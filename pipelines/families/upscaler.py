@@ -51,6 +51,9 @@ class Upscaler:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"upscaler": self._network.model}
 
+    def forget(self) -> None:
+        """Nothing is kept between requests."""
+
     def attach(self, key: GroupKey) -> None:
         """Nothing is ever attached to an upscaler."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, Source, UpscalerEntry
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from server.endpoints.enterprise.catalogue import SCHEDULERS
 from server.endpoints.enterprise.enhance import (
@@ -145,7 +145,7 @@ def test_all_eighteen_documented_schedulers_are_known():
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        *(({name: "yes"}, name) for name in ("panorama", "self_attention", "upscale")),
+        *(({name: "yes"}, name) for name in ("panorama", "self_attention")),
     ],
 )
 def test_what_is_not_drawn_yet_is_refused_by_name(changes: dict[str, object], field: str):
@@ -338,3 +338,17 @@ def test_the_answer_says_what_a_schedulers_name_means_here(name: str):
 def test_an_algorithm_that_the_scheduler_does_not_know_is_refused_before_anything_is_drawn():
     with pytest.raises(FieldError, match=r"one of dpmsolver, dpmsolver\+\+, sde-dpmsolver\+\+ with"):
         request(scheduler="DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver")
+
+
+def test_upscale_takes_the_first_upscaler_and_says_so_when_there_is_none():
+    with pytest.raises(FieldError, match=r"^upscale: needs an upscaler, and this server has none"):
+        request(upscale="yes")
+    upscalers = {
+        "first": UpscalerEntry(source=Source(file="a")),
+        "second": UpscalerEntry(source=Source(file="b")),
+    }
+    manifest = MANIFEST.model_copy(update={"upscalers": upscalers})
+    fields = Text2Img.model_validate({**PLAIN, "upscale": "yes"})
+    drawn = fields.to_request(manifest)
+    assert (drawn.upscaler, drawn.width) == ("first", 512)
+    assert fields.options(drawn, manifest.pipelines["sd"])["meta"]["upscale"] == "yes"

@@ -14,7 +14,7 @@ import pipelines.demo
 from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
-from pipelines.demo import sd15, sdxl, upscaler
+from pipelines.demo import safety_checker, sd15, sdxl, upscaler
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest, load_manifest
@@ -23,8 +23,8 @@ from pipelines.sample import Picture, Pipeline, Sample
 
 
 def build(folder: Path) -> Manifest:
-    """Write both checkpoints, the upscaler and the demo manifest, whose other pipelines have no files."""
-    for module in (sd15, sdxl, upscaler):
+    """Write both checkpoints, all that goes with them, and the demo manifest with the others' names."""
+    for module in (safety_checker, sd15, sdxl, upscaler):
         module.build(folder)
     shutil.copy(Path(pipelines.demo.__file__).with_name("weights.yaml"), folder)
     return load_manifest(folder / "weights.yaml")

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from pipelines import highres
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
-from pipelines.request import ImageToImage, Prompted, TextToImage
+from pipelines.request import ImageToImage, Inpainting, Prompted, TextToImage
 from pipelines.sample import Picture, Sample
 
 NATIVE = 64
@@ -111,12 +111,18 @@ def test_one_step_is_enough_for_both_passes(families: dict[str, Any]) -> None:
     assert [sample.sampler.total for sample in passed] == [1, 1]
 
 
-def test_a_picture_is_redrawn_in_two_passes_too(families: dict[str, Any]) -> None:
+def test_a_picture_or_a_part_of_it_is_redrawn_in_two_passes_too(families: dict[str, Any]) -> None:
     family = families[SD15]
     values = {name: getattr(request(SD15), name) for name in Prompted.__slots__}
     start = RGBImage(128, 96, torch.arange(128 * 96 * 3).remainder(251).to(torch.uint8).numpy().tobytes())
     passed, picture = stages(family, family.encode(ImageToImage(**values, image=start, strength=0.5))[0])
     assert [sample.key.width for sample in passed] == [72, 128]
+    lower_half = RGBImage(128, 96, bytes(128 * 48 * 3) + b"\xff" * (128 * 48 * 3))
+    masked = Inpainting(**values, image=start, mask=lower_half, strength=0.5)
+    passed, repainted = stages(family, family.encode(masked)[0])
+    assert [sample.key.width for sample in passed] == [72, 128]
+    assert np.array_equal(array(repainted.image)[:48], array(start)[:48])
+    assert not np.array_equal(array(repainted.image)[48:], array(start)[48:])
     assert (picture.image.width, picture.image.height) == (128, 96)
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 from sd_drawing import array, build, draw, image_of, open_family, reference, seeded
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from pipelines.image_io import RGBImage
+from pipelines.errors import InvalidInput
+from pipelines.image_io import RGBImage, from_pil
 from pipelines.manifest import Manifest, Source
-from pipelines.request import Replacement, TextToImage
+from pipelines.request import Replacement, SafetyCheck, TextToImage
 from pipelines.safety import replaced
 
 PIPELINE = "stable-diffusion-v1-5"
@@ -107,11 +108,23 @@ def test_the_checker_looks_only_when_it_is_asked(manifest: Manifest) -> None:
     assert array(pictures[0].image).any()
 
 
-@pytest.mark.parametrize("pipeline", [PIPELINE, "sdxl"])
-def test_a_checkpoint_without_a_checker_says_that_nobody_looked(pipeline: str, manifest: Manifest) -> None:
-    picture = draw(open_family(manifest, pipeline), replace(REQUEST, pipeline=pipeline))[0]
+def test_a_checkpoint_without_a_checker_says_that_nobody_looked(manifest: Manifest) -> None:
+    family = open_family(manifest, "sdxl")
+    picture = draw(family, replace(REQUEST, pipeline="sdxl"))[0]
     assert picture.flagged is None
-    assert picture.warnings == (f"{pipeline} has no safety checker",)
+    assert picture.warnings == ("sdxl has no safety checker",)
+    with pytest.raises(InvalidInput, match="sdxl has no safety checker"):
+        family.encode(SafetyCheck(pipeline="sdxl", image=_noise(8, 8), width=8, height=8))
+
+
+@pytest.mark.parametrize(("colour", "flagged"), [("red", True), ("blue", False), ("white", False)])
+def test_the_demo_checker_has_a_word_on_pictures_that_are_sent(
+    colour: str, flagged: bool, manifest: Manifest
+) -> None:
+    image = from_pil(Image.new("RGB", (60, 40), colour))
+    asked = SafetyCheck(pipeline=PIPELINE, image=image, width=60, height=40)
+    (picture,) = draw(open_family(manifest, PIPELINE), asked)
+    assert (picture.flagged, picture.image) == (flagged, image)
 
 
 def test_only_the_flagged_ones_of_several_pictures_are_replaced(manifest: Manifest) -> None:

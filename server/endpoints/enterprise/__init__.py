@@ -6,7 +6,9 @@ from server.endpoints.enterprise import (
     inpaint,
     later,
     models,
+    nsfw_image_check,
     operations,
+    super_resolution,
     text2img,
     upkeep,
     upload_image,
@@ -23,6 +25,8 @@ routers = (
     operations.router,
     upkeep.router,
     upload_image.router,
+    nsfw_image_check.router,
+    super_resolution.router,
     later.router,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypedDict
 
@@ -27,7 +26,7 @@ from server.endpoints.enterprise.catalogue import checkpoint
 from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
 from server.endpoints.enterprise.noise_scheduler import check_algorithm_type, scheduler_meta, without_effect
 from server.endpoints.enterprise.webhook import Announced
-from server.endpoints.enterprise.wire import flag
+from server.endpoints.enterprise.wire import digest, flag
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.errors import FieldError, NotYetAvailable
 from server.generate import Order
@@ -60,6 +59,7 @@ class Canonical(TypedDict):
     safety_checker: bool
     replacement: Replacement
     highres_fix: bool
+    upscaler: str | None
 
 
 Side = Annotated[
@@ -119,7 +119,11 @@ class PictureFields(Announced):
     )
     panorama: Flag = False
     self_attention: Flag = False
-    upscale: Flag = False
+    upscale: Flag = Field(
+        False,
+        description="Pictures of twice the width and height, 512x512 becomes 1024x1024, by the first upscaler"
+        " of this server's manifest. `meta.W` and `meta.H` stay what was asked for.",
+    )
     highres_fix: Flag = Field(
         False,
         description="Two passes. The first composes the picture, in its aspect ratio but with at most as many"
@@ -160,7 +164,6 @@ class PictureFields(Announced):
         switched_on = {
             "panorama": self.panorama,
             "self_attention": self.self_attention,
-            "upscale": self.upscale,
         }
         for name, value in switched_on.items():
             if value:
@@ -230,7 +233,15 @@ class PictureFields(Announced):
             "safety_checker": self.safety_checker and "safety_checker" in entry.parts,
             "replacement": self.safety_checker_type,
             "highres_fix": self.highres_fix,
+            "upscaler": self._upscaler(manifest),
         }
+
+    def _upscaler(self, manifest: Manifest) -> str | None:
+        if not self.upscale:
+            return None
+        if not manifest.upscalers:
+            raise FieldError("upscale", "needs an upscaler, and this server has none")
+        return next(iter(manifest.upscalers))
 
     def options(self, drawn: Prompted, entry: PipelineEntry) -> dict[str, JSON]:
         """What the answer says about the request, now or when it is fetched."""
@@ -296,7 +307,7 @@ async def answered(
         synchronous=True,
         options=fields.options(drawn, services.manifest.pipelines[fields.model_id]) | fields.told(request),
         idempotency_key=idempotency_key,
-        body_digest=_digest(fields) if idempotency_key else None,
+        body_digest=digest(fields) if idempotency_key else None,
     )
     drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
     job = await caller.while_connected(request, drawing)
@@ -324,8 +335,3 @@ def _check_adapters(
 def _own_vae(model_id: str, entry: PipelineEntry) -> str:
     part = entry.parts.get("vae")
     return part.hub if part and part.hub else model_id
-
-
-def _digest(fields: PictureFields) -> str:
-    """The same for two bodies that mean the same, random seeds included."""
-    return hashlib.sha256(repr(sorted(fields.model_dump(exclude={"key"}).items())).encode()).hexdigest()

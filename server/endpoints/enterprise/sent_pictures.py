@@ -50,8 +50,18 @@ async def fitted(request: Request, fields: PictureFields, field: str) -> RGBImag
     Raises:
         FieldError, BodyTooLarge: naming the field.
     """
+    picture = await read_sent(request, getattr(fields, field), field)
+    return await asyncio.to_thread(image_io.cover, picture, fields.width, fields.height)
+
+
+async def read_sent(request: Request, given: str | bytes, field: str) -> RGBImage:
+    """The picture that a field holds, as it is.
+
+    Raises:
+        FieldError, BodyTooLarge: naming the field.
+    """
     try:
-        picture = await caller.read_picture(request, getattr(fields, field), field)
+        return await caller.read_picture(request, given, field)
     except InvalidInputImage as error:
         problem = error.__cause__.problem if isinstance(error.__cause__, InvalidImage) else "is not a picture"
         raise FieldError(field, problem) from error
@@ -59,7 +69,6 @@ async def fitted(request: Request, fields: PictureFields, field: str) -> RGBImag
         raise FieldError(field, error.problem) from error
     except BodyTooLarge as error:
         raise BodyTooLarge(f"{field}: {str(error).partition(': ')[2]}") from error
-    return await asyncio.to_thread(image_io.cover, picture, fields.width, fields.height)
 
 
 def named(picture: str | bytes | None) -> str | None:

@@ -1,0 +1,88 @@
+"""POST nsfw_image_check: the safety checker's word on a picture that the caller sends."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import SafetyCheck
+from server import caller
+from server.endpoints.enterprise.answers import processing
+from server.endpoints.enterprise.catalogue import checkpoints
+from server.endpoints.enterprise.sent_pictures import named, read_sent
+from server.endpoints.enterprise.unprompted import worked
+from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.wire import post, read
+from server.endpoints.fields import Picture
+from server.errors import NotFound
+from server.jobs import JobStatus
+
+PRICE_MILLICREDITS = 1
+
+
+class NsfwImageCheck(Announced):
+    """The documented field, and where to send the answer."""
+
+    init_image: Picture = Field(description="The picture: a URL, or base64.")
+
+    def to_request(self, picture: RGBImage, manifest: Manifest) -> SafetyCheck:
+        """To the first checkpoint that has a checker, one that is loaded at start before others.
+
+        Raises:
+            NotFound: none has one.
+        """
+        checked = [
+            (not entry.resident, name)
+            for name, entry in checkpoints(manifest).items()
+            if "safety_checker" in entry.parts
+        ]
+        if not checked:
+            raise NotFound("This server has no safety checker: no checkpoint of its weights.yaml names one")
+        _, name = min(checked, key=lambda choice: choice[0])
+        return SafetyCheck(pipeline=name, image=picture, width=picture.width, height=picture.height)
+
+
+async def nsfw_image_check(request: Request) -> JSONResponse:
+    account, fields = await read(request, NsfwImageCheck)
+    picture = await read_sent(request, fields.init_image, "init_image")
+    asked = fields.to_request(picture, caller.services(request).manifest)
+    job = await worked(
+        request,
+        account,
+        "nsfw_image_check",
+        fields,
+        asked,
+        price=PRICE_MILLICREDITS,
+        temporary=True,
+        meta={"model_id": asked.pipeline, "init_image": named(fields.init_image)},
+    )
+    if job.status is not JobStatus.succeeded:
+        return JSONResponse(processing(request, job))
+    (url,) = caller.output_urls(request, job)
+    return JSONResponse(
+        {"status": "success", "id": job.id, "images": url, "has_nsfw_concept": list(job.flagged or ())}
+    )
+
+
+router = APIRouter()
+post(
+    router,
+    "nsfw_image_check",
+    nsfw_image_check,
+    NsfwImageCheck,
+    summary="Whether a picture may be shown",
+    example={
+        "key": "enterprise_api_key",
+        "init_image": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+    },
+    answer={
+        "status": "success",
+        "id": 302457,
+        "images": "http://127.0.0.1:8000/outputs/2c1f7a52-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "has_nsfw_concept": [True],
+    },
+    parameters=[caller.IDEMPOTENCY_KEY_PARAMETER],
+)

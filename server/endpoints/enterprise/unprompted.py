@@ -1,0 +1,49 @@
+"""The job of an operation that takes a picture and no prompt."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from pipelines.request import SafetyCheck, Upscaling
+from server import caller
+from server.accounts import Account
+from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.wire import digest
+from server.generate import Order
+from server.jobs import JSON, Job
+
+
+async def worked(
+    request: Request,
+    account: Account,
+    endpoint: str,
+    fields: Announced,
+    asked: Upscaling | SafetyCheck,
+    *,
+    price: int,
+    temporary: bool = False,
+    meta: dict[str, JSON],
+) -> Job:
+    """The job when it has ended well, or as it is when its caller has waited long enough.
+
+    Args:
+        endpoint: the operation's name in the job's record, the metrics and the price list.
+        price: millicredits, unless the settings say otherwise.
+    """
+    services = caller.services(request)
+    idempotency_key = caller.idempotency_key(request)
+    order = Order(
+        endpoint=endpoint,
+        request=asked,
+        price=services.settings.prices_millicredits.get(endpoint, price),
+        picture_format="png",
+        temporary=temporary,
+        synchronous=True,
+        options={"meta": meta, **fields.told(request)},
+        idempotency_key=idempotency_key,
+        body_digest=digest(fields) if idempotency_key else None,
+    )
+    drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
+    job = await caller.while_connected(request, drawing)
+    caller.spent(request, job)
+    return job

@@ -1,0 +1,86 @@
+"""super_resolution and nsfw_image_check: fields, limits, and the requests that they become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import SafetyCheck, Upscaling
+from server.endpoints.enterprise.nsfw_image_check import NsfwImageCheck
+from server.endpoints.enterprise.super_resolution import SuperResolution
+from server.endpoints.enterprise.wire import by_field
+from server.endpoints.fields import field_errors
+from server.errors import FieldError, NotFound
+
+CHECKED = {"pipeline": {"folder": "p"}, "safety_checker": {"folder": "s"}}
+MANIFEST = Manifest.model_validate(
+    {
+        "pipelines": {
+            "plain": {"family": "sd15", "parts": {"pipeline": {"folder": "p"}}, "resident": True},
+            "checked": {"family": "sd15", "parts": CHECKED},
+            "checked at start": {"family": "sdxl", "parts": CHECKED, "resident": True},
+        },
+        "upscalers": {"fast": {"source": {"file": "f"}}, "fine": {"source": {"file": "g"}}},
+    }
+)
+NOTHING = Manifest.model_validate({"pipelines": {"plain": MANIFEST.pipelines["plain"]}})
+PICTURE = RGBImage(30, 20, bytes(30 * 20 * 3))
+
+
+def upscaling(manifest: Manifest = MANIFEST, picture: RGBImage = PICTURE, **fields: object) -> Upscaling:
+    return SuperResolution.model_validate({"url": "x", **fields}).to_request(picture, manifest)
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"), [(None, (60, 40)), ("2", (60, 40)), (3, (90, 60)), (4, (120, 80))]
+)
+def test_the_result_is_so_many_times_as_wide_and_high(scale: object, size: tuple[int, int]):
+    assert upscaling(scale=scale) == Upscaling(pipeline="fast", image=PICTURE, width=size[0], height=size[1])
+
+
+def test_another_upscaler_is_chosen_by_its_name():
+    assert upscaling(model_id="fine").pipeline == "fine"
+    with pytest.raises(NotFound, match="Model id not found"):
+        upscaling(model_id="plain")
+
+
+def test_what_cannot_be_enlarged_is_refused_by_name():
+    with pytest.raises(NotFound, match="no upscaler"):
+        upscaling(NOTHING)
+    with pytest.raises(FieldError, match=r"^face_enhance: needs a face restoration checkpoint"):
+        upscaling(face_enhance="true")
+    large = RGBImage(4000, 2001, b"")
+    with pytest.raises(FieldError, match=r"^scale: would make 32\.0 megapixels; at most 32 may come out"):
+        upscaling(picture=large, scale=2)
+    assert upscaling(picture=RGBImage(4000, 2000, b""), scale=2).width == 8000
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({}, {"url": ["The url field is required."]}),
+        ({"url": "x", "scale": 5}, {"scale": ["scale must be one of 2, 3, 4"]}),
+        ({"url": "x", "face_enhance": "maybe"}, {"face_enhance": ["face_enhance must be true or false"]}),
+        ({"url": 5}, {"url": ["url must be base64 text, a URL or a file"]}),
+    ],
+)
+def test_limits_are_said_in_the_callers_words(body: dict[str, Any], texts: dict[str, list[str]]):
+    with pytest.raises(ValidationError) as caught:
+        SuperResolution.model_validate(body)
+    assert by_field(field_errors(SuperResolution, caught.value)) == texts
+
+
+def test_a_picture_is_shown_to_a_checker_that_is_loaded_already():
+    fields = NsfwImageCheck.model_validate({"init_image": "x"})
+    assert fields.to_request(PICTURE, MANIFEST) == SafetyCheck(
+        pipeline="checked at start", image=PICTURE, width=30, height=20
+    )
+
+
+def test_a_server_without_a_checker_says_so():
+    with pytest.raises(NotFound, match="no safety checker"):
+        NsfwImageCheck.model_validate({"init_image": "x"}).to_request(PICTURE, NOTHING)

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from standardwebhooks import Webhook as Signer
 
@@ -15,6 +16,8 @@ from server import errors
 from server.metrics import Metrics
 from server.public_http import NotReached, PublicHTTP
 from server.webhooks import Webhook, Webhooks, pause_s
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,8 @@ TIMEOUT_S = 30.0
 AT_ONCE = 64
 AT_ONCE_PER_HOST = 4
 """A receiver that never answers keeps so many attempts busy, and no other receiver waits for it."""
+AT_ONCE_PER_ACCOUNT = 16
+"""An account with many such receivers makes only its own webhooks wait."""
 
 LOOK_EVERY_S = 0.5
 """The outbox is looked into so often; that also finds what the command line or another process put there."""
@@ -74,9 +79,13 @@ class Deliveries:
     async def begin(self) -> None:
         """Begin an attempt for each message that is due, as far as there is room."""
         while len(self._in_flight) < AT_ONCE:
-            hosts = Counter(webhook.host for webhook, _ in self._in_flight.values())
-            busy = [host for host, count in hosts.items() if count >= AT_ONCE_PER_HOST]
-            webhook = await self._webhooks.due(self._now(), but_not=self._in_flight, but_no_host=busy)
+            in_flight = [webhook for webhook, _ in self._in_flight.values()]
+            webhook = await self._webhooks.due(
+                self._now(),
+                but_not=self._in_flight,
+                but_no_host=_full((webhook.host for webhook in in_flight), AT_ONCE_PER_HOST),
+                but_no_account=_full((webhook.account_id for webhook in in_flight), AT_ONCE_PER_ACCOUNT),
+            )
             if webhook is None:
                 return
             task = asyncio.create_task(self._attempt(webhook), name=f"webhook {webhook.id}")
@@ -135,3 +144,7 @@ class Deliveries:
         except Exception:
             log.exception("webhook %s could not be sent", webhook.id)
             return "sending failed"
+
+
+def _full(names: Iterable[T], room: int) -> list[T]:
+    return [name for name, count in Counter(names).items() if count >= room]

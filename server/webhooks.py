@@ -91,6 +91,7 @@ _DUE = (
         webhooks.c.due_at <= bindparam("now", type_=UTCDateTime),
         webhooks.c.id.not_in(bindparam("but_not", expanding=True)),
         webhooks.c.host.not_in(bindparam("but_no_host", expanding=True)),
+        webhooks.c.account_id.not_in(bindparam("but_no_account", expanding=True)),
         _IS_FIRST,
     )
     .order_by(webhooks.c.due_at, webhooks.c.id)
@@ -168,12 +169,22 @@ class Webhooks:
             return await record(connection, account_id, Announcement(url, payload), topic=topic)
 
     async def due(
-        self, now: datetime, *, but_not: Collection[int] = (), but_no_host: Collection[str] = ()
+        self,
+        now: datetime,
+        *,
+        but_not: Collection[int] = (),
+        but_no_host: Collection[str] = (),
+        but_no_account: Collection[int] = (),
     ) -> Webhook | None:
         """The message that has been due for the longest time; none that has an earlier one of its topic."""
-        left_out = {"now": now, "but_not": list(but_not), "but_no_host": list(but_no_host)}
+        values = {
+            "now": now,
+            "but_not": list(but_not),
+            "but_no_host": list(but_no_host),
+            "but_no_account": list(but_no_account),
+        }
         async with self._database.reading() as connection:
-            row = (await connection.execute(_DUE, left_out)).one_or_none()
+            row = (await connection.execute(_DUE, values)).one_or_none()
         return None if row is None else _read(row)
 
     async def delivered(self, webhook: Webhook, now: datetime) -> None:

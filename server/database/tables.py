@@ -152,7 +152,7 @@ webhooks = Table(
     Column("due_at", UTCDateTime),
     Column("give_up_at", UTCDateTime, nullable=False),
     Column("settled_at", UTCDateTime, index=True),
-    Index("ix_webhooks_due_at_host", "due_at", "host"),
+    Index("ix_webhooks_due", "due_at", "id", "host", "account_id"),
     sqlite_autoincrement=True,
 )
 """The outbox. ``due_at`` is there exactly as long as the message is pending; ``topic``: messages of one topic

@@ -168,11 +168,13 @@ async def test_messages_of_one_topic_are_due_one_after_the_other(webhooks: Webho
     assert await _due_ids(webhooks, later()) == [second, *others]
 
 
-async def test_hosts_that_are_busy_are_left_out(webhooks: Webhooks, ada: Account) -> None:
+async def test_hosts_and_accounts_that_are_busy_are_left_out(webhooks: Webhooks, ada: Account) -> None:
     for host in ("one.example", "one.example:8443", "TWO.example"):
         await webhooks.enqueue(ada.id, f"https://{host}/", {})
     ids = await _recorded(webhooks)
     assert await _due_ids(webhooks, later(), but_no_host={"one.example", "two.example"}) == [ids[1]]
+    assert await _due_ids(webhooks, later(), but_no_account={ada.id}) == []
+    assert await _due_ids(webhooks, later(), but_no_account={ada.id + 1}) == ids
 
 
 async def test_what_became_of_a_message_is_kept(webhooks: Webhooks, ada: Account) -> None:

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook as Verifier
 from server import deliveries as deliveries_module
 from server.accounts import Accounts
 from server.database import Database, database_url
-from server.deliveries import AT_ONCE_PER_HOST, Deliveries
+from server.deliveries import AT_ONCE, AT_ONCE_PER_ACCOUNT, AT_ONCE_PER_HOST, Deliveries
 from server.metrics import Metrics
 from server.public_http import PublicHTTP
 from server.settings import Settings
@@ -299,6 +299,25 @@ def test_a_dead_receiver_keeps_few_places_and_nobody_else_waits(tmp_path: Path) 
                     0
                 ] * AT_ONCE_PER_HOST
                 assert len(dead.received) == AT_ONCE_PER_HOST
+
+    play(scenario)
+
+
+def test_an_account_with_many_dead_receivers_makes_no_other_account_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        here = [ipaddress.ip_address("127.0.0.1")]
+        async with office(tmp_path, resolve=lambda _: here) as it:
+            with receiver() as dead, receiver() as alive:
+                dead.answering.clear()
+                for number in range(AT_ONCE):
+                    await it.put(dead.url.replace("127.0.0.1", f"receiver{number}.example"))
+                other = await Accounts(it.database).create("other")
+                await it.outbox.enqueue(other.id, alive.url, {})
+                await it.deliveries.begin()
+                await until(lambda: alive.received)
+                await until(lambda: len(dead.received) == AT_ONCE_PER_ACCOUNT)
+                await it.deliveries.begin()
+                assert len(dead.received) == AT_ONCE_PER_ACCOUNT
 
     play(scenario)
 

@@ -36,7 +36,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_webhooks_topic", "webhooks", ["topic"])
     op.create_index("ix_webhooks_settled_at", "webhooks", ["settled_at"])
-    op.create_index("ix_webhooks_due_at_host", "webhooks", ["due_at", "host"])
+    op.create_index("ix_webhooks_due", "webhooks", ["due_at", "id", "host", "account_id"])
 
 
 def downgrade() -> None:

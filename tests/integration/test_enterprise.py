@@ -184,9 +184,15 @@ def test_sdxl_class_checkpoints_draw_too(server: RunningServer):
 
 
 def test_the_missing_safety_checker_is_told(server: RunningServer):
-    body = drawn(server, safety_checker="yes")
-    assert body["meta"]["safetychecker"] == "no"
+    body = drawn(server, model_id="sdxl", safety_checker="yes")
+    assert (body["meta"]["safetychecker"], body["meta"]["nsfw"]) == ("no", [])
     assert "safety checker" in body["warning"]
+
+
+def test_the_safety_checkers_word_is_said_of_every_picture(server: RunningServer):
+    body = drawn(server, samples=2, safety_checker="yes")
+    assert (body["meta"]["safetychecker"], body["meta"]["nsfw"]) == ("yes", ["no", "no"])
+    assert "safety checker" not in body.get("warning", "")
 
 
 ERRORS: list[tuple[dict[str, Any], object]] = [

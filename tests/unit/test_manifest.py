@@ -49,6 +49,7 @@ def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> No
         "madebyollin/sdxl-vae-fp16-fix",
         "stabilityai/sd-vae-ft-mse",
         "latent-consistency/lcm-lora-sdv1-5",
+        "Comfy-Org/Real-ESRGAN_repackaged",
         "facebook/mbart-large-50-many-to-one-mmt",
     }
     assert [each.hub for each in repositories(shipped) if each.gated] == [

@@ -43,13 +43,16 @@ class AdapterFile:
 class AdapterLibrary:
     """Resolves the names that requests carry; one for all pipelines of a device.
 
+    Attributes:
+        manifest: may be replaced at any time; what was read stays until `forget`.
+
     Args:
         weights: folder of downloaded repositories.
         cache_bytes: bound of the files kept in host memory.
     """
 
     def __init__(self, manifest: Manifest, weights: Path, cache_bytes: int = 2 * 1024**3) -> None:
-        self._manifest = manifest
+        self.manifest = manifest
         self._weights = weights
         self._files: Recent[Path, AdapterFile] = Recent(cache_bytes, lambda file: file.nbytes)
 
@@ -107,18 +110,18 @@ class AdapterLibrary:
                 field, f"{name} is made for {entry.family} checkpoints, this one is {family}"
             )
         try:
-            return local(self._manifest, entry.source, self._weights)
+            return local(self.manifest, entry.source, self._weights)
         except (OSError, ValueError) as error:
             raise _unreadable(field, name, error) from error
 
     def _entries(self, field: Field) -> Mapping[str, AdapterEntry]:
         match field:
             case "loras":
-                return self._manifest.loras
+                return self.manifest.loras
             case "embeddings":
-                return self._manifest.embeddings
+                return self.manifest.embeddings
             case "vae":
-                return self._manifest.vaes
+                return self.manifest.vaes
 
 
 def _unreadable(field: Field, name: str, error: Exception) -> UnknownAdapter:

@@ -23,16 +23,18 @@ _PARTS = ".parts"
 
 
 @contextmanager
-def one_pull_at_a_time(weights: Path) -> Generator[None]:
+def one_pull_at_a_time(weights: Path, *, wait: bool = False) -> Generator[None]:
     """Keep a second pull out of the same folder.
 
+    Args:
+        wait: until the other one is done.
     Raises:
         PullError: another one is at work.
     """
     weights.mkdir(parents=True, exist_ok=True)
     with (weights / ".pull").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise PullError("another pull is at work in this weights folder") from error
         yield

@@ -10,9 +10,9 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from pipelines.loaded import load_catalogue
 from pipelines.loop import Loop
-from pipelines.manifest import load_manifest
-from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Stop
+from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Reload, Stop
 from pipelines.pool import PipelinePool
 
 CUDA_SHARE = 0.8
@@ -26,7 +26,7 @@ def open_pool(config: EngineConfig) -> PipelinePool:
     if budget_bytes is None:
         budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
     return PipelinePool(
-        load_manifest(config.manifest),
+        load_catalogue(config.manifest, config.weights),
         config.weights,
         device,
         budget_bytes=budget_bytes,
@@ -68,6 +68,9 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                     loop.cancel(ticket_id)
                 case Forget(order_id):
                     pool.forget()
+                    connection.send(Done(order_id))
+                case Reload(order_id):
+                    pool.reload(load_catalogue(config.manifest, config.weights))
                     connection.send(Done(order_id))
                 case Stop():
                     return

@@ -45,12 +45,18 @@ class LockedRepository(BaseModel):
 
 
 class Lock(BaseModel):
-    """The whole file; ``repositories`` by ``owner/name@revision``."""
+    """The whole file.
+
+    Attributes:
+        repositories: by ``owner/name@revision``.
+        downloads: single files from elsewhere, by their path below the weights folder.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     version: int = 1
     repositories: dict[str, LockedRepository] = Field(default_factory=dict)
+    downloads: dict[str, LockedFile] = Field(default_factory=dict)
 
 
 def read_lock(weights: Path) -> Lock:
@@ -108,6 +114,15 @@ def problems(weights: Path, repository: LockedRepository, *, thorough: bool) -> 
         elif not _same(folder / name, locked, thorough=thorough):
             found.append(f"{shown}: differs from the file that was pulled")
     return found
+
+
+def download_problem(weights: Path, name: str, locked: LockedFile, *, thorough: bool) -> str | None:
+    """What is wrong with a single file; see `problems`."""
+    path = weights / name
+    if not path.is_file():
+        return f"{name}: missing"
+    same = _same(path, locked, thorough=thorough)
+    return None if same else f"{name}: differs from the file that was loaded"
 
 
 def _files(folder: Path) -> list[Path]:

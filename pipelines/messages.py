@@ -57,8 +57,15 @@ class Forget:
     order_id: str
 
 
-Order = Forget
-"""What an engine does between two turns, and confirms with `Done`; nothing that it draws is disturbed."""
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read weights.yaml and loaded.yaml again; what left them is dropped, and may be in use of nothing."""
+
+    order_id: str
+
+
+Order = Forget | Reload
+"""What an engine does between two turns and confirms with `Done`; nothing that it draws is disturbed."""
 
 Command = Draw | Cancel | Stop | Order
 

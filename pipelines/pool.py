@@ -125,6 +125,22 @@ class PipelinePool:
             pipeline.forget()
         _empty_caches(self._device)
 
+    def reload(self, manifest: Manifest) -> None:
+        """Draw with what this manifest names from now on.
+
+        What it does not name any more, or names differently, is dropped: nothing may be in use of it.
+        """
+        before, self._manifest = self._manifest, manifest
+        self._adapters.manifest = manifest
+        if _keeps(before, manifest):
+            return
+        self.forget()
+        for name in {*self._resident, *self._bytes}:
+            if before.pipelines.get(name) != manifest.pipelines.get(name):
+                self._resident.pop(name, None)
+                self._bytes.pop(name, None)
+        _empty_caches(self._device)
+
     def _load_or_none(self, name: str) -> Pipeline | None:
         """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""
         try:
@@ -169,6 +185,17 @@ class PipelinePool:
             self._evicted[name] = pipeline
         del pipeline
         _empty_caches(self._device)
+
+
+def _keeps(before: Manifest, after: Manifest) -> bool:
+    """Whether all that the one manifest names means the same in the other."""
+    sections = (getattr(before, name) for name in Manifest.model_fields)
+    return all(
+        getattr(after, field).get(name) == entry
+        for field, section in zip(Manifest.model_fields, sections, strict=True)
+        if isinstance(section, dict)
+        for name, entry in section.items()
+    )
 
 
 def _move(pipeline: Pipeline, device: torch.device) -> None:

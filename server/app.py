@@ -14,10 +14,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from pipelines.manifest import load_manifest
 from server import errors
 from server.accounts import Accounts
 from server.caller import Services
+from server.catalogue import Catalogue
 from server.credits import Credits
 from server.database import Database, database_url
 from server.deliveries import Deliveries
@@ -28,6 +28,7 @@ from server.endpoints import metrics as metrics_page
 from server.engine.devices import local_engines
 from server.generate import Studio
 from server.jobs import Jobs
+from server.loads import Loads
 from server.metrics import Metrics
 from server.public_http import PublicHTTP
 from server.queue import JobQueue
@@ -87,6 +88,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     webhooks = Webhooks(database)
     public_http = PublicHTTP(settings.fetch_allowed_hosts)
     deliveries = Deliveries(webhooks, public_http, webhook_secret(settings), metrics)
+    catalogue = Catalogue(settings)
+    loads = Loads(settings, catalogue, dispatch, webhooks, public_http)
     studio = Studio(jobs, dispatch, storage, metrics, settings)
     app.state.services = Services(
         settings=settings,
@@ -95,7 +98,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         studio=studio,
         storage=storage,
         images=RemoteImages(settings),
-        manifest=load_manifest(settings.manifest),
+        catalogue=catalogue,
+        loads=loads,
         dispatch=dispatch,
         metrics=metrics,
         public_http=public_http,
@@ -103,6 +107,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     )
     await dispatch.start()
     await studio.resume()
+    await loads.resume()
     background = [
         asyncio.create_task(_sweep(storage, jobs, webhooks, settings.output_retention_s)),
         asyncio.create_task(deliveries.run()),
@@ -114,6 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await deliveries.stop()
+        await loads.stop()
         await studio.stop()
         await dispatch.stop()
         await database.close()

@@ -15,10 +15,12 @@ from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from server import errors
 from server.accounts import Account, Accounts
+from server.catalogue import Catalogue
 from server.credits import Credits
 from server.dispatch import Dispatch
 from server.generate import Studio
 from server.jobs import Job
+from server.loads import Loads
 from server.metrics import Metrics
 from server.public_http import PublicHTTP
 from server.remote_images import RemoteImages
@@ -50,11 +52,17 @@ class Services:
     studio: Studio
     storage: Storage
     images: RemoteImages
-    manifest: Manifest
+    catalogue: Catalogue
+    loads: Loads
     dispatch: Dispatch
     metrics: Metrics
     public_http: PublicHTTP
     webhooks: Webhooks
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that can be drawn at this moment."""
+        return self.catalogue.manifest
 
 
 def services(request: Request) -> Services:

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
-from pipelines.messages import Forget, Order
-from pipelines.request import Drawing, Request
+from pipelines.messages import Forget, Order, Reload
+from pipelines.request import Drawing, Prompted, Request, pipelines_of
 from server import errors
 from server.engine import Engine, EngineState
 from server.queue import JobQueue, Offer, Ticket
@@ -104,6 +104,22 @@ class Dispatch:
     async def forget(self) -> None:
         """Have every engine drop what it keeps only to save time; return when all have."""
         await self._order(Forget)
+
+    async def reload(self) -> None:
+        """Have every engine learn what can be drawn now; return when all have."""
+        await self._order(Reload)
+
+    async def retire(self, name: str) -> None:
+        """Return when no engine draws with this checkpoint or adapter any more.
+
+        Requests that wait and name it are refused; new ones are not to come, since it left the catalogue.
+        """
+        refusal = errors.NotFound(f"{name} was deleted while the request waited")
+        self._queue.refuse(lambda ticket: name in _named(ticket.request), refusal)
+        held = self._held.values()
+        await self._until(
+            lambda: not any(name in _named(ticket.request) for held_by in held for ticket in held_by.values())
+        )
 
     async def draw(
         self,
@@ -219,6 +235,15 @@ class Dispatch:
     def _refuse_without_hope(self) -> None:
         if self._stopped or all(engine.state in NO_HOPE for engine in self._engines.values()):
             raise errors.Unavailable(self.readiness() or "no engine is running")
+
+
+def _named(request: Request) -> set[str]:
+    """The pipeline and adapters that a request names."""
+    names = {*pipelines_of(request)}
+    if isinstance(request, Prompted):
+        names |= {lora.name for lora in request.loras} | set(request.embeddings)
+        names |= {request.vae} if request.vae else set()
+    return names
 
 
 def _reasons(engines: Iterable[Engine]) -> str:

@@ -177,6 +177,12 @@ class JobQueue:
         if not tickets:
             self._waiting.pop(ticket.account_id, None)
 
+    def refuse(self, concerned: Callable[[Ticket], bool], refusal: errors.ApiError) -> None:
+        """Fail the waiting tickets that are concerned."""
+        for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
+            if concerned(ticket) and not ticket.taken.done():
+                ticket.taken.set_exception(refusal)
+
     def refuse_all(self, reason: str) -> None:
         """Fail every waiting ticket with `errors.Unavailable`: nothing will draw them."""
         for tickets in self._waiting.values():

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     group_megapixels: float | None = None
     """Pixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
     torch_threads: int | None = None
+    max_load_gb: float = 20.0
+    """Bound of what `load_model` downloads for one model."""
     preload: bool = True
     """Load the manifest's resident pipelines before an engine says it is ready."""
 

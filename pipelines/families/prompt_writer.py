@@ -54,6 +54,9 @@ class PromptWriter:
     def encode(self, request: Request) -> list[Sample]:
         raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
 
+    def forget(self) -> None:
+        self._written.clear()
+
     def attach(self, key: GroupKey) -> None:
         pass
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines import lock
-from pipelines.manifest import Manifest, load_manifest
+from pipelines.loaded import load_catalogue
+from pipelines.manifest import Manifest
 from pipelines.repositories import Repository, repositories
 from server.settings import Settings
 
@@ -54,7 +55,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
     settings = Settings()
     path: Path = arguments.manifest or settings.manifest
     try:
-        return load_manifest(path), arguments.weights or settings.weights
+        weights: Path = arguments.weights or settings.weights
+        return load_catalogue(path, weights), weights
     except FileNotFoundError:
         _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
     except (ValidationError, ValueError, YAMLError) as error:
@@ -186,6 +188,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     for repository in locked.repositories.values():
         print(f"{repository.hub} at {repository.commit[:10]}: {len(repository.files)} files")
         found += lock.problems(weights, repository, thorough=True)
+    for name, file in locked.downloads.items():
+        print(f"{name}: loaded")
+        problem = lock.download_problem(weights, name, file, thorough=True)
+        found += [problem] if problem else []
     for line in found:
         _complain(line)
     if not found:

@@ -246,7 +246,7 @@ def test_unknown_operations_and_verbs_answer_in_the_dialect(server: RunningServe
 
 
 def test_documented_operations_that_are_not_there_say_so(server: RunningServer):
-    assert post(server, "load_vae").json()["message"] == "load_vae is not available yet"
+    assert post(server, "controlnet").json()["message"] == "controlnet is not available yet"
 
 
 def test_what_the_server_has_is_listed(server: RunningServer):

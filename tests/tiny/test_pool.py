@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipelines import families
 from pipelines.errors import OutOfMemory, UnknownPipeline
 from pipelines.loop import Loop
 from pipelines.manifest import Manifest
@@ -150,3 +152,26 @@ def test_a_swap_gives_the_picture_that_was_drawn_before_it(demo_manifest: Manife
     draw(KOLORS)
     assert pool.resident == (KOLORS,)
     assert draw(SD15) == first
+
+
+def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(demo_manifest: Manifest) -> None:
+    entry = demo_manifest.pipelines["stable-diffusion-v1-5"]
+    more = demo_manifest.model_copy(update={"pipelines": {**demo_manifest.pipelines, "again": entry}})
+    pool = PipelinePool(demo_manifest, Path("none"), torch.device("cpu"), budget_bytes=10**9)
+    first = pool.open("stable-diffusion-v1-5")
+    pool.reload(more)
+    assert pool.open("stable-diffusion-v1-5") is first
+    gone = weakref.ref(pool.open("again"))
+    used = pool.used_bytes
+    pool.reload(demo_manifest)
+    assert pool.resident == ("stable-diffusion-v1-5",)
+    assert pool.used_bytes < used
+    assert gone() is None
+    with pytest.raises(UnknownPipeline):
+        pool.open("again")
+
+
+def test_every_family_can_be_told_to_forget() -> None:
+    for module, name in families._FAMILIES.items():
+        family = getattr(import_module(f"pipelines.families.{module}"), name)
+        assert callable(getattr(family, "forget", None)), name

@@ -8,7 +8,7 @@ from server.endpoints.enterprise.wire import PATH_FAMILIES, Operation, read
 from server.errors import NotYetAvailable
 
 OPERATIONS = (
-    "load_model", "load_model_v2", "delete_model", "load_vae", "controlnet",
+    "controlnet",
 )  # fmt: skip
 
 

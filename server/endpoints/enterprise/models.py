@@ -1,4 +1,4 @@
-"""POST get_all_models, verify_model: which checkpoints can be drawn with."""
+"""POST get_all_models, verify_model: what can be drawn with."""
 
 from __future__ import annotations
 
@@ -9,32 +9,49 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from server import caller
-from server.endpoints.enterprise.catalogue import checkpoint, checkpoints
+from server.endpoints.enterprise.catalogue import checkpoints
 from server.endpoints.enterprise.wire import Operation, both, post, read
 from server.endpoints.fields import Text
+from server.errors import NotFound
 
 
 class VerifyModel(Operation):
     """The documented fields."""
 
-    model_id: Text = Field(description="Which checkpoint.")
+    model_id: Text = Field(description="Which checkpoint, LoRA, textual inversion or VAE.")
 
 
 async def get_all_models(request: Request) -> JSONResponse:
     await read(request, Operation)
-    manifest = caller.services(request).manifest
-    known_since = datetime.fromtimestamp(manifest.path.stat().st_mtime, UTC)
+    catalogue = caller.services(request).catalogue
+    known_since = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
+    loaded_at = {name: item.loaded_at for name, item in catalogue.loaded().items()}
+    names = [*checkpoints(catalogue.manifest), *loaded_at]
     models = [
-        {"load_data": known_since.strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
-        for name in checkpoints(manifest)
+        {"load_data": loaded_at.get(name, known_since).strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
+        for name in dict.fromkeys(names)
     ]
     return JSONResponse({"models": models, "status": "success"})
 
 
 async def verify_model(request: Request) -> JSONResponse:
     _, fields = await read(request, VerifyModel)
-    checkpoint(caller.services(request).manifest, fields.model_id)
+    services = caller.services(request)
+    name = fields.model_id
+    if name not in {*checkpoints(services.manifest), *(name for name, _ in services.manifest.adapters())}:
+        raise NotFound(f"Model id not found{_why(services, name)}")
     return JSONResponse({"status": "success", **both("Model exists on server")})
+
+
+def _why(services: caller.Services, name: str) -> str:
+    """Of a load that failed, or has not ended yet."""
+    found = services.loads.find(name)
+    if found is None:
+        return ""
+    load, progress = found
+    if load.problem is not None:
+        return f": loading failed: {load.problem}"
+    return f": it is being loaded, {progress.done} of {progress.total or 'an unknown number of'} bytes"
 
 
 router = APIRouter()

@@ -24,6 +24,16 @@ async def system_details(request: Request) -> JSONResponse:
             "queue_time": round(services.dispatch.expected_wait_s),
             "queue_num": services.dispatch.queue_length,
             "status": "ok" if services.dispatch.readiness() is None else "starting",
+            "loads": [
+                {
+                    "model_id": load.name,
+                    "status": "loading" if load.problem is None else "failed",
+                    "received_bytes": progress.done,
+                    "total_bytes": progress.total or None,
+                    "message": load.problem,
+                }
+                for load, progress in services.loads.states()
+            ],
         }
     )
 
@@ -43,7 +53,8 @@ post(
     "system_details",
     system_details,
     Operation,
-    summary="How busy the server is",
+    summary="How busy the server is, and what it loads",
+    description="`loads` has what load_model and load_vae began and has not ended well yet.",
     example={"key": "enterprise_api_key"},
-    answer={"model_count": 3, "queue_time": 0, "queue_num": 0, "status": "ok"},
+    answer={"model_count": 3, "queue_time": 0, "queue_num": 0, "status": "ok", "loads": []},
 )

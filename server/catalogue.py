@@ -1,0 +1,88 @@
+"""What can be drawn now: weights.yaml, and what was loaded since, which comes and goes."""
+
+from __future__ import annotations
+
+import shutil
+
+from pipelines.downloads import one_pull_at_a_time
+from pipelines.loaded import Loaded, LoadedEntry, names, read_loaded, with_loaded, write_loaded
+from pipelines.lock import read_lock, write_lock
+from pipelines.manifest import Manifest, Source, load_manifest
+from pipelines.repositories import repositories
+from server.settings import Settings
+
+
+class Catalogue:
+    """The manifest of the moment. Engines are told of a change by whoever made it.
+
+    Attributes:
+        manifest: all that can be drawn; another object after each change.
+        own: weights.yaml alone.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._weights = settings.weights
+        self.own: Manifest = load_manifest(settings.manifest)
+        self._loaded: Loaded = read_loaded(self._weights)
+        self.manifest: Manifest = with_loaded(self.own, self._loaded, self._weights)
+
+    def has(self, name: str) -> bool:
+        """Whether anything has that name, of whatever kind."""
+        return name in names(self.manifest)
+
+    def is_own(self, name: str) -> bool:
+        """Whether it stands in weights.yaml."""
+        return name in names(self.own)
+
+    def loaded(self) -> dict[str, LoadedEntry]:
+        """What was loaded, by its name."""
+        return {name: item for name, item in self._loaded.entries.items() if not self.is_own(name)}
+
+    def add(self, name: str, item: LoadedEntry) -> None:
+        """Record what was loaded.
+
+        Raises:
+            OSError: the weights folder cannot be written.
+        """
+        self._become(Loaded(entries={**self._loaded.entries, name: item}))
+
+    def remove(self, name: str) -> LoadedEntry | None:
+        """Forget what was loaded; its files stay. None: nothing of that name was.
+
+        Raises:
+            OSError: the weights folder cannot be written.
+        """
+        entries = dict(self._loaded.entries)
+        item = entries.pop(name, None)
+        if item is not None:
+            self._become(Loaded(entries=entries))
+        return item
+
+    def remove_files(self, item: LoadedEntry) -> None:
+        """Remove the files of what was loaded, unless something else names them too. Blocking.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        source = _source(item)
+        with one_pull_at_a_time(self._weights, wait=True):
+            lock = read_lock(self._weights)
+            if source.hub is not None:
+                key = f"{source.hub}@{source.revision}"
+                if key in lock.repositories and key not in {each.key for each in repositories(self.manifest)}:
+                    shutil.rmtree(self._weights / lock.repositories.pop(key).folder, ignore_errors=True)
+            else:
+                name = str(source.file)
+                (self._weights / name).unlink(missing_ok=True)
+                lock.downloads.pop(name, None)
+            write_lock(self._weights, lock)
+
+    def _become(self, loaded: Loaded) -> None:
+        write_loaded(self._weights, loaded)
+        self._loaded = loaded
+        self.manifest = with_loaded(self.own, loaded, self._weights)
+
+
+def _source(item: LoadedEntry) -> Source:
+    """Where it came from; a file's name is relative to the weights folder."""
+    return Source.model_validate(item.entry.get("source") or item.entry["parts"]["pipeline"])

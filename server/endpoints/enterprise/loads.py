@@ -1,0 +1,218 @@
+"""POST load_model, load_model_v2, load_vae, delete_model: what can be drawn with comes and goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from pipelines.fetch import NO_PICKLES, PICKLES
+from server import caller
+from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.wire import Operation, both, post, read_as_administrator
+from server.endpoints.fields import Flag, Text
+from server.errors import FieldError, NotFound
+from server.loads import Load
+from server.public_http import NotReached
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?")
+_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
+
+_KINDS = {
+    "stable_diffusion": "checkpoint", "checkpoint": "checkpoint", "model": "checkpoint", "sd": "checkpoint",
+    "sd15": "checkpoint", "sdxl": "checkpoint", "lora": "lora", "lycoris": "lora", "embeddings": "embedding",
+    "embedding": "embedding", "textual_inversion": "embedding", "vae": "vae", "controlnet": "controlnet",
+}  # fmt: skip
+
+
+def _word(value: object) -> object:
+    return re.sub(r"[\s.-]+", "_", value.strip().lower()) if isinstance(value, str) else value
+
+
+ModelType = Annotated[
+    Literal[
+        "stable_diffusion", "checkpoint", "model", "sd", "sd15", "sdxl", "lora", "lycoris", "embeddings",
+        "embedding", "textual_inversion", "vae", "controlnet",
+    ],
+    BeforeValidator(_word),
+]  # fmt: skip
+ModelFormat = Annotated[
+    Literal["diffusers", "safetensors", "ckpt", "bin", "pt", "pth", "pickle"], BeforeValidator(_word)
+]
+VaeType = Annotated[Literal["sd", "sd15", "sd1_5", "sdxl", "stable_diffusion", "vae"], BeforeValidator(_word)]
+
+
+class LoadModel(Announced):
+    """The documented fields, and the one that the vendor's newer page has instead of one of them."""
+
+    url: Text = Field(
+        description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. Paths "
+        "on the server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code "
+        "when they are opened."
+    )
+    model_id: Text = Field(
+        description="The name for `model_id`, `lora_model`, `embeddings_model` or `vae`: letters, digits, "
+        "dot, dash and underscore. One that this server has already is refused."
+    )
+    model_type: ModelType | None = Field(
+        None,
+        validation_alias=AliasChoices("model_type", "model_category"),
+        description="What it is. What really came is told from its tensors; loading fails when it is another "
+        "thing than said here. Also as `model_category`.",
+    )
+    model_format: ModelFormat | None = Field(
+        None, description="`diffusers` (a repository) or `safetensors`; the others are refused as pickles."
+    )
+    from_safetensors: Flag = Field(
+        True, description="`no` asks for a pickle, which is refused; what is loaded is always safetensors."
+    )
+    revision: Text = Field("main", description="Branch, tag or commit of a repository of the hub.")
+
+
+class LoadVae(Announced):
+    """The documented fields."""
+
+    vae_id: Text = Field(description="The name for `vae`; as `model_id` of load_model.")
+    vae_url: Text = Field(description="As `url` of load_model.")
+    vae_type: VaeType | None = Field(
+        None,
+        description="`sdxl` or `sd15`: for which checkpoints. VAEs of both have the same shape; without this "
+        "field a repository's scaling factor decides, and a bare file is taken for one of SD1.5.",
+    )
+
+
+class DeleteModel(Operation):
+    """The documented fields."""
+
+    model_id: Text = Field(description="Something that was loaded with load_model or load_vae.")
+
+
+async def load_model(request: Request) -> JSONResponse:
+    account, fields = await read_as_administrator(request, LoadModel)
+    if fields.model_format in ("ckpt", "bin", "pt", "pth", "pickle") or not fields.from_safetensors:
+        field = "from_safetensors" if not fields.from_safetensors else "model_format"
+        raise FieldError(
+            field, "pickles are refused: they can run code when they are opened; give a .safetensors"
+        )
+    if not _REVISION.fullmatch(fields.revision):
+        raise FieldError("revision", "must be the name of a branch, tag or commit")
+    kind = _KINDS[fields.model_type] if fields.model_type else None
+    load = Load.model_validate(
+        {
+            "name": _name(fields.model_id, "model_id"),
+            "origin": _origin(request, fields.url, "url"),
+            "revision": fields.revision,
+            "kind": kind,
+            "family": fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
+            "account_id": account.id,
+            "webhook": fields.receiver(request),
+            "track_id": fields.track_id,
+        }
+    )
+    await caller.services(request).loads.begin(load)
+    return JSONResponse({"status": "success", **both("model load started"), **_tracked(fields)})
+
+
+async def load_vae(request: Request) -> JSONResponse:
+    account, fields = await read_as_administrator(request, LoadVae)
+    families = {"sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15"}
+    load = Load.model_validate(
+        {
+            "name": _name(fields.vae_id, "vae_id"),
+            "origin": _origin(request, fields.vae_url, "vae_url"),
+            "kind": "vae",
+            "family": families.get(fields.vae_type or ""),
+            "account_id": account.id,
+            "webhook": fields.receiver(request),
+            "track_id": fields.track_id,
+        }
+    )
+    await caller.services(request).loads.begin(load)
+    return JSONResponse({"status": "success", **both("VAE load started"), **_tracked(fields)})
+
+
+async def delete_model(request: Request) -> JSONResponse:
+    _, fields = await read_as_administrator(request, DeleteModel)
+    if not await caller.services(request).loads.delete(fields.model_id):
+        raise NotFound("Model id not found")
+    return JSONResponse({"status": "success", **both("Model deleted on server")})
+
+
+def _tracked(fields: Announced) -> dict[str, object]:
+    return {} if fields.track_id is None else {"track_id": fields.track_id}
+
+
+def _name(name: str, field: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise FieldError(
+            field, "must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first"
+        )
+    return name
+
+
+def _origin(request: Request, given: str, field: str) -> str:
+    """A hub id, or a URL that may be fetched as far as a look at it can tell."""
+    given = given.strip()
+    if page := _HUB_PAGE.fullmatch(given):
+        given = page[1]
+    ending = urlsplit(given).path.lower() if "://" in given else given.lower()
+    if ending.endswith(PICKLES):
+        raise FieldError(field, NO_PICKLES)
+    if _HUB.fullmatch(given):
+        return given
+    if "://" not in given:
+        raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
+    try:
+        return str(caller.services(request).public_http.read(given))
+    except NotReached as error:
+        raise FieldError(field, f"cannot be fetched: {error}") from error
+
+
+router = APIRouter()
+for operation in ("load_model", "load_model_v2"):
+    post(
+        router,
+        operation,
+        load_model,
+        LoadModel,
+        summary="Load a checkpoint, LoRA, textual inversion, VAE or ControlNet",
+        description="Needs an administrator's key. The download goes on after this answer and survives a "
+        "restart of the server; system_details shows its progress, verify_model its end, and the webhook is "
+        "told. What was loaded is recorded in the weights folder, never in weights.yaml.",
+        example={
+            "key": "enterprise_api_key",
+            "url": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+            "model_id": "my-sdxl",
+            "model_type": "stable_diffusion",
+            "webhook": None,
+        },
+        answer={"status": "success", **both("model load started")},
+    )
+post(
+    router,
+    "load_vae",
+    load_vae,
+    LoadVae,
+    summary="Load a VAE",
+    description="As load_model, for a VAE.",
+    example={"key": "enterprise_api_key", "vae_id": "my-vae", "vae_url": "stabilityai/sd-vae-ft-mse"},
+    answer={"status": "success", **both("VAE load started")},
+)
+post(
+    router,
+    "delete_model",
+    delete_model,
+    DeleteModel,
+    summary="Remove what was loaded",
+    description="Needs an administrator's key. Pictures that are being drawn with it are finished first; "
+    "requests that still wait for it are refused and refunded. Its files are removed unless something else "
+    "needs them. What stands in weights.yaml is removed there, not here.",
+    example={"key": "enterprise_api_key", "model_id": "my-sdxl"},
+    answer={"status": "success", **both("Model deleted on server")},
+)

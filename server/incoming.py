@@ -1,0 +1,216 @@
+"""Bringing what is to be loaded: one file from a URL, or a repository of the hub, into the weights folder."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from pipelines.downloads import one_pull_at_a_time
+from pipelines.fetch import Fetched, Line, Progress, Refused, Wanted, loaded_entry
+from pipelines.lock import describe, read_lock, write_lock
+from pipelines.recognition import Unrecognised, read_shapes, recognise
+from server.public_http import NotReached, PublicHTTP
+from server.settings import Settings
+
+FOLDER = "loaded"
+"""Below the weights folder: single files, by the name under which they can be drawn with."""
+
+MAX_REDIRECTS = 5
+LONGEST_DOWNLOAD_S = 86_400.0
+STALLED_AFTER_S = 60.0
+ATTEMPTS = 5
+"""How often a transfer that broke off is taken up again."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class NotLoaded(Exception):
+    """``str(error)`` says why, in the caller's words."""
+
+
+class Incoming:
+    """Downloads that resume, are bounded and checked, and end in the lock.
+
+    Args:
+        dtypes: of a checkpoint of each family.
+    """
+
+    def __init__(self, settings: Settings, public_http: PublicHTTP, dtypes: dict[str, str]) -> None:
+        self._settings = settings
+        self._weights = settings.weights
+        self._http = public_http
+        self._dtypes = dtypes
+        self._max_bytes = int(settings.max_load_gb * 1e9)
+
+    async def file(
+        self, name: str, url: str, family: str | None, progress: Callable[[int, int], None]
+    ) -> Fetched:
+        """One .safetensors file, below the weights folder and in the lock.
+
+        Args:
+            family: of what does not tell its own.
+        Raises:
+            NotLoaded, Unrecognised
+        """
+        partial = self._weights / ".parts" / hashlib.sha256(url.encode()).hexdigest()
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(ATTEMPTS):
+            before = _size(partial)
+            try:
+                await self._download(url, partial, progress)
+                break
+            except (NotReached, TimeoutError) as error:
+                if _size(partial) == before or attempt == ATTEMPTS - 1:
+                    raise NotLoaded(f"it could not be fetched: {error or 'nothing more came'}") from error
+        try:
+            recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial)))
+        except Unrecognised:
+            _remove(partial)
+            raise
+        stored = f"{FOLDER}/{name}.safetensors"
+        await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
+        source: dict[str, object] = {"file": stored}
+        known = recognised.family or family or "sd15"
+        if recognised.kind == "checkpoint":
+            source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
+        return Fetched(kind=recognised.kind, entry=loaded_entry(recognised.kind, known, source, self._dtypes))
+
+    async def repository(
+        self,
+        name: str,
+        hub: str,
+        revision: str,
+        family: str | None,
+        progress: Callable[[int, int], None],
+    ) -> Fetched:
+        """A repository, in a process of its own that ends with this call.
+
+        Raises:
+            NotLoaded
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pipelines.fetch",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        wanted = Wanted(
+            name=name,
+            hub=hub,
+            revision=revision,
+            manifest=self._settings.manifest.absolute(),
+            weights=self._weights.absolute(),
+            dtypes=self._dtypes,
+            max_bytes=self._max_bytes,
+            family=family,
+        )
+        try:
+            process.stdin.write(wanted.model_dump_json().encode() + b"\n")
+            await process.stdin.drain()
+            async for text in process.stdout:
+                match Line.validate_json(text):
+                    case Progress(done=done, total=total):
+                        progress(done, total)
+                    case Refused(problem=problem):
+                        raise NotLoaded(problem)
+                    case Fetched() as fetched:
+                        return fetched
+            raise NotLoaded("the download ended unexpectedly; the server's log has the cause")
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _download(self, url: str, partial: Path, progress: Callable[[int, int], None]) -> None:
+        """Append to ``partial`` what is missing of it."""
+        target = self._http.read(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            headers = _resuming(partial)
+            async with self._http.request(
+                "GET", target, headers=headers, timeout_s=LONGEST_DOWNLOAD_S
+            ) as response:
+                if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                    return await self._receive(response, partial, progress)
+                target = target.join(response.headers["location"])
+        raise NotLoaded(f"it could not be fetched: more than {MAX_REDIRECTS} redirects")
+
+    async def _receive(
+        self, response: httpx.Response, partial: Path, progress: Callable[[int, int], None]
+    ) -> None:
+        if response.status_code not in (200, 206):
+            raise NotLoaded(f"it could not be fetched: the server answered {response.status_code}")
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise NotLoaded("it could not be fetched: the server compressed the answer")
+        done = _size(partial) if response.status_code == 206 else 0
+        validator = response.headers.get("etag", "")
+        if done == 0:
+            _tag(partial).write_text("" if validator.startswith("W/") else validator)
+        stated = response.headers.get("content-length", "")
+        total = done + int(stated) if stated.isdecimal() else 0
+        self._demand_room(total or done, total - done)
+        with partial.open("ab" if done else "wb") as file:
+            chunks = response.aiter_raw()
+            while True:
+                async with asyncio.timeout(STALLED_AFTER_S):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                if file.tell() == 0 and chunk.startswith(_PICKLE_STARTS):
+                    raise NotLoaded(
+                        "it is a pickle, which can run code when it is opened; give a .safetensors"
+                    )
+                file.write(chunk)
+                done += len(chunk)
+                self._demand_room(done, 0)
+                progress(done, total)
+
+    def _demand_room(self, size: int, missing: int) -> None:
+        if size > self._max_bytes:
+            raise NotLoaded(f"it is larger than {self._settings.max_load_gb:g} GB, which this server loads")
+        if missing > shutil.disk_usage(self._weights).free:
+            raise NotLoaded(f"it needs {missing / 1e9:.1f} GB more on the disk than are free")
+
+    def _keep(self, partial: Path, stored: str, origin: str) -> None:
+        """Thread: move the file to its place and record its hash."""
+        path = self._weights / stored
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with one_pull_at_a_time(self._weights, wait=True):
+            partial.replace(path)
+            _tag(partial).unlink(missing_ok=True)
+            lock = read_lock(self._weights)
+            file = describe(path, origin=origin, upstream="")
+            lock.downloads[stored] = file.model_copy(update={"upstream": file.sha256})
+            write_lock(self._weights, lock)
+
+
+def _resuming(partial: Path) -> dict[str, str]:
+    """Ask for the rest only if the file is still the same one; what cannot be told begins anew."""
+    tag = _tag(partial)
+    validator = tag.read_text() if tag.exists() else ""
+    size = _size(partial)
+    return {"Range": f"bytes={size}-", "If-Range": validator} if size and validator else {}
+
+
+def _tag(partial: Path) -> Path:
+    return partial.with_suffix(".etag")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _remove(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _tag(partial).unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Loading checkpoints and adapters while the server runs: jobs that outlive their request and a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from pipelines.fetch import SECTIONS, Fetched
+from pipelines.loaded import LoadedEntry, parse
+from pipelines.recognition import Unrecognised
+from server.catalogue import Catalogue
+from server.dispatch import Dispatch
+from server.engine.devices import devices
+from server.errors import ApiError, FieldError
+from server.incoming import Incoming, NotLoaded
+from server.public_http import PublicHTTP
+from server.settings import Settings
+from server.webhooks import Webhooks
+
+log = logging.getLogger(__name__)
+
+RECORD_NAME = "loads.yaml"
+
+FAILURES_KEPT = 20
+
+
+class Load(BaseModel):
+    """One wish to load something.
+
+    Attributes:
+        name: under which it can be drawn with.
+        origin: URL of a .safetensors file, or ``owner/name`` on the hub.
+        kind: what the caller says that it is, checked; None: not said.
+        family: what the caller says that it is for; only believed where the file does not tell.
+        webhook: whom to tell of the end.
+        problem: why it failed; None: it is under way.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    origin: str
+    revision: str = "main"
+    kind: Literal["checkpoint", "lora", "embedding", "vae", "controlnet"] | None = None
+    family: Literal["sd15", "sdxl"] | None = None
+    account_id: int
+    webhook: str | None = None
+    track_id: str | int | float | None = None
+    problem: str | None = None
+
+
+_RECORD: TypeAdapter[list[Load]] = TypeAdapter(list[Load])
+
+
+@dataclass(slots=True)
+class Progress:
+    """Bytes so far, and in all; 0 of 0 before that is known."""
+
+    done: int = 0
+    total: int = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
+class Loads:
+    """The loads of one server: one after the other, recorded beside what they bring.
+
+    A load that a restart interrupted is taken up again; what was fetched of it is not fetched twice.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        dispatch: Dispatch,
+        webhooks: Webhooks,
+        public_http: PublicHTTP,
+    ) -> None:
+        self._catalogue, self._dispatch, self._webhooks = catalogue, dispatch, webhooks
+        self._path = settings.weights / RECORD_NAME
+        on_cpu = devices(settings.devices) == ["cpu"] * len(devices(settings.devices))
+        # SDXL's own VAE overflows half precision.
+        dtypes = {"sd15": "float32" if on_cpu else "float16", "sdxl": "float32" if on_cpu else "bfloat16"}
+        self._incoming = Incoming(settings, public_http, dtypes)
+        self._weights = settings.weights
+        self._loads: dict[str, Load] = {}
+        self._progress: dict[str, Progress] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+
+    def states(self) -> list[tuple[Load, Progress]]:
+        """Every load that is under way or failed, oldest first."""
+        return [(load, self._progress.get(name, Progress())) for name, load in self._loads.items()]
+
+    def find(self, name: str) -> tuple[Load, Progress] | None:
+        """The load of that name, if it is under way or failed."""
+        load = self._loads.get(name)
+        return None if load is None else (load, self._progress.get(name, Progress()))
+
+    async def begin(self, load: Load) -> None:
+        """Record it; the loading goes on behind this call.
+
+        Raises:
+            FieldError: something has that name already, or is being loaded under it.
+            ApiError: the weights folder cannot be written.
+        """
+        if self._catalogue.is_own(load.name):
+            raise FieldError("model_id", f"{load.name} stands in this server's weights.yaml")
+        if self._catalogue.has(load.name):
+            raise FieldError("model_id", f"{load.name} is on this server already; delete it first")
+        if load.name in self._tasks:
+            raise FieldError("model_id", f"{load.name} is being loaded already")
+        self._loads.pop(load.name, None)
+        self._record({**self._loads, load.name: load})
+        self._work_on(load)
+
+    async def delete(self, name: str) -> bool:
+        """Remove what was loaded, when nobody draws with it any more; or stop loading it.
+
+        Returns:
+            False: no such thing.
+        Raises:
+            FieldError: it stands in weights.yaml.
+        """
+        if self._catalogue.is_own(name):
+            raise FieldError("model_id", f"{name} stands in this server's weights.yaml; remove it there")
+        task = self._tasks.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        was_known = self._loads.get(name) is not None
+        self._record({other: load for other, load in self._loads.items() if other != name})
+        item = self._catalogue.remove(name)
+        if item is None:
+            return was_known
+        await self._dispatch.retire(name)
+        await self._dispatch.reload()
+        await asyncio.to_thread(self._catalogue.remove_files, item)
+        return True
+
+    async def resume(self) -> None:
+        """After a start: take up what was under way."""
+        if not self._path.exists():
+            return
+        for load in _RECORD.validate_python(yaml.safe_load(self._path.read_text()) or []):
+            self._loads[load.name] = load
+            if load.problem is None:
+                self._work_on(load)
+
+    async def stop(self) -> None:
+        """Leave; what is under way goes on at the next start."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _work_on(self, load: Load) -> None:
+        self._progress[load.name] = Progress()
+        task = asyncio.create_task(self._work(load), name=f"load {load.name}")
+        self._tasks[load.name] = task
+        task.add_done_callback(lambda _: self._tasks.pop(load.name, None))
+
+    async def _work(self, load: Load) -> None:
+        try:
+            async with self._turn:
+                await self._bring(load)
+        except (NotLoaded, Unrecognised) as error:
+            await self._fail(load, str(error))
+        except Exception:
+            log.exception("loading %s failed", load.name)
+            await self._fail(load, "an unexpected failure; the server's log has the cause")
+        else:
+            await self._tell(load, {"status": "success", "message": "model loaded"})
+            self._record({name: other for name, other in self._loads.items() if name != load.name})
+
+    async def _bring(self, load: Load) -> None:
+        if load.name in self._catalogue.loaded():
+            return  # it was, a moment before a restart
+        progress = self._progress[load.name]
+        if "://" in load.origin:
+            found = await self._incoming.file(load.name, load.origin, load.family, progress)
+        else:
+            found = await self._incoming.repository(
+                load.name, load.origin, load.revision, load.family, progress
+            )
+        item = LoadedEntry(
+            section=SECTIONS[found.kind],
+            entry=found.entry,
+            origin=load.origin.partition("?")[0],
+            loaded_at=datetime.now(UTC),
+        )
+        try:
+            self._check(load, found, item)
+        except NotLoaded:
+            await asyncio.to_thread(self._catalogue.remove_files, item)
+            raise
+        self._catalogue.add(load.name, item)
+        await self._dispatch.reload()
+
+    def _check(self, load: Load, found: Fetched, item: LoadedEntry) -> None:
+        if load.kind is not None and load.kind != found.kind:
+            raise NotLoaded(f"it is a {found.kind}, not a {load.kind}")
+        family = found.entry["family"]
+        if load.family is not None and load.family != family:
+            raise NotLoaded(f"it is made for {family}, not for {load.family}")
+        try:
+            parse(item, self._weights, load.name)
+        except ValueError as error:
+            raise NotLoaded(f"this server does not draw with a {found.kind}") from error
+
+    async def _fail(self, load: Load, problem: str) -> None:
+        log.error("%s was not loaded: %s", load.name, problem)
+        await self._tell(load, {"status": "failed", "message": f"Loading failed: {problem}"})
+        failed = load.model_copy(update={"problem": problem})
+        others = {name: other for name, other in self._loads.items() if name != load.name}
+        failures = [name for name, other in others.items() if other.problem is not None]
+        for name in failures[: max(0, len(failures) - FAILURES_KEPT + 1)]:
+            del others[name]
+        self._record({**others, load.name: failed})
+
+    async def _tell(self, load: Load, words: Mapping[str, object]) -> None:
+        if load.webhook is not None:
+            message = {**words, "messege": words["message"], "model_id": load.name}
+            if load.track_id is not None:
+                message["track_id"] = load.track_id
+            await self._webhooks.enqueue(load.account_id, load.webhook, message)
+
+    def _record(self, loads: dict[str, Load]) -> None:
+        """
+        Raises:
+            Unwritable: the weights folder cannot be written.
+        """
+        try:
+            _write(self._path, [load.model_dump() for load in loads.values()])
+        except OSError as error:
+            raise Unwritable(f"the weights folder cannot be written: {error.strerror}") from error
+        self._loads = loads
+
+
+class Unwritable(ApiError):
+    """Nothing can be loaded into a folder that is mounted read-only, or full."""
+
+    status = 507
+
+
+def _write(path: Path, record: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.touch(mode=0o600)  # a URL may hold its owner's token
+    aside.write_text(yaml.safe_dump(record, allow_unicode=True))
+    aside.replace(path)

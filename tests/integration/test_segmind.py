@@ -163,12 +163,10 @@ def test_the_sdk_learns_why_a_queued_request_failed_and_is_not_charged(server: R
         assert client.get("/v1/get-user-credits").json()["credits"] == 1.0
 
 
-def test_a_sampler_that_is_not_there_yet_is_refused_by_name(server: RunningServer, skeleton: bytes) -> None:
-    with pytest.raises(SegmindError) as raised:
-        sdk(server).run_sync("sd3-med-pose", **params("sd3-med-pose", skeleton), sampler="dpm_adaptive")
-    assert raised.value.status == 501
-    assert raised.value.detail is not None
-    assert "dpm_adaptive" in raised.value.detail
+def test_an_answer_says_how_often_the_network_was_asked(server: RunningServer, skeleton: bytes) -> None:
+    body = {**params("sd3-med-pose", skeleton), "num_inference_steps": 2, "sampler": "dpm_2"}
+    answer = sdk(server).run_sync("sd3-med-pose", **body)
+    assert json.loads(answer.headers["x-output-metadata"])["evaluations"] == 3
 
 
 def test_the_sdk_uploads_a_picture_that_a_call_can_name(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines import flow_stochastic
+from pipelines.flow_algorithms import Algorithm
 from pipelines.flow_samplers import ALGORITHMS, sampler_on
 from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from tests.gaussian_flow import (
@@ -47,6 +48,25 @@ def test_a_stochastic_sampler_converges_to_the_covariance_of_the_target_with_its
 
     assert order(error, 64, 256) == pytest.approx(theory, abs=0.3)
     assert error(256) < 0.02
+
+
+def test_the_noise_of_a_whole_step_of_dpmpp_sde_goes_on_from_that_of_its_half():
+    """Where the picture never changes, the step is that of two halves."""
+    places: dict[float, float] = {}
+
+    def network(latents: Tensor, level: float) -> Tensor:
+        places[level] = float(latents)
+        return (latents - 0.7) / level
+
+    def run(algorithm: Algorithm, levels: list[float]) -> dict[float, float]:
+        places.clear()
+        draws = iter(torch.tensor([0.4, -1.3, 0.2], dtype=torch.float64))
+        follow(algorithm, torch.tensor(1.1, dtype=torch.float64), levels, lambda: next(draws), network)
+        return dict(places)
+
+    whole = run(flow_stochastic.dpmpp_sde, [0.9, 0.3, 0.0])
+    middle = list(whole)[1]
+    assert run(flow_stochastic.ddpm, [0.9, middle, 0.3, 0.0]) == pytest.approx(whole)
 
 
 def test_dpmpp_3m_sde_comes_closer_to_the_distribution_than_samplers_of_second_order():

@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
-_COEFFICIENTS = (
+COEFFICIENTS = (
     (1.0,),
     (3 / 2, -1 / 2),
     (23 / 12, -16 / 12, 5 / 12),
@@ -32,14 +32,14 @@ class IPNDM(diffusers.DDIMScheduler):
 
     def set_timesteps(self, num_inference_steps: int, device: str | None = None) -> None:
         super().set_timesteps(num_inference_steps, device=device or "cpu")
-        self._noises: deque[Tensor] = deque(maxlen=len(_COEFFICIENTS))
+        self._noises: deque[Tensor] = deque(maxlen=len(COEFFICIENTS))
 
     def step(
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
     ) -> tuple[Tensor]:
         signal = self.alphas_cumprod[int(timestep)]
         self._noises.appendleft(self._noise(prediction, latents, signal))
-        weights = _COEFFICIENTS[len(self._noises) - 1]
+        weights = COEFFICIENTS[len(self._noises) - 1]
         noise = sum(weight * each for weight, each in zip(weights, self._noises, strict=True))
         ahead = self._signal_after(timestep)
         picture = (latents - (1 - signal).sqrt() * noise) / signal.sqrt()

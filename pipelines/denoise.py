@@ -1,79 +1,113 @@
-"""One step for a group of samples: one evaluation of the network, then each sample's own noise scheduler."""
+"""One step for a group of samples: evaluations of the network, then each sample's own noise scheduler."""
 # pyright: basic
 # torch's functions are only partly typed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from pipelines.sample import HearsUnguided, Sample
+from pipelines.sample import Denoiser, Evaluated, Evaluation, Guided, HearsUnguided, Sample
 
 
 def advance(samples: Sequence[Sample]) -> None:
-    """Advance every sample by one network evaluation.
-
-    The rows of the batch are the negative halves of all guided samples, then the positive halves of all
-    samples: a sample alone gives the very batch that diffusers builds, to the last bit.
+    """Advance every sample by one step of its noise scheduler.
 
     Args:
         samples: of one group, none of them done. None has changed when the network fails.
     Raises:
-        torch.OutOfMemoryError: the batch does not fit the device.
+        torch.OutOfMemoryError: a batch does not fit the device.
     """
-    for sample, prediction in zip(samples, _predict(samples), strict=True):
+    for sample, prediction in zip(samples, _guided_predictions(samples), strict=True):
         sample.latents = sample.sampler.step(prediction, sample.latents, sample.generator)
 
 
-def _predict(samples: Sequence[Sample]) -> list[Tensor]:
-    """The guided prediction of each sample, (B, ...) each, in order."""
-    rows: list[tuple[Sample, Mapping[str, Tensor]]] = [
-        (sample, sample.conditioning.negative)
-        for sample in samples
-        if sample.conditioning.negative is not None
-    ]
-    unguided = len(rows)
-    rows += [(sample, sample.conditioning.positive) for sample in samples]
+def _guided_predictions(samples: Sequence[Sample]) -> list[Tensor]:
+    """One for each sample, in order. What they ask for in the same round is evaluated together.
 
-    outputs: list[Tensor | None] = [None] * len(rows)
+    No batch is larger than all samples' latents with and without the prompt: whoever asks for more at once
+    (the views of a panorama) gets it in parts, so that a group's memory follows from its pixels.
+    """
+    room = 2 * sum(sample.latents.numel() for sample in samples)
+    layers = [(sample.denoiser.layer or _classifier_free)(sample) for sample in samples]
+    predictions: dict[int, Tensor] = {}
+    asked = {index: next(layer) for index, layer in enumerate(layers)}
+    while asked:
+        rows = [(samples[index].denoiser, row) for index, wanted in asked.items() for row in wanted]
+        answers = iter(_evaluate(rows, room))
+        following: dict[int, Sequence[Evaluation]] = {}
+        for index, wanted in asked.items():
+            try:
+                following[index] = layers[index].send([next(answers) for _ in wanted])
+            except StopIteration as end:
+                predictions[index] = end.value
+        asked = following
+    return [predictions[index] for index in range(len(samples))]
+
+
+def _classifier_free(sample: Sample) -> Guided:
+    """A sample alone gives the very batch that diffusers builds, without the prompt and with it."""
+    seen, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
+    conditioning = sample.conditioning
+    positive = Evaluation(seen, timestep, conditioning.positive)
+    if conditioning.negative is None:
+        (only,) = yield [positive]
+        return only.prediction
+    without, prompted = yield [Evaluation(seen, timestep, conditioning.negative), positive]
+    if isinstance(sample.sampler, HearsUnguided):
+        sample.sampler.hear_unguided(without.prediction)
+    return sample.denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
+
+
+def _evaluate(rows: Sequence[tuple[Denoiser, Evaluation]], room: int) -> list[Evaluated]:
+    """The answers in order, from as few batches as there are shapes, and as the room allows."""
+    answers: dict[int, Evaluated] = {}
     for together in _of_equal_shape(rows):
-        predicted = _evaluate([rows[index] for index in together])
-        for index, output in zip(together, predicted, strict=True):
-            outputs[index] = output
-
-    negative = {id(sample): output for (sample, _), output in zip(rows, outputs[:unguided], strict=False)}
-    guided: list[Tensor] = []
-    for sample, positive in zip(samples, outputs[unguided:], strict=True):
-        assert positive is not None
-        without = negative.get(id(sample))
-        if without is not None and isinstance(sample.sampler, HearsUnguided):
-            sample.sampler.hear_unguided(without)
-        guided.append(
-            positive if without is None else sample.denoiser.guide(without, positive, sample.guidance_scale)
-        )
-    return guided
+        predicted = _evaluate_batch(rows[together[0]][0], [rows[index][1] for index in together], room)
+        answers |= dict(zip(together, predicted, strict=True))
+    return [answers[index] for index in range(len(rows))]
 
 
-def _of_equal_shape(rows: Sequence[tuple[Sample, Mapping[str, Tensor]]]) -> list[list[int]]:
+def _of_equal_shape(rows: Sequence[tuple[Denoiser, Evaluation]]) -> list[list[int]]:
     """Indices of rows that fit into one batch; nearly always all of them (texts of unequal length do not)."""
     batches: dict[tuple[object, ...], list[int]] = {}
-    for index, (_, conditioning) in enumerate(rows):
-        shape = tuple((name, tensor.shape[1:]) for name, tensor in sorted(conditioning.items()))
-        batches.setdefault(shape, []).append(index)
+    for index, (_, row) in enumerate(rows):
+        named = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.conditioning.items()))
+        batches.setdefault((row.latents.shape[1:], named), []).append(index)
     return list(batches.values())
 
 
-def _evaluate(rows: Sequence[tuple[Sample, Mapping[str, Tensor]]]) -> list[Tensor]:
-    """One evaluation of the network for these rows; the raw prediction of each."""
-    inputs = [sample.sampler.model_input(sample.latents) for sample, _ in rows]
-    times = [
-        sample.sampler.timestep.expand(part.shape[0]) for (sample, _), part in zip(rows, inputs, strict=True)
-    ]
-    prediction = rows[0][0].denoiser.predict(
-        torch.cat(inputs),
-        torch.cat(times),
-        {name: torch.cat([conditioning[name] for _, conditioning in rows]) for name in rows[0][1]},
-    )
-    return list(prediction.split([part.shape[0] for part in inputs]))
+def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -> list[Evaluated]:
+    """Evaluations of one network for rows of equal shape, ``room`` numbers of latents at a time."""
+    counts = [row.latents.shape[0] for row in rows]
+    latents = torch.cat([row.latents for row in rows])
+    times = torch.cat([row.timestep.expand(count) for row, count in zip(rows, counts, strict=True)])
+    conditioning = {
+        name: torch.cat(
+            [_rows(row.conditioning[name], count) for row, count in zip(rows, counts, strict=True)]
+        )
+        for name in rows[0].conditioning
+    }
+    at_once = max(1, room // latents[0].numel())
+    watch = next((row.watch for row in rows if row.watch is not None), None)
+    with nullcontext([]) if watch is None else watch() as seen:
+        parts = [
+            denoiser.predict(
+                latents[begin : begin + at_once],
+                times[begin : begin + at_once],
+                {name: tensor[begin : begin + at_once] for name, tensor in conditioning.items()},
+            )
+            for begin in range(0, len(latents), at_once)
+        ]
+    predictions = torch.cat(parts).split(counts)
+    if not seen:
+        return [Evaluated(prediction) for prediction in predictions]
+    return [Evaluated(*both) for both in zip(predictions, torch.cat(seen).split(counts), strict=True)]
+
+
+def _rows(conditioning: Tensor, count: int) -> Tensor:
+    """One row of conditioning serves all rows of a sample."""
+    return conditioning if len(conditioning) == count else conditioning.expand(count, *conditioning.shape[1:])

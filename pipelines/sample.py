@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -64,6 +65,40 @@ def classifier_free_guidance(negative: Tensor, positive: Tensor, guidance_scale:
     return negative + guidance_scale * (positive - negative)
 
 
+Watch = Callable[[], AbstractContextManager[list[Tensor]]]
+"""Looks into a network while it is entered: the list grows by one tensor (N, ...) for each batch of N rows
+that is evaluated meanwhile. It only looks: no prediction changes by a bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a sample wants to know of its network; it is evaluated together with those of other samples.
+
+    Attributes:
+        latents: what the network sees, (B, ...).
+        timestep: zero-dimensional.
+        conditioning: name -> tensor of B rows, or of one row for all.
+        watch: what else is wanted of these rows; all that a network's samples name are the same one.
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    conditioning: Mapping[str, Tensor]
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The answer: the network's raw prediction (B, ...) and, where it was watched, what was seen (B, ...)."""
+
+    prediction: Tensor
+    seen: Tensor | None = None
+
+
+Guided = Generator[Sequence[Evaluation], Sequence[Evaluated], Tensor]
+"""One step's way to a sample's guided prediction: asks for evaluations, in one round or in several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Denoiser:
     """What a family contributes to the loop: one network.
@@ -71,10 +106,12 @@ class Denoiser:
     Attributes:
         predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
         guide: how a prediction without and one with the prompt become one.
+        layer: makes the guided prediction of a sample; None: classifier-free guidance and nothing else.
     """
 
     predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
     guide: Guidance = classifier_free_guidance
+    layer: Callable[[Sample], Guided] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
 from pipelines.noise_schedulers import DiffusersSampler
+from pipelines.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.sample import Conditioning, Sample
 
@@ -51,7 +52,10 @@ def strength(request: Prompted) -> float:
 
 
 def followed_by_second_pass(
-    first: Sample, key: GroupKey, sampler: DiffusersSampler, conditioning: Conditioning | None = None
+    first: Sample,
+    key: GroupKey,
+    sampler: DiffusersSampler | PanoramaSampler,
+    conditioning: Conditioning | None = None,
 ) -> Sample:
     """The first pass's sample; when it is done, its latents are enlarged and drawn again.
 
@@ -73,7 +77,7 @@ def followed_by_second_pass(
 
 
 @torch.no_grad()
-def _second_pass(second: Sample, sampler: DiffusersSampler, first: Sample) -> Sample:
+def _second_pass(second: Sample, sampler: DiffusersSampler | PanoramaSampler, first: Sample) -> Sample:
     latents = _enlarged(first.latents, second.key)
     noise = randn_tensor(latents.shape, generator=first.generator, device=latents.device, dtype=latents.dtype)
     return replace(second, latents=sampler.from_latents(latents, noise))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.noise_schedulers import DiffusersSampler
+from pipelines.panorama import PanoramaSampler
 from pipelines.request import Inpainting, Prompted
 
 
@@ -28,7 +29,9 @@ class MaskedSampler:
         mask: (1, 1, h, w), 1 where the picture is repainted, else 0.
     """
 
-    def __init__(self, inner: DiffusersSampler, known: Tensor, noise: Tensor, mask: Tensor) -> None:
+    def __init__(
+        self, inner: DiffusersSampler | PanoramaSampler, known: Tensor, noise: Tensor, mask: Tensor
+    ) -> None:
         self._inner = inner
         self._known = known
         self._noise = noise

@@ -61,6 +61,8 @@ class Prompted:
         replacement: by what.
         highres_fix: draw at a size that the checkpoint knows, enlarge the latents, draw again.
         upscaler: one of the manifest, which makes the finished pictures twice as wide and high.
+        self_attention: guide by self-attention too.
+        panorama: draw overlapping views that agree, so that the left and right edges match.
     """
 
     pipeline: str
@@ -82,6 +84,8 @@ class Prompted:
     replacement: Replacement = "black"
     highres_fix: bool = False
     upscaler: str | None = None
+    self_attention: bool = False
+    panorama: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

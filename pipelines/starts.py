@@ -18,6 +18,7 @@ from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
+from pipelines.panorama import PanoramaSampler
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.sample import Sampler
 
@@ -67,6 +68,8 @@ class Starts:
             raise InvalidInput(
                 "pipeline", f"{request.pipeline} only repaints masked parts of pictures (inpainting)"
             )
+        if paints_masks_only(self._unet) and request.panorama:
+            raise InvalidInput("panorama", f"{request.pipeline} cannot see a masked picture in views")
         samplers = [self.sampler(request) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         each = list(zip(samplers, generators, strict=True))
@@ -81,7 +84,7 @@ class Starts:
                     for sampler, generator in each
                 ]
 
-    def sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler:
+    def sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler | PanoramaSampler:
         """The noise scheduler of a request, unused.
 
         Args:
@@ -97,7 +100,8 @@ class Starts:
         drawn = min(int(steps * strength), steps)
         if drawn < 1:
             raise InvalidInput("strength", f"leaves none of {steps} steps to draw; raise either")
-        return DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
+        sampler = DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
+        return PanoramaSampler(sampler, self._unet.config.sample_size) if request.panorama else sampler
 
     def shown(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Tensor]:
         """What a later pass over the whole picture has to see of the request's own.
@@ -122,7 +126,7 @@ class Starts:
         request: ImageToImage,
         key: GroupKey,
         vae: AutoencoderKL,
-        each: list[tuple[DiffusersSampler, torch.Generator]],
+        each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Start]:
         """The picture under the noise of the first step."""
         picture = self._encoded(vae, pixels.from_image(request.image, key.height, key.width))
@@ -138,7 +142,7 @@ class Starts:
         request: Inpainting,
         key: GroupKey,
         vae: AutoencoderKL,
-        each: list[tuple[DiffusersSampler, torch.Generator]],
+        each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Start]:
         """The picture under noise, or noise alone at full strength; what the mask does not name is kept by
         the sampler, or shown to a network that was trained for it."""

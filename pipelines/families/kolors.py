@@ -150,6 +150,8 @@ def _refuse_what_is_not_drawn(request: TextToImage) -> None:
         "vae": request.vae,
         "clip_skip": request.clip_skip,
         "token_merging_ratio": request.token_merging_ratio,
+        "self_attention": request.self_attention,
+        "panorama": request.panorama,
     }
     for field, value in switched_on.items():
         if value:

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from pipelines import highres, pixels
+from pipelines import highres, panorama, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -23,6 +23,7 @@ from pipelines.loras import AttachedLoras
 from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
 from pipelines.token_merging import TokenMerging, check_ratio
@@ -50,6 +51,9 @@ class StableDiffusion15:
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=1)
         self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
         self._denoiser = Denoiser(self._predict)
+        self._self_attention = SelfAttentionGuidance(
+            self._pipeline.unet, self._pipeline.scheduler.config, device
+        )
         self._starts = Starts(self._pipeline.unet, self._pipeline.scheduler.config, device)
 
     @classmethod
@@ -96,6 +100,7 @@ class StableDiffusion15:
         first = highres.first_pass(request, self._native_side)
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
+        denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
         encoded = self._prompts.encode(request)
         samples = [
@@ -108,7 +113,7 @@ class StableDiffusion15:
                 guidance_scale=request.guidance_scale,
                 generator=start.generator,
                 sampler=start.sampler,
-                denoiser=self._denoiser,
+                denoiser=denoiser,
                 finish=partial(self._finish, request, encoded.warnings),
             )
             for index, start in enumerate(starts)
@@ -163,6 +168,7 @@ class StableDiffusion15:
 
     @torch.no_grad()
     def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
-        decoded = pixels.decode(self._vaes.get(request.vae), sample.latents)
+        decode = panorama.decode if request.panorama else pixels.decode
+        decoded = decode(self._vaes.get(request.vae), sample.latents)
         image = put_back(pixels.to_image(decoded, request.height, request.width), request)
         return finished(request, image, self._safety_checker, warnings)

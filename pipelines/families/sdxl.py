@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 
-from pipelines import highres, pixels
+from pipelines import highres, panorama, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.errors import InvalidInput
@@ -23,6 +23,7 @@ from pipelines.loras import AttachedLoras
 from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
 from pipelines.token_merging import TokenMerging, check_ratio
@@ -51,6 +52,9 @@ class StableDiffusionXL:
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=2)
         self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
         self._denoiser = Denoiser(self._predict)
+        self._self_attention = SelfAttentionGuidance(
+            self._pipeline.unet, self._pipeline.scheduler.config, device
+        )
         self._starts = Starts(
             self._pipeline.unet,
             self._pipeline.scheduler.config,
@@ -98,6 +102,7 @@ class StableDiffusionXL:
         first = highres.first_pass(request, self._native_side)
         key = group_key(first, multiple=PIXELS_PER_LATENT)
         check_ratio(key.token_merging_ratio)
+        denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
         encoded = self._prompts.encode(request)
         samples = [
@@ -110,7 +115,7 @@ class StableDiffusionXL:
                 guidance_scale=request.guidance_scale,
                 generator=start.generator,
                 sampler=start.sampler,
-                denoiser=self._denoiser,
+                denoiser=denoiser,
                 finish=partial(self._finish, request, encoded.warnings),
             )
             for index, start in enumerate(starts)
@@ -136,6 +141,9 @@ class StableDiffusionXL:
     ) -> Conditioning:
         """Text, its pooled embedding, and the picture's size: original, crop offset, target, (1, 6)."""
         size = (key.height, key.width)
+        if request.panorama:
+            # The network sees views, each as if it were the whole picture.
+            size = (min(key.height, self._native_side), min(key.width, self._native_side))
         dtype = encoded.positive["encoder_hidden_states"].dtype
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self._device)
         shared = {"time_ids": time_ids, **picture, **self._guidance_embedding(request.guidance_scale)}
@@ -174,6 +182,7 @@ class StableDiffusionXL:
     @torch.no_grad()
     def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
-        decoded = pixels.decode(vae, sample.latents, upcast=vae.config["force_upcast"])
+        decode = panorama.decode if request.panorama else pixels.decode
+        decoded = decode(vae, sample.latents, upcast=vae.config["force_upcast"])
         image = put_back(pixels.to_image(decoded, request.height, request.width), request)
         return finished(request, image, self._safety_checker, warnings)

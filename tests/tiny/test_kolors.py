@@ -307,6 +307,8 @@ def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(demo_manifes
         {"vae": "another"},
         {"clip_skip": 2},
         {"token_merging_ratio": 0.5},
+        {"self_attention": True},
+        {"panorama": True},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -18,9 +18,9 @@ PER_SAMPLE = {
     "prompt", "negative_prompt", "prompt_weighting", "clip_skip", "embeddings", "image", "mask",
     "controlnet_conditioning_scale",
     # the sampler and its start
-    "num_inference_steps", "prior_num_inference_steps", "scheduler", "strength", "seeds",
+    "num_inference_steps", "prior_num_inference_steps", "scheduler", "strength", "seeds", "panorama",
     # guidance
-    "guidance_scale", "prior_guidance_scale",
+    "guidance_scale", "prior_guidance_scale", "self_attention",
     # decoding, one picture at a time
     "vae", "safety_checker", "replacement",
     # the way from one pass to the next

@@ -1,0 +1,115 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' networks carry their configuration untyped.)
+"""Seamless wide pictures: overlapping views are drawn together and agree after each step (MultiDiffusion)."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from pipelines import pixels
+from pipelines.noise_schedulers import DiffusersSampler
+
+VIEWS_ACROSS_A_WINDOW = 8
+"""Each view begins an eighth of its size after the one before."""
+
+DECODED_AROUND = 8
+"""Latents of the other edge that the decoder sees beyond each edge."""
+
+View = tuple[slice, tuple[slice, ...]]
+"""Rows, and columns; those of a view that leaves the right edge go on at the left one."""
+
+
+class PanoramaSampler:
+    """A noise scheduler that moves overlapping views of the latents (`pipelines.sample.Sampler`).
+
+    Bar-Tal et al. 2023, equation 5, with the views of diffusers' StableDiffusionPanoramaPipeline and its
+    ``circular_padding``: each view takes its own step, with its own past and its own noise, and the new
+    latents are their mean. The network sees the views, (V, C, window, window), never the whole.
+
+    Two things differ from there: pictures no wider than the window are seamless too, and the lowest views
+    end at the bottom, whatever the height.
+
+    Args:
+        inner: moves all views at once; what a scheduler does to one row, it does without the others.
+        window: side of a view, in latents: the pictures that the network was trained with.
+    """
+
+    def __init__(self, inner: DiffusersSampler, window: int) -> None:
+        self._inner = inner
+        self._window = window
+
+    @property
+    def total(self) -> int:
+        return self._inner.total
+
+    @property
+    def position(self) -> int:
+        return self._inner.position
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    @property
+    def timestep(self) -> Tensor:
+        return self._inner.timestep
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        return self._inner.from_noise(noise)
+
+    def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return self._inner.from_latents(latents, noise)
+
+    def model_input(self, latents: Tensor) -> Tensor:
+        return self._inner.model_input(self._cut(latents))
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
+        moved = self._inner.step(prediction, self._cut(latents), generator)
+        total, count = torch.zeros_like(latents), torch.zeros_like(latents)
+        views = self._views(latents)
+        for (rows, columns), view in zip(views, moved.split(len(latents)), strict=True):
+            pieces = view.split([part.stop - part.start for part in columns], dim=-1)
+            for part, piece in zip(columns, pieces, strict=True):
+                total[:, :, rows, part] += piece
+                count[:, :, rows, part] += 1
+        return total / count
+
+    def _views(self, latents: Tensor) -> list[View]:
+        return views_of(latents.shape[-2], latents.shape[-1], self._window)
+
+    def _cut(self, latents: Tensor) -> Tensor:
+        """(V, C, h, w) of the latents of one picture, (1, C, H, W)."""
+        return torch.cat(
+            [
+                torch.cat([latents[:, :, rows, part] for part in columns], dim=-1)
+                for rows, columns in self._views(latents)
+            ]
+        )
+
+
+def views_of(height: int, width: int, window: int) -> list[View]:
+    """Windows that together cover a ring of latents, line by line."""
+    stride = max(1, window // VIEWS_ACROSS_A_WINDOW)
+    high, wide = min(window, height), min(window, width)
+    tops = [*range(0, height - high, stride), height - high]
+    lefts = range(0, max(1, width - stride + 1), stride)
+    return [(slice(top, top + high), _around(left, wide, width)) for top in tops for left in lefts]
+
+
+def _around(left: int, wide: int, width: int) -> tuple[slice, ...]:
+    over = left + wide - width
+    return (slice(left, left + wide),) if over <= 0 else (slice(left, width), slice(0, over))
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
+    """`pipelines.pixels.decode` of latents whose left and right edges are neighbours.
+
+    The decoder's own padding would show at both edges: it gets some latents of the other edge beyond each,
+    and what it makes of those is cut off.
+    """
+    ring = torch.cat([latents[..., -DECODED_AROUND:], latents, latents[..., :DECODED_AROUND]], dim=-1)
+    decoded = pixels.decode(vae, ring, upcast=upcast)
+    edge = decoded.shape[-1] // ring.shape[-1] * DECODED_AROUND
+    return decoded[..., edge:-edge]

@@ -36,8 +36,9 @@ def test_every_operation_shows_a_body_an_answer_and_an_error(operations: dict[st
 def test_limits_are_shown_in_words_of_json_schema(operations: dict[str, dict[str, Any]]) -> None:
     fields = operations["text2img"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     limits = {"type": "integer", "minimum": 256, "maximum": 1024, "multipleOf": 8}
-    assert fields["width"].items() >= limits.items()
     assert fields["height"].items() >= limits.items()
+    assert fields["width"].items() >= {**limits, "maximum": 2048}.items()
+    assert "with `panorama` at most 2048" in fields["width"]["description"]
     assert not any({"ge", "le", "multiple_of"} & field.keys() for field in fields.values())
 
 

@@ -19,7 +19,7 @@ from server.endpoints.enterprise.enhance import (
 from server.endpoints.enterprise.text2img import Text2Img
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
-from server.errors import FieldError, NotFound, NotYetAvailable
+from server.errors import FieldError, NotFound
 
 MANIFEST = Manifest.model_validate(
     {
@@ -92,7 +92,6 @@ def texts(body: dict[str, object]) -> dict[str, list[str]]:
 
 def test_the_pages_own_sample_becomes_exactly_this_request():
     fields = Text2Img.model_validate(SAMPLE)
-    fields.refuse_what_is_not_drawn_yet()
     drawn = fields.to_request(MANIFEST)
     assert drawn == TextToImage(
         pipeline="sd",
@@ -143,17 +142,6 @@ def test_all_eighteen_documented_schedulers_are_known():
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        *(({name: "yes"}, name) for name in ("panorama", "self_attention")),
-    ],
-)
-def test_what_is_not_drawn_yet_is_refused_by_name(changes: dict[str, object], field: str):
-    with pytest.raises(NotYetAvailable, match=f"^{field}: "):
-        Text2Img.model_validate({**PLAIN, **changes}).refuse_what_is_not_drawn_yet()
-
-
-@pytest.mark.parametrize(
     ("field", "inside", "outside", "text"),
     [
         ("width", ["256", 1024, 264], [248, 1032], "width must be between 256 and 1024"),
@@ -172,6 +160,30 @@ def test_limits_hold_on_both_sides(field: str, inside: list[object], outside: li
         request(**{field: value})
     for value in outside:
         assert texts({**PLAIN, field: value}) == {field: [text]}
+
+
+def test_a_panorama_may_be_twice_as_wide_and_no_higher():
+    assert request(panorama="yes", width=2048, height=1024).width == 2048
+    for width in (248, 2056):
+        body = {**PLAIN, "panorama": "yes", "width": width, "height": 1032}
+        assert texts(body) == {
+            "width": ["width must be between 256 and 2048"],
+            "height": ["height must be between 256 and 1024"],
+        }
+    assert texts({**PLAIN, "panorama": True, "width": 2044}) == {"width": ["width must be divisible by 8"]}
+    assert texts({**PLAIN, "panorama": "no", "width": 2048}) == {
+        "width": ["width must be between 256 and 1024"]
+    }
+    assert set(texts({**PLAIN, "panorama": "perhaps", "width": 2048})) == {"panorama", "width"}
+
+
+@pytest.mark.parametrize("name", ["panorama", "self_attention"])
+def test_layers_around_the_guidance_reach_the_request_and_meta(name: str):
+    assert not getattr(request(), name)
+    fields = Text2Img.model_validate({**PLAIN, name: "yes"})
+    drawn = fields.to_request(MANIFEST)
+    assert getattr(drawn, name) is True
+    assert fields.options(drawn, MANIFEST.pipelines["sd"])["meta"][name] == "yes"
 
 
 def test_everything_that_is_wrong_is_said_at_once():

@@ -118,6 +118,16 @@ def test_a_picture_says_how_it_was_drawn(server: RunningServer):
     )
 
 
+def test_a_panorama_may_be_wider_than_other_pictures(server: RunningServer):
+    body = drawn(server, panorama="yes", self_attention="yes", width=1032, num_inference_steps=1)
+    assert picture(body["output"][0]).size == (1032, 256)
+    assert (body["meta"]["W"], body["meta"]["panorama"], body["meta"]["self_attention"]) == (
+        1032,
+        "yes",
+        "yes",
+    )
+
+
 def test_several_samples_are_several_pictures(server: RunningServer):
     body = drawn(server, samples="3", seed="7")
     pictures = [picture(url).tobytes() for url in body["output"]]
@@ -204,7 +214,6 @@ ERRORS: list[tuple[dict[str, Any], object]] = [
     ({"key": "no such key"}, "Invalid Api Key"),
     ({"model_id": "no such model"}, "Model id not found"),
     ({"lora_model": "unheard"}, {"lora_model": ["lora_model unheard is not on this server"]}),
-    ({"panorama": "yes"}, "panorama: True is not available yet"),
     (
         {"scheduler": "DPMSolverSinglestepScheduler", "algorithm_type": "sde-dpmsolver"},
         {
@@ -214,6 +223,7 @@ ERRORS: list[tuple[dict[str, Any], object]] = [
             ]
         },
     ),
+    ({"panorama": "yes", "width": 2056}, {"width": ["width must be between 256 and 2048"]}),
 ]
 
 
@@ -332,7 +342,6 @@ def test_a_long_call_is_answered_processing_and_fetched_later(impatient: Running
         ({"width": 1}, 400),
         ({"key": "wrong"}, 401),
         ({"model_id": "none"}, 404),
-        ({"panorama": "yes"}, 501),
         ({"scheduler": "none"}, 400),
     ],
 )

@@ -28,7 +28,6 @@ class Img2Img(Redrawn):
 
 async def img2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Img2Img)
-    fields.refuse_what_is_not_drawn_yet()
     fields.refuse_too_little()
     fields = await worded(request, account, fields)
     canonical = fields.canonical(caller.services(request).manifest)

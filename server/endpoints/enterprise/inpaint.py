@@ -35,7 +35,6 @@ class Inpaint(Redrawn):
 
 async def inpaint(request: Request) -> JSONResponse:
     account, fields = await read(request, Inpaint)
-    fields.refuse_what_is_not_drawn_yet()
     fields.refuse_too_little()
     fields = await worded(request, account, fields)
     canonical = fields.canonical(caller.services(request).manifest)

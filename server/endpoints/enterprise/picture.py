@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import AliasChoices, Field, WithJsonSchema
+from pydantic import AliasChoices, Field
 
 from pipelines.manifest import AdapterEntry, Manifest, PipelineEntry
 from pipelines.noise_scheduler_names import NoiseScheduler
@@ -25,10 +25,11 @@ from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.catalogue import checkpoint
 from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
 from server.endpoints.enterprise.noise_scheduler import check_algorithm_type, scheduler_meta, without_effect
+from server.endpoints.enterprise.sides import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import digest, flag
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
-from server.errors import FieldError, NotYetAvailable
+from server.errors import FieldError
 from server.generate import Order
 from server.jobs import JSON, JobStatus
 from server.settings import Settings
@@ -60,14 +61,8 @@ class Canonical(TypedDict):
     replacement: Replacement
     highres_fix: bool
     upscaler: str | None
-
-
-Side = Annotated[
-    WholeNumber,
-    Field(ge=256, le=1024, multiple_of=8),
-    # Checked in this order the limits have no names of JSON Schema.
-    WithJsonSchema({"type": "integer", "minimum": 256, "maximum": 1024, "multipleOf": 8}),
-]
+    self_attention: bool
+    panorama: bool
 
 
 class PictureFields(Announced):
@@ -79,7 +74,14 @@ class PictureFields(Announced):
         "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture."
     )
     negative_prompt: Text = Field("", description="What to keep out of the picture, written like the prompt.")
-    width: Side = Field(512, description="Pixels.")
+    panorama: Flag = Field(
+        False,
+        description="A seamless wide picture: its left and right edges match (MultiDiffusion). `width` may"
+        f" then be up to {WIDEST_PANORAMA}; it takes several times as long.",
+    )
+    width: Width = Field(
+        512, description=f"Pixels; at most {LARGEST_SIDE}, with `panorama` at most {WIDEST_PANORAMA}."
+    )
     height: Side = Field(512, description="Pixels.")
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
     num_inference_steps: WholeNumber = Field(
@@ -117,8 +119,11 @@ class PictureFields(Announced):
         description="Translate both prompts into English from any of mBART-50's 52 languages, weights and"
         " brackets left in place. What is English, or cannot be told, stays as it is.",
     )
-    panorama: Flag = False
-    self_attention: Flag = False
+    self_attention: Flag = Field(
+        False,
+        description="Self-attention guidance: finer structure, for half as much time again. Refused where the"
+        " checkpoint's network has no attention in its middle.",
+    )
     upscale: Flag = Field(
         False,
         description="Pictures of twice the width and height, 512x512 becomes 1024x1024, by the first upscaler"
@@ -154,20 +159,6 @@ class PictureFields(Announced):
     vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
     base64: Flag = Field(False, description="`output` lists text files with base64.")
     temp: Flag = Field(False, description="The outputs live a day only.")
-
-    def refuse_what_is_not_drawn_yet(self) -> None:
-        """Nothing documented is ignored silently.
-
-        Raises:
-            NotYetAvailable: naming the field.
-        """
-        switched_on = {
-            "panorama": self.panorama,
-            "self_attention": self.self_attention,
-        }
-        for name, value in switched_on.items():
-            if value:
-                raise NotYetAvailable(f"{name}: {getattr(self, name)} is not available yet")
 
     def loras(self) -> tuple[Lora, ...]:
         """The LoRAs with their strengths.
@@ -234,6 +225,8 @@ class PictureFields(Announced):
             "replacement": self.safety_checker_type,
             "highres_fix": self.highres_fix,
             "upscaler": self._upscaler(manifest),
+            "self_attention": self.self_attention,
+            "panorama": self.panorama,
         }
 
     def _upscaler(self, manifest: Manifest) -> str | None:

@@ -27,7 +27,6 @@ class Text2Img(PictureFields):
 
 async def text2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Text2Img)
-    fields.refuse_what_is_not_drawn_yet()
     fields = await worded(request, account, fields)
     drawn = fields.to_request(caller.services(request).manifest)
     return await answered(request, account, "text2img", fields, drawn)

@@ -1,0 +1,36 @@
+"""How wide and high a picture may be; a panorama may be wider."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
+
+from server.endpoints.fields import WholeNumber
+
+SMALLEST_SIDE, LARGEST_SIDE, WIDEST_PANORAMA = 256, 1024, 2048
+
+Side = Annotated[
+    WholeNumber,
+    Field(ge=SMALLEST_SIDE, le=LARGEST_SIDE, multiple_of=8),
+    # Checked in this order the limits have no names of JSON Schema.
+    WithJsonSchema({"type": "integer", "minimum": SMALLEST_SIDE, "maximum": LARGEST_SIDE, "multipleOf": 8}),
+]
+
+
+def _within_the_width(width: int, others: ValidationInfo) -> int:
+    """How wide a picture may be depends on ``panorama``, which is declared before ``width``."""
+    widest = WIDEST_PANORAMA if others.data.get("panorama") else LARGEST_SIDE
+    if not SMALLEST_SIDE <= width <= widest:
+        raise ValueError(f"must be between {SMALLEST_SIDE} and {widest}")
+    return width
+
+
+Width = Annotated[
+    WholeNumber,
+    AfterValidator(_within_the_width),
+    Field(multiple_of=8),
+    WithJsonSchema(
+        {"type": "integer", "minimum": SMALLEST_SIDE, "maximum": WIDEST_PANORAMA, "multipleOf": 8}
+    ),
+]

@@ -1,6 +1,6 @@
 # pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
 # (diffusers and safetensors are only partly typed, and partly wrongly.)
-"""The LoRAs, textual inversions and VAEs of the manifest: found by name, read, kept for the next request."""
+"""The LoRAs, textual inversions, VAEs and ControlNets of the manifest: found by name, read, and kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ControlNetModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -24,7 +24,7 @@ from pipelines.recent import Recent
 
 log = logging.getLogger(__name__)
 
-Field = Literal["loras", "embeddings", "vae"]
+Field = Literal["loras", "embeddings", "vae", "controls"]
 """Fields of a request that name adapters."""
 
 
@@ -90,6 +90,34 @@ class AdapterLibrary:
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
         return vae.to(device=like.device, dtype=like.dtype).eval()
 
+    def controlnet(self, name: str, family: str, unet: Any) -> ControlNetModel:
+        """A new ControlNet on the device and in the type of the network that it steers.
+
+        Raises:
+            UnknownAdapter: as for `lora`, or not of the network's shape.
+        """
+        path = self._path("controls", name, family)
+        try:
+            network: Any = ControlNetModel.from_pretrained(
+                path, use_safetensors=True, local_files_only=True, dtype=unet.dtype
+            )
+        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise _unreadable("controls", name, error) from error
+        for shape in ("block_out_channels", "cross_attention_dim", "layers_per_block"):
+            if network.config[shape] != unet.config[shape]:
+                raise UnknownAdapter("controls", f"{name} does not fit this checkpoint")
+        return network.to(unet.device).eval()
+
+    def annotator(self, preprocessor: str) -> Path | None:
+        """The folder with a preprocessor's weights; None where there are none."""
+        source = self.manifest.annotator(preprocessor)
+        try:
+            path = source and local(self.manifest, source, self._weights)
+        except (OSError, ValueError) as error:
+            log.error("the weights of %s cannot be read: %s", preprocessor, error)
+            return None
+        return path if path is None or path.is_dir() else path.parent
+
     def forget(self) -> None:
         """Drop the files that were read; the next request that names one reads it again."""
         self._files.clear()
@@ -122,6 +150,8 @@ class AdapterLibrary:
                 return self.manifest.embeddings
             case "vae":
                 return self.manifest.vaes
+            case "controls":
+                return self.manifest.controlnets
 
 
 def _unreadable(field: Field, name: str, error: Exception) -> UnknownAdapter:

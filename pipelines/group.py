@@ -17,6 +17,8 @@ class GroupKey:
         height, width: pixels that are drawn (before cropping); 0 where the stage has no picture size.
         loras: adapters attached to the network, in the request's order.
         token_merging_ratio: a patch of the network, hence shared.
+        controlnets: names of the networks that are evaluated before it; their pictures and scales are the
+            samples' own.
     """
 
     pipeline: str
@@ -25,6 +27,7 @@ class GroupKey:
     width: int
     loras: tuple[Lora, ...] = ()
     token_merging_ratio: float = 0.0
+    controlnets: tuple[str, ...] = ()
 
 
 def workable(pixels: int, multiple: int) -> int:
@@ -38,7 +41,8 @@ def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") ->
     Args:
         multiple: sides of the drawn picture are multiples of this many pixels.
     """
-    flags = (request.loras, request.token_merging_ratio) if isinstance(request, Prompted) else ((), 0.0)
-    return GroupKey(
-        request.pipeline, stage, workable(request.height, multiple), workable(request.width, multiple), *flags
-    )
+    sides = workable(request.height, multiple), workable(request.width, multiple)
+    if not isinstance(request, Prompted):
+        return GroupKey(request.pipeline, stage, *sides)
+    controlnets = tuple(control.name for control in request.controls)
+    return GroupKey(request.pipeline, stage, *sides, request.loras, request.token_merging_ratio, controlnets)

@@ -139,6 +139,22 @@ class AdapterEntry(_Entry):
     license: str = ""
 
 
+Preprocessor = Literal["canny", "lineart_standard", "openpose", "hed", "scribble", "lineart", "mlsd", "depth"]
+"""What can make a ControlNet's guide of a picture."""
+
+
+class ControlNetEntry(AdapterEntry):
+    """A ControlNet that requests may name.
+
+    Attributes:
+        preprocessor: makes its guide of a picture; None: it takes pictures as they are.
+        annotator: a folder with the weights of the preprocessor, where it needs some.
+    """
+
+    preprocessor: Preprocessor | None = None
+    annotator: Source | None = None
+
+
 class Manifest(_Entry):
     """A whole weights.yaml. ``path`` is where it was read; relative sources start there."""
 
@@ -147,6 +163,7 @@ class Manifest(_Entry):
     loras: dict[str, AdapterEntry] = Field(default_factory=dict)
     embeddings: dict[str, AdapterEntry] = Field(default_factory=dict)
     vaes: dict[str, AdapterEntry] = Field(default_factory=dict)
+    controlnets: dict[str, ControlNetEntry] = Field(default_factory=dict)
     upscalers: dict[str, UpscalerEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -175,9 +192,16 @@ class Manifest(_Entry):
         return next((name for name, entry in self.pipelines.items() if entry.family == family), None)
 
     def adapters(self) -> Iterator[tuple[str, AdapterEntry]]:
-        """Every LoRA, textual inversion and VAE with its name."""
-        for kind in (self.loras, self.embeddings, self.vaes):
+        """Every LoRA, textual inversion, VAE and ControlNet with its name."""
+        for kind in (self.loras, self.embeddings, self.vaes, self.controlnets):
             yield from kind.items()
+
+    def annotator(self, preprocessor: str) -> Source | None:
+        """The weights of a preprocessor, of whatever ControlNet brings them."""
+        for entry in self.controlnets.values():
+            if entry.preprocessor == preprocessor and entry.annotator is not None:
+                return entry.annotator
+        return None
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -18,10 +18,19 @@ from pipelines.image_io import RGBImage, from_pil, to_pil
 
 def from_image(image: RGBImage, height: int, width: int) -> Tensor:
     """(1, 3, height, width) in -1 .. 1, fp32 on the CPU; the last row and column fill what is missing."""
+    return 2.0 * _scaled(image, height, width) - 1.0
+
+
+def guide(image: RGBImage, height: int, width: int) -> Tensor:
+    """As `from_image`, but in 0 .. 1, in which ControlNets see their pictures."""
+    return _scaled(image, height, width).contiguous()
+
+
+def _scaled(image: RGBImage, height: int, width: int) -> Tensor:
     rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
     rows = np.pad(rows, ((0, height - image.height), (0, width - image.width), (0, 0)), mode="edge")
     scaled = rows[None].astype(np.float32) / 255.0
-    return 2.0 * torch.from_numpy(scaled).permute(0, 3, 1, 2) - 1.0
+    return torch.from_numpy(scaled).permute(0, 3, 1, 2)
 
 
 def from_mask(mask: RGBImage, height: int, width: int) -> Tensor:

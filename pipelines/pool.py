@@ -64,6 +64,7 @@ class PipelinePool:
         self._resident: OrderedDict[str, Pipeline] = OrderedDict()
         self._evicted: OrderedDict[str, Pipeline] = OrderedDict()
         self._bytes: dict[str, int] = {}
+        self._counted: dict[str, frozenset[str]] = {}
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -102,11 +103,12 @@ class PipelinePool:
             if pipeline is None:
                 self.relieve(in_use)
                 pipeline = self._load(name)
-            self._bytes[name] = module_bytes(pipeline.modules)
+            self._count(name, pipeline)
             self._make_room(self._bytes[name], in_use)
             self._resident[name] = pipeline
             log.info("%s is resident, %.2f GB", name, self._bytes[name] / GIGABYTE)
         self._resident.move_to_end(name)
+        self._recount(name, in_use)
         return self._resident[name]
 
     def relieve(self, in_use: Collection[str]) -> bool:
@@ -140,6 +142,21 @@ class PipelinePool:
                 self._resident.pop(name, None)
                 self._bytes.pop(name, None)
         _empty_caches(self._device)
+
+    def _count(self, name: str, pipeline: Pipeline) -> None:
+        self._bytes[name] = module_bytes(pipeline.modules)
+        self._counted[name] = frozenset(pipeline.modules)
+
+    def _recount(self, name: str, in_use: Collection[str]) -> None:
+        """Networks that requests chose (VAEs, ControlNets) come and go; others make room for them."""
+        pipeline = self._resident[name]
+        if self._counted[name] == pipeline.modules.keys():
+            return
+        self._count(name, pipeline)
+        for other in self._evictable({*in_use, name}):
+            if self.used_bytes <= self._budget_bytes:
+                return
+            self._evict(other)
 
     def _load_or_none(self, name: str) -> Pipeline | None:
         """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""

@@ -86,6 +86,9 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
             yield _Use(name, source, entry.dtype != "float32", source.license or entry.license)
     for name, adapter in manifest.adapters():
         yield _Use(name, adapter.source, None, adapter.source.license or adapter.license)
+    for name, controlnet in manifest.controlnets.items():
+        if controlnet.annotator is not None:
+            yield _Use(name, controlnet.annotator, None, controlnet.annotator.license or controlnet.license)
 
 
 def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:

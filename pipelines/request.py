@@ -44,6 +44,22 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A ControlNet of the manifest, and the picture that it follows.
+
+    Attributes:
+        image: already as large as the picture that is asked for.
+        preprocessor: what makes the guide of the picture ("canny" ...); None: the picture is the guide.
+        scale: how closely it is followed (1.0 = as trained), diffusers' ``controlnet_conditioning_scale``.
+    """
+
+    name: str
+    image: RGBImage
+    preprocessor: str | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompted:
     """What a latent diffusion checkpoint is asked for, whatever it starts from.
 
@@ -55,6 +71,8 @@ class Prompted:
         prompt_weighting: brackets in both prompts weigh words (`pipelines.prompts`); else they are text.
         clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
         embeddings: textual inversions of the manifest, usable as tokens of their name.
+        controls: ControlNets that steer the picture, each named once.
+        guess_mode: they steer only the half of guidance with the prompt, and leave more to it.
         vae: a VAE of the manifest instead of the checkpoint's own.
         token_merging_ratio: part of the tokens merged by ToMe (0 = off).
         safety_checker: replace flagged pictures where the checkpoint has a checker.
@@ -78,6 +96,8 @@ class Prompted:
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
+    guess_mode: bool = False
     vae: str | None = None
     token_merging_ratio: float = 0.0
     safety_checker: bool = False

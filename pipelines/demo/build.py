@@ -11,7 +11,9 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-_BUILDERS = ("kandinsky22", "kolors", "language", "safety_checker", "sd15", "sd3", "sdxl", "upscaler")
+_BUILDERS = (
+    "kandinsky22", "kolors", "language", "safety_checker", "sd15", "sd3", "sdxl", "controlnets", "upscaler",
+)  # fmt: skip
 """Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
 
 

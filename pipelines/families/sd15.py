@@ -15,6 +15,7 @@ from torch import Tensor
 from pipelines import highres, panorama, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
+from pipelines.controlnets import ControlNets, guided
 from pipelines.errors import InvalidInput
 from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
@@ -48,6 +49,7 @@ class StableDiffusion15:
         self._safety_checker = safety_checker
         self._loras = AttachedLoras(pipeline, adapters, FAMILY)
         self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
+        self._controlnets = ControlNets(self._pipeline.unet, adapters, FAMILY, device)
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=1)
         self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
         self._denoiser = Denoiser(self._predict)
@@ -77,6 +79,7 @@ class StableDiffusion15:
             "unet": self._pipeline.unet,
             "text_encoder": self._pipeline.text_encoder,
             **self._vaes.modules,
+            **self._controlnets.modules,
             **checker,
         }
 
@@ -84,6 +87,7 @@ class StableDiffusion15:
         self._prompts.forget()
         self._loras.forget()
         self._vaes.forget()
+        self._controlnets.forget()
 
     def attach(self, key: GroupKey) -> None:
         self._loras.use(key.loras)
@@ -103,13 +107,14 @@ class StableDiffusion15:
         denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
         encoded = self._prompts.encode(request)
+        guides = self._controlnets.guides(first, key)
         samples = [
             Sample(
                 request=request,
                 index=index,
                 key=key,
                 latents=start.latents,
-                conditioning=self._conditioning(request, encoded, start.conditioning),
+                conditioning=guided(self._conditioning(request, encoded, start.conditioning), guides),
                 guidance_scale=request.guidance_scale,
                 generator=start.generator,
                 sampler=start.sampler,
@@ -126,7 +131,8 @@ class StableDiffusion15:
         key = group_key(first.request, multiple=PIXELS_PER_LATENT)
         sampler = self._starts.sampler(request, highres.strength(request))
         picture = self._starts.shown(request, key, self._vaes.get(request.vae))
-        conditioning = self._conditioning(request, encoded, picture)
+        guides = self._controlnets.guides(request, key)
+        conditioning = guided(self._conditioning(request, encoded, picture), guides)
         return highres.followed_by_second_pass(first, key, sampler, conditioning)
 
     @property
@@ -161,6 +167,7 @@ class StableDiffusion15:
             timesteps,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
             timestep_cond=conditioning.get("timestep_cond"),
+            **self._controlnets.residuals(latents, timesteps, conditioning),
             return_dict=False,
         )[0]
 

@@ -8,15 +8,16 @@ from typing import get_args
 import pytest
 
 from pipelines.group import GroupKey, group_key, workable
-from pipelines.request import Lora, Request, TextToImage
+from pipelines.image_io import RGBImage
+from pipelines.request import Control, Lora, Request, TextToImage
 
-SHARED = {"pipeline", "height", "width", "loras", "token_merging_ratio"}
+SHARED = {"pipeline", "height", "width", "loras", "token_merging_ratio", "controls"}
 """Carried by the key."""
 
 PER_SAMPLE = {
     # conditioning
     "prompt", "negative_prompt", "prompt_weighting", "clip_skip", "embeddings", "image", "mask",
-    "controlnet_conditioning_scale",
+    "controlnet_conditioning_scale", "guess_mode",
     # the sampler and its start
     "num_inference_steps", "prior_num_inference_steps", "scheduler", "strength", "seeds", "panorama",
     # guidance
@@ -50,6 +51,7 @@ def test_every_field_of_a_request_is_either_shared_or_carried_by_the_sample(kind
         {"height": 520},
         {"loras": (Lora(name="l", scale=0.5),)},
         {"token_merging_ratio": 0.5},
+        {"controls": (Control(name="canny", image=RGBImage(0, 0, b"")),)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -72,6 +74,12 @@ def test_a_shared_field_makes_another_key(change: dict[str, object]):
 def test_a_field_of_the_sample_makes_no_other_key(change: dict[str, object]):
     assert set(change) <= PER_SAMPLE
     assert group_key(replace(REQUEST, **change)) == group_key(REQUEST)
+
+
+def test_pictures_and_scales_of_controlnets_are_the_samples_own():
+    one = Control(name="canny", image=RGBImage(0, 0, b""), scale=0.5)
+    other = Control(name="canny", image=RGBImage(1, 1, b"abc"), preprocessor="canny")
+    assert group_key(replace(REQUEST, controls=(one,))) == group_key(replace(REQUEST, controls=(other,)))
 
 
 def test_sizes_that_are_drawn_alike_share_a_key():

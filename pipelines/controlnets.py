@@ -1,0 +1,153 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers' networks carry their configuration untyped.)
+"""ControlNets (Zhang et al. 2023): networks that steer a checkpoint by pictures, several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+from torch import Tensor
+
+from pipelines import pixels
+from pipelines.adapters import AdapterLibrary
+from pipelines.errors import InvalidInput
+from pipelines.group import GroupKey
+from pipelines.preprocessors import Preprocessors
+from pipelines.recent import Recent
+from pipelines.request import Prompted
+from pipelines.sample import Conditioning
+
+AT_ONCE = 4
+"""ControlNets that stay on the device beside one checkpoint."""
+
+_GUIDE, _SCALES, _STEERED = "guide:", "guide_scales:", "steered"
+"""Names in a conditioning: of each ControlNet its picture (1, 3, H, W) and the scales of its outputs (1, n);
+for all together whether the row is steered (1,), on the CPU."""
+
+
+class ControlNets:
+    """The ControlNets that requests chose for one checkpoint.
+
+    A sample carries its pictures and scales in its conditioning; the networks' names are part of its key.
+    """
+
+    def __init__(self, unet: Any, adapters: AdapterLibrary, family: str, device: torch.device) -> None:
+        self._unet = unet
+        self._adapters = adapters
+        self._family = family
+        self._device = device
+        self._preprocessors = Preprocessors(adapters, device)
+        self._opened: Recent[str, ControlNetModel] = Recent(AT_ONCE)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """What is on the device now."""
+        networks = {f"controlnet:{name}": network for name, network in self._opened.items()}
+        return {**networks, **self._preprocessors.modules}
+
+    def forget(self) -> None:
+        """Drop them all; the next request that names one opens it again."""
+        self._opened.clear()
+        self._preprocessors.forget()
+
+    def guides(self, request: Prompted, key: GroupKey) -> Conditioning:
+        """What `residuals` needs of a request beside the prompt; nothing without controls.
+
+        Guess mode steers only the half with the prompt, and less in the shallow layers (diffusers'
+        ``guess_mode``).
+
+        Raises:
+            UnknownAdapter: no such ControlNet, or it does not fit. InvalidInput: one is named twice, or its
+                picture cannot be prepared.
+        """
+        if not request.controls:
+            return Conditioning({}, {})
+        names = [control.name for control in request.controls]
+        if len(set(names)) < len(names):
+            raise InvalidInput("controls", "a ControlNet is named twice")
+        shared: dict[str, Tensor] = {}
+        guess = request.guess_mode
+        for control in request.controls:
+            network = self._network(control.name)
+            config: Any = network.config
+            guess = guess or config.global_pool_conditions
+            guide = self._preprocessors.prepared(control.image, control.preprocessor)
+            shared[_GUIDE + control.name] = pixels.guide(guide, key.height, key.width).to(
+                self._device, self._unet.dtype
+            )
+            count = len(network.controlnet_down_blocks) + 1
+            scales = torch.full((count,), control.scale)
+            if request.guess_mode and not config.global_pool_conditions:
+                scales = torch.logspace(-1, 0, count) * control.scale
+            shared[_SCALES + control.name] = scales[None].to(self._device)
+        return Conditioning(
+            {**shared, _STEERED: torch.tensor([True])}, {**shared, _STEERED: torch.tensor([not guess])}
+        )
+
+    def residuals(
+        self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """What the ControlNets add to the network's own layers, as arguments of the network.
+
+        Args:
+            latents, timesteps, conditioning: as for `pipelines.sample.Denoiser`, N rows.
+        """
+        names = [name.removeprefix(_GUIDE) for name in conditioning if name.startswith(_GUIDE)]
+        if not names:
+            return {}
+        steered = conditioning[_STEERED].nonzero()[:, 0]
+        count = len(latents)
+        every = len(steered) == count
+        if not every:
+            latents, timesteps = latents[steered], timesteps[steered]
+            conditioning = {name: rows[steered] for name, rows in conditioning.items()}
+        total: list[Tensor] | None = None
+        for name in names if len(steered) else []:
+            parts = self._evaluate(name, latents, timesteps, conditioning)
+            total = parts if total is None else [sum_ + part for sum_, part in zip(total, parts, strict=True)]
+        if total is None:
+            return {}
+        if not every:
+            total = [_among_zeros(part, steered, count) for part in total]
+        return {
+            "down_block_additional_residuals": tuple(total[:-1]),
+            "mid_block_additional_residual": total[-1],
+        }
+
+    def _network(self, name: str) -> ControlNetModel:
+        return self._opened.get(name, lambda: self._adapters.controlnet(name, self._family, self._unet))
+
+    def _evaluate(
+        self, name: str, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """One ControlNet's scaled outputs: of its way down, then of its middle."""
+        size = ("text_embeds", "time_ids")
+        down, middle = self._network(name)(
+            latents,
+            timesteps,
+            encoder_hidden_states=conditioning["encoder_hidden_states"],
+            controlnet_cond=conditioning[_GUIDE + name],
+            added_cond_kwargs={part: conditioning[part] for part in size if part in conditioning} or None,
+            return_dict=False,
+        )
+        scales = conditioning[_SCALES + name].to(latents.dtype)
+        return [part * scales[:, index, None, None, None] for index, part in enumerate((*down, middle))]
+
+
+def guided(conditioning: Conditioning, guides: Conditioning) -> Conditioning:
+    """A prompt's conditioning with the guides of its ControlNets."""
+    negative, without_prompt = conditioning.negative, guides.negative or {}
+    return Conditioning(
+        {**conditioning.positive, **guides.positive},
+        None if negative is None else {**negative, **without_prompt},
+    )
+
+
+def _among_zeros(part: Tensor, rows: Tensor, count: int) -> Tensor:
+    """``part`` in these rows of ``count``, zero in the others."""
+    whole = part.new_zeros((count, *part.shape[1:]))
+    whole[rows] = part
+    return whole

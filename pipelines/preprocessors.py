@@ -1,0 +1,149 @@
+# pyright: basic
+# controlnet_aux is untyped.
+"""A picture -> the guide that a ControlNet was trained with: edges, lines, depth, a pose."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pipelines.adapters import AdapterLibrary
+from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.image_io import RGBImage, from_pil, to_pil
+from pipelines.pose import PoseDetector, skeleton
+from pipelines.recent import Recent
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1
+"""Preprocessors whose networks stay on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Auxiliary:
+    """A detector of controlnet_aux: its class, the files it needs of lllyasviel/Annotators, its options."""
+
+    module: str
+    name: str
+    files: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_AUXILIARY = {
+    "canny": _Auxiliary("canny", "CannyDetector"),
+    "lineart_standard": _Auxiliary("lineart_standard", "LineartStandardDetector"),
+    "hed": _Auxiliary("hed", "HEDdetector", ("ControlNetHED.pth",)),
+    "scribble": _Auxiliary("hed", "HEDdetector", ("ControlNetHED.pth",), {"scribble": True}),
+    "lineart": _Auxiliary("lineart", "LineartDetector", ("sk_model.pth", "sk_model2.pth")),
+    "mlsd": _Auxiliary("mlsd", "MLSDdetector", ("mlsd_large_512_fp32.pth",)),
+    "depth": _Auxiliary("midas", "MidasDetector", ("dpt_hybrid-midas-501f0c75.pt",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    prepare: Callable[[RGBImage], RGBImage]
+    modules: Mapping[str, torch.nn.Module]
+
+
+class Preprocessors:
+    """Opens preprocessors when a request needs one. controlnet_aux is imported then, which takes a second."""
+
+    def __init__(self, adapters: AdapterLibrary, device: torch.device) -> None:
+        self._adapters = adapters
+        self._device = device
+        self._opened: Recent[str, _Opened] = Recent(AT_ONCE)
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """What is on the device now."""
+        return {
+            f"preprocessor:{name}:{part}": module
+            for name, opened in self._opened.items()
+            for part, module in opened.modules.items()
+        }
+
+    def forget(self) -> None:
+        self._opened.clear()
+
+    def prepared(self, image: RGBImage, preprocessor: str | None) -> RGBImage:
+        """The guide, as large as the picture; the picture itself without a preprocessor.
+
+        Raises:
+            InvalidInput: no such preprocessor, or its weights are not here. PoseNotFound: nobody is seen.
+        """
+        if preprocessor is None:
+            return image
+        guide = self._opened.get(preprocessor, lambda: self._open(preprocessor)).prepare(image)
+        if (guide.width, guide.height) == (image.width, image.height):
+            return guide
+        return from_pil(to_pil(guide).resize((image.width, image.height), Image.Resampling.BILINEAR))
+
+    def _open(self, preprocessor: str) -> _Opened:
+        folder = self._adapters.annotator(preprocessor)
+        if preprocessor == "openpose":
+            detector = PoseDetector(folder, self._device) if folder is not None else None
+            return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
+        auxiliary = _AUXILIARY.get(preprocessor)
+        if auxiliary is None:
+            known = ", ".join(sorted([*_AUXILIARY, "openpose"]))
+            raise InvalidInput("preprocessor", f"{preprocessor} is not one of {known}")
+        return _open_auxiliary(preprocessor, auxiliary, folder, self._device)
+
+
+def _open_auxiliary(
+    preprocessor: str, auxiliary: _Auxiliary, folder: Path | None, device: torch.device
+) -> _Opened:
+    if auxiliary.files and (folder is None or not all((folder / name).is_file() for name in auxiliary.files)):
+        raise _without_weights(preprocessor)
+    with warnings.catch_warnings():
+        # It warns of optional dependencies.
+        warnings.simplefilter("ignore")
+        cls = getattr(import_module(f"controlnet_aux.{auxiliary.module}"), auxiliary.name)
+    if not auxiliary.files:
+        return _Opened(partial(_detect, cls(), auxiliary.options), {})
+    try:
+        opened = cls.from_pretrained(str(folder))
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        log.error("the preprocessor %s cannot be opened", preprocessor, exc_info=error)
+        raise InvalidInput("preprocessor", f"the weights of {preprocessor} are damaged") from error
+    detector = opened.to(device)
+    modules = {name: part for name, part in vars(detector).items() if isinstance(part, torch.nn.Module)}
+    return _Opened(partial(_detect, detector, auxiliary.options), modules)
+
+
+def _detect(detector: Any, options: Mapping[str, Any], image: RGBImage) -> RGBImage:
+    """controlnet_aux works at a resolution, the pixels of the shorter side, rounded to multiples of 64."""
+    side = min(image.width, image.height)
+    sizes = {"detect_resolution": side, "image_resolution": side}
+    accepted = inspect.signature(detector.__call__).parameters
+    sizes = {name: value for name, value in sizes.items() if name in accepted}
+    with warnings.catch_warnings():
+        # A picture of one colour has no lines of which it could take a median.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return from_pil(detector(to_pil(image), **sizes, **options))
+
+
+def _pose(detector: PoseDetector | None, image: RGBImage) -> RGBImage:
+    try:
+        return skeleton(image, detector, image.width, image.height)
+    except CheckpointUnavailable as error:
+        raise _without_weights("openpose") from error
+
+
+def _without_weights(preprocessor: str) -> InvalidInput:
+    return InvalidInput(
+        "preprocessor",
+        f"{preprocessor} needs weights that are not on this server; send the guide itself instead",
+    )

@@ -1,4 +1,4 @@
-"""img2img and inpaint of the enterprise dialect over real HTTP: pictures in every form, and errors."""
+"""img2img, inpaint and controlnet of the enterprise dialect over real HTTP: every form of picture, errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("img2img", {"init_image": "aGVsbG8="}, "init_image is not a PNG, JPEG, WebP, GIF, BMP or TIFF picture"),
     ("img2img", {"init_image": "http://localhost.invalid/x.png"}, "init_image could not be fetched"),
     ("img2img", {"init_image": PICTURE, "strength": 0.1}, "strength leaves none of 3 steps to draw"),
+    ("controlnet", {"controlnet_model": "canny"}, "The init_image field is required."),
+    ("controlnet", {"init_image": PICTURE}, "The controlnet_model field is required."),
+    ("controlnet", {"controlnet_model": "x", "init_image": PICTURE}, "controlnet_model x is not on this"),
+    ("controlnet", {"controlnet_model": "canny", "init_image": "x"}, "init_image is not base64 text"),
     ("inpaint", {"init_image": PICTURE}, "The mask_image field is required."),
     ("inpaint", {"init_image": PICTURE, "mask_image": PICTURE[:200]}, "mask_image is damaged or cut off"),
 ]
@@ -102,8 +107,43 @@ def test_a_picture_that_is_too_large_is_told_with_its_field(server: RunningServe
     assert body["message"] == "mask_image: has more than 50 megapixels"
 
 
-@pytest.mark.parametrize("operation", ["img2img", "inpaint"])
+@pytest.mark.parametrize("operation", ["img2img", "inpaint", "controlnet"])
 @pytest.mark.parametrize("family", ["", "images/", "community/", "txt2img/"])
 def test_every_path_family_knows_the_operation(server: RunningServer, operation: str, family: str):
-    body = post(server, f"{family}{operation}", prompt=None)
-    assert "The prompt field is required." in body["message"]["prompt"]
+    body = post(server, f"{family}{operation}", width=1)
+    assert body["message"]["width"] == ["width must be between 256 and 1024"]
+
+
+def test_a_guide_steers_the_picture_however_it_is_sent(server: RunningServer):
+    blocks = np.kron(PIXELS[:8, :8], np.ones((32, 32, 1), np.uint8))
+    edges = np.repeat(cv2.Canny(blocks, 100, 200)[..., None], 3, axis=2)
+    same = {"controlnet_model": "canny", "controlnet_type": "canny"}
+    photograph, body = drawn(server, "controlnet", **same, init_image=png(blocks))
+    guide, _ = drawn(server, "controlnet", **same, auto_hint="no", control_image=png(edges))
+    other, _ = drawn(server, "controlnet", **same, auto_hint="no", control_image=png(255 - edges))
+    assert np.array_equal(photograph, guide)
+    assert not np.array_equal(guide, other)
+    assert (body["meta"]["controlnet_model"], body["meta"]["strength"]) == ("canny", None)
+
+
+def test_several_controlnets_repaint_together(server: RunningServer):
+    picture, _ = drawn(
+        server,
+        "controlnet",
+        controlnet_model="canny,openpose",
+        controlnet_conditioning_scale="0.5,1",
+        auto_hint="no",
+        guess_mode="yes",
+        init_image=PICTURE,
+        mask_image=png(MASK),
+    )
+    assert np.array_equal(picture[MASK == 0], PIXELS[MASK == 0])
+
+
+def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
+    body = post(server, "controlnet", controlnet_model="openpose", init_image=PICTURE)
+    assert body["message"] == {
+        "auto_hint": [
+            "auto_hint openpose needs weights that are not on this server; send the guide itself instead"
+        ]
+    }

@@ -1,10 +1,10 @@
 """The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
 
 from server.endpoints.enterprise import (
+    controlnet,
     fetch,
     img2img,
     inpaint,
-    later,
     loads,
     models,
     nsfw_image_check,
@@ -21,6 +21,7 @@ routers = (
     text2img.router,
     img2img.router,
     inpaint.router,
+    controlnet.router,
     fetch.router,
     models.router,
     loads.router,
@@ -29,7 +30,6 @@ routers = (
     upload_image.router,
     nsfw_image_check.router,
     super_resolution.router,
-    later.router,
 )
 
 __all__ = ["PREFIX", "announcement", "error_response", "routers"]

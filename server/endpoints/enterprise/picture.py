@@ -167,17 +167,7 @@ class PictureFields(Announced):
             FieldError: as many strengths as LoRAs, or one, between 0.1 and 1.
         """
         names = listed(self.lora_model)
-        given = listed(None if self.lora_strength is None else str(self.lora_strength))
-        try:
-            strengths = [float(text) for text in given] or [1.0]
-        except ValueError:
-            raise FieldError("lora_strength", "must be numbers, separated by commas") from None
-        if not all(0.1 <= strength <= 1 for strength in strengths):
-            raise FieldError("lora_strength", "must be between 0.1 and 1")
-        if len(strengths) == 1:
-            strengths *= len(names)
-        if len(strengths) != len(names):
-            raise FieldError("lora_strength", "must be one number, or one for each lora_model")
+        strengths = one_each("lora_strength", self.lora_strength, "lora_model", names, 0.1, 1)
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
     def price(self, settings: Settings, endpoint: str = "text2img") -> int:
@@ -195,11 +185,11 @@ class PictureFields(Announced):
         entry = checkpoint(manifest, self.model_id)
         loras = self.loras()
         embeddings = tuple(listed(self.embeddings_model))
-        _check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
-        _check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
+        check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
+        check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
         check_algorithm_type(self.scheduler, self.algorithm_type)
         vae = self.vae and self.vae.strip()
-        _check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
+        check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
         negative = self.negative_prompt
         return {
             "pipeline": self.model_id,
@@ -315,7 +305,30 @@ def listed(text: str | None) -> list[str]:
     return [item.strip() for item in (text or "").split(",") if item.strip()]
 
 
-def _check_adapters(
+def one_each(
+    field: str, given: str | float | None, of: str, names: list[str], lowest: float, highest: float
+) -> list[float]:
+    """A number for each name: 1 by default, one for all, or a comma list.
+
+    Args:
+        of: the field that the names are from.
+    Raises:
+        FieldError: not numbers between these bounds, or of another count.
+    """
+    try:
+        numbers = [float(text) for text in listed(None if given is None else str(given))] or [1.0]
+    except ValueError:
+        raise FieldError(field, "must be numbers, separated by commas") from None
+    if not all(lowest <= number <= highest for number in numbers):
+        raise FieldError(field, f"must be between {lowest} and {highest}")
+    if len(numbers) == 1:
+        numbers *= len(names)
+    if len(numbers) != len(names):
+        raise FieldError(field, f"must be one number, or one for each {of}")
+    return numbers
+
+
+def check_adapters(
     field: str, names: Iterable[str], known: Mapping[str, AdapterEntry], entry: PipelineEntry
 ) -> None:
     for name in names:

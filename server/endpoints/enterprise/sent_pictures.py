@@ -36,12 +36,19 @@ class Redrawn(PictureFields):
         Raises:
             FieldError: no step would be drawn.
         """
-        if int(self.num_inference_steps * self.strength) < 1:
-            steps = self.num_inference_steps
-            raise FieldError("strength", f"leaves none of {steps} steps to draw; raise either")
+        refuse_too_little(self.num_inference_steps, self.strength)
 
     def own_meta(self) -> dict[str, JSON]:
         return {"init_image": named(self.init_image), "strength": self.strength}
+
+
+def refuse_too_little(num_inference_steps: int, strength: float) -> None:
+    """
+    Raises:
+        FieldError: no step would be drawn.
+    """
+    if int(num_inference_steps * strength) < 1:
+        raise FieldError("strength", f"leaves none of {num_inference_steps} steps to draw; raise either")
 
 
 async def fitted(request: Request, fields: PictureFields, field: str) -> RGBImage:

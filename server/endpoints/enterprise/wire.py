@@ -38,6 +38,8 @@ _WIRE_NAMES = {
     "embeddings": "embeddings_model",
     "pipeline": "model_id",
     "token_merging_ratio": "tomesd",
+    "controls": "controlnet_model",
+    "preprocessor": "auto_hint",
 }
 """Canonical names that an engine's error may speak of, where the wire has another."""
 

@@ -1,0 +1,220 @@
+"""The documented controlnet page of the enterprise dialect: its sample, which pictures do what, errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.image_io import RGBImage
+from pipelines.manifest import Manifest
+from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
+from server.endpoints.enterprise.steered import PREPROCESSORS, Steered
+from server.endpoints.enterprise.wire import by_field
+from server.endpoints.fields import field_errors
+from server.errors import FieldError, MissingField
+
+MANIFEST = Manifest.model_validate(
+    {
+        "pipelines": {
+            "sd": {"family": "sd15", "parts": {"pipeline": {"folder": "sd"}}},
+            "xl": {"family": "sdxl", "parts": {"pipeline": {"folder": "xl"}}},
+        },
+        "controlnets": {
+            "canny": {"source": {"folder": "canny"}, "family": "sd15", "preprocessor": "canny"},
+            "depth": {"source": {"folder": "depth"}, "family": "sd15", "preprocessor": "depth"},
+            "plain": {"source": {"folder": "plain"}, "family": "sd15"},
+        },
+    }
+)
+
+INIT, GUIDE, MASK = (RGBImage(1, 1, bytes([number] * 3)) for number in range(3))
+PICTURES = {"init_image": INIT, "control_image": GUIDE, "mask_image": MASK}
+
+SAMPLE: dict[str, Any] = {
+    "key": "enterprise_api_key",
+    "controlnet_model": "canny",
+    "controlnet_type": "canny",
+    "model_id": "sd",
+    "auto_hint": "yes",
+    "guess_mode": "no",
+    "prompt": "a model photo shoot",
+    "negative_prompt": None,
+    "init_image": "https://example.com/person.png",
+    "control_image": None,
+    "mask_image": None,
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "scheduler": "UniPCMultistepScheduler",
+    "tomesd": "no",
+    "use_karras_sigmas": "yes",
+    "vae": None,
+    "lora_strength": None,
+    "lora_model": None,
+    "num_inference_steps": "30",
+    "safety_checker": "no",
+    "enhance_prompt": "no",
+    "guidance_scale": 7.5,
+    "strength": 0.55,
+    "seed": "7",
+    "webhook": None,
+    "track_id": None,
+}
+"""The page's own request body, with names of the manifest."""
+
+
+def fields(**changes: object) -> Steered:
+    return Steered.model_validate({**SAMPLE, **changes})
+
+
+def request(**changes: object) -> Any:
+    steered = fields(**changes)
+    steered.refuse_what_does_not_fit()
+    pictures = {name: PICTURES[name] for name in steered.sent()}
+    return steered.to_request(steered.canonical(MANIFEST), MANIFEST, pictures)
+
+
+def test_the_pages_own_sample_becomes_exactly_this_request():
+    drawn = request()
+    assert drawn == TextToImage(
+        pipeline="sd",
+        prompt="a model photo shoot",
+        negative_prompt="",
+        width=512,
+        height=512,
+        num_inference_steps=30,
+        guidance_scale=7.5,
+        seeds=(7,),
+        scheduler=SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
+        controls=(Control(name="canny", image=INIT, preprocessor="canny", scale=1.0),),
+        prompt_weighting=drawn.prompt_weighting,
+    )
+
+
+def test_defaults_make_hints_and_guess_nothing():
+    steered = Steered.model_validate(
+        {"model_id": "sd", "prompt": "a cat", "controlnet_model": "depth", "control_image": "AAAA"}
+    )
+    (control,) = steered.controls(MANIFEST, GUIDE)
+    assert control == Control(name="depth", image=GUIDE, preprocessor="depth", scale=1.0)
+    assert (steered.guess_mode, steered.strength, steered.redraws) == (False, 0.7, False)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kind", "guide"),
+    [
+        (("init_image",), TextToImage, INIT),
+        (("control_image",), TextToImage, GUIDE),
+        (("init_image", "control_image"), ImageToImage, GUIDE),
+        (("init_image", "mask_image"), Inpainting, INIT),
+        (("init_image", "control_image", "mask_image"), Inpainting, GUIDE),
+    ],
+)
+def test_the_pictures_say_what_is_drawn(pictures: tuple[str, ...], kind: type[Any], guide: RGBImage):
+    sent = {name: "AAAA" if name in pictures else None for name in PICTURES}
+    drawn = request(**sent)
+    assert type(drawn) is kind
+    assert [control.image for control in drawn.controls] == [guide]
+    if kind is not TextToImage:
+        assert (drawn.image, drawn.strength) == (INIT, 0.55)
+    if kind is Inpainting:
+        assert drawn.mask == MASK
+    assert fields(**sent).own_meta()["strength"] == (None if kind is TextToImage else 0.55)
+
+
+@pytest.mark.parametrize(
+    ("changes", "preprocessors"),
+    [
+        ({"auto_hint": "no"}, [None]),
+        ({"auto_hint": "no", "controlnet_type": "tea leaves"}, [None]),
+        ({"controlnet_type": None}, ["canny"]),
+        ({"controlnet_type": "SoftEdge"}, ["hed"]),
+        ({"controlnet_model": "canny, depth", "controlnet_type": "canny"}, ["canny", "depth"]),
+        ({"controlnet_model": "canny,depth", "controlnet_type": "hed,mlsd"}, ["hed", "mlsd"]),
+        ({"controlnet_model": "plain", "controlnet_type": None}, [None]),
+        *(({"controlnet_type": name}, [name]) for name in PREPROCESSORS),
+    ],
+)
+def test_hints_are_made_as_each_controlnet_needs_them(changes: dict[str, object], preprocessors: list[Any]):
+    assert [control.preprocessor for control in request(**changes).controls] == preprocessors
+
+
+@pytest.mark.parametrize(
+    ("given", "scales"),
+    [(None, (1.0, 1.0)), ("0.5", (0.5, 0.5)), (2, (2.0, 2.0)), ("0, 1.5", (0.0, 1.5))],
+)
+def test_scales_are_one_for_all_or_one_each(given: object, scales: tuple[float, float]):
+    drawn = request(controlnet_model="canny,depth", controlnet_conditioning_scale=given)
+    assert tuple(control.scale for control in drawn.controls) == scales
+
+
+def test_guess_mode_needs_no_prompt():
+    drawn = request(guess_mode="yes", prompt=None)
+    assert (drawn.guess_mode, drawn.prompt) == (True, "")
+    with pytest.raises(MissingField, match="prompt"):
+        request(prompt=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"controlnet_model": "unheard"}, "controlnet_model: unheard is not on this server"),
+        ({"model_id": "xl"}, "controlnet_model: canny was made for another kind of checkpoint"),
+        ({"controlnet_model": "canny,canny"}, "controlnet_model: names a ControlNet twice"),
+        (
+            {"controlnet_type": "tea leaves"},
+            f"controlnet_type: tea leaves is not one of {', '.join(PREPROCESSORS)}; or set auto_hint to no",
+        ),
+        (
+            {"controlnet_type": "hed,mlsd"},
+            "controlnet_type: must be one, or one for each controlnet_model",
+        ),
+        (
+            {"controlnet_conditioning_scale": 2.1},
+            "controlnet_conditioning_scale: must be between 0 and 2",
+        ),
+        (
+            {"controlnet_conditioning_scale": "-0.1"},
+            "controlnet_conditioning_scale: must be between 0 and 2",
+        ),
+        (
+            {"controlnet_conditioning_scale": "strong"},
+            "controlnet_conditioning_scale: must be numbers, separated by commas",
+        ),
+        (
+            {"controlnet_conditioning_scale": "1,1"},
+            "controlnet_conditioning_scale: must be one number, or one for each controlnet_model",
+        ),
+        (
+            {"control_image": "AAAA", "strength": 0.01},
+            "strength: leaves none of 30 steps to draw; raise either",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_its_field(changes: dict[str, object], problem: str):
+    with pytest.raises(FieldError) as caught:
+        request(**changes)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    "changes", [{"init_image": None}, {"init_image": None, "mask_image": "AAAA", "control_image": "AAAA"}]
+)
+def test_a_guide_is_required_and_something_to_repaint(changes: dict[str, object]):
+    with pytest.raises(MissingField) as caught:
+        request(**changes)
+    assert caught.value.field == "init_image"
+
+
+def test_limits_and_required_fields_are_told_at_once():
+    with pytest.raises(ValidationError) as caught:
+        fields(controlnet_model=None, strength=1.1, width=100, guess_mode="perhaps", auto_hint=7)
+    assert by_field(field_errors(Steered, caught.value)) == {
+        "controlnet_model": ["The controlnet_model field is required."],
+        "strength": ["strength must be between 0 and 1"],
+        "width": ["width must be between 256 and 1024"],
+        "guess_mode": ["guess_mode must be true or false"],
+        "auto_hint": ["auto_hint must be true or false"],
+    }

@@ -51,6 +51,9 @@ def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> No
         "latent-consistency/lcm-lora-sdv1-5",
         "Comfy-Org/Real-ESRGAN_repackaged",
         "facebook/mbart-large-50-many-to-one-mmt",
+        "lllyasviel/control_v11p_sd15_canny",
+        "lllyasviel/control_v11p_sd15_openpose",
+        "lllyasviel/control_v11f1p_sd15_depth",
     }
     assert [each.hub for each in repositories(shipped) if each.gated] == [
         "stabilityai/stable-diffusion-3-medium-diffusers"

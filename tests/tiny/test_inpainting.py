@@ -23,6 +23,7 @@ from diffusers import (
 )
 from PIL import Image
 from sd_drawing import (
+    advance_to_the_end,
     array,
     draw,
     draw_moving_group,
@@ -36,12 +37,13 @@ from sd_drawing import (
 from pipelines.demo.parts import fill
 from pipelines.errors import InvalidInput
 from pipelines.manifest import Manifest, PipelineEntry, Source
+from pipelines.noise_scheduler_names import NAMES
 from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (64, 72, 3), dtype=np.uint8)
 MASK = np.zeros((64, 72, 3), np.uint8)
 MASK[13:50, 20:61] = 255
-NAMES = {"stable-diffusion-v1-5": "sd15", "sdxl": "sdxl"}
+FOLDERS = {"stable-diffusion-v1-5": "sd15", "sdxl": "sdxl"}
 SCHEDULERS = (
     "DDIMScheduler",
     "EulerAncestralDiscreteScheduler",
@@ -50,7 +52,7 @@ SCHEDULERS = (
 )
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=FOLDERS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -63,7 +65,7 @@ def family(name: str, demo_manifest: Manifest) -> Any:
 @pytest.fixture(scope="module")
 def components(name: str, demo_manifest: Manifest) -> dict[str, Any]:
     cls = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
-    return reference(cls, demo_manifest, NAMES[name]).components
+    return reference(cls, demo_manifest, FOLDERS[name]).components
 
 
 def plain(components: dict[str, Any], kind: str, scheduler: str) -> Any:
@@ -205,10 +207,19 @@ def test_a_strength_that_leaves_no_step_is_refused(name: str, family: Any, make:
         family.encode(make(name, strength=0.1))
 
 
-def test_a_scheduler_that_starts_from_noise_only_is_refused_at_once(name: str, family: Any) -> None:
-    request = repainted(name, strength=1.0, scheduler=SchedulerChoice(name="IPNDMScheduler"))
-    with pytest.raises(InvalidInput, match="scheduler: IPNDMScheduler cannot start from a picture"):
-        family.encode(request)
+@pytest.mark.parametrize("scheduler", NAMES)
+def test_every_scheduler_repaints_and_brings_back_what_it_must_keep(
+    scheduler: str, demo_manifest: Manifest
+) -> None:
+    family = open_family(demo_manifest, "stable-diffusion-v1-5")
+    choice = SchedulerChoice(name=scheduler)
+    (sample,) = family.encode(repainted("stable-diffusion-v1-5", scheduler=choice, num_inference_steps=4))
+    known = sample.sampler._known
+    advance_to_the_end(family, sample)
+    kept = torch.from_numpy(MASK[None, None, ::8, ::8, 0] == 0).expand_as(known)
+    assert torch.equal(sample.latents[kept], known[kept])
+    assert torch.isfinite(sample.latents).all()
+    assert not torch.allclose(sample.latents[~kept], known[~kept], atol=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -46,10 +46,6 @@ class UnknownAdapter(InvalidInput):
     """The manifest has no LoRA, embedding or VAE of this name, or it does not fit the checkpoint."""
 
 
-class UnsupportedParameter(InvalidInput):
-    """A documented value that this version does not draw yet; never ignored silently."""
-
-
 class CheckpointUnavailable(GenerationError):
     """The weights of a pipeline are not here, not complete, or not the ones that were verified."""
 

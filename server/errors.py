@@ -146,12 +146,6 @@ class QueueFull(ApiError):
         self.retry_after_s = retry_after_s
 
 
-class NotYetAvailable(ApiError):
-    """A documented value that this version does not draw yet."""
-
-    status = 501
-
-
 class Unavailable(ApiError):
     """No engine can draw this now: weights loading or missing, device lost, too large for it."""
 
@@ -185,8 +179,6 @@ class CallerGone(ApiError):
 def from_drawing(error: drawing.GenerationError) -> ApiError:
     """Translate; a test walks the subclasses of GenerationError for one that is missing here."""
     match error:
-        case drawing.UnsupportedParameter():
-            return NotYetAvailable(str(error))
         case drawing.ImageTooLarge():
             return BodyTooLarge(str(error))
         case drawing.InvalidInput():

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
-from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import Request, TextToImage
@@ -142,7 +142,7 @@ def _embed(pipeline: KolorsPipeline, device: torch.device, text: str) -> tuple[T
 def _refuse_what_is_not_drawn(request: TextToImage) -> None:
     """
     Raises:
-        UnsupportedParameter: the request switches on what no Kolors checkpoint draws.
+        InvalidInput: the request switches on what no Kolors checkpoint draws.
     """
     switched_on = {
         "loras": request.loras,
@@ -155,4 +155,4 @@ def _refuse_what_is_not_drawn(request: TextToImage) -> None:
     }
     for field, value in switched_on.items():
         if value:
-            raise UnsupportedParameter(field, "Kolors checkpoints are drawn without it")
+            raise InvalidInput(field, "Kolors checkpoints are drawn without it")

@@ -496,7 +496,6 @@ def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
 
 FAILURES = [
     (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
-    (drawing_errors.UnsupportedParameter("sampler", "not yet"), 501, "sampler: not yet"),
     (drawing_errors.OutOfMemory("does not fit"), 503, "does not fit"),
     (drawing_errors.DrawingFailed("secret /path"), 500, "Internal server error. Please try again."),
 ]

@@ -255,10 +255,6 @@ def test_unknown_operations_and_verbs_answer_in_the_dialect(server: RunningServe
     assert wrong_verb.json()["message"] == "Method not allowed"
 
 
-def test_documented_operations_that_are_not_there_say_so(server: RunningServer):
-    assert post(server, "controlnet").json()["message"] == "controlnet is not available yet"
-
-
 def test_what_the_server_has_is_listed(server: RunningServer):
     assert len(post(server, "schedulers_list").json()["schedulers"]) == 18
     models = post(server, "get_all_models").json()["models"]

@@ -16,7 +16,7 @@ from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.demo import kolors as demo
 from pipelines.denoise import advance
-from pipelines.errors import InvalidInput, UnsupportedParameter
+from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
@@ -313,7 +313,7 @@ def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(demo_manifes
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_no_kolors_checkpoint_draws_is_refused_by_name(kolors: Kolors, changes: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedParameter) as refused:
+    with pytest.raises(InvalidInput) as refused:
         kolors.encode(request(**changes))
     assert refused.value.field == next(iter(changes))
 

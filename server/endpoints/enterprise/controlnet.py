@@ -10,12 +10,13 @@ from server.endpoints.enterprise.picture import answered
 from server.endpoints.enterprise.sent_pictures import fitted
 from server.endpoints.enterprise.steered import Steered
 from server.endpoints.enterprise.wire import post, read
+from server.endpoints.enterprise.wording import worded
 
 
 async def controlnet(request: Request) -> JSONResponse:
     account, fields = await read(request, Steered)
-    fields.refuse_what_is_not_drawn_yet()
     fields.refuse_what_does_not_fit()
+    fields = await worded(request, account, fields)
     manifest = caller.services(request).manifest
     canonical = fields.canonical(manifest)
     fields.controls(manifest, None)

@@ -27,7 +27,6 @@ _MEANINGS = {
     422: "The request failed; nothing was charged",
     429: "The queue is full; Retry-After says when to come back",
     500: "A failure of this server; nothing was charged",
-    501: "A documented value that this version does not draw yet",
     503: "Nothing can draw at the moment; Retry-After says when to come back",
     504: "The request waited too long in the queue",
 }
@@ -42,7 +41,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def routes(page: type[wire.Page]) -> APIRouter:
     """``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
-    refusals = errors(400, 401, 406, 408, 409, 413, 429, 500, 501, 503)
+    refusals = errors(400, 401, 406, 408, 409, 413, 429, 500, 503)
 
     async def draw(request: Request) -> Response:
         return await wire.draw(request, page)

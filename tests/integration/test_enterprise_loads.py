@@ -125,7 +125,12 @@ def start(folder: Path, manifest: Path, hub: HubServer, *, accounts: bool = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         return start_server(
-            folder, manifest, accounts=accounts, weights=str(folder / "weights"), preload="false"
+            folder,
+            manifest,
+            accounts=accounts,
+            weights=str(folder / "weights"),
+            preload="false",
+            sync_wait_s="110",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -98,8 +98,12 @@ class AdapterLibrary:
         """
         path = self._path("controls", name, family)
         try:
-            network: Any = ControlNetModel.from_pretrained(
-                path, use_safetensors=True, local_files_only=True, dtype=unet.dtype
+            network: Any = (
+                ControlNetModel.from_pretrained(
+                    path, use_safetensors=True, local_files_only=True, dtype=unet.dtype
+                )
+                if path.is_dir()
+                else _controlnet_of_file(_read(path).tensors, unet)
             )
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise _unreadable("controls", name, error) from error
@@ -174,6 +178,16 @@ def _read(path: Path) -> AdapterFile:
 
 def _in_known_kinds(file: AdapterFile) -> AdapterFile:
     return AdapterFile(as_lora(file.tensors), file.metadata) if is_lycoris(file.tensors) else file
+
+
+def _controlnet_of_file(tensors: Mapping[str, Tensor], unet: Any) -> ControlNetModel:
+    """A single file has no configuration: that of the network which it steers."""
+    network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+    state: dict[str, Tensor] = dict(tensors)
+    if any("input_hint_block" in name for name in state):
+        state = convert_controlnet_checkpoint(state, dict(network.config))
+    network.load_state_dict(state)
+    return network.to(unet.dtype)
 
 
 def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:

@@ -242,6 +242,7 @@ def _named(request: Request) -> set[str]:
     names = {*pipelines_of(request)}
     if isinstance(request, Prompted):
         names |= {lora.name for lora in request.loras} | set(request.embeddings)
+        names |= {control.name for control in request.controls}
         names |= {request.vae} if request.vae else set()
     return names
 

@@ -24,7 +24,7 @@ from sd_drawing import (
 )
 
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, Source
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 
@@ -253,6 +253,15 @@ def test_what_cannot_steer_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=text):
         families[SD15].encode(request(controls=controls))
+
+
+def test_a_single_file_steers_as_its_folder_does(demo_manifest: Manifest, families: dict[str, Any]) -> None:
+    entry = demo_manifest.controlnets["canny"]
+    assert entry.source.folder is not None
+    file = Source(file=entry.source.folder / "diffusion_pytorch_model.safetensors")
+    entries = {**demo_manifest.controlnets, "canny": entry.model_copy(update={"source": file})}
+    alone = open_family(demo_manifest.model_copy(update={"controlnets": entries}), SD15)
+    assert np.array_equal(draw(alone, request()), draw(families[SD15], request()))
 
 
 def test_a_controlnet_of_another_shape_is_refused(demo_manifest: Manifest) -> None:

@@ -216,6 +216,26 @@ class Done(Answer):
     messege: str
 
 
+class Enlarged(Answer):
+    status: Literal["success"]
+    generationTime: float
+    id: int
+    output: str
+
+
+class Checked(Answer):
+    status: Literal["success"]
+    images: str
+    has_nsfw_concept: list[bool]
+
+
+class UploadedImage(Answer):
+    status: Literal["success"]
+    message: str
+    messege: str
+    image_url: str
+
+
 KOLORS = {"prompt": "a cat", "width": 512, "height": 512, "steps": 1}
 KANDINSKY = {"prompt": "a cat", "img_width": 512, "img_height": 512, "prior_steps": 1, "base64": True}
 TEXT2IMG: dict[str, Any] = {
@@ -350,3 +370,41 @@ def test_enterprise_companions(
     server: RunningServer, operation: str, fields: dict[str, Any], answer: type[Answer]
 ):
     assert answer.model_validate_json(enterprise(server, operation, **fields))
+
+
+def encoded(width: int = 256, height: int = 256) -> str:
+    file = BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("operation", "own"),
+    [
+        ("img2img", {"init_image": encoded(), "strength": 0.7}),
+        ("inpaint", {"init_image": encoded(), "mask_image": encoded(), "strength": 0.7}),
+        ("controlnet", {"init_image": encoded(), "controlnet_model": "canny", "auto_hint": "yes"}),
+    ],
+)
+def test_the_siblings_of_text2img_answer_like_it(server: RunningServer, operation: str, own: dict[str, Any]):
+    drawn = Success.model_validate_json(enterprise(server, operation, **TEXT2IMG, **own))
+    assert Fetched.model_validate_json(enterprise(server, f"fetch/{drawn.id}")).output == drawn.output
+
+
+def test_operations_on_pictures(server: RunningServer):
+    uploaded = UploadedImage.model_validate_json(
+        enterprise(server, "upload_image", base64_image=encoded(64, 64), image_type="png")
+    )
+    url = uploaded.image_url
+    checked = Checked.model_validate_json(enterprise(server, "nsfw_image_check", init_image=url))
+    assert len(checked.has_nsfw_concept) == 1
+    enlarged = Enlarged.model_validate_json(enterprise(server, "super_resolution", url=url, scale=2))
+    assert Image.open(BytesIO(httpx.get(enlarged.output).content)).size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields"), [("clear_queue", {}), ("update_server", {}), ("update", {}), ("clear_cache", {})]
+)
+def test_upkeep_of_the_server(server: RunningServer, operation: str, fields: dict[str, Any]):
+    answer = Done.model_validate_json(enterprise(server, operation, server.admin_key, **fields))
+    assert answer.message == answer.messege

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipelines import denoise
 from pipelines.errors import InvalidInput
-from pipelines.flow_samplers import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided
+from pipelines.flow_samplers import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided, sampler_on
 from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, noise_scheduler
 from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.group import group_key
@@ -249,9 +249,10 @@ def test_every_sampler_draws_the_same_alone_and_among_all_the_others():
 
 def test_cfg_plus_plus_hears_what_the_network_says_without_the_prompt():
     drawing = sample("euler_pp", 3, steps=1)
-    drawing.sampler = make_sampler(choice("euler_pp", "simple"), 2, CPU)
+    # Not from level 1, where the noise of the unguided prediction has no weight.
+    level, following = 0.8, 0.5
+    drawing.sampler = sampler_on("euler_pp", torch.tensor([level, following, 0.0]), CPU)
     latents = drawing.latents
-    level, following = sigmas("simple", 2).tolist()[:2]
     denoise.advance([drawing])
     without = velocity(latents, level)
     picture = latents - level * (without - 3.0 * 0.3)

@@ -122,4 +122,4 @@ class MBart50:
             do_sample=False,
             max_new_tokens=2 * tokens.input_ids.shape[1] + 16,
         )
-        return self._tokenizer.decode(generated[0], skip_special_tokens=True).strip()
+        return self._tokenizer.decode(generated[0].cpu(), skip_special_tokens=True).strip()

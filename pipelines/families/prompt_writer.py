@@ -83,7 +83,7 @@ class PromptWriter:
             max_new_tokens=NEW_TOKENS,
             pad_token_id=self._tokenizer.eos_token_id,
         )
-        added = self._tokenizer.decode(generated[0, given:], skip_special_tokens=True)
+        added = self._tokenizer.decode(generated[0, given:].cpu(), skip_special_tokens=True)
         # One line, up to the last finished phrase: greedy search ends in the middle of a word.
         added = " ".join(added.split("\n")[0].split())
         finished, comma, _ = added.rpartition(",")

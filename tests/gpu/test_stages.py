@@ -50,9 +50,10 @@ def test_a_request_for_many_pictures_is_driven_to_its_end(demo_manifest: Manifes
     assert len(drawing.images) == 3
 
 
-def test_the_dummies_cover_every_pipeline_of_the_small_manifest(demo_manifest: Manifest) -> None:
+def test_the_dummies_cover_every_pipeline_that_draws(demo_manifest: Manifest) -> None:
     full_size = manifest("bfloat16")
-    assert full_size.pipelines.keys() == demo_manifest.pipelines.keys() == SIDES.keys()
+    drawing = {name for name, entry in demo_manifest.pipelines.items() if entry.family != "mbart50"}
+    assert full_size.pipelines.keys() == drawing == SIDES.keys()
     assert {entry.dtype for entry in full_size.pipelines.values()} == {"bfloat16"}
 
 

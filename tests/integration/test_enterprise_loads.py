@@ -292,9 +292,14 @@ def test_a_vae_is_loaded_and_chosen_by_its_id(
         ("load_model", {"url": "me/sketch", "model_id": "x", "from_safetensors": "no"},
          {"from_safetensors": ["from_safetensors pickles are refused: they can run code when they are "
                                "opened; give a .safetensors"]}),
-        ("load_model", {"url": "me/sketch", "model_id": "x", "model_format": "ckpt"},
-         {"model_format": ["model_format pickles are refused: they can run code when they are opened; "
-                           "give a .safetensors"]}),
+        *(
+            ("load_model", {"url": "me/sketch", "model_id": "x", "model_format": word},
+             {"model_format": ["model_format pickles are refused: they can run code when they are opened; "
+                               "give a .safetensors"]})
+            for word in ("ckpt", "bin", "pt", "pth", "pickle")
+        ),
+        ("load_model", {"url": "me/sketch", "model_id": "x", "revision": "../main"},
+         {"revision": ["revision must be the name of a branch, tag or commit"]}),
         ("load_model", {"url": "/etc/passwd", "model_id": "x"},
          {"url": ["url must be an http or https URL, or a repository of the hub as owner/name"]}),
         ("load_model", {"url": "file:///etc/passwd", "model_id": "x"},

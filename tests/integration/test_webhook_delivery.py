@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from pipelines import image_io
+from pipelines.image_io import RGBImage
 from server.database import Database, database_url
 from server.deliveries import AT_ONCE_PER_HOST
 from server.webhook_secret import webhook_secret
@@ -27,6 +30,7 @@ QUICK = {
     "num_inference_steps": 1,
     "enhance_prompt": "no",
 }
+PICTURE = base64.b64encode(image_io.encode(RGBImage(64, 64, bytes(range(256)) * 48), "png")).decode()
 
 
 def draw(server: RunningServer, key: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -70,6 +74,22 @@ def test_a_picture_is_announced_with_what_the_call_was_answered_and_a_signature(
             verifier.verify(received.body.replace(b"success", b"succeed"), received.headers)
         eventually(lambda: [w.status for w in addressed_to(server, it)] == [WebhookStatus.delivered])
     assert metric(server, 'understudy_webhook_attempts_total{outcome="delivered"}') >= 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields"),
+    [
+        ("super_resolution", {"url": PICTURE, "scale": 2}),
+        ("nsfw_image_check", {"init_image": PICTURE}),
+    ],
+)
+def test_work_on_a_picture_is_announced_too(server: RunningServer, operation: str, fields: dict[str, Any]):
+    with receiver() as it:
+        body = {"key": server.key, **fields, "webhook": it.url, "track_id": operation}
+        answer = httpx.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).json()
+        assert answer["status"] == "success", answer
+        told = eventually(lambda: it.received)[0].payload
+        assert (told["status"], told["track_id"]) == ("success", operation)
 
 
 @pytest.mark.parametrize(

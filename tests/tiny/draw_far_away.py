@@ -30,6 +30,7 @@ from pipelines.request import (
     PoseToImage,
     PriorTextToImage,
     Request,
+    Rewriting,
     SchedulerChoice,
     TextToImage,
 )
@@ -77,6 +78,8 @@ def requests(pipeline: str) -> Iterator[Request]:
                 image=demo_skeleton(SIDE, SIDE),
                 controlnet_conditioning_scale=0.8,
             )
+        case "mbart-50":
+            yield Rewriting(pipeline=pipeline, texts=("ein roter Fuchs im Schnee",))
         case _:
             plain = TextToImage(pipeline=pipeline, **SHARED, num_inference_steps=3, guidance_scale=7.0)
             yield plain
@@ -137,7 +140,9 @@ def draw(pool: PipelinePool, device: torch.device, wanted: list[Request]) -> dic
         before, waited, decodes = _samples(loop), len(WAITS), bool(loop._finished)
         events = loop.turn()
         samples = _samples(loop)
-        if samples == before and not decodes:  # nothing but a step: no picture was begun or finished
+        if (
+            samples and samples == before and not decodes
+        ):  # nothing but a step: no picture was begun or finished
             found["waits"] += WAITS[waited:]
         found["types"] += [
             type(sample.sampler).__name__ for sample in samples if sample.latents.dtype != torch.float16

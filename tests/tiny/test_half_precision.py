@@ -43,7 +43,7 @@ def drawn_far_away(demo_manifest_path: Path) -> dict[str, dict[str, list[str]]]:
 def test_every_family_draws_on_a_device_apart_and_again_after_a_stay_in_host_memory(
     drawn_far_away: dict[str, dict[str, list[str]]],
 ) -> None:
-    assert len(drawn_far_away) == 11
+    assert len(drawn_far_away) == 13
     assert {name: found["failed"] for name, found in drawn_far_away.items() if found["failed"]} == {}
 
 

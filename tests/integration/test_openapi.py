@@ -1,6 +1,6 @@
 """Whatever the published document allows or forbids: no 5xx, and no answer that it does not describe.
 
-UNDERSTUDY_FUZZ_CASES says how many cases are made for each operation.
+OPENAPI_CASES says how many cases are made for each operation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.app import create_app
 from server.settings import Settings
 from tests.running_server import RunningServer
 
-CASES = int(os.environ.get("UNDERSTUDY_FUZZ_CASES", "5"))
+CASES = int(os.environ.get("OPENAPI_CASES", "5"))
 
 DOCUMENT = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 OPERATIONS = {found.ok().label: found.ok() for found in DOCUMENT.get_all_operations()}

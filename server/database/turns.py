@@ -24,14 +24,11 @@ class Turns:
         if self._semaphore is None:
             yield
             return
-        if self._semaphore.locked():
-            try:
-                async with asyncio.timeout(self._wait_s):
-                    await self._semaphore.acquire()
-            except TimeoutError:
-                raise errors.Unavailable("The database is busy, try again shortly") from None
-        else:
-            await self._semaphore.acquire()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._semaphore.acquire()
+        except TimeoutError:
+            raise errors.Unavailable("The database is busy, try again shortly") from None
         try:
             yield
         finally:

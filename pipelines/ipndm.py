@@ -14,6 +14,8 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
+from pipelines.predictions import expected
+
 COEFFICIENTS = (
     (1.0,),
     (3 / 2, -1 / 2),
@@ -38,24 +40,13 @@ class IPNDM(diffusers.DDIMScheduler):
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
     ) -> tuple[Tensor]:
         signal = self.alphas_cumprod[int(timestep)]
-        self._noises.appendleft(self._noise(prediction, latents, signal))
+        config: Any = self.config
+        self._noises.appendleft(expected(config.prediction_type, prediction, latents, signal)[1])
         weights = COEFFICIENTS[len(self._noises) - 1]
         noise = sum(weight * each for weight, each in zip(weights, self._noises, strict=True))
         ahead = self._signal_after(timestep)
         picture = (latents - (1 - signal).sqrt() * noise) / signal.sqrt()
         return ((ahead.sqrt() * picture + (1 - ahead).sqrt() * noise).to(prediction.dtype),)
-
-    def _noise(self, prediction: Tensor, latents: Tensor, signal: Tensor) -> Tensor:
-        config: Any = self.config
-        match config.prediction_type:
-            case "epsilon":
-                return prediction
-            case "v_prediction":
-                return signal.sqrt() * prediction + (1 - signal).sqrt() * latents
-            case "sample":
-                return (latents - signal.sqrt() * prediction) / (1 - signal).sqrt()
-            case other:
-                raise NotImplementedError(other)
 
     def _signal_after(self, timestep: Tensor) -> Tensor:
         """Alpha squared of the next time, whatever the spacing."""

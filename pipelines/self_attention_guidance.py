@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 from pipelines.errors import InvalidInput
+from pipelines.predictions import expected
 from pipelines.sample import Denoiser, Evaluation, Guided, Sample
 
 SCALE = 0.75
@@ -97,23 +98,10 @@ class SelfAttentionGuidance:
     def _degraded(self, latents: Tensor, prediction: Tensor, timestep: Tensor, looked_at: Tensor) -> Tensor:
         """What the network sees, (B, C, h, w), with the expected picture blurred under the same noise."""
         signal = self._signal_at(timestep)
-        picture, noise = self._expected(latents, prediction, signal)
+        picture, noise = expected(self._prediction_type, prediction, latents, signal)
         mask = interpolate(looked_at.to(picture.dtype), picture.shape[-2:])
         blurred = _blur(picture) * mask + picture * (1 - mask)
         return (signal**0.5 * blurred + (1 - signal) ** 0.5 * noise).to(latents.dtype)
-
-    def _expected(self, latents: Tensor, prediction: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture and the noise that a prediction means."""
-        kept, added = signal**0.5, (1 - signal) ** 0.5
-        match self._prediction_type:
-            case "epsilon":
-                return (latents - added * prediction) / kept, prediction
-            case "v_prediction":
-                return kept * latents - added * prediction, added * latents + kept * prediction
-            case "sample":
-                return prediction, (latents - kept * prediction) / added
-            case other:
-                raise NotImplementedError(other)
 
     def _signal_at(self, timestep: Tensor) -> Tensor:
         """alphas_cumprod at a training time; between two of them by the logarithm of the noise level."""

@@ -15,9 +15,10 @@ from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import Inpainting, Prompted
+from pipelines.sample import AroundSampler
 
 
-class MaskedSampler:
+class MaskedSampler(AroundSampler[DiffusersSampler | PanoramaSampler]):
     """A noise scheduler that moves only the masked part (`pipelines.sample.Sampler`).
 
     After each step the rest is the picture again, under the very noise that the next evaluation expects
@@ -32,26 +33,10 @@ class MaskedSampler:
     def __init__(
         self, inner: DiffusersSampler | PanoramaSampler, known: Tensor, noise: Tensor, mask: Tensor
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._known = known
         self._noise = noise
         self._mask = mask
-
-    @property
-    def total(self) -> int:
-        return self._inner.total
-
-    @property
-    def position(self) -> int:
-        return self._inner.position
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
-
-    @property
-    def timestep(self) -> Tensor:
-        return self._inner.timestep
 
     def model_input(self, latents: Tensor) -> Tensor:
         return self._inner.model_input(latents)

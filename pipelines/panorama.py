@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipelines import pixels
 from pipelines.noise_schedulers import DiffusersSampler
+from pipelines.sample import AroundSampler
 
 VIEWS_ACROSS_A_WINDOW = 8
 """Each view begins an eighth of its size after the one before."""
@@ -21,7 +22,7 @@ View = tuple[slice, tuple[slice, ...]]
 """Rows, and columns; those of a view that leaves the right edge go on at the left one."""
 
 
-class PanoramaSampler:
+class PanoramaSampler(AroundSampler[DiffusersSampler]):
     """A noise scheduler that moves overlapping views of the latents (`pipelines.sample.Sampler`).
 
     Bar-Tal et al. 2023, equation 5, with the views of diffusers' StableDiffusionPanoramaPipeline and its
@@ -37,24 +38,8 @@ class PanoramaSampler:
     """
 
     def __init__(self, inner: DiffusersSampler, window: int) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._window = window
-
-    @property
-    def total(self) -> int:
-        return self._inner.total
-
-    @property
-    def position(self) -> int:
-        return self._inner.position
-
-    @property
-    def done(self) -> bool:
-        return self._inner.done
-
-    @property
-    def timestep(self) -> Tensor:
-        return self._inner.timestep
 
     def from_noise(self, noise: Tensor) -> Tensor:
         return self._inner.from_noise(noise)

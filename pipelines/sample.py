@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,6 +43,32 @@ class Sampler(Protocol):
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
         """Use one evaluation's guided prediction; return the latents for the next one."""
         ...
+
+
+S = TypeVar("S", bound=Sampler)
+
+
+class AroundSampler(Generic[S]):
+    """A sampler that goes at the pace of another one, whose latents it treats in its own way."""
+
+    def __init__(self, inner: S) -> None:
+        self._inner = inner
+
+    @property
+    def total(self) -> int:
+        return self._inner.total
+
+    @property
+    def position(self) -> int:
+        return self._inner.position
+
+    @property
+    def done(self) -> bool:
+        return self._inner.done
+
+    @property
+    def timestep(self) -> Tensor:
+        return self._inner.timestep
 
 
 @runtime_checkable

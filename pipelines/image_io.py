@@ -163,9 +163,7 @@ def encode(
             picture.save(file, "WEBP", quality=quality)
         case "png":
             # Filtered rows repeat bytes, hardly ever strings: as small as level 6 in a third of its time.
-            picture.save(
-                file, "PNG", compress_level=1, compress_type=Z_RLE, pnginfo=_text_chunks(text or {})
-            )
+            picture.save(file, "PNG", compress_level=1, compress_type=Z_RLE, pnginfo=_text_chunks(text or {}))
         case _:
             raise ValueError(f"{picture_format!r} is not one of {', '.join(CONTENT_TYPES)}")
     return file.getvalue()

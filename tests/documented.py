@@ -2,7 +2,8 @@
 
 Parameters and values are read from the OpenAPI document that the server makes of its own code, tests are
 collected by pytest. A test is about a parameter when its module speaks of the page and the test itself, its
-parameters or the constants that it uses name the parameter; about a value when they name the value.
+parameters or the constants that it uses name the parameter; about a value when they name the value. Tests of
+the repository's own form are about neither.
 
 Run: ``python -m tests.documented`` writes the table, ``--check`` only compares. Exit status 1, with the
 names, when something that is documented has no test or the README is not up to date.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ from server.settings import Settings
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- parameters: python -m tests.documented -->", "<!-- end of parameters -->"
+
+LAYERS = ("contract", "integration", "clients", "tiny", "unit", "conformance")
+"""Folders of `tests/` whose tests can be about a parameter; earlier ones are told first."""
 
 SHOWN = 2
 
@@ -99,7 +104,8 @@ class _Collected:
 def evidence() -> list[Evidence]:
     """Every test function, with the words of all its parameter sets together."""
     collected = _Collected()
-    arguments = ["--collect-only", "-q", "-q", "-n0", "-p", "no:cacheprovider", str(ROOT / "tests")]
+    folders = [str(ROOT / "tests" / layer) for layer in LAYERS]
+    arguments = ["--collect-only", "-q", "-q", "-n0", "-p", "no:cacheprovider", *folders]
     if pytest.main(arguments, plugins=[collected]):
         raise SystemExit("the tests cannot be collected")
     words: dict[str, set[str]] = {}
@@ -176,10 +182,18 @@ def rows(found: list[Parameter], tests: list[Evidence]) -> tuple[list[str], list
 
 
 def _places(parameter: Parameter, about: Iterable[Evidence]) -> str:
-    """The tests that say least of anything else, at most one of each file."""
+    """The tests that say most of the parameter and least of anything else, at most one of each file."""
+    subjects = {re.sub(r"\W", "", page.partition("-")[0]) for page in parameter.pages}
 
-    def digression(test: Evidence) -> tuple[bool, bool, int]:
-        return (test.words.isdisjoint(parameter.pages), parameter.name not in test.place, len(test.words))
+    def digression(test: Evidence) -> tuple[bool, bool, bool, int, int]:
+        _, layer, file = test.place.partition("::")[0].split("/")
+        return (
+            not any(subject in file for subject in subjects),
+            parameter.name not in test.place,
+            test.words.isdisjoint(parameter.pages),
+            LAYERS.index(layer),
+            len(test.words),
+        )
 
     best: dict[str, str] = {}
     for test in sorted(about, key=digression):

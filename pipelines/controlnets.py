@@ -15,17 +15,19 @@ from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
+from pipelines.panorama import Views
 from pipelines.preprocessors import Preprocessors
 from pipelines.recent import Recent
 from pipelines.request import Prompted
-from pipelines.sample import Conditioning
+from pipelines.sample import Conditioning, Rows
+from pipelines.starts import PIXELS_PER_LATENT
 
 AT_ONCE = 4
 """ControlNets that stay on the device beside one checkpoint."""
 
 _GUIDE, _SCALES, _STEERED = "guide:", "guide_scales:", "steered"
-"""Names in a conditioning: of each ControlNet its picture (1, 3, H, W) and the scales of its outputs (1, n);
-for all together whether the row is steered (1,), on the CPU."""
+"""Names in a conditioning: of each ControlNet its picture (1, 3, H, W), of a panorama in views (V, 3, h, w),
+and the scales of its outputs (1, n); for all together whether the row is steered (1,), on the CPU."""
 
 
 class ControlNets:
@@ -68,16 +70,15 @@ class ControlNets:
         names = [control.name for control in request.controls]
         if len(set(names)) < len(names):
             raise InvalidInput("controls", "a ControlNet is named twice")
-        shared: dict[str, Tensor] = {}
+        shared: dict[str, Rows] = {}
         guess = request.guess_mode
         for control in request.controls:
             network = self._network(control.name)
             config: Any = network.config
             guess = guess or config.global_pool_conditions
             guide = self._preprocessors.prepared(control.image, control.preprocessor)
-            shared[_GUIDE + control.name] = pixels.guide(guide, key.height, key.width).to(
-                self._device, self._unet.dtype
-            )
+            whole = pixels.guide(guide, key.height, key.width).to(self._device, self._unet.dtype)
+            shared[_GUIDE + control.name] = self._in_views(whole) if request.panorama else whole
             count = len(network.controlnet_down_blocks) + 1
             scales = torch.full((count,), control.scale)
             if request.guess_mode and not config.global_pool_conditions:
@@ -116,6 +117,9 @@ class ControlNets:
             "down_block_additional_residuals": tuple(total[:-1]),
             "mid_block_additional_residual": total[-1],
         }
+
+    def _in_views(self, guide: Tensor) -> Views:
+        return Views(guide, self._unet.config.sample_size, PIXELS_PER_LATENT)
 
     def _network(self, name: str) -> ControlNetModel:
         return self._opened.get(name, lambda: self._adapters.controlnet(name, self._family, self._unet))

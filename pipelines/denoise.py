@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from pipelines.sample import Denoiser, Evaluated, Evaluation, Guided, HearsUnguided, Sample
+from pipelines.sample import Denoiser, Evaluated, Evaluation, Guided, HearsUnguided, Rows, Sample
 
 
 def advance(samples: Sequence[Sample]) -> None:
@@ -85,12 +85,6 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
     counts = [row.latents.shape[0] for row in rows]
     latents = torch.cat([row.latents for row in rows])
     times = torch.cat([row.timestep.expand(count) for row, count in zip(rows, counts, strict=True)])
-    conditioning = {
-        name: torch.cat(
-            [_rows(row.conditioning[name], count) for row, count in zip(rows, counts, strict=True)]
-        )
-        for name in rows[0].conditioning
-    }
     at_once = max(1, room // latents[0].numel())
     watch = next((row.watch for row in rows if row.watch is not None), None)
     with nullcontext([]) if watch is None else watch() as seen:
@@ -98,7 +92,7 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
             denoiser.predict(
                 latents[begin : begin + at_once],
                 times[begin : begin + at_once],
-                {name: tensor[begin : begin + at_once] for name, tensor in conditioning.items()},
+                _told(rows, begin, begin + at_once),
             )
             for begin in range(0, len(latents), at_once)
         ]
@@ -108,6 +102,20 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
     return [Evaluated(*both) for both in zip(predictions, torch.cat(seen).split(counts), strict=True)]
 
 
-def _rows(conditioning: Tensor, count: int) -> Tensor:
+def _told(rows: Sequence[Evaluation], begin: int, end: int) -> dict[str, Tensor]:
+    """The conditioning of a part of all rows of latents; of a panorama's guides no more exists at a time."""
+    pieces: dict[str, list[Tensor]] = {name: [] for name in rows[0].conditioning}
+    for row in rows:
+        count = len(row.latents)
+        own = range(count)[max(0, begin) : max(0, end)]
+        for name in pieces if own else ():
+            pieces[name].append(_rows(row.conditioning[name], own, count))
+        begin, end = begin - count, end - count
+    return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def _rows(conditioning: Rows, own: range, count: int) -> Tensor:
     """One row of conditioning serves all rows of a sample."""
-    return conditioning if len(conditioning) == count else conditioning.expand(count, *conditioning.shape[1:])
+    if len(conditioning) == count:
+        return conditioning[own.start : own.stop]
+    return conditioning[:1].expand(len(own), *conditioning.shape[1:])

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -65,13 +67,46 @@ class PanoramaSampler(AroundSampler[DiffusersSampler]):
         return views_of(latents.shape[-2], latents.shape[-1], self._window)
 
     def _cut(self, latents: Tensor) -> Tensor:
-        """(V, C, h, w) of the latents of one picture, (1, C, H, W)."""
-        return torch.cat(
-            [
-                torch.cat([latents[:, :, rows, part] for part in columns], dim=-1)
-                for rows, columns in self._views(latents)
-            ]
-        )
+        return _cut(latents, self._views(latents))
+
+
+class Views:
+    """What goes along with the latents, a guide or a mask, as each view sees it (`pipelines.sample.Rows`).
+
+    A view is cut out when it is asked for: all of them together have many times the pixels of the whole.
+
+    Args:
+        whole: (1, C, H, W), ``per_latent`` times as high and wide as the latents.
+        window: as of `PanoramaSampler`.
+    """
+
+    def __init__(self, whole: Tensor, window: int, per_latent: int = 1) -> None:
+        height, width = whole.shape[-2] // per_latent, whole.shape[-1] // per_latent
+        self._whole = whole
+        self._per_latent = per_latent
+        self._views = views_of(height, width, window)
+        sides = (min(window, side) * per_latent for side in (height, width))
+        self.shape = torch.Size((len(self._views), whole.shape[1], *sides))
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        return _cut(self._whole, self._views[rows], self._per_latent)
+
+
+def _cut(whole: Tensor, views: Sequence[View], per_latent: int = 1) -> Tensor:
+    """(V, C, h, w) of (1, C, H, W)."""
+
+    def scaled(part: slice) -> slice:
+        return slice(part.start * per_latent, part.stop * per_latent)
+
+    return torch.cat(
+        [
+            torch.cat([whole[:, :, scaled(rows), scaled(part)] for part in columns], dim=-1)
+            for rows, columns in views
+        ]
+    )
 
 
 def views_of(height: int, width: int, window: int) -> list[View]:

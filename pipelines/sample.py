@@ -96,6 +96,19 @@ Watch = Callable[[], AbstractContextManager[list[Tensor]]]
 that is evaluated meanwhile. It only looks: no prediction changes by a bit."""
 
 
+class Rows(Protocol):
+    """Something for each row of a sample's latents: a tensor, or what makes the part that is asked for."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, ...)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What a sample wants to know of its network; it is evaluated together with those of other samples.
@@ -103,13 +116,13 @@ class Evaluation:
     Attributes:
         latents: what the network sees, (B, ...).
         timestep: zero-dimensional.
-        conditioning: name -> tensor of B rows, or of one row for all.
+        conditioning: name -> B rows, or one row for all.
         watch: what else is wanted of these rows; all that a network's samples name are the same one.
     """
 
     latents: Tensor
     timestep: Tensor
-    conditioning: Mapping[str, Tensor]
+    conditioning: Mapping[str, Rows]
     watch: Watch | None = None
 
 
@@ -145,12 +158,13 @@ class Conditioning:
     """What a network is told besides latents and time, for one sample.
 
     Attributes:
-        positive: name -> tensor (B, ...), B the rows of the sample's latents (nearly always 1).
+        positive: name -> (1, ...), or (B, ...) where B rows are evaluated for the sample: the two embeddings
+            of Kandinsky's prior, the views of a panorama.
         negative: the same for the unconditional half; None: no guidance, one evaluation row less.
     """
 
-    positive: Mapping[str, Tensor]
-    negative: Mapping[str, Tensor] | None
+    positive: Mapping[str, Rows]
+    negative: Mapping[str, Rows] | None
 
 
 Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"

@@ -18,9 +18,9 @@ from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
-from pipelines.panorama import PanoramaSampler
+from pipelines.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
-from pipelines.sample import Sampler
+from pipelines.sample import Rows, Sampler
 
 PIXELS_PER_LATENT = 8
 
@@ -38,7 +38,7 @@ class Start:
     latents: Tensor
     sampler: Sampler
     generator: torch.Generator
-    conditioning: Mapping[str, Tensor] = field(default_factory=dict)
+    conditioning: Mapping[str, Rows] = field(default_factory=dict)
 
 
 class Starts:
@@ -68,8 +68,6 @@ class Starts:
             raise InvalidInput(
                 "pipeline", f"{request.pipeline} only repaints masked parts of pictures (inpainting)"
             )
-        if paints_masks_only(self._unet) and request.panorama:
-            raise InvalidInput("panorama", f"{request.pipeline} cannot see a masked picture in views")
         samplers = [self.sampler(request) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         each = list(zip(samplers, generators, strict=True))
@@ -103,7 +101,7 @@ class Starts:
         sampler = DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
         return PanoramaSampler(sampler, self._unet.config.sample_size) if request.panorama else sampler
 
-    def shown(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Tensor]:
+    def shown(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Rows]:
         """What a later pass over the whole picture has to see of the request's own.
 
         An ordinary network redraws everything then; `put_back` takes care of what was not to be repainted.
@@ -113,7 +111,14 @@ class Starts:
         mask = pixels.from_mask(request.mask, key.height, key.width)
         picture = pixels.from_image(request.image, key.height, key.width) * (mask < 0.5)
         kept = pixels.encode(vae, picture, upcast=self._upcast).mode() * vae.config["scaling_factor"]
-        return masked_channels(self._small(mask), kept.to(self._unet.dtype))
+        return self._masked_channels(request, self._small(mask), kept.to(self._unet.dtype))
+
+    def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Mapping[str, Rows]:
+        """What a network made for inpainting sees beside the latents: all of it, or view by view."""
+        whole = masked_channels(mask, kept)
+        if not request.panorama:
+            return whole
+        return {name: Views(rows, self._unet.config.sample_size) for name, rows in whole.items()}
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
         """(1, 4, height / 8, width / 8)."""
@@ -160,7 +165,7 @@ class Starts:
             noised = noise if known is None else sampler.from_latents(known, noise)
             latents = noised if request.strength < 1 else sampler.from_noise(noise)
             if rest is not None:
-                channels = masked_channels(small, rest(generator))
+                channels = self._masked_channels(request, small, rest(generator))
                 starts.append(Start(latents, sampler, generator, channels))
                 continue
             assert known is not None

@@ -23,7 +23,7 @@ from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
 from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
-from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Rows, Sample
 from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
@@ -140,9 +140,7 @@ class StableDiffusion15:
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
-    def _conditioning(
-        self, request: Prompted, encoded: Encoded, picture: Mapping[str, Tensor]
-    ) -> Conditioning:
+    def _conditioning(self, request: Prompted, encoded: Encoded, picture: Mapping[str, Rows]) -> Conditioning:
         shared = {**picture, **self._guidance_embedding(request.guidance_scale)}
         negative = encoded.negative
         return Conditioning(

@@ -23,7 +23,7 @@ from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
 from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
-from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
+from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Rows, Sample
 from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.starts import PIXELS_PER_LATENT, Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
@@ -143,7 +143,7 @@ class StableDiffusionXL:
         return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
 
     def _conditioning(
-        self, request: Prompted, key: GroupKey, encoded: Encoded, picture: Mapping[str, Tensor]
+        self, request: Prompted, key: GroupKey, encoded: Encoded, picture: Mapping[str, Rows]
     ) -> Conditioning:
         """Text, its pooled embedding, and the picture's size: original, crop offset, target, (1, 6)."""
         size = (key.height, key.width)

@@ -150,6 +150,11 @@ def test_scales_are_one_for_all_or_one_each(given: object, scales: tuple[float, 
     assert tuple(control.scale for control in drawn.controls) == scales
 
 
+def test_a_panorama_may_be_steered_and_as_wide_as_any():
+    drawn = request(panorama="yes", width=2048)
+    assert (drawn.panorama, drawn.width, len(drawn.controls)) == (True, 2048, 1)
+
+
 def test_guess_mode_needs_no_prompt():
     drawn = request(guess_mode="yes", prompt=None)
     assert (drawn.guess_mode, drawn.prompt) == (True, "")

@@ -81,10 +81,6 @@ class Steered(PictureFields):
         """
         if not self.prompt and not self.guess_mode:
             raise MissingField("prompt")
-        if self.panorama:
-            raise FieldError(
-                "panorama", "cannot be combined with a ControlNet, whose guide has one view only"
-            )
         if self.init_image is None and (self.mask_image is not None or self.control_image is None):
             raise MissingField("init_image")
         if self.redraws:

@@ -16,6 +16,7 @@ from pipelines.errors import InvalidInput
 from pipelines.ipndm import IPNDM
 from pipelines.karras_ve import KarrasVe
 from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
+from pipelines.pndm import PNDM
 from pipelines.request import SchedulerChoice
 from pipelines.score_sde import ScoreSdeVe
 
@@ -26,6 +27,8 @@ OWN: Mapping[str, Any] = {
     "ScoreSdeVeScheduler": ScoreSdeVe,
 }
 """Names whose class in diffusers does not draw from noise with a latent network, and what does so here."""
+MENDED: Mapping[str, Any] = {"PNDMScheduler": PNDM}
+"""Subclasses that draw the very bytes of diffusers' class of the name where that one is right."""
 
 
 def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
@@ -52,7 +55,7 @@ def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
     if name == "PNDMScheduler" and "skip_prk_steps" not in config:
         # Runge-Kutta steps first cannot start in the middle of the schedule, as image to image does.
         changes["skip_prk_steps"] = True
-    made_of = OWN.get(name) or getattr(diffusers, name)
+    made_of = OWN.get(name) or MENDED.get(name) or getattr(diffusers, name)
     return made_of.from_config(config, **changes)
 
 

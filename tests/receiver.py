@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,26 +36,35 @@ class Receiver:
         statuses: answers to the next calls; 200 when there are no more.
         location: sent with every answer where it is set.
         answering: while this is not set, calls are taken and not answered.
+        on_taken: called in the middle of a call: when it was taken, before it is answered.
+        on_answered: called when it was answered, before the caller can have done much about it.
     """
 
     statuses: list[int] = field(default_factory=list)
     location: str | None = None
     answering: threading.Event = field(default_factory=threading.Event)
+    on_taken: Callable[[Received], None] = lambda _: None
+    on_answered: Callable[[Received], None] = lambda _: None
     received: list[Received] = field(default_factory=list)
     url: str = ""
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Generator[Receiver]:
     """A receiver that answers."""
     it = Receiver()
     it.answering.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                return  # whoever called was killed in the middle of a word
             headers = {name.lower(): value for name, value in self.headers.items()}
-            it.received.append(Received(self.path, headers, body))
+            call = Received(self.path, headers, body)
+            it.received.append(call)
+            it.on_taken(call)
             it.answering.wait()
             try:
                 self.send_response(it.statuses.pop(0) if it.statuses else 200)
@@ -63,6 +72,7 @@ def receiver() -> Iterator[Receiver]:
                     self.send_header("Location", it.location)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                it.on_answered(call)
             except OSError:
                 pass  # whoever called is gone
 

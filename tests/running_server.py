@@ -27,7 +27,7 @@ START_TIMEOUT_S = 180.0
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T | None], timeout_s: float = 60) -> T:
+def eventually(look: Callable[[], T | None], timeout_s: float = 60, *, every_s: float = 0.05) -> T:
     """What ``look`` gives once it is true; a client of a remote server can only ask again and again.
 
     Raises:
@@ -37,7 +37,7 @@ def eventually(look: Callable[[], T | None], timeout_s: float = 60) -> T:
     while time.monotonic() < deadline:
         if seen := look():
             return seen
-        time.sleep(0.05)
+        time.sleep(every_s)
     raise TimeoutError(f"not within {timeout_s:g} s")
 
 
@@ -89,6 +89,11 @@ class RunningServer:
         except TimeoutError:
             raise AssertionError(f"not ready: {self.log.read_text()[-4000:]}") from None
 
+    def kill(self) -> None:
+        """SIGKILL, and wait for its effect."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -99,11 +104,14 @@ class RunningServer:
                 self.process.wait()
 
 
-def start_server(folder: Path, manifest: Path, *, accounts: bool = True, **settings: str) -> RunningServer:
+def start_server(
+    folder: Path, manifest: Path, *, accounts: bool = True, wait: bool = True, **settings: str
+) -> RunningServer:
     """Start `understudy serve` with its state in ``folder`` and wait until it can draw.
 
     Args:
         accounts: create the two accounts whose keys the result carries; not when the folder was used before.
+        wait: False returns as soon as the process has begun to start.
         settings: further UNDERSTUDY_ variables, in lower case.
     """
     with socket.socket() as probe:
@@ -128,7 +136,8 @@ def start_server(folder: Path, manifest: Path, *, accounts: bool = True, **setti
         )
     running = RunningServer(f"http://127.0.0.1:{port}", _settings(variables), process, log)
     try:
-        running.wait_until_ready()
+        if wait:
+            running.wait_until_ready()
     except BaseException:
         running.stop()
         raise

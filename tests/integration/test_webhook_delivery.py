@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from server.deliveries import AT_ONCE_PER_HOST
 from server.webhook_secret import webhook_secret
 from server.webhooks import Webhook, Webhooks, WebhookStatus
 from tests.receiver import Receiver, nobody_listens, receiver
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import RunningServer, eventually
 
 PATH = "/api/v1/enterprise/text2img"
 QUICK = {
@@ -180,35 +179,3 @@ def test_dead_receivers_do_not_hold_up_drawing(server: RunningServer):
         silent.answering.set()
         eventually(lambda: not any(webhook.due_at for webhook in addressed_to(server, silent)))
         assert len({received.id for received in silent.received}) == 3 * AT_ONCE_PER_HOST
-
-
-def test_a_kill_loses_no_webhook(tmp_path: Path, demo_manifest_path: Path):
-    count = AT_ONCE_PER_HOST + 2
-    with receiver() as it:
-        it.answering.clear()
-        first = start_server(tmp_path, demo_manifest_path, sync_wait_s="0.3", preload="false")
-        try:
-            drawn = [draw(first, webhook=it.url, track_id=number)["id"] for number in range(count)]
-            eventually(lambda: len(outbox(first)) == count)
-            eventually(lambda: len(it.received) == AT_ONCE_PER_HOST)
-            long = draw(first, webhook=it.url, track_id=count, num_inference_steps=50, samples=2)
-            assert long["status"] == "processing"
-        finally:
-            # some are being delivered, some have not been begun, one picture is being drawn
-            first.process.kill()
-            first.process.wait()
-        interrupted = list(it.received)
-        it.answering.set()
-        second = start_server(tmp_path, demo_manifest_path, accounts=False, preload="false")
-        try:
-            everything = {*drawn, long["id"]}
-            eventually(lambda: {told.payload["id"] for told in it.received[len(interrupted) :]} == everything)
-            eventually(lambda: {webhook.status for webhook in outbox(second)} == {WebhookStatus.delivered})
-        finally:
-            second.stop()
-    assert {told.id for told in it.received[len(interrupted) :]} >= {told.id for told in interrupted}
-    assert len({told.id for told in it.received}) == count + 1
-    verifier = Verifier(webhook_secret(first.settings))
-    told = [verifier.verify(received.body, received.headers) for received in it.received]
-    assert {one["status"] for one in told} == {"success"}
-    assert {one["track_id"] for one in told} == set(range(count + 1))

@@ -153,7 +153,7 @@ class _Look:
         size = sum(self._listing[name].size for name in chosen)
         if size > self._wanted.max_bytes:
             bound = self._wanted.max_bytes / 1e9
-            raise Unrecognised(f"it has {size / 1e9:.1f} GB, and this server loads at most {bound:g} GB")
+            raise Unrecognised(f"it has {sized(size)}, and this server loads at most {bound:g} GB")
         return chosen
 
     def _pipeline_family(self) -> str:
@@ -217,6 +217,16 @@ def loaded_entry(kind: str, family: str, source: dict[str, Any], dtypes: dict[st
     return {"family": family, "source": source}
 
 
+def sized(size: int) -> str:
+    """Bytes, for a person."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def unwritable(error: OSError) -> str:
+    """Why nothing can be loaded into a weights folder; fit for the caller."""
+    return f"the weights folder cannot be written: {error.strerror or 'an unknown reason'}"
+
+
 class _reported:
     """Says every half second how many bytes of the files are here."""
 
@@ -273,7 +283,7 @@ def main() -> None:
     except (PullError, Unrecognised) as error:
         say(Refused(problem=str(error)))
     except OSError as error:
-        say(Refused(problem=f"the weights folder cannot be written: {error.strerror or 'an unknown reason'}"))
+        say(Refused(problem=unwritable(error)))
 
 
 def _leave_with_parent() -> None:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LOADED_NAME = "loaded.yaml"
 
+FILES = "loaded"
+"""Below the weights folder: single files that were loaded, by the names under which they are drawn with."""
+
 Section = Literal["pipelines", "loras", "embeddings", "vaes", "controlnets"]
 
 _BORROWED = "safety_checker"

@@ -6,34 +6,47 @@ import asyncio
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 import httpx
 
 from pipelines.downloads import one_pull_at_a_time
-from pipelines.fetch import Fetched, Line, Progress, Refused, Wanted, loaded_entry
+from pipelines.fetch import (
+    NO_PICKLES,
+    Fetched,
+    Line,
+    Progress,
+    Refused,
+    Wanted,
+    loaded_entry,
+    sized,
+    unwritable,
+)
+from pipelines.loaded import FILES
 from pipelines.lock import describe, read_lock, write_lock
 from pipelines.recognition import Unrecognised, read_shapes, recognise
 from server.public_http import NotReached, PublicHTTP
 from server.settings import Settings
 
-FOLDER = "loaded"
-"""Below the weights folder: single files, by the name under which they can be drawn with."""
-
 MAX_REDIRECTS = 5
 LONGEST_DOWNLOAD_S = 86_400.0
-STALLED_AFTER_S = 60.0
 ATTEMPTS = 5
 """How often a transfer that broke off is taken up again."""
 
+NOTHING_LEFT = 416
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class NotLoaded(Exception):
     """``str(error)`` says why, in the caller's words."""
+
+
+class _BrokenOff(Exception):
+    """A transfer ended early, and could be taken up another time."""
 
 
 class Incoming:
@@ -61,22 +74,18 @@ class Incoming:
             NotLoaded, Unrecognised
         """
         partial = self._weights / ".parts" / hashlib.sha256(url.encode()).hexdigest()
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(ATTEMPTS):
-            before = _size(partial)
-            try:
-                await self._download(url, partial, progress)
-                break
-            except (NotReached, TimeoutError) as error:
-                if _size(partial) == before or attempt == ATTEMPTS - 1:
-                    raise NotLoaded(f"it could not be fetched: {error or 'nothing more came'}") from error
+        with _storing():
+            partial.parent.mkdir(parents=True, exist_ok=True)
         try:
+            await self._download(url, partial, progress)
             recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial)))
-        except Unrecognised:
+            stored = f"{FILES}/{name}.safetensors"
+            await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
+        except (NotLoaded, Unrecognised):
             _remove(partial)
             raise
-        stored = f"{FOLDER}/{name}.safetensors"
-        await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
+        except _BrokenOff as error:  # what came is kept: the next load of this URL goes on from there
+            raise NotLoaded(f"it could not be fetched: {error}") from error
         source: dict[str, object] = {"file": stored}
         known = recognised.family or family or "sd15"
         if recognised.kind == "checkpoint":
@@ -134,12 +143,30 @@ class Incoming:
             await process.wait()
 
     async def _download(self, url: str, partial: Path, progress: Callable[[int, int], None]) -> None:
-        """Append to ``partial`` what is missing of it."""
+        """Append to ``partial`` what is missing of it.
+
+        Raises:
+            NotLoaded: it is nothing for this server.
+            _BrokenOff: the transfer did, and nothing came when it was taken up again.
+        """
+        for attempt in range(ATTEMPTS):
+            before = _size(partial)
+            try:
+                return await self._transfer(url, partial, progress)
+            except NotReached as error:
+                if _size(partial) == before or attempt == ATTEMPTS - 1:
+                    raise _BrokenOff(str(error)) from error
+        raise AssertionError("the last attempt ends")
+
+    async def _transfer(self, url: str, partial: Path, progress: Callable[[int, int], None]) -> None:
         target = self._http.read(url)
         for _ in range(MAX_REDIRECTS + 1):
-            headers = _resuming(partial)
             async with self._http.request(
-                "GET", target, headers=headers, timeout_s=LONGEST_DOWNLOAD_S
+                "GET",
+                target,
+                headers=_resuming(partial),
+                timeout_s=LONGEST_DOWNLOAD_S,
+                stalled_s=self._settings.load_stalled_s,
             ) as response:
                 if response.status_code not in _REDIRECTS or "location" not in response.headers:
                     return await self._receive(response, partial, progress)
@@ -149,50 +176,74 @@ class Incoming:
     async def _receive(
         self, response: httpx.Response, partial: Path, progress: Callable[[int, int], None]
     ) -> None:
+        if response.status_code == NOTHING_LEFT:
+            _remove(partial)
+            raise NotReached("the server has no more than what came already")
         if response.status_code not in (200, 206):
-            raise NotLoaded(f"it could not be fetched: the server answered {response.status_code}")
+            raise NotReached(f"the server answered {response.status_code}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise NotLoaded("it could not be fetched: the server compressed the answer")
         done = _size(partial) if response.status_code == 206 else 0
         validator = response.headers.get("etag", "")
         if done == 0:
-            _tag(partial).write_text("" if validator.startswith("W/") else validator)
+            with _storing():
+                _tag(partial).write_text("" if validator.startswith("W/") else validator)
         stated = response.headers.get("content-length", "")
         total = done + int(stated) if stated.isdecimal() else 0
         self._demand_room(total or done, total - done)
-        with partial.open("ab" if done else "wb") as file:
-            chunks = response.aiter_raw()
-            while True:
-                async with asyncio.timeout(STALLED_AFTER_S):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                if file.tell() == 0 and chunk.startswith(_PICKLE_STARTS):
-                    raise NotLoaded(
-                        "it is a pickle, which can run code when it is opened; give a .safetensors"
-                    )
-                file.write(chunk)
+        with _storing():
+            file = partial.open("ab" if done else "wb", buffering=0)
+        with file:
+            async for chunk in response.aiter_raw():
+                if done == 0 and chunk.startswith(_PICKLE_STARTS):
+                    raise NotLoaded(f"it {NO_PICKLES}")
                 done += len(chunk)
                 self._demand_room(done, 0)
+                _append(file, chunk)
                 progress(done, total)
 
     def _demand_room(self, size: int, missing: int) -> None:
         if size > self._max_bytes:
-            raise NotLoaded(f"it is larger than {self._settings.max_load_gb:g} GB, which this server loads")
-        if missing > shutil.disk_usage(self._weights).free:
-            raise NotLoaded(f"it needs {missing / 1e9:.1f} GB more on the disk than are free")
+            bound = self._settings.max_load_gb
+            raise NotLoaded(f"it is larger than {bound:g} GB, and this server loads no more at a time")
+        free = shutil.disk_usage(self._weights).free
+        if missing > free:
+            raise NotLoaded(f"it needs {sized(missing)} more on the disk, and {sized(free)} are free")
 
     def _keep(self, partial: Path, stored: str, origin: str) -> None:
-        """Thread: move the file to its place and record its hash."""
+        """Thread: move the file to its place and record its hash; without its record it does not stay."""
         path = self._weights / stored
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with one_pull_at_a_time(self._weights, wait=True):
+        with _storing(), one_pull_at_a_time(self._weights, wait=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(path)
             _tag(partial).unlink(missing_ok=True)
-            lock = read_lock(self._weights)
-            file = describe(path, origin=origin, upstream="")
-            lock.downloads[stored] = file.model_copy(update={"upstream": file.sha256})
-            write_lock(self._weights, lock)
+            try:
+                lock = read_lock(self._weights)
+                file = describe(path, origin=origin, upstream="")
+                lock.downloads[stored] = file.model_copy(update={"upstream": file.sha256})
+                write_lock(self._weights, lock)
+            except OSError:
+                path.unlink()
+                raise
+
+
+@contextmanager
+def _storing() -> Generator[None]:
+    """What the disk refuses is no failure of the network.
+
+    Raises:
+        NotLoaded
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotLoaded(unwritable(error)) from error
+
+
+def _append(file: FileIO, chunk: bytes) -> None:
+    with _storing():
+        while chunk:  # a disk that is nearly full takes a part of it first
+            chunk = chunk[file.write(chunk) :]
 
 
 def _resuming(partial: Path) -> dict[str, str]:

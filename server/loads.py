@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from pipelines.fetch import SECTIONS, Fetched
+from pipelines.fetch import SECTIONS, Fetched, unwritable
 from pipelines.loaded import LoadedEntry, parse
 from pipelines.recognition import Unrecognised
 from server.catalogue import Catalogue
@@ -175,12 +175,15 @@ class Loads:
                 await self._bring(load)
         except (NotLoaded, Unrecognised) as error:
             await self._fail(load, str(error))
+        except OSError as error:
+            log.exception("loading %s failed", load.name)
+            await self._fail(load, unwritable(error))
         except Exception:
             log.exception("loading %s failed", load.name)
             await self._fail(load, "an unexpected failure; the server's log has the cause")
         else:
             await self._tell(load, {"status": "success", "message": "model loaded"})
-            self._record({name: other for name, other in self._loads.items() if name != load.name})
+            self._remember({name: other for name, other in self._loads.items() if name != load.name})
 
     async def _bring(self, load: Load) -> None:
         if load.name in self._catalogue.loaded():
@@ -200,10 +203,10 @@ class Loads:
         )
         try:
             self._check(load, found, item)
-        except NotLoaded:
+            self._catalogue.add(load.name, item)
+        except (NotLoaded, OSError):
             await asyncio.to_thread(self._catalogue.remove_files, item)
             raise
-        self._catalogue.add(load.name, item)
         await self._dispatch.reload()
 
     def _check(self, load: Load, found: Fetched, item: LoadedEntry) -> None:
@@ -225,7 +228,7 @@ class Loads:
         failures = [name for name, other in others.items() if other.problem is not None]
         for name in failures[: max(0, len(failures) - FAILURES_KEPT + 1)]:
             del others[name]
-        self._record({**others, load.name: failed})
+        self._remember({**others, load.name: failed})
 
     async def _tell(self, load: Load, words: Mapping[str, object]) -> None:
         if load.webhook is not None:
@@ -237,13 +240,21 @@ class Loads:
     def _record(self, loads: dict[str, Load]) -> None:
         """
         Raises:
-            Unwritable: the weights folder cannot be written.
+            Unwritable: the weights folder cannot be written; then nothing has changed.
         """
         try:
             _write(self._path, [load.model_dump() for load in loads.values()])
         except OSError as error:
-            raise Unwritable(f"the weights folder cannot be written: {error.strerror}") from error
+            raise Unwritable(unwritable(error)) from error
         self._loads = loads
+
+    def _remember(self, loads: dict[str, Load]) -> None:
+        """Record the end of a load, on a full disk in memory alone: a restart then takes it up again."""
+        try:
+            self._record(loads)
+        except Unwritable:
+            log.exception("the end of a load was not recorded")
+            self._loads = loads
 
 
 class Unwritable(ApiError):

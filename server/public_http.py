@@ -85,16 +85,20 @@ class PublicHTTP:
         headers: Mapping[str, str],
         content: bytes | None = None,
         timeout_s: float,
+        stalled_s: float | None = None,
     ) -> AsyncGenerator[httpx.Response]:
         """Send one request; the body of the response is read, as far as it is, inside the ``async with``.
 
         Args:
             timeout_s: for all of it, the look-up and the reading included.
+            stalled_s: the longest wait for the next bytes, the first ones included; None: ``timeout_s``.
         Raises:
             NotReached
         """
-        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
-        with _ToldPlainly():
+        timeout = httpx.Timeout(
+            timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S), read=stalled_s or timeout_s
+        )
+        with _ToldPlainly(stalled_s):
             async with (
                 asyncio.timeout(timeout_s),
                 # A new client each time: a kept connection was verified for one name and would be reused
@@ -211,10 +215,15 @@ def _addresses_by_sight(host: str) -> list[Address]:
 class _ToldPlainly:
     """What can go wrong on the way to somebody else's server becomes `NotReached`."""
 
+    def __init__(self, stalled_s: float | None = None) -> None:
+        self._stalled_s = stalled_s
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         match error:
+            case httpx.ReadTimeout() if self._stalled_s is not None:
+                raise NotReached(f"nothing came for {self._stalled_s:g} seconds") from error
             case TimeoutError() | httpx.TimeoutException():
                 raise NotReached("it took too long") from error
             case httpx.InvalidURL() | ValueError():

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     torch_threads: int | None = None
     max_load_gb: float = 20.0
     """Bound of what `load_model` downloads for one model."""
+    load_stalled_s: float = Field(default=60.0, gt=0)
+    """How long a download from a URL may bring nothing before it is given up."""
     preload: bool = True
     """Load the manifest's resident pipelines before an engine says it is ready."""
 

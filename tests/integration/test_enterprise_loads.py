@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -18,37 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from tests.integration.hub_server import HubServer, Repo
+from tests.integration.loading import MODEL, SMALL, drawn, post, verified
 from tests.running_server import RunningServer, eventually, start_server
-
-MODEL = "stable-diffusion-v1-5"
-SMALL = {"prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2, "seed": 5}
-PREFIX = "/api/v1/enterprise"
-
-
-def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
-    body = {"key": server.admin_key, **fields}
-    answer = httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def drawn(server: RunningServer, model_id: str, **fields: Any) -> bytes:
-    answer = post(server, "text2img", model_id=model_id, **{**SMALL, **fields})
-    assert answer["status"] == "success", answer
-    return Image.open(io.BytesIO(httpx.get(answer["output"][0]).content)).tobytes()
-
-
-def verified(server: RunningServer, name: str) -> str:
-    """What verify_model says when the load has ended."""
-
-    def ended() -> str | None:
-        message = post(server, "verify_model", model_id=name)["message"]
-        return None if "being loaded" in message else message
-
-    return eventually(ended)
 
 
 @dataclass

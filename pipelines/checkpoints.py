@@ -21,7 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines import dummies
 from pipelines.errors import CheckpointUnavailable
-from pipelines.lock import problems, read_lock
+from pipelines.loaded import FILES
+from pipelines.lock import download_problem, problems, read_lock
 from pipelines.manifest import Manifest, PipelineEntry, Source
 from pipelines.repositories import folder as repository_folder
 from pipelines.shipped import clip_tokenizer, configuration
@@ -179,11 +180,12 @@ class Checkpoint:
 def local(manifest: Manifest, source: Source, weights: Path) -> Path:
     """Where a source lies on this machine.
 
-    A folder; a file for ``file`` and for a repository of which only one file is named. A hub repository is
-    compared with the lock first.
+    A folder; a file for ``file`` and for a repository of which only one file is named. A hub repository and
+    a file that was loaded from a URL are compared with the lock first.
 
     Raises:
-        ValueError: not pulled, a file is missing, added or differs from the lock; or the source is a dummy.
+        ValueError: not pulled or loaded, a file is missing, added or differs from the lock; or the source is
+            a dummy.
         FileNotFoundError: the folder or file of the manifest is not there.
     """
     if source.hub is not None:
@@ -194,7 +196,19 @@ def local(manifest: Manifest, source: Source, weights: Path) -> Path:
     path = manifest.path.parent / given
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    if path.is_relative_to(weights.absolute() / FILES):
+        _compare(path.relative_to(weights.absolute()).as_posix(), weights)
     return path
+
+
+def _compare(name: str, weights: Path) -> None:
+    locked = read_lock(weights).downloads.get(name)
+    if locked is None:
+        found = f"{name} is not in the lock"
+    else:
+        found = download_problem(weights, name, locked, thorough=False)
+    if found:
+        raise ValueError(f"{found}: delete it with delete_model and load it again")
 
 
 def _pulled(source: Source, weights: Path) -> Path:

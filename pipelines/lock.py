@@ -154,15 +154,17 @@ def _remembered(path: Path, size: int, mtime_ns: int) -> str:
 
 def renew(weights: Path, lock: Lock) -> None:
     """Record the present modification times of files found unchanged, so that opening need not hash them."""
-    renewed = False
+    before = lock.model_copy(deep=True)
+    lock.downloads = _renewed(weights, lock.downloads)
     for key, repository in lock.repositories.items():
-        files = {
-            name: locked.model_copy(
-                update={"mtime_ns": (weights / repository.folder / name).stat().st_mtime_ns}
-            )
-            for name, locked in repository.files.items()
-        }
-        renewed = renewed or files != repository.files
+        files = _renewed(weights / repository.folder, repository.files)
         lock.repositories[key] = repository.model_copy(update={"files": files})
-    if renewed:
+    if lock != before:
         write_lock(weights, lock)
+
+
+def _renewed(folder: Path, files: dict[str, LockedFile]) -> dict[str, LockedFile]:
+    return {
+        name: locked.model_copy(update={"mtime_ns": (folder / name).stat().st_mtime_ns})
+        for name, locked in files.items()
+    }

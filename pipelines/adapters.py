@@ -185,9 +185,20 @@ def _controlnet_of_file(tensors: Mapping[str, Tensor], unet: Any) -> ControlNetM
     network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
     state: dict[str, Tensor] = dict(tensors)
     if any("input_hint_block" in name for name in state):
-        state = convert_controlnet_checkpoint(state, dict(network.config))
+        state = convert_controlnet_checkpoint(state, dict(network.config)) | _size_embedding(state)
     network.load_state_dict(state)
     return network.to(unet.dtype)
+
+
+def _size_embedding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SDXL's embedding of the picture's size, which diffusers' conversion of ControlNets leaves out."""
+    names = {f"label_emb.0.{at}.": f"add_embedding.linear_{1 + at // 2}." for at in (0, 2)}
+    return {
+        new + name.rpartition(old)[2]: tensor
+        for name, tensor in tensors.items()
+        for old, new in names.items()
+        if old in name
+    }
 
 
 def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:

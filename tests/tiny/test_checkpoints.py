@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 import torch
 import transformers
-from diffusers import AutoencoderKL, SD3ControlNetModel, StableDiffusionPipeline
+from diffusers import AutoencoderKL, SD3ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.pipelines.kolors import ChatGLMModel
 from original_layout import write_single_file
 
 from pipelines import dummies
 from pipelines.checkpoints import Checkpoint, local
 from pipelines.errors import CheckpointUnavailable
+from pipelines.lock import Lock, describe, write_lock
 from pipelines.manifest import Manifest, Source
 from pipelines.shipped import clip_tokenizer, configuration
 
@@ -58,7 +61,11 @@ def open_sd15(opened: Checkpoint) -> StableDiffusionPipeline:
     )
 
 
-def drawn(pipeline: StableDiffusionPipeline) -> bytes:
+def open_sdxl(opened: Checkpoint) -> StableDiffusionXLPipeline:
+    return opened.pipeline("pipeline", StableDiffusionXLPipeline, add_watermarker=False)
+
+
+def drawn(pipeline: Any) -> bytes:
     generator = torch.Generator().manual_seed(1)
     arguments = {"height": 64, "width": 64, "num_inference_steps": 2, "generator": generator}
     return pipeline("a red circle", **arguments).images[0].tobytes()
@@ -88,6 +95,15 @@ def test_a_single_file_draws_what_its_folder_draws(small: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("no_network")
+def test_a_single_file_of_sdxl_draws_what_its_folder_draws(demo_manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(demo_manifest.path.parent / "sdxl")
+    from_folder = open_sdxl(checkpoint({"folder": folder}, tmp_path))
+    write_single_file(from_folder, tmp_path / "mine.safetensors")
+    source = {"file": "mine.safetensors", "config": folder}
+    assert drawn(open_sdxl(checkpoint(source, tmp_path))) == drawn(from_folder)
+
+
+@pytest.mark.usefixtures("no_network")
 def test_the_shipped_configuration_fits_the_names_of_a_single_file(small: Path, tmp_path: Path) -> None:
     """The shapes differ from the small checkpoint's, and that is all that it finds wrong."""
     write_single_file(open_sd15(checkpoint({"folder": str(small)}, tmp_path)), tmp_path / "mine.safetensors")
@@ -101,6 +117,38 @@ def test_a_missing_folder_names_the_pipeline_and_no_path(tmp_path: Path) -> None
     with pytest.raises(CheckpointUnavailable, match="weights of mine") as caught:
         open_sd15(checkpoint({"folder": "nowhere"}, tmp_path))
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> tuple[Path, Source]:
+    """A weights folder with one file that was loaded from a URL, and its source in loaded.yaml's words."""
+    path = tmp_path / "weights/loaded/mine.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"12345678")
+    file = describe(path, origin="https://example.com/mine.safetensors", upstream="")
+    write_lock(tmp_path / "weights", Lock(downloads={"loaded/mine.safetensors": file}))
+    return tmp_path / "weights", Source(file=path)
+
+
+def test_a_loaded_file_is_opened_while_it_is_the_one_that_came(loaded: tuple[Path, Source]) -> None:
+    weights, source = loaded
+    path = weights / "loaded/mine.safetensors"
+    assert local(Manifest(pipelines={}), source, weights) == path
+    os.utime(path, (1, 1))
+    assert local(Manifest(pipelines={}), source, weights) == path
+    path.write_bytes(b"12345679")
+    with pytest.raises(ValueError, match="differs from the file that was loaded"):
+        local(Manifest(pipelines={}), source, weights)
+    path.write_bytes(b"1234567")
+    with pytest.raises(ValueError, match="differs from the file that was loaded"):
+        local(Manifest(pipelines={}), source, weights)
+
+
+def test_a_loaded_file_without_its_record_is_not_opened(loaded: tuple[Path, Source]) -> None:
+    weights, source = loaded
+    write_lock(weights, Lock())
+    with pytest.raises(ValueError, match=r"loaded/mine\.safetensors is not in the lock"):
+        local(Manifest(pipelines={}), source, weights)
 
 
 def test_a_damaged_file_is_refused(small: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
+from original_layout import write_controlnet
 from PIL import Image
 from sd_drawing import (
     array,
@@ -262,6 +263,29 @@ def test_a_single_file_steers_as_its_folder_does(demo_manifest: Manifest, famili
     entries = {**demo_manifest.controlnets, "canny": entry.model_copy(update={"source": file})}
     alone = open_family(demo_manifest.model_copy(update={"controlnets": entries}), SD15)
     assert np.array_equal(draw(alone, request()), draw(families[SD15], request()))
+
+
+@pytest.mark.parametrize(
+    ("control", "prefix"), [(CANNY, "control_model."), (CANNY, ""), (CANNY_XL, "control_model.")]
+)
+def test_a_file_of_the_original_layout_steers_as_diffusers_folder_does(
+    control: Control, prefix: str, tmp_path: Path, demo_manifest: Manifest, families: dict[str, Any]
+) -> None:
+    folder = demo_manifest.path.parent / "controlnets" / FILES[control.name]
+    network = ControlNetModel.from_pretrained(folder)
+    write_controlnet(network, tmp_path / "control.safetensors", prefix)
+    entry = demo_manifest.controlnets[control.name]
+    file = entry.model_copy(update={"source": Source(file=tmp_path / "control.safetensors")})
+    asked = request(pipeline=XL if control is CANNY_XL else SD15, controls=(control,))
+    alone = open_family(
+        demo_manifest.model_copy(update={"controlnets": {control.name: file}}), asked.pipeline
+    )
+    assert np.array_equal(draw(alone, asked), draw(families[asked.pipeline], asked))
+    if control is CANNY:  # diffusers' own leaves out the size that SDXL's are told
+        config = {"config": str(folder), "local_files_only": True}
+        theirs: Any = ControlNetModel.from_single_file(str(tmp_path / "control.safetensors"), **config)
+        ours = network.state_dict()
+        assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.state_dict().items())
 
 
 def test_a_controlnet_of_another_shape_is_refused(demo_manifest: Manifest) -> None:

@@ -7,15 +7,18 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+import httpx
 from standardwebhooks import Webhook as Signer
 
 from server import errors
 from server.metrics import Metrics
 from server.public_http import NotReached, PublicHTTP
-from server.webhooks import Webhook, Webhooks, pause_s
+from server.webhooks import LONGEST_PAUSE_S, Webhook, Webhooks, pause_s
 
 T = TypeVar("T")
 
@@ -34,6 +37,25 @@ LOOK_EVERY_S = 0.5
 """The outbox is looked into so often; that also finds what the command line or another process put there."""
 
 RECORD_AGAIN_S = 5.0
+
+GONE = 410
+"""Standard Webhooks: the receiver wants nothing more."""
+_ASK_FOR_TIME = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An attempt that failed.
+
+    Attributes:
+        problem: why.
+        final: there is no use in another attempt.
+        retry_after_s: the receiver asks for so much time.
+    """
+
+    problem: str
+    final: bool = False
+    retry_after_s: float = 0.0
 
 
 class Deliveries:
@@ -104,16 +126,17 @@ class Deliveries:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _attempt(self, webhook: Webhook) -> None:
-        problem = await self._send(webhook)
+        refusal = await self._send(webhook)
         now = self._now()
-        if problem is None:
+        if refusal is None:
             outcome, record = "delivered", lambda: self._webhooks.delivered(webhook, now)
-        elif now >= webhook.give_up_at:
-            outcome, record = "failed", lambda: self._webhooks.give_up(webhook, problem, now)
-            log.warning("webhook %s is given up: %s", webhook.id, problem)
+        elif refusal.final or now >= webhook.give_up_at:
+            outcome, record = "failed", lambda: self._webhooks.give_up(webhook, refusal.problem, now)
+            log.warning("webhook %s is given up: %s", webhook.id, refusal.problem)
         else:
-            until = now + timedelta(seconds=pause_s(webhook.attempts + 1, self._jitter))
-            outcome, record = "postponed", lambda: self._webhooks.postpone(webhook, problem, until)
+            pause = max(pause_s(webhook.attempts + 1, self._jitter), refusal.retry_after_s)
+            until = now + timedelta(seconds=pause)
+            outcome, record = "postponed", lambda: self._webhooks.postpone(webhook, refusal.problem, until)
         while True:
             try:
                 await record()
@@ -123,8 +146,8 @@ class Deliveries:
                 await self._pause(RECORD_AGAIN_S)
         self._metrics.webhook_attempted(outcome)
 
-    async def _send(self, webhook: Webhook) -> str | None:
-        """One attempt: why it failed, or None."""
+    async def _send(self, webhook: Webhook) -> _Refusal | None:
+        """One attempt; None: the receiver has it."""
         now = self._now()
         headers = {
             "content-type": "application/json",
@@ -138,12 +161,33 @@ class Deliveries:
                 "POST", url, headers=headers, content=webhook.payload.encode(), timeout_s=TIMEOUT_S
             )
             async with sending as response:  # the body of the answer says nothing and is not read
-                return None if response.is_success else f"the receiver answered {response.status_code}"
+                return None if response.is_success else _refusal(response, self._now())
         except NotReached as error:
-            return str(error)
+            return _Refusal(str(error))
         except Exception:
             log.exception("webhook %s could not be sent", webhook.id)
-            return "sending failed"
+            return _Refusal("sending failed")
+
+
+def _refusal(response: httpx.Response, now: datetime) -> _Refusal:
+    status = response.status_code
+    asked_s = _seconds_until(response.headers.get("retry-after", ""), now) if status in _ASK_FOR_TIME else 0.0
+    return _Refusal(
+        f"the receiver answered {status}", final=status == GONE, retry_after_s=min(asked_s, LONGEST_PAUSE_S)
+    )
+
+
+def _seconds_until(retry_after: str, now: datetime) -> float:
+    """What the header asks for, in seconds or by a date (RFC 9110, 10.2.3); 0 where it cannot be read."""
+    if retry_after.isascii() and retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except (ValueError, IndexError, OverflowError):
+        return 0.0
+    if moment.tzinfo is None:  # as RFC 5322 writes a time of which only UTC is known
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - now).total_seconds()
 
 
 def _full(names: Iterable[T], room: int) -> list[T]:

@@ -34,14 +34,14 @@ class Receiver:
     """
     Attributes:
         statuses: answers to the next calls; 200 when there are no more.
-        location: sent with every answer where it is set.
+        headers: sent with every answer.
         answering: while this is not set, calls are taken and not answered.
         on_taken: called in the middle of a call: when it was taken, before it is answered.
         on_answered: called when it was answered, before the caller can have done much about it.
     """
 
     statuses: list[int] = field(default_factory=list)
-    location: str | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
     answering: threading.Event = field(default_factory=threading.Event)
     on_taken: Callable[[Received], None] = lambda _: None
     on_answered: Callable[[Received], None] = lambda _: None
@@ -68,8 +68,8 @@ def receiver() -> Generator[Receiver]:
             it.answering.wait()
             try:
                 self.send_response(it.statuses.pop(0) if it.statuses else 200)
-                if it.location is not None:
-                    self.send_header("Location", it.location)
+                for name, value in it.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 it.on_answered(call)

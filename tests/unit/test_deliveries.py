@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,121 @@ def test_chance_takes_up_to_a_fifth_off_a_pause() -> None:
     assert len({pause_s(1) for _ in range(20)}) > 1
 
 
-@pytest.mark.parametrize("status", [199, 300, 301, 307, 400, 404, 410, 429, 500])
+DAY_S = 86_400.0
+
+
+def date(after_s: float) -> Callable[[datetime], str]:
+    """A time of the receiver's choosing, as HTTP writes it."""
+    return lambda now: format_datetime(now + timedelta(seconds=after_s), usegmt=True)
+
+
+def date_of_mail(now: datetime) -> str:
+    """In a minute, with a zone that says of UTC only that it is UTC: -0000."""
+    return format_datetime((now + timedelta(seconds=60)).replace(tzinfo=None))
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "pause"),
+    [
+        (429, "60", 60.0),
+        (503, "60", 60.0),
+        (429, date(60), 60.0),
+        (503, date(60), 60.0),
+        (503, date_of_mail, 60.0),
+        # never earlier than the back-off's own turn
+        (429, "0", 5.0),
+        (429, "4", 5.0),
+        (429, "5", 5.0),
+        (429, "6", 6.0),
+        (503, date(4), 5.0),
+        (503, date(6), 6.0),
+        (503, date(-100 * DAY_S), 5.0),
+        # never later than a day
+        (429, "86399", DAY_S - 1),
+        (429, "86400", DAY_S),
+        (429, "86401", DAY_S),
+        (429, "9" * 400, DAY_S),
+        (503, date(DAY_S - 1), DAY_S - 1),
+        (503, date(DAY_S + 1), DAY_S),
+        # what cannot be read asks for nothing
+        (429, "", 5.0),
+        (429, "soon", 5.0),
+        (429, "-60", 5.0),
+        (429, "60.5", 5.0),
+        (429, "60, 70", 5.0),
+        (429, "Mon, 32 Jan 2035 25:00:00 GMT", 5.0),
+        (429, "Mon, 01 Jan 99999 00:00:00 GMT", 5.0),
+        (429, "²", 5.0),
+        # and others have no word in it
+        (500, "60", 5.0),
+        (404, "60", 5.0),
+        (302, "60", 5.0),
+    ],
+)
+def test_a_receiver_may_ask_for_time_within_bounds(
+    tmp_path: Path, status: int, retry_after: str | Callable[[datetime], str], pause: float
+) -> None:
+    async def scenario() -> None:
+        async with office(tmp_path) as it:
+            with receiver() as there:
+                it.now = it.now.replace(microsecond=0) + timedelta(seconds=1)
+                said = retry_after if isinstance(retry_after, str) else retry_after(it.now)
+                there.statuses, there.headers = [status], {"Retry-After": said}
+                await it.put(there.url)
+                (webhook,) = await it.deliver()
+                assert (webhook.status, webhook.attempts) == (WebhookStatus.pending, 1)
+                assert webhook.due_at == it.now + timedelta(seconds=pause)
+
+    play(scenario)
+
+
+def test_the_back_off_grows_beside_what_a_receiver_asks_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with office(tmp_path) as it:
+            with receiver() as there:
+                there.statuses, there.headers = [429] * 3, {"Retry-After": "12"}
+                await it.put(there.url)
+                pauses: list[float] = []
+                for _ in range(3):
+                    (webhook,) = await it.deliver()
+                    assert webhook.due_at
+                    pauses.append((webhook.due_at - it.now).total_seconds())
+                    it.now = webhook.due_at
+                assert pauses == [12.0, 12.0, 20.0]
+
+    play(scenario)
+
+
+def test_a_receiver_that_is_gone_is_not_called_again_for_this_message(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with office(tmp_path) as it:
+            with receiver() as there:
+                there.statuses, there.headers = [410], {"Retry-After": "60"}
+                gone = await it.put(there.url, topic="job 7")
+                after = await it.put(there.url, topic="job 7")
+                given_up, _ = await it.deliver()
+                assert (given_up.status, given_up.attempts) == (WebhookStatus.failed, 1)
+                assert given_up.problem == "the receiver answered 410"
+                assert (given_up.due_at, given_up.settled_at) == (None, it.now)
+                _, other = await it.deliver()
+                assert other.status is WebhookStatus.delivered
+                it.now += GIVE_UP_AFTER
+                await it.deliver()
+                assert [received.id for received in there.received] == [gone, after]
+                await it.outbox.retry([given_up.id])
+                again, _ = await it.deliver()
+                assert again.status is WebhookStatus.delivered
+        assert 'attempts_total{outcome="failed"} 1.0' in it.metrics.text().decode()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("status", [199, 300, 301, 307, 400, 404, 409, 411, 429, 500])
 def test_only_a_2xx_counts_and_redirects_are_not_followed(tmp_path: Path, status: int) -> None:
     async def scenario() -> None:
         async with office(tmp_path) as it:
             with receiver() as there:
-                there.statuses, there.location = [status], "/elsewhere"
+                there.statuses, there.headers = [status], {"Location": "/elsewhere"}
                 await it.put(f"{there.url}/here")
                 (webhook,) = await it.deliver()
                 assert webhook.status is WebhookStatus.pending

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import RunningServer
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}
@@ -292,54 +290,3 @@ def test_a_retry_with_an_idempotency_key_is_billed_once(server: RunningServer):
     assert endless.json()["message"] == {
         "Idempotency-Key": ["Idempotency-Key must be at most 255 characters long"]
     }
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
-    """Answers `processing` at once, errors with standard statuses, and writes nothing into pictures."""
-    running = start_server(
-        tmp_path_factory.mktemp("impatient"),
-        demo_manifest_path,
-        sync_wait_s="0",
-        enterprise_errors="standard",
-        png_metadata="false",
-    )
-    yield running
-    running.stop()
-
-
-def test_a_long_call_is_answered_processing_and_fetched_later(impatient: RunningServer):
-    key = impatient.account("patient", 1)
-    answer = post(impatient, "text2img", **{**SMALL, "num_inference_steps": 20}, key=key)
-    assert answer.headers["x-remaining-credits"] == "0.99"
-    body = answer.json()
-    assert body["status"] == "processing"
-    assert body["output"] == []
-    assert body["message"] == body["messege"] == "Try to fetch request after given estimated time"
-    assert isinstance(body["eta"], float)
-
-    def fetched() -> dict[str, Any] | None:
-        later = httpx.post(body["fetch_result"], json={"key": key}).json()
-        if later["status"] == "processing":
-            assert later["messege"] == "try again later."
-            return None
-        return later
-
-    later = eventually(fetched)
-    assert later["status"] == "success"
-    assert later["output"] == body["future_links"]
-    assert picture(later["output"][0]).size == (256, 256)
-    assert "parameters" not in picture(later["output"][0]).info
-
-
-@pytest.mark.parametrize(
-    ("changes", "status"),
-    [
-        ({"width": 1}, 400),
-        ({"key": "wrong"}, 401),
-        ({"model_id": "none"}, 404),
-        ({"scheduler": "none"}, 400),
-    ],
-)
-def test_standard_mode_uses_http_statuses(impatient: RunningServer, changes: dict[str, Any], status: int):
-    assert post(impatient, "text2img", **{**SMALL, **changes}).status_code == status

@@ -31,6 +31,8 @@ QUICK = {
 }
 PICTURE = base64.b64encode(image_io.encode(RGBImage(64, 64, bytes(range(256)) * 48), "png")).decode()
 
+LARGE = base64.b64encode(image_io.encode(RGBImage(1400, 1400, bytes(1400 * 1400 * 3)), "png")).decode()
+
 
 def draw(server: RunningServer, key: str | None = None, **fields: Any) -> dict[str, Any]:
     body = {"key": key or server.key, **QUICK, **fields}
@@ -151,13 +153,24 @@ def test_a_retry_with_the_same_idempotency_key_is_announced_once(server: Running
         assert [received.payload["id"] for received in it.received] == [answers[0], after]
 
 
-def test_a_caller_who_hangs_up_is_announced_as_failed(server: RunningServer):
+@pytest.mark.parametrize(
+    ("operation", "long"),
+    [
+        ("text2img", {**QUICK, "num_inference_steps": 50, "samples": 4}),
+        ("super_resolution", {"url": LARGE, "scale": 4}),
+    ],
+)
+def test_a_caller_who_hangs_up_is_announced_as_failed(
+    server: RunningServer, operation: str, long: dict[str, Any]
+):
+    url = f"{server.url}/api/v1/enterprise/{operation}"
     with receiver() as it:
-        body = {"key": server.key, **QUICK, "num_inference_steps": 50, "samples": 4, "webhook": it.url}
+        body = {"key": server.key, **long, "webhook": it.url, "track_id": operation}
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}{PATH}", json=body, timeout=httpx.Timeout(60, read=0.5))
+            httpx.post(url, json=body, timeout=httpx.Timeout(60, read=0.5))
         told = eventually(lambda: it.received)[0].payload
         assert (told["status"], told["message"]) == ("failed", "Processing failed: Request cancelled")
+        assert told["track_id"] == operation
         assert told.keys() == {"status", "id", "message", "messege", "track_id"}
 
 

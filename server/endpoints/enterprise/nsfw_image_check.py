@@ -74,6 +74,8 @@ post(
     nsfw_image_check,
     NsfwImageCheck,
     summary="Whether a picture may be shown",
+    description="Where the call was answered `processing`, fetch and the webhook say `nsfw_content_detected`"
+    " and have the picture's URL in `output`, as of every other operation.",
     example={
         "key": "enterprise_api_key",
         "init_image": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",

@@ -100,6 +100,8 @@ post(
     super_resolution,
     SuperResolution,
     summary="Enlarge a picture",
+    description="`output` is one URL; where the call was answered `processing`, fetch and the webhook have it"
+    " in a list, as of every other operation.",
     example={
         "key": "enterprise_api_key",
         "url": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",

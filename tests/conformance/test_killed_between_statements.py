@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from builders import TIMINGS, new_job
-from conftest import PATIENCE_S
 from sqlalchemy import event
 
 from server.accounts import Accounts
@@ -33,6 +32,7 @@ from tests.receiver import Received, Receiver, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 GRANTED, PRICE = 1000, 10
+PATIENCE_S = 30.0
 EVENTS = ("before_cursor_execute", "commit")
 """After a statement, as the database sees it, is before the next one or before the commit."""
 

@@ -80,9 +80,6 @@ _OWN_BY_ID = _BY_ID.where(jobs.c.account_id == bindparam("account"))
 _OWN_BY_REQUEST_ID = select(*RECORD).where(
     jobs.c.request_id == bindparam("request_id"), jobs.c.account_id == bindparam("account")
 )
-_WAITING = select(func.count()).where(
-    jobs.c.account_id == bindparam("account"), jobs.c.status == JobStatus.queued.value
-)
 
 
 class Jobs:
@@ -188,11 +185,6 @@ class Jobs:
             return read(row)
         except ValidationError:
             raise unknown from None  # of a version that said it in other words
-
-    async def waiting(self, account_id: int) -> int:
-        """How many jobs of the account are queued."""
-        async with self._database.reading() as connection:
-            return (await connection.execute(_WAITING, {"account": account_id})).scalar_one()
 
     async def recover(self) -> list[Job]:
         """Clear up after a crash; only while no other server works on this database.

@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import func, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.database import Database
-from server.database.tables import metadata
+from server.database.tables import jobs, metadata
 
 PATIENCE_S = 30.0
 
@@ -91,6 +91,18 @@ async def database(shared_url: str) -> AsyncIterator[Database]:
             await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
     yield database
     await database.close()
+
+
+@pytest.fixture
+def queued(database: Database) -> Callable[[int], Awaitable[int]]:
+    """How many jobs of an account wait to be drawn."""
+
+    async def count(account_id: int) -> int:
+        waiting = select(func.count()).where(jobs.c.account_id == account_id, jobs.c.status == "queued")
+        async with database.reading() as connection:
+            return (await connection.execute(waiting)).scalar_one()
+
+    return count
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -160,7 +161,9 @@ async def test_the_ledger_holds_after_every_step_of_a_random_walk(database: Data
     assert len(set(statuses.values())) >= 4, "the walk was too tame to show anything"
 
 
-async def test_a_caller_who_leaves_while_a_job_is_opened_pays_nothing(database: Database) -> None:
+async def test_a_caller_who_leaves_while_a_job_is_opened_pays_nothing(
+    database: Database, queued: Callable[[int], Awaitable[int]]
+) -> None:
     account_id = await _account_with(database, 1000)
     jobs, left = Jobs(database), 0
     for turns_of_the_loop in range(30):
@@ -174,7 +177,7 @@ async def test_a_caller_who_leaves_while_a_job_is_opened_pays_nothing(database: 
         except asyncio.CancelledError:
             left += 1
         assert await Credits(database).balance(account_id) == 1000
-        assert await jobs.waiting(account_id) == 0
+        assert await queued(account_id) == 0
         await _assert_balances_are_ledger_sums(database)
     assert left > 0
 

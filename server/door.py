@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.amounts import in_credits
 from server.errors import BodyTooLarge, BodyTooSlow
 
 BODY_PAUSE_S = 30.0
@@ -84,7 +85,7 @@ class Door:
                 headers.setdefault("x-request-id", str(state["request_id"]))
                 balance = state.get("balance")
                 if isinstance(balance, int):
-                    headers["x-remaining-credits"] = str(balance / 1000)
+                    headers["x-remaining-credits"] = str(in_credits(balance))
             await send(message)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines import errors as drawing
+from server.amounts import in_credits
 
 
 class ApiError(Exception):
@@ -113,7 +114,9 @@ class InsufficientCredits(ApiError):
         self.required = required
 
     def __str__(self) -> str:
-        return f"Insufficient credits: balance {self.balance / 1000}, required {self.required / 1000}"
+        return (
+            f"Insufficient credits: balance {in_credits(self.balance)}, required {in_credits(self.required)}"
+        )
 
 
 class BodyTooSlow(ApiError):

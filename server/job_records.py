@@ -103,6 +103,21 @@ class Job(NewJob):
     finished_at: datetime | None
     balance: int
 
+    @property
+    def waiting_s(self) -> float:
+        """From its opening to the engine; to the millisecond, and 0 where that did not happen."""
+        return _seconds(self.created_at, self.started_at)
+
+    @property
+    def drawing_s(self) -> float:
+        """From the engine to its end."""
+        return _seconds(self.started_at, self.finished_at)
+
+    @property
+    def total_s(self) -> float:
+        """From its opening to its end."""
+        return _seconds(self.created_at, self.finished_at)
+
 
 _BALANCE = select(accounts.c.balance).where(accounts.c.id == jobs.c.account_id).correlate(jobs)
 
@@ -193,6 +208,10 @@ def with_pictures(job: Job, stored: bytes | None) -> Job | None:
 
     request = map_pictures(job.request, give_back)
     return replace(job, request=request) if wanted == len(stored or b"") else None
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return round((end - start).total_seconds(), 3) if start and end else 0.0
 
 
 def _job(stored: Mapping[str, Any]) -> Job:

@@ -24,7 +24,7 @@ def succeeded(job: Job, public_url: str) -> dict[str, object]:
     """What a webhook says of a job whose pictures are done, and the call's own answer too."""
     return {
         "status": "success",
-        "generationTime": round(_seconds(job.started_at, job.finished_at), 3),
+        "generationTime": job.drawing_s,
         "id": job.id,
         "output": caller.urls_below(public_url, job),
         "nsfw_content_detected": any(job.flagged or ()),
@@ -113,8 +113,5 @@ def _eta_s(request: Request, job: Job) -> float:
     if progress is None or not progress[0] or job.started_at is None:
         return UNKNOWN_ETA_S
     done, total = progress
-    return round(_seconds(job.started_at, datetime.now(UTC)) * (total - done) / done, 1)
-
-
-def _seconds(start: datetime | None, end: datetime | None) -> float:
-    return (end - start).total_seconds() if start and end else 0.0
+    so_far = datetime.now(UTC) - job.started_at
+    return round(so_far.total_seconds() * (total - done) / done, 1)

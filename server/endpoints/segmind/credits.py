@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 
 from server import caller
+from server.amounts import in_credits
 from server.endpoints.segmind.documentation import api_key, errors
-from server.endpoints.segmind.wire import in_credits
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, Response
 
 from server import caller
 from server.accounts import Account
+from server.amounts import in_credits
 from server.endpoints.segmind.documentation import api_key, errors
-from server.endpoints.segmind.wire import in_credits, request_urls, seconds
+from server.endpoints.segmind.wire import request_urls
 from server.jobs import Job, JobStatus
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
@@ -116,9 +117,9 @@ def _metrics(job: Job, account: Account) -> dict[str, float]:
     if job.status is not JobStatus.succeeded:
         return {}
     return {
-        "inference_time": seconds(job.started_at, job.finished_at),
-        "queue_time": seconds(job.created_at, job.started_at),
-        "total_time": seconds(job.created_at, job.finished_at),
+        "inference_time": job.drawing_s,
+        "queue_time": job.waiting_s,
+        "total_time": job.total_s,
         "cost": in_credits(job.price),
         "remaining_credits": in_credits(account.balance),
     }

@@ -20,6 +20,7 @@ from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
 from server import caller
+from server.amounts import in_credits
 from server.endpoints.fields import Fields, Picture, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
@@ -126,16 +127,6 @@ def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
-def in_credits(millicredits: int) -> float:
-    """The unit of the wire."""
-    return millicredits / 1000
-
-
-def seconds(start: datetime | None, end: datetime | None) -> float:
-    """Between two moments of a job; 0 where one of them did not happen."""
-    return round((end - start).total_seconds(), 3) if start and end else 0.0
-
-
 def error_response(error: ApiError, request: fastapi.Request) -> Response:
     """The dialect's error body and headers."""
     body = {"error": str(error)}
@@ -185,7 +176,7 @@ async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> R
         body = {
             "status": "Success",
             "image": texts[0] if len(texts) == 1 else texts,
-            "infer_time": seconds(job.started_at, job.finished_at),
+            "infer_time": job.drawing_s,
             "outputs": len(texts),
             "image_format": delivery.picture_format,
         }
@@ -204,7 +195,7 @@ def _accounting_headers(job: Job) -> dict[str, str]:
         metadata["evaluations"] = job.timings.evaluations
     return {
         "x-cost": str(in_credits(job.price)),
-        "x-generation-time": str(seconds(job.started_at, job.finished_at)),
+        "x-generation-time": str(job.drawing_s),
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,
         "x-output-metadata": json.dumps(metadata),

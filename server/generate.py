@@ -209,7 +209,14 @@ class Studio:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _submit(self, account: Account, order: Order) -> tuple[Job, bool]:
-        self._dispatch.refuse_if_full(account.id)
+        try:
+            self._dispatch.refuse_if_full(account.id)
+        except (errors.QueueFull, errors.Unavailable):
+            # who asks again needs no place
+            earlier = await self._jobs.earlier(account.id, order.idempotency_key, order.body_digest)
+            if earlier is None:
+                raise
+            return earlier, True
         job, replayed = await self._jobs.open(
             NewJob(
                 account_id=account.id,

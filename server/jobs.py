@@ -115,6 +115,15 @@ class Jobs:
 
         return await unbroken(self._open(new), undo)
 
+    async def earlier(self, account_id: int, key: str | None, body_digest: str | None) -> Job | None:
+        """What this account has opened with an idempotency key: its first answer is there or on its way.
+
+        Raises:
+            IdempotencyConflict: it was for another body.
+        """
+        async with self._database.reading() as connection:
+            return await _earlier(connection, account_id, key, body_digest)
+
     async def start(self, job_id: int) -> None:
         """Drawing begins, maybe not for the first time."""
         await self._change(_START, {"job": job_id, "now": datetime.now(UTC)})
@@ -231,13 +240,10 @@ class Jobs:
                 if job_id is not None:
                     balance = await credits.hold(connection, new.account_id, job_id, new.price)
                     return replace(job, id=job_id, balance=balance), False
-                same = {"account": new.account_id, "key": new.idempotency_key}
-                earlier = (await connection.execute(_EARLIER, same)).one_or_none()
+                earlier = await _earlier(connection, new.account_id, new.idempotency_key, new.body_digest)
             # none there any more: it failed a moment ago and its key is free again
             if earlier is not None:
-                if earlier.body_digest != new.body_digest:
-                    raise errors.IdempotencyConflict
-                return read(earlier), True
+                return earlier, True
 
     async def _give_back(self, job_id: int, status: JobStatus, error: str, error_status: int) -> Job:
         # PostgreSQL's text holds neither NUL nor half a surrogate pair, and a caller's words may be in here
@@ -295,6 +301,15 @@ class Jobs:
         with suppress(ValidationError):  # it is refunded all the same, only nobody can be told what it was
             await self.fail(row.id, _OUTDATED, errors.Unavailable.status)
         return None
+
+
+async def _earlier(
+    connection: AsyncConnection, account_id: int, key: str | None, body_digest: str | None
+) -> Job | None:
+    row = (await connection.execute(_EARLIER, {"account": account_id, "key": key})).one_or_none()
+    if row is not None and row.body_digest != body_digest:
+        raise errors.IdempotencyConflict
+    return None if row is None else read(row)
 
 
 def _opened(new: NewJob) -> Job:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.image_io import RGBImage
 from pipelines.messages import Order as EngineOrder
 from pipelines.request import Drawing, Request, Timings
+from server import errors
 from server.accounts import Account, Accounts
 from server.credits import Credits
 from server.database import Database, database_url
@@ -91,16 +93,15 @@ async def opened(folder: Path) -> AsyncGenerator[tuple[WatchedStudio, GatedEngin
         await database.close()
 
 
-def order(**changes: str) -> Order:
-    request = text_to_image(width=64, height=64)
-    return Order(
-        endpoint="text2img",
-        request=request,
-        price=10,
-        picture_format="jpeg",
-        synchronous=True,
-        **changes,  # pyright: ignore[reportArgumentType]
-    )
+def order(**changes: Any) -> Order:
+    values: dict[str, Any] = {
+        "endpoint": "text2img",
+        "request": text_to_image(width=64, height=64),
+        "price": 10,
+        "picture_format": "jpeg",
+        "synchronous": True,
+    }
+    return Order(**values | changes)
 
 
 def test_a_retry_is_drawn_although_the_first_caller_hung_up(tmp_path: Path) -> None:
@@ -117,6 +118,45 @@ def test_a_retry_is_drawn_although_the_first_caller_hung_up(tmp_path: Path) -> N
             engine.gate.set()
             assert (await second).status is JobStatus.succeeded
             assert await credits.balance(account.id) == 90
+
+    asyncio.run(scenario())
+
+
+async def submit_for_ever(studio: Studio, account: Account) -> None:
+    while True:
+        await studio.submit(account, order(price=0))
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("engine_runs", [True, False], ids=["a full queue", "no engine"])
+def test_a_retry_gets_its_first_answer_although_nothing_new_is_taken(
+    tmp_path: Path, engine_runs: bool
+) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30), opened(tmp_path) as (studio, engine, account, credits):
+            same = order(idempotency_key="same", body_digest="same")
+            engine.gate.set()
+            first = await studio.draw(account, same)
+            engine.gate.clear()
+            refusal = errors.QueueFull if engine_runs else errors.Unavailable
+            if engine_runs:
+                drawn_later = order(idempotency_key="later", body_digest="same")
+                unfinished = await studio.submit(account, drawn_later)
+                with pytest.raises(refusal):
+                    await submit_for_ever(studio, account)
+                assert (await studio.submit(account, drawn_later)).id == unfinished.id
+            else:
+                engine.state = EngineState.failed
+            balance = await credits.balance(account.id)
+            assert (await studio.submit(account, same)).id == first.id
+            assert (await studio.draw(account, same)).outputs == first.outputs
+            assert await studio.pictures(first)
+            with pytest.raises(errors.IdempotencyConflict):
+                await studio.submit(account, order(idempotency_key="same", body_digest="other"))
+            for other in (order(idempotency_key="other", body_digest="same"), order()):
+                with pytest.raises(refusal):
+                    await studio.submit(account, other)
+            assert await credits.balance(account.id) == balance
 
     asyncio.run(scenario())
 

@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Stands in for hosted image-generation APIs: change the base URL, keep the client.",
         version="0.1.0",
         lifespan=_lifespan,
+        redirect_slashes=False,  # see `Door`
     )
     app.state.settings = settings
     for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router, metrics_page.router):

@@ -1,4 +1,5 @@
-"""The first station: every request gets an id, its body is capped, its answer gets the accounting headers."""
+"""The first station: every request gets an id and a path without a slash at its end, its body is capped, its
+answer gets the accounting headers."""
 
 from __future__ import annotations
 
@@ -54,6 +55,8 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # The framework would redirect to the host of the request, which behind a proxy is an internal name.
+        scope["path"] = scope["path"].rstrip("/") or "/"
         state: dict[str, object] = scope.setdefault("state", {})
         state["request_id"] = str(uuid.uuid4())
         declared = Headers(scope=scope).get("content-length", "")

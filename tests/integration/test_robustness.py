@@ -174,6 +174,21 @@ def test_a_short_request_that_comes_later_is_finished_first(server: RunningServe
         assert answer.json()["status"] == long.result().json()["status"] == "success"
 
 
+@pytest.mark.parametrize("slashes", ["/", "//"])
+def test_a_slash_at_the_end_of_a_path_leads_nowhere_else(server: RunningServer, slashes: str):
+    headers = {"x-api-key": server.key, "Host": "internal.example"}
+    body = {"prompt": "a cat", "steps": 1, "width": 512, "height": 512, "seed": 3}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=120) as client:
+        plain = client.post("/v1/kolors", json=body)
+        slashed = client.post(f"/v1/kolors{slashes}", json=body)
+        assert (slashed.status_code, slashed.content) == (200, plain.content)
+        assert client.post(f"{PATH}{slashes}", json={"key": server.key}).json()["status"] == "error"
+        assert client.get(f"/v1/get-user-credits{slashes}").json()["credits"] > 0
+        assert client.get(f"/v1/kolors{slashes}").json() == {"error": "Method not allowed"}
+        unknown = client.post(f"/v1/nothing{slashes}", json=body)
+        assert (unknown.status_code, "location" in unknown.headers) == (404, False)
+
+
 def test_thirty_callers_of_one_account_are_queued_and_not_refused(server: RunningServer):
     answers = asyncio.run(storm(server, server.key, 30))
     assert Counter(answer["status"] for answer in answers) == {"success": 30}

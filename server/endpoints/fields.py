@@ -28,6 +28,12 @@ from server.errors import FieldError, MalformedBody, MissingField, NotInEnum
 LARGEST_SEED = 2**64 - 1
 RANDOM_SEED = -1
 LONGEST_PROMPT = 10_000
+MOST_VALUES = 50_000
+"""In a body: pictures and prompts are long, but few. So many are parsed in hundredths of a second; the
+millions that fit into a body would take seconds during which nobody else is answered."""
+
+_BEFORE_VALUES = (b",", b"[", b"{")
+"""Wherever they stand: every value but the outermost comes after one of them."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0{0,40})?", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -161,11 +167,13 @@ def seeds(seed: int, count: int) -> tuple[int, ...]:
 
 
 def json_object(body: bytes) -> dict[str, object]:
-    """Parse a body that has to be a JSON object.
+    """Parse a body that has to be a JSON object. A thread would be of no use: the parser lets no other run.
 
     Raises:
-        MalformedBody: it is not.
+        MalformedBody: it is not, or it would take long.
     """
+    if sum(map(body.count, _BEFORE_VALUES)) > MOST_VALUES:
+        raise MalformedBody(f"body: must have at most {MOST_VALUES} commas and brackets")
     try:
         parsed: object = json.loads(body)
     except (ValueError, RecursionError):

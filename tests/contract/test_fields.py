@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import pytest
@@ -11,6 +14,7 @@ from pydantic import AliasChoices, Field, ValidationError
 
 from server.endpoints.fields import (
     LARGEST_SEED,
+    MOST_VALUES,
     Fields,
     Flag,
     Number,
@@ -233,6 +237,38 @@ def test_the_schema_shows_limits_and_choices() -> None:
     assert properties["flag"]["type"] == "boolean"
 
 
+def test_a_body_may_have_many_values_but_not_millions() -> None:
+    def body(values: int) -> bytes:
+        return json.dumps({str(number): number for number in range(values)}).encode()
+
+    assert len(json_object(body(MOST_VALUES))) == MOST_VALUES
+    refusal = f"^body: must have at most {MOST_VALUES} commas and brackets$"
+    for too_many in (
+        body(MOST_VALUES + 1),
+        b'{"a": [' + b"[]," * (MOST_VALUES // 2) + b"[]]}",
+        b'{"a": [' + b"{}," * (MOST_VALUES // 2) + b"{}]}",
+    ):
+        with pytest.raises(MalformedBody, match=refusal):
+            json_object(too_many)
+
+
+def test_what_is_refused_as_too_many_values_is_not_parsed_first() -> None:
+    millions = b"{" + b",".join(b'"%x":1' % number for number in range(1_000_000)) + b"}"
+
+    def seconds_of(work: Callable[[bytes], object]) -> float:
+        began = time.thread_time()
+        with suppress(MalformedBody):
+            work(millions)
+        return time.thread_time() - began
+
+    assert 5 * seconds_of(json_object) < seconds_of(json.loads)
+
+
+def test_long_texts_are_not_many_values() -> None:
+    said = {"image": "A" * 20_000_000, "prompt": "[a], {b}, " * 1000}
+    assert json_object(json.dumps(said).encode()) == said
+
+
 def test_a_json_object_is_read_in_every_unicode_encoding() -> None:
     said = {"prompt": "雪"}
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
@@ -241,7 +277,7 @@ def test_a_json_object_is_read_in_every_unicode_encoding() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"nope", b'{"a": }', b"\xff\xfe\x00", b"[" * 100_000, b'{"a": ' + b"9" * 10_000 + b"}"],
+    [b"", b"{", b"nope", b'{"a": }', b"\xff\xfe\x00", b"[" * MOST_VALUES, b'{"a": ' + b"9" * 10_000 + b"}"],
 )
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedBody, match=r"^body: must be valid JSON$"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import parse_qsl
@@ -18,7 +17,6 @@ PICTURE_NAMES = ("image", "file", "imageUrl")
 """A picture's field, the second name of its multipart part, and its legacy name."""
 
 _MOST_FIELDS = 1000
-_THREAD_WORTHY_BYTES = 256 * 1024
 
 
 async def read_body(request: Request) -> dict[str, object]:
@@ -34,10 +32,10 @@ async def read_body(request: Request) -> dict[str, object]:
     body = await request.body()
     encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if encoding.endswith("json"):
-        return await _parsed_json(body)
+        return json_object(body)
     if body.lstrip()[:1] == b"{":
         with suppress(MalformedBody):
-            return await _parsed_json(body)
+            return json_object(body)
     match encoding:
         case "multipart/form-data":
             return await _parsed_multipart(request, len(body))
@@ -45,12 +43,6 @@ async def read_body(request: Request) -> dict[str, object]:
             return _parsed_form(body)
         case _:
             raise InvalidContentType
-
-
-async def _parsed_json(body: bytes) -> dict[str, object]:
-    if len(body) < _THREAD_WORTHY_BYTES:
-        return json_object(body)
-    return await asyncio.to_thread(json_object, body)
 
 
 async def _parsed_multipart(request: Request, size: int) -> dict[str, object]:

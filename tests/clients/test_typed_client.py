@@ -60,6 +60,7 @@ class Metrics(Answer):
     total_time: float
     cost: float
     remaining_credits: float
+    evaluations: int
 
 
 class Pending(Answer):

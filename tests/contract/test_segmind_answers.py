@@ -566,11 +566,20 @@ def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestC
     done = wait_for_end(client, submitted["status_url"])
     assert (done.status_code, done.json()["status"]) == (200, "COMPLETED")
     metrics = done.json()["metrics"]
-    assert set(metrics) == {"inference_time", "queue_time", "total_time", "cost", "remaining_credits"}
+    assert set(metrics) == {
+        "inference_time",
+        "queue_time",
+        "total_time",
+        "cost",
+        "remaining_credits",
+        "evaluations",
+    }
     assert metrics["cost"] == 2.0
+    assert metrics["evaluations"] == 82
     assert metrics["remaining_credits"] == credits_of(client, world.rich)
     result = client.get(response_url).json()
     assert client.get(f"/v1/requests/{request_id}").json() == result
+    assert result["metrics"] == metrics
     assert result["output"] == result["images"][0]["url"]
     assert (result["seed"], result["prompt"], result["status"]) == (7, "a cat", "COMPLETED")
     assert result["request_id"] == request_id

@@ -169,6 +169,20 @@ def test_an_answer_says_how_often_the_network_was_asked(server: RunningServer, s
     assert json.loads(answer.headers["x-output-metadata"])["evaluations"] == 3
 
 
+def test_dpm_adaptive_is_reported_with_the_evaluations_that_it_really_made(
+    server: RunningServer, skeleton: bytes
+) -> None:
+    """Before it begins it guesses the two steps that were asked for."""
+    chosen = {"num_inference_steps": 2, "sampler": "dpm_adaptive", "scheduler": "simple", "guidance_scale": 1}
+    answer = sdk(server).run_sync("sd3-med-pose", **{**params("sd3-med-pose", skeleton), **chosen})
+    evaluations = json.loads(answer.headers["x-output-metadata"])["evaluations"]
+    assert evaluations > 6
+    address = f"/v2/requests/{answer.headers['x-request-id']}"
+    with server.client() as client:
+        told = [client.get(path).json()["metrics"]["evaluations"] for path in (address, f"{address}/status")]
+    assert told == [evaluations, evaluations]
+
+
 def test_the_sdk_uploads_a_picture_that_a_call_can_name(
     server: RunningServer, skeleton: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,18 @@ def draw_together(sd3: StableDiffusion3Pose, requests: Sequence[PoseToImage]) ->
     return pictures
 
 
+def test_dpm_adaptive_counts_each_time_that_the_network_was_asked(sd3: StableDiffusion3Pose) -> None:
+    calls: list[None] = []
+    handle = sd3.modules["transformer"].register_forward_pre_hook(lambda *_: calls.append(None))
+    scheduler = SchedulerChoice(name="dpm_adaptive", sigma_schedule="simple")
+    (sample,) = sd3.encode(request(num_inference_steps=2, guidance_scale=1.0, scheduler=scheduler))
+    with torch.no_grad():
+        while not sample.sampler.done:
+            denoise.advance([sample])
+    handle.remove()
+    assert sample.sampler.position == sample.sampler.total == len(calls) > 6
+
+
 class OwnGenerator:
     """Mixin: noise of the steps comes from the given generator; diffusers' SD3 pipeline passes none."""
 

@@ -13,7 +13,7 @@ from server import caller
 from server.accounts import Account
 from server.amounts import in_credits
 from server.endpoints.segmind.documentation import api_key, errors
-from server.endpoints.segmind.wire import request_urls
+from server.endpoints.segmind.wire import evaluations, request_urls
 from server.jobs import Job, JobStatus
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
@@ -45,7 +45,14 @@ _RESULT_EXAMPLE: Mapping[str, object] = {
     "seed": 441234134,
     "seeds": [441234134],
     "prompt": "a cat",
-    "metrics": {"inference_time": 1.8, "queue_time": 0.1, "total_time": 1.9, "cost": 0.02},
+    "metrics": {
+        "inference_time": 1.8,
+        "queue_time": 0.1,
+        "total_time": 1.9,
+        "cost": 0.02,
+        "remaining_credits": 12.48,
+        "evaluations": 25,
+    },
     "request_id": _ADDRESS.rpartition("/")[2],
 }
 
@@ -59,6 +66,7 @@ _get = partial(router.get, response_class=Response)
 _get_result = partial(
     _get,
     summary="Result of a request",
+    description="`metrics.evaluations` says how often the network was asked for all pictures together.",
     responses=_answers("The pictures; before that, the status", _RESULT_EXAMPLE),
 )
 
@@ -122,4 +130,5 @@ def _metrics(job: Job, account: Account) -> dict[str, float]:
         "total_time": job.total_s,
         "cost": in_credits(job.price),
         "remaining_credits": in_credits(account.balance),
+        **evaluations(job),
     }

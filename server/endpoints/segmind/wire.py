@@ -127,6 +127,12 @@ def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
+def evaluations(job: Job) -> dict[str, int]:
+    """How often the network was asked for all pictures of a finished job together, where that was counted."""
+    counted = job.timings.evaluations if job.timings else 0
+    return {"evaluations": counted} if counted else {}
+
+
 def error_response(error: ApiError, request: fastapi.Request) -> Response:
     """The dialect's error body and headers."""
     body = {"error": str(error)}
@@ -190,9 +196,8 @@ async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> R
 
 def _accounting_headers(job: Job) -> dict[str, str]:
     drawn = job.request
-    metadata = {"height": drawn.height, "width": drawn.width, "samples": len(drawn.seeds)}
-    if job.timings is not None and job.timings.evaluations:
-        metadata["evaluations"] = job.timings.evaluations
+    size = {"height": drawn.height, "width": drawn.width}
+    metadata = {**size, "samples": len(drawn.seeds), **evaluations(job)}
     return {
         "x-cost": str(in_credits(job.price)),
         "x-generation-time": str(job.drawing_s),

@@ -18,7 +18,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from pipelines.flow_sigmas import TRAIN_TIMESTEPS
+from pipelines.flow_sigmas import TRAIN_TIMESTEPS, is_far
 
 _FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
@@ -43,6 +43,11 @@ class FlowScheduler:
         self.sigmas = self.given_sigmas.clone()
         self.timesteps = (self.given_sigmas[:-1] * TRAIN_TIMESTEPS).to(device)
         self._begin_index = 0
+
+    def _is_far(self, index: int) -> bool:
+        """Whether that step may not be extrapolated to from the one before."""
+        before, level, following = self.given_sigmas[index - 1 : index + 2].tolist()
+        return is_far(before, level, following)
 
 
 class FlowEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
@@ -73,6 +78,16 @@ class FlowDPMSolver(FlowScheduler, DPMSolverMultistepScheduler):
     first order, and the second step weighs the slope towards an infinitely far point with zero.
     """
 
+    def multistep_dpm_solver_second_order_update(
+        self, model_output_list: list[Tensor], *args: Any, sample: Tensor, **kwargs: Any
+    ) -> Tensor:
+        index: Any = self.step_index
+        if self._is_far(index):
+            return self.dpm_solver_first_order_update(model_output_list[-1], sample=sample, **kwargs)
+        return super().multistep_dpm_solver_second_order_update(
+            model_output_list, *args, sample=sample, **kwargs
+        )
+
 
 class FlowUniPC(FlowScheduler, UniPCMultistepScheduler):
     """UniPC (Zhao et al. 2023), second order, in data prediction."""
@@ -88,11 +103,11 @@ class FlowUniPC(FlowScheduler, UniPCMultistepScheduler):
         self, model_output: Tensor, *args: Any, sample: Tensor, order: int, **kwargs: Any
     ) -> Tensor:
         """In first order B(h) has no factor but zero; diffusers multiplies, and at level 0 it is infinite."""
-        if order > 1:
+        index: Any = self.step_index
+        if order > 1 and not self._is_far(index):
             return super().multistep_uni_p_bh_update(
                 model_output, *args, sample=sample, order=order, **kwargs
             )
-        index: Any = self.step_index
         ratio = self.sigmas[index + 1] / self.sigmas[index]
         predicted: Any = self.model_outputs[-1]
         return (ratio * sample + (1 - ratio) * predicted).to(sample.dtype)

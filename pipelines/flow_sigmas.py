@@ -20,11 +20,30 @@ T = TypeVar("T", float, np.ndarray)
 SHIFT = 3.0
 """How far SD3 moves its noise levels towards noise (Esser et al. 2024, section 5.3.2)."""
 TRAIN_TIMESTEPS = 1000
+FAR = 2.0
+"""How many times its last step diffusers' multistep methods extrapolate here, in half-log-SNR."""
 
 
 def shifted(time: T) -> T:
     """The noise level of an unshifted time in 0..1."""
     return SHIFT * time / (1 + (SHIFT - 1) * time)
+
+
+def half_log_snr(level: float) -> float:
+    """log((1 - level) / level): infinite at levels 1 and 0."""
+    return math.log((1 - level) / level)
+
+
+def is_far(before: float, level: float, following: float) -> bool:
+    """Whether a step is too long to be extrapolated to from the one before it.
+
+    "normal" and "ddim_uniform" jump to their lowest level at the end. What the last two predicted pictures
+    differ in, some noise among it, would be blown up by as much. An infinite step is not far from another.
+    """
+    if before == 1 or following == 0:
+        return False
+    start = half_log_snr(level)
+    return half_log_snr(following) - start > FAR * (start - half_log_snr(before))
 
 
 _TABLE = shifted(np.arange(1, TRAIN_TIMESTEPS + 1) / TRAIN_TIMESTEPS)

@@ -16,9 +16,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from pipelines.flow_algorithms import Evaluations, Noise
+from pipelines.flow_sigmas import half_log_snr
 
-FAR = 2.0
-"""How many times its last step in lambda `dpmpp_3m_sde` extrapolates."""
+LINE, CURVE = 1.5, 1.1
+"""How many times its last step in lambda `dpmpp_3m_sde` extrapolates which of the two."""
 
 
 def _remaining(level: float, following: float) -> float:
@@ -168,9 +169,9 @@ def dpmpp_3m_sde(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluation
     on by one order, in the stochastic form of its appendix; known from k-diffusion as DPM++ 3M SDE).
 
     The predicted picture is a polynomial in lambda through the last three; its integral against the
-    exponential is exact, where k-diffusion counts the quadratic part half. A step more than `FAR` times as
-    long as the one before takes the picture as constant: schedules that jump to their lowest level at the
-    end (normal, ddim_uniform) would otherwise blow the difference of two pictures up to noise.
+    exponential is exact, where k-diffusion counts the quadratic part half. A step more than `CURVE` times as
+    long as the one before takes it as a line, one more than `LINE` times as long as constant: schedules whose
+    last steps grow (beta) or jump (normal, ddim_uniform) would otherwise blow differences up to noise.
     """
     known: list[tuple[float, Tensor]] = []
     for level, following in pairwise(levels):
@@ -180,8 +181,8 @@ def dpmpp_3m_sde(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluation
         normal = noise()
         x = _reversed(x, picture, level, following, normal)
         if level < 1:
-            known = [*known[-2:], (math.log((1 - level) / level), picture)]
-            x = x + (1 - following) * _bend(known, math.log((1 - following) / following))
+            known = [*known[-2:], (half_log_snr(level), picture)]
+            x = x + (1 - following) * _bend(known, half_log_snr(following))
     return x
 
 
@@ -192,7 +193,7 @@ def _bend(known: Sequence[tuple[float, Tensor]], following: float) -> Tensor | f
         known: lambda and predicted picture of up to three levels, the newest last.
         following: lambda at the end of the step.
     """
-    if len(known) == 1 or following - known[-1][0] > FAR * (known[-1][0] - known[-2][0]):
+    if len(known) == 1 or following - known[-1][0] > LINE * (known[-1][0] - known[-2][0]):
         return 0.0
     (now, newest), (earlier, older) = known[-1], known[-2]
     step = following - now
@@ -200,7 +201,7 @@ def _bend(known: Sequence[tuple[float, Tensor]], following: float) -> Tensor | f
     # Integrals of 2 exp(-2 (step - u)) u and of the same with u^2, over the step.
     linear = step + math.expm1(-2 * step) / 2
     quadratic = step**2 - linear
-    if len(known) == 2:
+    if len(known) == 2 or step > CURVE * (now - earlier):
         return linear * slope
     earliest, oldest = known[-3]
     curve = (slope - (older - oldest) / (earlier - earliest)) / (now - earliest)

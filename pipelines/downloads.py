@@ -15,8 +15,11 @@ from pipelines.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, Remo
 from pipelines.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
 from pipelines.repositories import Repository, select
 
-PICKLES = (".ckpt", ".pickle", ".pkl", ".pt")
-"""Formats that may run code when opened; ``.bin`` is converted, ``.pth`` only read with weights_only."""
+PICKLES = (".ckpt", ".pickle", ".pkl")
+"""Formats that may run code when opened; ``.bin`` is converted, `TENSORS` are only read with weights_only."""
+
+TENSORS = (".pth", ".pt")
+"""Pickles that are kept as they are once it is seen that they hold nothing but tensors."""
 
 _PARTS = ".parts"
 """Below the weights folder: partial downloads, by the hub's hash of the whole file."""
@@ -163,7 +166,7 @@ class _Pull:
         name = converted_name(stored)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name != stored or name.endswith(".pth"):
+        if name != stored or name.endswith(TENSORS):
             self._convert(partial, path, origin)
         else:
             partial.replace(path)
@@ -173,7 +176,7 @@ class _Pull:
         from pipelines import conversion
 
         try:
-            if origin.endswith(".pth"):
+            if origin.endswith(TENSORS):
                 conversion.demand_tensors(partial)
                 partial.replace(path)
             elif origin.endswith(".json"):

@@ -243,7 +243,7 @@ def test_the_index_of_converted_shards_names_the_converted_files(
     assert (folder / "model-00001-of-00001.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "body_pose_model.pth"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "body_pose_model.pth", "scannet.pt"])
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(
     run: Run, weights: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,11 +255,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(
     assert name in capsys.readouterr().err
 
 
-def test_a_pth_of_tensors_is_kept_as_it_is(run: Run, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["body.pth", "body.pt"])
+def test_a_pickle_of_tensors_is_kept_as_it_is(run: Run, weights: Path, tmp_path: Path, name: str) -> None:
     data = pickled({"a": torch.ones(2)}, tmp_path)
-    with HubServer({"maker/model": Repo({"body.pth": data, "other.pth": b"unwanted"})}) as hub:
-        assert run(hub.url, {"sd": pipeline(files=["body.pth"])}, "pull") == 0
-    assert (weights / "maker/model/body.pth").read_bytes() == data
+    with HubServer({"maker/model": Repo({name: data, f"other-{name}": b"unwanted"})}) as hub:
+        assert run(hub.url, {"sd": pipeline(files=[name])}, "pull") == 0
+    assert (weights / "maker/model" / name).read_bytes() == data
 
 
 def test_other_pickles_are_never_fetched(run: Run, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

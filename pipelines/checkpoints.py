@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from pipelines import dummies
+from pipelines.conversion import NotTensors, demand_tensors
 from pipelines.errors import CheckpointUnavailable
 from pipelines.loaded import FILES
 from pipelines.lock import download_problem, problems, read_lock
@@ -63,8 +64,8 @@ class Checkpoint:
         """Whether the manifest gives this optional part."""
         return part in self.entry.parts
 
-    def folder(self, part: str) -> Path:
-        """The local folder of a part that is not opened by diffusers (OpenPose's annotators).
+    def path(self, part: str) -> Path:
+        """The local folder or file of a part that diffusers does not open (OpenPose's annotators).
 
         Raises:
             CheckpointUnavailable: it is not there, or not as it was pulled.
@@ -119,16 +120,14 @@ class Checkpoint:
             return opened.to(self.device)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """All of a part that is one safetensors file.
+        """All of a part that is one file: safetensors, or a pickle, of which nothing but tensors is read.
 
         Raises:
-            CheckpointUnavailable: as for `pipeline`; also other formats, which may run code when read.
+            CheckpointUnavailable: as for `pipeline`; also where something else than tensors is in it.
         """
         with self._opening():
             path = local(self.manifest, self.entry.parts[part], self.weights)
-            if path.suffix != ".safetensors":
-                raise ValueError(f"{path} is not a safetensors file")
-            return load_file(path)
+            return load_file(path) if path.suffix == ".safetensors" else demand_tensors(path)
 
     def tokenizer(self, part: str, cls: Any) -> Any:
         """The tokenizer that lies beside a single network of transformers.
@@ -168,7 +167,7 @@ class Checkpoint:
             yield
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, NotTensors) as error:
             if "DefaultCPUAllocator" in str(error):
                 raise  # host memory has run out, which says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)

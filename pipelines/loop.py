@@ -255,7 +255,8 @@ class Loop:
         def finish(done: Sample) -> Picture:
             result = further.finish(done)
             assert isinstance(result, Picture)
-            return replace(handover.picture, image=result.image)
+            warnings = handover.picture.warnings + result.warnings
+            return replace(handover.picture, image=result.image, warnings=warnings)
 
         before = sample.evaluations_before + sample.sampler.total
         return replace(further, index=sample.index, finish=finish, evaluations_before=before)

@@ -85,7 +85,15 @@ class PipelineEntry(_Entry):
     """
 
     family: Literal[
-        "kandinsky22", "kolors", "mbart50", "prompt_writer", "sd15", "sd3_pose", "sdxl", "upscaler"
+        "face_restorer",
+        "kandinsky22",
+        "kolors",
+        "mbart50",
+        "prompt_writer",
+        "sd15",
+        "sd3_pose",
+        "sdxl",
+        "upscaler",
     ]
     parts: dict[str, Source]
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -100,11 +108,11 @@ class PipelineEntry(_Entry):
         return any(source.gated for source in self.parts.values())
 
 
-class UpscalerEntry(_Entry):
-    """A network that enlarges pictures; what scale it has is read from its tensors.
+class ImageNetworkEntry(_Entry):
+    """A network that makes a picture of a picture, without a prompt.
 
     Attributes:
-        source: one safetensors file, of any architecture that spandrel knows.
+        source: one file, ``.safetensors`` or ``.pth``, of any architecture that spandrel knows.
         dtype: fp32 is taken where the architecture cannot do this one.
         vram_gb, license, resident: as for a pipeline.
     """
@@ -116,15 +124,40 @@ class UpscalerEntry(_Entry):
     resident: bool = False
 
     def as_pipeline(self) -> PipelineEntry:
-        """How it is opened, resident and pulled: as a pipeline of one part."""
+        """How it is opened, resident and pulled."""
+        raise NotImplementedError
+
+    def _as(self, family: Literal["upscaler", "face_restorer"], parts: dict[str, Source]) -> PipelineEntry:
         return PipelineEntry(
-            family="upscaler",
-            parts={"upscaler": self.source},
+            family=family,
+            parts=parts,
             dtype=self.dtype,
             vram_gb=self.vram_gb,
             license=self.license,
             resident=self.resident,
         )
+
+
+class UpscalerEntry(ImageNetworkEntry):
+    """A network that enlarges pictures; what scale it has is read from its tensors."""
+
+    def as_pipeline(self) -> PipelineEntry:
+        return self._as("upscaler", {"upscaler": self.source})
+
+
+class FaceRestorerEntry(ImageNetworkEntry):
+    """A network that draws faces anew.
+
+    Attributes:
+        detector: YuNet's ONNX file, which finds the faces; without it only upright ones that look into the
+            camera are found.
+    """
+
+    detector: Source | None = None
+
+    def as_pipeline(self) -> PipelineEntry:
+        finder = {} if self.detector is None else {"detector": self.detector}
+        return self._as("face_restorer", {"face_restorer": self.source, **finder})
 
 
 class AdapterEntry(_Entry):
@@ -165,11 +198,13 @@ class Manifest(_Entry):
     vaes: dict[str, AdapterEntry] = Field(default_factory=dict)
     controlnets: dict[str, ControlNetEntry] = Field(default_factory=dict)
     upscalers: dict[str, UpscalerEntry] = Field(default_factory=dict)
+    face_restorers: dict[str, FaceRestorerEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_name_each(self) -> Manifest:
-        if twice := self.pipelines.keys() & self.upscalers.keys():
-            raise ValueError(f"{', '.join(sorted(twice))}: a pipeline and an upscaler of the same name")
+        names = [*self.pipelines, *self.upscalers, *self.face_restorers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{', '.join(sorted(twice))}: named twice among what can be opened")
         return self
 
     def pipeline(self, name: str) -> PipelineEntry:
@@ -184,8 +219,9 @@ class Manifest(_Entry):
         return openable[name]
 
     def openable(self) -> dict[str, PipelineEntry]:
-        """Every pipeline and every upscaler by its name: what the device's memory is divided among."""
-        return {**self.pipelines, **{name: each.as_pipeline() for name, each in self.upscalers.items()}}
+        """Pipelines, upscalers and face restorers by name: what the device's memory is divided among."""
+        others = {**self.upscalers, **self.face_restorers}
+        return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
 
     def first_of(self, family: str) -> str | None:
         """The name of the first pipeline of a family; None: there is none."""

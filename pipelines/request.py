@@ -198,10 +198,33 @@ class Upscaling:
         width, height: pixels of the returned picture; a network of another scale draws its own size, which is
             resized.
         seeds: one picture, in which nothing is random.
+        face_restorer: one of the manifest, which draws the faces of the enlarged picture.
     """
 
     kind: Literal["upscaling"] = "upscaling"
     pipeline: str
+    image: RGBImage
+    width: int
+    height: int
+    seeds: tuple[int, ...] = (0,)
+    face_restorer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceRestoration:
+    """Draw the faces of an enlarged picture anew, from what they were before.
+
+    Attributes:
+        pipeline: name of a face restorer in the manifest.
+        original: the picture in which faces are looked for.
+        image: the same enlarged, on which they are drawn.
+        width, height: of the enlarged one.
+        seeds: one picture, in which nothing is random.
+    """
+
+    kind: Literal["face_restoration"] = "face_restoration"
+    pipeline: str
+    original: RGBImage
     image: RGBImage
     width: int
     height: int
@@ -248,7 +271,7 @@ CheckpointRequest = TextToImage | ImageToImage | Inpainting
 PictureRequest = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling | SafetyCheck
 """What becomes pictures, and a job that is paid for."""
 
-Request = PictureRequest | Rewriting
+Request = PictureRequest | FaceRestoration | Rewriting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +315,10 @@ class Drawing:
 
 def pipelines_of(request: Request) -> tuple[str, ...]:
     """Names of all that a request needs on the device."""
-    upscaler = request.upscaler if isinstance(request, Prompted) else None
-    return (request.pipeline,) if upscaler is None else (request.pipeline, upscaler)
+    after = request.upscaler if isinstance(request, Prompted) else None
+    if isinstance(request, Upscaling):
+        after = request.face_restorer
+    return (request.pipeline,) if after is None else (request.pipeline, after)
 
 
 R = TypeVar("R", bound=Prompted | PriorTextToImage | PoseToImage | Upscaling | SafetyCheck)

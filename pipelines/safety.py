@@ -37,7 +37,7 @@ class SafetyChecker:
             return None
         return cls(
             checkpoint.module("safety_checker", StableDiffusionSafetyChecker),
-            CLIPImageProcessor.from_pretrained(checkpoint.folder("safety_checker")),
+            CLIPImageProcessor.from_pretrained(checkpoint.path("safety_checker")),
         )
 
     @torch.no_grad()

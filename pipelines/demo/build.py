@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 _BUILDERS = (
     "kandinsky22", "kolors", "language", "safety_checker", "sd15", "sd3", "sdxl", "controlnets", "upscaler",
+    "face_restorer",
 )  # fmt: skip
 """Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipelines.sample import Pipeline
 
 _FAMILIES = {
+    "face_restorer": "FaceRestorer",
     "kandinsky22": "Kandinsky22",
     "kolors": "Kolors",
     "mbart50": "MBart50",

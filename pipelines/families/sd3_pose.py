@@ -68,7 +68,7 @@ class StableDiffusion3Pose:
         )
         detector = None
         if checkpoint.has("annotator"):
-            detector = PoseDetector(checkpoint.folder("annotator"), checkpoint.device)
+            detector = PoseDetector(checkpoint.path("annotator"), checkpoint.device)
         return cls(pipeline, checkpoint.device, detector)
 
     @property

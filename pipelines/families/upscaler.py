@@ -8,44 +8,36 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from spandrel import ImageModelDescriptor, ModelLoader, ModelTiling, UnsupportedModelError
+from spandrel import ModelTiling
 from torch import Tensor
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
-from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
-from pipelines.request import Request, Upscaling
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.image_networks import ImageNetwork, open_network
+from pipelines.request import FaceRestoration, Request, Upscaling
+from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.tiles import TILE, TileSampler
 
 
 class Upscaler:
     """One opened checkpoint; see `pipelines.sample.Pipeline`."""
 
-    def __init__(self, name: str, network: ImageModelDescriptor[torch.nn.Module]) -> None:
+    def __init__(self, name: str, network: ImageNetwork) -> None:
         self._name = name
         self._network = network
         self._denoiser = Denoiser(self._predict)
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Upscaler:
-        """Open the part ``upscaler``, one safetensors file; its tensors say which architecture it has.
+        """Open the part ``upscaler``, one file of tensors.
 
         Raises:
             CheckpointUnavailable: the file is missing or damaged, or no upscaler of coloured pictures.
         """
-        try:
-            network = ModelLoader(checkpoint.device).load_from_state_dict(checkpoint.tensors("upscaler"))
-        except UnsupportedModelError as error:
-            raise CheckpointUnavailable(f"{name} is of no architecture that spandrel knows") from error
-        colours = (network.input_channels, network.output_channels)
-        if not isinstance(network, ImageModelDescriptor) or network.purpose != "SR" or colours != (3, 3):
-            raise CheckpointUnavailable(f"{name} does not enlarge coloured pictures")
-        halves = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
-        dtype = checkpoint.dtype if halves.get(checkpoint.dtype, True) else torch.float32
-        return cls(name, network.to(checkpoint.device, dtype).eval())
+        return cls(name, open_network(name, checkpoint, "upscaler", "SR"))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -83,7 +75,7 @@ class Upscaler:
                 generator=torch.Generator("cpu").manual_seed(0),  # nothing is random here
                 sampler=sampler,
                 denoiser=self._denoiser,
-                finish=lambda sample: Picture(_rounded(sampler.enlarged, request.height, request.width)),
+                finish=lambda sample: _finished(request, sampler.enlarged),
             )
         ]
 
@@ -94,6 +86,20 @@ class Upscaler:
 
 
 # 3. decode
+
+
+def _finished(request: Upscaling, enlarged: Tensor) -> Picture | Handover:
+    picture = Picture(_rounded(enlarged, request.height, request.width))
+    if request.face_restorer is None:
+        return picture
+    faces = FaceRestoration(
+        pipeline=request.face_restorer,
+        original=request.image,
+        image=picture.image,
+        width=request.width,
+        height=request.height,
+    )
+    return Handover(faces, picture)
 
 
 def _rounded(enlarged: Tensor, height: int, width: int) -> RGBImage:

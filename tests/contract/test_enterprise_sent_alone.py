@@ -25,6 +25,7 @@ MANIFEST = Manifest.model_validate(
             "checked at start": {"family": "sdxl", "parts": CHECKED, "resident": True},
         },
         "upscalers": {"fast": {"source": {"file": "f"}}, "fine": {"source": {"file": "g"}}},
+        "face_restorers": {"faces": {"source": {"file": "h"}}, "others": {"source": {"file": "i"}}},
     }
 )
 NOTHING = Manifest.model_validate({"pipelines": {"plain": MANIFEST.pipelines["plain"]}})
@@ -48,11 +49,18 @@ def test_another_upscaler_is_chosen_by_its_name():
         upscaling(model_id="plain")
 
 
+@pytest.mark.parametrize(("face_enhance", "face_restorer"), [("yes", "faces"), (True, "faces"), ("no", None)])
+def test_faces_are_restored_by_the_first_that_can(face_enhance: object, face_restorer: str | None):
+    assert upscaling(face_enhance=face_enhance).face_restorer == face_restorer
+
+
 def test_what_cannot_be_enlarged_is_refused_by_name():
     with pytest.raises(NotFound, match="no upscaler"):
         upscaling(NOTHING)
-    with pytest.raises(FieldError, match=r"^face_enhance: needs a face restoration checkpoint"):
-        upscaling(face_enhance="true")
+    faceless = MANIFEST.model_copy(update={"face_restorers": {}})
+    with pytest.raises(FieldError, match=r"^face_enhance: needs a face restorer: weights.yaml names none in"):
+        upscaling(faceless, face_enhance="true")
+    assert upscaling(faceless, face_enhance="false").face_restorer is None
     large = RGBImage(4000, 2001, b"")
     with pytest.raises(FieldError, match=r"^scale: would make 32\.0 megapixels; at most 32 may come out"):
         upscaling(picture=large, scale=2)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from tests.running_server import RunningServer
@@ -62,13 +63,30 @@ def test_the_enlarged_picture_is_the_same_picture(server: RunningServer):
     assert np.abs(np.asarray(shrunk).astype(int) - np.asarray(blocks)).mean() < 25
 
 
+def test_face_enhance_draws_the_face_and_says_when_there_is_none(server: RunningServer):
+    portrait = Image.fromarray(skimage.data.astronaut()[:250, 100:350])
+    plain = post(server, "super_resolution", url=sent(portrait), face_enhance="no").json()
+    body = post(server, "super_resolution", url=sent(portrait), face_enhance="yes").json()
+    assert body["status"] == "success", body
+    assert (body["meta"]["face_enhance"], plain["meta"]["face_enhance"]) == ("yes", "no")
+    assert "warning" not in body
+    drawn, enlarged = opened(body["output"]), opened(plain["output"])
+    assert drawn.size == (500, 500)
+    changed = (np.asarray(drawn) != np.asarray(enlarged)).any(axis=2)
+    assert changed[120:320, 160:340].mean() > 0.9
+    assert not changed[:20].any()
+    assert not changed[400:].any()
+    nobody = post(server, "super_resolution", url=sent(stripes(80, 60)), face_enhance=True).json()
+    assert (nobody["status"], opened(nobody["output"]).size) == ("success", (160, 120))
+    assert nobody["warning"] == "no face was found in the picture, so none was restored"
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({}, {"url": ["The url field is required."]}),
         ({"url": "toB64('x')"}, {"url": ["url is not base64 text"]}),
         ({"url": "http://10.0.0.1/x.png"}, None),
-        ({"url": sent(stripes(8, 8)), "face_enhance": True}, None),
         ({"url": sent(stripes(8, 8)), "model_id": "unheard"}, "Model id not found"),
         ({"url": sent(stripes(3000, 2000)), "scale": 3}, None),
     ],

@@ -519,10 +519,10 @@ def damage(folder: Path, how: str) -> None:
 def test_files_that_are_not_as_they_were_pulled_are_not_opened(
     pulled: Checkpoint, weights: Path, how: str
 ) -> None:
-    assert pulled.folder("pipeline") == weights / "maker/model"
+    assert pulled.path("pipeline") == weights / "maker/model"
     damage(weights / "maker/model", how)
     with pytest.raises(CheckpointUnavailable, match="weights of sd") as caught:
-        pulled.folder("pipeline")
+        pulled.path("pipeline")
     assert str(weights) not in str(caught.value)
     assert "maker/model/text_encoder" in str(caught.value.__cause__)
 
@@ -532,7 +532,7 @@ def test_a_copied_folder_with_new_times_is_opened_after_a_look_at_its_bytes(
 ) -> None:
     for path in (weights / "maker/model").rglob("*.*"):
         os.utime(path, (1, 1))
-    assert pulled.folder("pipeline") == weights / "maker/model"
+    assert pulled.path("pipeline") == weights / "maker/model"
     assert run("http://127.0.0.1", {"sd": pipeline()}, "verify") == 0
     locked = read_lock(weights).repositories["maker/model@main"]
     assert {file.mtime_ns for file in locked.files.values()} == {10**9}
@@ -542,7 +542,7 @@ def test_what_was_never_pulled_is_not_opened(weights: Path) -> None:
     described = Manifest.model_validate({"pipelines": {"sd": pipeline()}})
     never = Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
     with pytest.raises(CheckpointUnavailable):
-        never.folder("pipeline")
+        never.path("pipeline")
 
 
 def test_a_damaged_lock_is_said_in_words(
@@ -550,7 +550,7 @@ def test_a_damaged_lock_is_said_in_words(
 ) -> None:
     (weights / LOCK_NAME).write_text("{")
     with pytest.raises(CheckpointUnavailable):
-        pulled.folder("pipeline")
+        pulled.path("pipeline")
     for action in ("list", "pull", "verify"):
         assert run("http://127.0.0.1", {"sd": pipeline()}, action) == 1
         assert f"{LOCK_NAME} is damaged" in capsys.readouterr().err

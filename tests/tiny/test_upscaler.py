@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,11 +128,29 @@ def test_what_is_no_upscaler_is_refused_when_it_is_opened(manifest: Manifest) ->
             open_family(with_upscaler(manifest, state, name), name)
 
 
-def test_a_pickle_is_never_opened(manifest: Manifest) -> None:
-    torch.save(Compact(num_feat=4, num_conv=1, upscale=2).state_dict(), manifest.path.parent / "pickle.pth")
+class Harmful:
+    """What a pickle can do when it is opened carelessly."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.trap,)
+
+
+@pytest.mark.parametrize("content", ["tensors", "code", "nothing"])
+def test_of_a_pickle_only_tensors_are_read(content: str, manifest: Manifest, tmp_path: Path) -> None:
+    state = Compact(num_feat=4, num_conv=1, upscale=2).state_dict()
+    inside = {"tensors": {"params": state}, "code": {**state, "x": Harmful(tmp_path / "ran")}, "nothing": {}}
+    torch.save(inside[content], manifest.path.parent / "pickle.pth")
     entry = UpscalerEntry(source=Source(file=Path("pickle.pth")), dtype="float32")
+    pickled = manifest.model_copy(update={"upscalers": {"pickle": entry}})
+    if content == "tensors":
+        assert upscaled(pickled, request(noise(8, 8), pipeline="pickle")).shape == (16, 16, 3)
+        return
     with pytest.raises(CheckpointUnavailable):
-        open_family(manifest.model_copy(update={"upscalers": {"pickle": entry}}), "pickle")
+        open_family(pickled, "pickle")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_upscaler_draws_nothing_else(manifest: Manifest) -> None:

@@ -25,7 +25,7 @@ PER_SAMPLE = {
     # decoding, one picture at a time
     "vae", "safety_checker", "replacement",
     # the way from one pass to the next
-    "highres_fix", "upscaler",
+    "highres_fix", "upscaler", "face_restorer", "original",
     "kind",
     # no samples at all
     "texts",

@@ -16,7 +16,7 @@ from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.sent_pictures import named, read_sent
 from server.endpoints.enterprise.unprompted import worked
 from server.endpoints.enterprise.webhook import Announced
-from server.endpoints.enterprise.wire import post, read
+from server.endpoints.enterprise.wire import flag, post, read
 from server.endpoints.fields import Flag, Picture, Text, whole_number
 from server.errors import FieldError, NotFound
 from server.jobs import JobStatus
@@ -40,7 +40,8 @@ class SuperResolution(Announced):
     )
     face_enhance: Flag = Field(
         False,
-        description="Needs a face restoration checkpoint, which this server does not have: refused.",
+        description="Draw the faces of the enlarged picture anew, with the first face restorer of this"
+        " server's manifest. Where no face is found, the answer's `warning` says so.",
     )
     model_id: Text | None = Field(
         None, description="An upscaler of this server's manifest; the first one when it is absent."
@@ -50,11 +51,8 @@ class SuperResolution(Announced):
         """The same in canonical names.
 
         Raises:
-            NotFound: no such upscaler. FieldError: too large a result, or faces.
+            NotFound: no such upscaler. FieldError: too large a result, or nothing that restores faces.
         """
-        if self.face_enhance:
-            problem = "needs a face restoration checkpoint, and this server has none; send it as false"
-            raise FieldError("face_enhance", problem)
         if not manifest.upscalers:
             raise NotFound("This server has no upscaler: weights.yaml names none")
         name = self.model_id or next(iter(manifest.upscalers))
@@ -65,7 +63,22 @@ class SuperResolution(Announced):
             megapixels = f"{width * height / 1e6:.1f} megapixels"
             problem = f"would make {megapixels}; at most {MOST_PIXELS / 1e6:g} may come out"
             raise FieldError("scale", problem)
-        return Upscaling(pipeline=name, image=picture, width=width, height=height)
+        return Upscaling(
+            pipeline=name,
+            image=picture,
+            width=width,
+            height=height,
+            face_restorer=self._face_restorer(manifest),
+        )
+
+    def _face_restorer(self, manifest: Manifest) -> str | None:
+        """The manifest's first one, where faces are to be restored."""
+        if not self.face_enhance:
+            return None
+        if not manifest.face_restorers:
+            problem = "needs a face restorer: weights.yaml names none in its face_restorers; send it as false"
+            raise FieldError("face_enhance", problem)
+        return next(iter(manifest.face_restorers))
 
 
 async def super_resolution(request: Request) -> JSONResponse:
@@ -83,6 +96,7 @@ async def super_resolution(request: Request) -> JSONResponse:
             "model_id": asked.pipeline,
             "url": named(fields.url),
             "scale": fields.scale,
+            "face_enhance": flag(fields.face_enhance),
             "W": asked.width,
             "H": asked.height,
         },
@@ -114,7 +128,7 @@ post(
         "generationTime": 0.71,
         "id": 302456,
         "output": "http://127.0.0.1:8000/outputs/1f0a5e7e-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
-        "meta": {"model_id": "small-x2", "scale": 2, "W": 1024, "H": 1024},
+        "meta": {"model_id": "small-x2", "scale": 2, "face_enhance": "no", "W": 1024, "H": 1024},
     },
     parameters=[caller.IDEMPOTENCY_KEY_PARAMETER],
 )

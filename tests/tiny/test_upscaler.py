@@ -62,9 +62,9 @@ def with_upscaler(manifest: Manifest, state: dict[str, torch.Tensor], name: str)
     return manifest.model_copy(update={"upscalers": {**manifest.upscalers, name: entry}})
 
 
-def untiled(manifest: Manifest, image: RGBImage) -> np.ndarray:
+def untiled(manifest: Manifest, image: RGBImage, file: str = "upscaler") -> np.ndarray:
     """By spandrel alone, the whole picture at once."""
-    network = ModelLoader().load_from_state_dict(load_file(manifest.path.parent / "upscaler.safetensors"))
+    network = ModelLoader().load_from_state_dict(load_file(manifest.path.parent / f"{file}.safetensors"))
     whole = torch.from_numpy(array(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
     return (network(whole)[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
@@ -80,6 +80,34 @@ def test_tiles_leave_no_seams(size: tuple[int, int], manifest: Manifest) -> None
     family = open_family(manifest, SMALL)
     assert family.encode(request(image))[0].sampler.total > 1
     assert largest_difference(upscaled(manifest, request(image)), untiled(manifest, image)) <= 1
+
+
+def far_looking() -> dict[str, torch.Tensor]:
+    """A network that adds to each pixel the four that lie 24 pixels away, at full strength: one per layer."""
+    network = Compact(num_feat=4, num_conv=22, upscale=2)
+    sides = [(1, 0), (1, 2), (0, 1), (2, 1)]
+    with torch.no_grad():
+        for module in network.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.fill_(1.0 if isinstance(module, torch.nn.PReLU) else 0.0)
+        first, *inner, last = [module for module in network.body if isinstance(module, torch.nn.Conv2d)]
+        for channel, (row, column) in enumerate(sides):
+            first.weight[channel, 1, row, column] = 1.0
+            last.weight[:, channel, row, column] = 1.0
+            for convolution in inner:
+                convolution.weight[channel, channel, row, column] = 1.0
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("size", [(400, 64), (64, 705)])
+def test_a_network_that_looks_as_far_as_the_margin_sees_no_cut(
+    size: tuple[int, int], manifest: Manifest
+) -> None:
+    far = with_upscaler(manifest, far_looking(), "far")
+    dark = image_of(array(noise(*size)) // 6)  # five pixels together are no brighter than white
+    expected = untiled(far, dark, "far")
+    assert np.abs(expected - array(dark).repeat(2, axis=0).repeat(2, axis=1).astype(int)).mean() > 40
+    assert np.array_equal(upscaled(far, request(dark, pipeline="far")), expected)
 
 
 @pytest.mark.parametrize("length", [1, 383, 384, 385, 704, 705, 5000])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ KEPT_BYTES = 512 * 1024**2
 """LoRAs of so many bytes together stay in the networks, switched off: switching one on again takes 10 ms,
 inserting its layers anew 190, and groups of different ones can alternate."""
 
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
 
 class AttachedLoras:
     """Puts LoRAs on the networks of a diffusers pipeline and takes them off again.
@@ -30,9 +33,14 @@ class AttachedLoras:
         self._adapters = adapters
         self._family = family
         self._layers: dict[str, str] = {}
-        self._bytes: dict[str, int] = {}
+        self._inserted: dict[str, torch.nn.ParameterList] = {}
         self._next = 0
         self._active: tuple[Lora, ...] = ()
+
+    @property
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """What the LoRAs that are kept, on or off, add to the networks."""
+        return {f"lora:{name}": added for name, added in self._inserted.items()}
 
     def use(self, loras: tuple[Lora, ...]) -> None:
         """Have exactly these on the networks; nothing to do when they are.
@@ -64,7 +72,8 @@ class AttachedLoras:
             return
         missing = {lora.name for lora in loras} - self._layers.keys()
         coming = sum(self._adapters.lora(name, self._family).nbytes for name in missing)
-        if missing and sum(self._bytes.values()) + coming > KEPT_BYTES:
+        kept = sum(tensor.nbytes for added in self._inserted.values() for tensor in added)
+        if missing and kept + coming > KEPT_BYTES:
             self._remove_all()
         for lora in loras:
             if lora.name not in self._layers:
@@ -91,14 +100,15 @@ class AttachedLoras:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint") from error
         if not fits:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint")
-        self._layers[name], self._bytes[name] = layers, file.nbytes
+        self._layers[name] = layers
+        self._inserted[name] = torch.nn.ParameterList(self._added(layers))
 
     def _load(self, layers: str, tensors: Any, alphas: Any, options: dict[str, Any] | None) -> None:
         pipeline = self._pipeline
         pipeline.load_lora_into_unet(
             tensors, alphas, pipeline.unet, adapter_name=layers, metadata=options, low_cpu_mem_usage=True
         )
-        for part in ("text_encoder", "text_encoder_2"):
+        for part in _TEXT_ENCODERS:
             if any(key.startswith(f"{part}.") for key in tensors):
                 pipeline.load_lora_into_text_encoder(
                     tensors,
@@ -110,11 +120,22 @@ class AttachedLoras:
                     low_cpu_mem_usage=True,
                 )
 
+    def _added(self, layers: str) -> list[torch.nn.Parameter]:
+        """All that these layers consist of."""
+        networks = [getattr(self._pipeline, name, None) for name in ("unet", *_TEXT_ENCODERS)]
+        return [
+            parameter
+            for network in networks
+            if network is not None
+            for name, parameter in network.named_parameters()
+            if layers in name.split(".")
+        ]
+
     def _remove_all(self) -> None:
         """Give the networks their own layers back."""
         self._pipeline.unload_lora_weights()
         self._layers.clear()
-        self._bytes.clear()
+        self._inserted.clear()
         self._active = ()
 
 

@@ -36,8 +36,9 @@ def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
 class PipelinePool:
     """Opens pipelines on demand and evicts the one unused for longest when room is needed.
 
-    Pinned pipelines (``resident: true``) never leave, nor does one that is in use. On CUDA an evicted
-    pipeline's weights stay in host memory while that has room, so that coming back is a copy and no load.
+    Pinned pipelines (``resident: true``) never leave, nor does one that is in use. Before any leaves, those
+    that are idle, pinned or not, drop what requests added to them (LoRAs, VAEs, ControlNets). On CUDA an
+    evicted pipeline's weights stay in host memory while that has room: coming back is a copy and no load.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PipelinePool:
         self._resident: OrderedDict[str, Pipeline] = OrderedDict()
         self._evicted: OrderedDict[str, Pipeline] = OrderedDict()
         self._bytes: dict[str, int] = {}
+        self._own_bytes: dict[str, int] = {}
         self._counted: dict[str, frozenset[str]] = {}
 
     @property
@@ -84,7 +86,11 @@ class PipelinePool:
         if name in self._resident:
             return True
         immovable = {*in_use, *self.pinned()}
-        kept = sum(self._bytes[other] for other in self._resident if other in immovable)
+        kept = sum(
+            (self._bytes if other in in_use else self._own_bytes)[other]
+            for other in self._resident
+            if other in immovable
+        )
         return kept + self._expected_bytes(name) <= self._budget_bytes
 
     def open(self, name: str, in_use: Collection[str] = ()) -> Pipeline:
@@ -104,27 +110,29 @@ class PipelinePool:
                 self.relieve(in_use)
                 pipeline = self._load(name)
             self._count(name, pipeline)
+            self._own_bytes[name] = self._bytes[name]
             self._make_room(self._bytes[name], in_use)
             self._resident[name] = pipeline
             log.info("%s is resident, %.2f GB", name, self._bytes[name] / GIGABYTE)
         self._resident.move_to_end(name)
-        self._recount(name, in_use)
+        if self._recount(name):
+            self._shrink(self._budget_bytes, {*in_use, name})
         return self._resident[name]
 
     def relieve(self, in_use: Collection[str]) -> bool:
-        """Evict everything that may leave; True when something did. For use after an out-of-memory error."""
-        names = self._evictable(in_use)
-        for name in names:
-            self._evict(name)
+        """Drop and evict everything that may leave; True when something did. For use after an out-of-memory
+        error."""
+        left = self._shrink(0, in_use)
         _empty_caches(self._device)
-        return bool(names)
+        return left
 
     def forget(self) -> None:
         """Drop what is kept only to save time: encoded prompts, files of adapters, evicted weights."""
         self._adapters.forget()
         self._evicted.clear()
-        for pipeline in self._resident.values():
+        for name, pipeline in self._resident.items():
             pipeline.forget()
+            self._recount(name)
         _empty_caches(self._device)
 
     def reload(self, manifest: Manifest) -> None:
@@ -139,24 +147,21 @@ class PipelinePool:
         self.forget()
         for name in {*self._resident, *self._bytes}:
             if before.pipelines.get(name) != manifest.pipelines.get(name):
-                self._resident.pop(name, None)
-                self._bytes.pop(name, None)
+                for known in (self._resident, self._bytes, self._own_bytes):
+                    known.pop(name, None)
         _empty_caches(self._device)
 
     def _count(self, name: str, pipeline: Pipeline) -> None:
         self._bytes[name] = module_bytes(pipeline.modules)
         self._counted[name] = frozenset(pipeline.modules)
 
-    def _recount(self, name: str, in_use: Collection[str]) -> None:
-        """Networks that requests chose (VAEs, ControlNets) come and go; others make room for them."""
+    def _recount(self, name: str) -> bool:
+        """What requests add (LoRAs, VAEs, ControlNets) comes and goes; whether it did."""
         pipeline = self._resident[name]
-        if self._counted[name] == pipeline.modules.keys():
-            return
-        self._count(name, pipeline)
-        for other in self._evictable({*in_use, name}):
-            if self.used_bytes <= self._budget_bytes:
-                return
-            self._evict(other)
+        changed = self._counted[name] != pipeline.modules.keys()
+        if changed:
+            self._count(name, pipeline)
+        return changed
 
     def _load_or_none(self, name: str) -> Pipeline | None:
         """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""
@@ -177,19 +182,35 @@ class PipelinePool:
     def _expected_bytes(self, name: str) -> int:
         """Measured when it was open before, else the manifest's figure, else zero."""
         entry = self._manifest.pipeline(name)
-        return self._bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
+        return self._own_bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
 
     def _evictable(self, in_use: Collection[str]) -> list[str]:
         immovable = {*in_use, *self.pinned()}
         return [name for name in self._resident if name not in immovable]
 
     def _make_room(self, needed_bytes: int, in_use: Collection[str]) -> None:
-        for name in self._evictable(in_use):
-            if self.used_bytes + needed_bytes <= self._budget_bytes:
-                return
-            self._evict(name)
+        self._shrink(self._budget_bytes - needed_bytes, in_use)
         if self.used_bytes + needed_bytes > self._budget_bytes:
             raise OutOfMemory("the pipeline does not fit into this device's memory budget")
+
+    def _shrink(self, most_bytes: int, in_use: Collection[str]) -> bool:
+        """Get down to so many bytes, as far as what may leave allows: first what was added, then pipelines.
+
+        Returns:
+            whether anything left.
+        """
+        for name in self._resident:
+            self._recount(name)
+        before = self.used_bytes
+        for name, pipeline in self._resident.items():
+            added = self._bytes[name] > self._own_bytes[name]
+            if added and name not in in_use and self.used_bytes > most_bytes:
+                pipeline.forget()
+                self._recount(name)
+        for name in self._evictable(in_use):
+            if self.used_bytes > most_bytes:
+                self._evict(name)
+        return self.used_bytes < before
 
     def _evict(self, name: str) -> None:
         pipeline = self._resident.pop(name)

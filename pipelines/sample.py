@@ -232,7 +232,8 @@ class Pipeline(Protocol):
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """Every network by its name in the checkpoint: what the pool counts and moves."""
+        """Every network by its name in the checkpoint, and what requests added, by other names: what the pool
+        counts and moves. Cheap: the pool looks at each turn whether the names have changed."""
         ...
 
     def encode(self, request: Request) -> list[Sample]:
@@ -244,7 +245,8 @@ class Pipeline(Protocol):
         ...
 
     def forget(self) -> None:
-        """Drop what is kept between requests to save time; between two turns of the loop, at any moment."""
+        """Drop what is kept between requests to save time, of ``modules`` all that requests added; between
+        two turns of the loop, at any moment."""
         ...
 
     def attach(self, key: GroupKey) -> None:

@@ -78,6 +78,7 @@ class StableDiffusion15:
         return {
             "unet": self._pipeline.unet,
             "text_encoder": self._pipeline.text_encoder,
+            **self._loras.modules,
             **self._vaes.modules,
             **self._controlnets.modules,
             **checker,

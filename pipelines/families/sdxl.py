@@ -80,6 +80,7 @@ class StableDiffusionXL:
             "unet": self._pipeline.unet,
             "text_encoder": self._pipeline.text_encoder,
             "text_encoder_2": self._pipeline.text_encoder_2,
+            **self._loras.modules,
             **self._vaes.modules,
             **self._controlnets.modules,
             **checker,

@@ -6,17 +6,19 @@ import gc
 import weakref
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipelines import families
 from pipelines.errors import OutOfMemory, UnknownPipeline
 from pipelines.loop import Loop
 from pipelines.manifest import Manifest
-from pipelines.messages import Drawn
+from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool, module_bytes
-from pipelines.request import TextToImage
+from pipelines.request import Lora, Request, TextToImage
 from pipelines.sample import Pipeline
 
 CPU = torch.device("cpu")
@@ -29,7 +31,7 @@ def pool_of(manifest: Manifest, budget_bytes: int, *, resident: tuple[str, ...] 
         for name, entry in manifest.pipelines.items()
     }
     changed = manifest.model_copy(update={"pipelines": entries})
-    return PipelinePool(changed, Path("unused"), CPU, budget_bytes=budget_bytes)
+    return PipelinePool(changed, manifest.path.parent, CPU, budget_bytes=budget_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -130,28 +132,110 @@ def test_a_swap_gives_the_picture_that_was_drawn_before_it(demo_manifest: Manife
     pool = pool_of(demo_manifest, max(sizes.values()))
     loop = Loop(pool, 10**6)
 
-    def draw(pipeline: str) -> bytes:
-        loop.submit(
-            "it",
-            TextToImage(
-                pipeline=pipeline,
-                prompt="a cat",
-                width=128,
-                height=128,
-                num_inference_steps=2,
-                guidance_scale=5.0,
-                seeds=(1,),
-            ),
-        )
-        while True:
-            for event in loop.turn():
-                if isinstance(event, Drawn):
-                    return event.drawing.images[0].pixels
-
-    first = draw(SD15)
-    draw(KOLORS)
+    first = drawn(loop, request())
+    drawn(loop, request(pipeline=KOLORS))
     assert pool.resident == (KOLORS,)
-    assert draw(SD15) == first
+    assert drawn(loop, request()) == first
+
+
+def request(**changes: Any) -> TextToImage:
+    values: dict[str, Any] = {
+        "pipeline": SD15,
+        "prompt": "a cat",
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 2,
+        "guidance_scale": 5.0,
+        "seeds": (1,),
+    }
+    return TextToImage(**values | changes)
+
+
+def with_lora(name: str = "more_details") -> TextToImage:
+    return request(loras=(Lora(name=name),))
+
+
+def drawn(loop: Loop, asked: Request) -> bytes:
+    loop.submit("it", asked)
+    while True:
+        for event in loop.turn():
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Drawn):
+                return event.drawing.images[0].pixels
+
+
+@pytest.fixture
+def lora_bytes(demo_manifest: Manifest) -> int:
+    file = demo_manifest.path.parent / "sd15_adapters" / "more_details.safetensors"
+    return sum(tensor.nbytes for tensor in load_file(file).values())
+
+
+def test_loras_that_stay_in_the_networks_are_counted(
+    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+):
+    pool = pool_of(demo_manifest, 10**9)
+    loop = Loop(pool, 10**6)
+    drawn(loop, with_lora())
+    assert pool.used_bytes == sizes[SD15] + lora_bytes > sizes[SD15]
+    drawn(loop, request())
+    assert pool.used_bytes == sizes[SD15] + lora_bytes
+    drawn(loop, with_lora("animie"))
+    assert pool.used_bytes > sizes[SD15] + lora_bytes
+    pool.forget()
+    assert pool.used_bytes == sizes[SD15]
+
+
+@pytest.mark.parametrize("pinned", [(), (SD15,)], ids=["on demand", "pinned"])
+def test_an_idle_pipeline_gives_up_its_loras_before_any_is_evicted(
+    pinned: tuple[str, ...], demo_manifest: Manifest, sizes: dict[str, int]
+):
+    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS], resident=pinned)
+    loop = Loop(pool, 10**6)
+    before, plain = drawn(loop, with_lora()), drawn(loop, request())
+    assert pool.used_bytes > sizes[SD15]
+    assert pool.can_open(KOLORS, ())
+    drawn(loop, request(pipeline=KOLORS))
+    assert set(pool.resident) == {SD15, KOLORS}
+    assert pool.used_bytes == sizes[SD15] + sizes[KOLORS]
+    assert drawn(loop, request()) == plain
+    assert pool.resident == (KOLORS, SD15)
+    assert drawn(loop, with_lora()) == before
+
+
+def test_a_pipeline_with_room_for_its_loras_keeps_them(
+    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+):
+    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS] + lora_bytes)
+    loop = Loop(pool, 10**6)
+    drawn(loop, with_lora())
+    drawn(loop, request(pipeline=KOLORS))
+    assert pool.used_bytes == sizes[SD15] + sizes[KOLORS] + lora_bytes
+
+
+def test_others_make_room_for_loras_and_what_is_in_use_keeps_them(
+    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+):
+    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS])
+    loop = Loop(pool, 10**6)
+    drawn(loop, request(pipeline=KOLORS))
+    drawn(loop, with_lora())
+    assert pool.resident == (SD15,)
+    assert pool.used_bytes == sizes[SD15] + lora_bytes
+    assert not pool.can_open(KOLORS, {SD15})
+    with pytest.raises(OutOfMemory):
+        pool.open(KOLORS, {SD15})
+    assert pool.used_bytes == sizes[SD15] + lora_bytes
+
+
+def test_relief_takes_loras_that_are_kept_even_from_a_pinned_pipeline(
+    demo_manifest: Manifest, sizes: dict[str, int]
+):
+    pool = pool_of(demo_manifest, 10**9, resident=(SD15,))
+    loop = Loop(pool, 10**6)
+    drawn(loop, with_lora())
+    assert pool.relieve(())
+    assert (pool.resident, pool.used_bytes) == ((SD15,), sizes[SD15])
+    assert not pool.relieve(())
 
 
 def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(demo_manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
+from pipelines.errors import DrawingFailed
 from pipelines.image_io import RGBImage, from_pil, to_pil
 
 
@@ -39,8 +40,14 @@ def from_mask(mask: RGBImage, height: int, width: int) -> Tensor:
 
 
 def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
-    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers does."""
+    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers does.
+
+    Raises:
+        DrawingFailed: some of it is not a number, which would be shown as black.
+    """
     part = (pixels[0, :, :height, :width] * 0.5 + 0.5).clamp(0, 1)
+    if bool(part.isnan().any()):
+        raise DrawingFailed("the networks' numbers went out of range; an adapter or a setting is too strong")
     rows = (part.permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
     return RGBImage(width, height, rows.contiguous().numpy().tobytes())
 

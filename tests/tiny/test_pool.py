@@ -191,7 +191,9 @@ def test_an_idle_pipeline_gives_up_its_loras_before_any_is_evicted(
 ):
     pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS], resident=pinned)
     loop = Loop(pool, 10**6)
+    drawn(loop, request(pipeline=KOLORS))
     before, plain = drawn(loop, with_lora()), drawn(loop, request())
+    assert pool.resident == (SD15,)
     assert pool.used_bytes > sizes[SD15]
     assert pool.can_open(KOLORS, ())
     drawn(loop, request(pipeline=KOLORS))

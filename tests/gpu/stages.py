@@ -15,7 +15,7 @@ from pipelines.demo.figure import demo_skeleton
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
-from pipelines.sample import Picture, Pipeline, Sample
+from pipelines.sample import Errands, Picture, Pipeline, Sample
 
 SIDES = {
     "kandinsky-2-2": 768,
@@ -66,16 +66,19 @@ class Measurement:
     """What one request cost.
 
     Attributes:
-        seconds: by stage: "encode", one per network that denoises ("prior", "denoise"), "decode".
-        evaluations: of each network that denoises.
+        seconds: by stage: "encode", one per network that is evaluated in steps ("prior", "denoise",
+            "upscale"), "decode"; "answer" where nothing is drawn.
+        evaluations: of each network that is evaluated in steps.
         peak_bytes: most that was allocated on a CUDA device, by stage, weights included.
         images: what was drawn, in order of the seeds.
+        texts: what was answered where nothing is drawn.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
     images: list[RGBImage] = field(default_factory=list)
+    texts: tuple[str, ...] = ()
 
     def step_seconds(self, stage: str) -> float:
         return self.seconds[stage] / self.evaluations[stage]
@@ -89,7 +92,7 @@ def measure(pipeline: Pipeline, request: Request, device: torch.device) -> Measu
         samples = pipeline.encode(request)
     while True:
         stage = samples[0].key.stage
-        measured.evaluations[stage] = 0
+        measured.evaluations.setdefault(stage, 0)
         with _stage(measured, stage, device):
             while not samples[0].sampler.done:
                 pipeline.attach(samples[0].key)
@@ -103,6 +106,14 @@ def measure(pipeline: Pipeline, request: Request, device: torch.device) -> Measu
             measured.images = [picture.image for picture in pictures]
             return measured
         samples = [result for result in results if isinstance(result, Sample)]
+
+
+def measure_answer(pipeline: Errands, request: Request, device: torch.device) -> Measurement:
+    """Answer a request that needs no steps."""
+    measured = Measurement()
+    with _stage(measured, "answer", device):
+        measured.texts = pipeline.answer(request).texts
+    return measured
 
 
 @contextmanager
@@ -121,7 +132,12 @@ def _stage(measured: Measurement, name: str, device: torch.device) -> Generator[
     measured.seconds[name] = measured.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def is_a_picture(image: RGBImage, side: int) -> bool:
-    """Whether it has the size asked for and is not one flat colour, as numbers out of range would make it."""
-    right_size = (image.width, image.height, len(image.pixels)) == (side, side, side * side * 3)
-    return right_size and len(set(image.pixels[:: max(1, side // 64)])) > 16
+def is_a_picture(image: RGBImage, width: int, height: int | None = None) -> bool:
+    """Whether it has the size asked for and is not one flat colour, as numbers out of range would make it.
+
+    Args:
+        height: None: as the width.
+    """
+    height = height or width
+    right_size = (image.width, image.height, len(image.pixels)) == (width, height, width * height * 3)
+    return right_size and len(set(image.pixels[:: max(1, width // 64)])) > 16

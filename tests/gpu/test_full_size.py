@@ -12,8 +12,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from additions import (
+    ADDITIONS,
+    TRANSLATOR,
+    UPSCALER,
+    added_request,
+    size_of,
+    upscaling,
+    with_controlnet,
+    with_translator,
+    with_upscaler,
+)
 from recovery import draw_many_within, drive
-from stages import SIDES, Measurement, default_request, in_precision, is_a_picture, measure
+from stages import (
+    SIDES,
+    Measurement,
+    default_request,
+    in_precision,
+    is_a_picture,
+    measure,
+    measure_answer,
+)
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
@@ -23,7 +42,8 @@ from pipelines.loop import Loop
 from pipelines.manifest import Manifest, load_manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
-from pipelines.sample import Pipeline
+from pipelines.request import Rewriting
+from pipelines.sample import Errands, Pipeline
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,12 +97,74 @@ def weight_bytes(pipeline: Pipeline) -> int:
 
 
 def row(name: str, dtype: str, pictures: int, measured: Measurement) -> tuple[str, ...]:
-    """One line of the table of `conftest.HEADER`."""
-    prior = f"{measured.step_seconds('prior'):.4f}" if "prior" in measured.evaluations else ""
+    """One line of the table of `conftest.HEADER`; what is answered at once has its seconds under decoding."""
+
+    def seconds(*stages: str) -> str:
+        return "".join(f"{measured.seconds[stage]:.3f}" for stage in stages if stage in measured.seconds)
+
+    def step_seconds(*stages: str) -> str:
+        return "".join(
+            f"{measured.step_seconds(stage):.4f}" for stage in stages if stage in measured.evaluations
+        )
+
     peak = max(measured.peak_bytes.values(), default=0) / GIGABYTE
-    encode, decode = measured.seconds["encode"], measured.seconds["decode"]
-    denoised = f"{measured.step_seconds('denoise'):.4f}"
-    return name, dtype, str(pictures), f"{encode:.3f}", prior, denoised, f"{decode:.3f}", f"{peak:.2f}"
+    return (
+        name,
+        dtype,
+        str(pictures),
+        seconds("encode"),
+        step_seconds("prior"),
+        step_seconds("denoise", "upscale"),
+        seconds("decode", "answer"),
+        f"{peak:.2f}",
+    )
+
+
+@pytest.mark.parametrize("name", ADDITIONS)
+def test_what_can_be_asked_for_beside_a_picture_is_drawn_at_full_size(
+    name: str, device: torch.device, table: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    dtype, family = "float16", ADDITIONS[name]
+    described = manifest(dtype)
+    adapters = AdapterLibrary(described, tmp_path)
+    pipeline = open_pipeline(
+        family, Checkpoint(described, described.pipelines[family], Path(), device), adapters
+    )
+    if "controlnet" in name:
+        entry = described.pipelines[family]
+        adapters.manifest = with_controlnet(described, pipeline.modules["unet"], entry.family, tmp_path)
+    side = SIDES[family]
+    measure(pipeline, added_request(name, side=side, steps=2, prompt="a first picture"), device)
+    request = added_request(name, side=side, steps=STEPS, prompt="a cat")
+    measured = measure(pipeline, request, device)
+    table.append(row(name, dtype, 1, measured))
+    assert all(is_a_picture(image, *size_of(name, side)) for image in measured.images)
+
+
+def test_a_picture_is_enlarged_by_a_network_of_real_size(
+    device: torch.device, table: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    described = with_upscaler(manifest("float16"), "float16", tmp_path, filters=64, blocks=23)
+    checkpoint = Checkpoint(described, described.pipeline(UPSCALER), Path(), device)
+    pipeline = open_pipeline(UPSCALER, checkpoint, AdapterLibrary(described, Path()))
+    for side in (256, 1024):
+        measured = measure(pipeline, upscaling(side), device)
+    table.append(row("upscale x4 of 1024", "float16", 1, measured))
+    assert is_a_picture(measured.images[0], 4096)
+
+
+def test_a_prompt_is_translated_by_a_network_of_real_size(
+    device: torch.device, table: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    sizes = {"layers": 12, "width": 1024, "heads": 16, "words": 250_054}
+    described = with_translator(manifest("float16"), "float16", tmp_path, **sizes)
+    checkpoint = Checkpoint(described, described.pipeline(TRANSLATOR), Path(), device)
+    pipeline = open_pipeline(TRANSLATOR, checkpoint, AdapterLibrary(described, Path()))
+    assert isinstance(pipeline, Errands)
+    for text in ("un chien noir", "une église rouge sur la colline"):
+        measured = measure_answer(pipeline, Rewriting(pipeline=TRANSLATOR, texts=(text,)), device)
+    table.append(row("multi_lingual", "float16", 1, measured))
+    assert measured.texts[0] not in ("", text)
 
 
 def test_a_group_that_outgrows_the_memory_is_halved_and_drawn(

@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from additions import (
+    ADDITIONS,
+    TRANSLATOR,
+    UPSCALER,
+    added_request,
+    size_of,
+    upscaling,
+    with_controlnet,
+    with_translator,
+    with_upscaler,
+)
 from recovery import draw_many_within
-from stages import SIDES, default_request, in_precision, is_a_picture, measure
+from stages import SIDES, default_request, in_precision, is_a_picture, measure, measure_answer
 from test_full_size import manifest, row
 
 from pipelines.adapters import AdapterLibrary
@@ -17,6 +28,8 @@ from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.manifest import Manifest
 from pipelines.pool import PipelinePool
+from pipelines.request import Rewriting
+from pipelines.sample import Errands
 
 CPU = torch.device("cpu")
 SIDE = 128
@@ -41,6 +54,47 @@ def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(
         assert measured.evaluations.keys() == ({"prior", "denoise"} if "kandinsky" in name else {"denoise"})
         assert all(STEPS <= evaluations <= STEPS + 1 for evaluations in measured.evaluations.values())
         assert row(name, dtype, pictures, measured)[:3] == (name, dtype, str(pictures))
+
+
+@pytest.mark.parametrize("name", ADDITIONS)
+def test_what_can_be_asked_for_beside_a_picture_is_measured(
+    name: str, demo_manifest: Manifest, tmp_path: Path
+) -> None:
+    family, side = ADDITIONS[name], SIDE // 2
+    entry = demo_manifest.pipelines[family]
+    adapters = AdapterLibrary(demo_manifest, tmp_path)
+    pipeline = open_pipeline(family, Checkpoint(demo_manifest, entry, Path(), CPU), adapters)
+    pipeline.modules["unet"].register_to_config(sample_size=side // 8)
+    adapters.manifest = with_controlnet(demo_manifest, pipeline.modules["unet"], entry.family, tmp_path)
+    request = added_request(name, side=side, steps=STEPS, prompt="a cat")
+    measured = measure(pipeline, request, CPU)
+    assert all(is_a_picture(image, *size_of(name, side)) for image in measured.images)
+    assert (len(measured.images), measured.evaluations.keys()) == (1, {"denoise"})
+    second_pass = 1 if name == "highres_fix" else 0
+    assert STEPS + second_pass <= measured.evaluations["denoise"] <= STEPS + 1 + 2 * second_pass
+    assert any("controlnet" in part for part in pipeline.modules) == ("controlnet" in name)
+    assert all(row(name, "float32", 1, measured)[index] for index in (3, 5, 6))
+
+
+def test_an_enlargement_is_measured(demo_manifest: Manifest, tmp_path: Path) -> None:
+    described = with_upscaler(demo_manifest, "float32", tmp_path, filters=8, blocks=1)
+    checkpoint = Checkpoint(described, described.pipeline(UPSCALER), Path(), CPU)
+    pipeline = open_pipeline(UPSCALER, checkpoint, AdapterLibrary(described, Path()))
+    measured = measure(pipeline, upscaling(32), CPU)
+    assert is_a_picture(measured.images[0], 128)
+    assert measured.evaluations == {"upscale": 1}
+    assert all(row("upscale", "float32", 1, measured)[index] for index in (3, 5, 6))
+
+
+def test_a_translation_is_measured(demo_manifest: Manifest, tmp_path: Path) -> None:
+    described = with_translator(demo_manifest, "float32", tmp_path, layers=1, width=32, heads=2, words=200)
+    checkpoint = Checkpoint(described, described.pipeline(TRANSLATOR), Path(), CPU)
+    pipeline = open_pipeline(TRANSLATOR, checkpoint, AdapterLibrary(described, Path()))
+    assert isinstance(pipeline, Errands)
+    text = "une église rouge sur la colline"
+    measured = measure_answer(pipeline, Rewriting(pipeline=TRANSLATOR, texts=(text,)), CPU)
+    assert measured.texts[0] not in ("", text)
+    assert row("multi_lingual", "float32", 1, measured)[6]
 
 
 def test_a_request_for_many_pictures_is_driven_to_its_end(demo_manifest: Manifest) -> None:

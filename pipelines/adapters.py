@@ -21,6 +21,7 @@ from pipelines.errors import UnknownAdapter
 from pipelines.lycoris import as_lora, is_lycoris
 from pipelines.manifest import AdapterEntry, Manifest
 from pipelines.recent import Recent
+from pipelines.recognition import Unrecognised, demand_usable_lora, with_network
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ class AdapterLibrary:
         path = self._path(field, name, family)
         try:
             return self._files.get(path, lambda: _in_known_kinds(_read(path)))
+        except Unrecognised as error:
+            raise UnknownAdapter(field, f"{name} cannot be used: {error}") from error
         except (OSError, SafetensorError, ValueError) as error:
             raise _unreadable(field, name, error) from error
 
@@ -177,7 +180,13 @@ def _read(path: Path) -> AdapterFile:
 
 
 def _in_known_kinds(file: AdapterFile) -> AdapterFile:
-    return AdapterFile(as_lora(file.tensors), file.metadata) if is_lycoris(file.tensors) else file
+    """
+    Raises:
+        Unrecognised: it is a LoRA of a kind that cannot be switched on and off here.
+    """
+    demand_usable_lora({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
+    tensors = {with_network(name): tensor for name, tensor in file.tensors.items()}
+    return AdapterFile(as_lora(tensors) if is_lycoris(tensors) else tensors, file.metadata)
 
 
 def _controlnet_of_file(tensors: Mapping[str, Tensor], unet: Any) -> ControlNetModel:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.placing import place
 from pipelines.request import Lora
 
 KEPT_BYTES = 512 * 1024**2
@@ -25,7 +25,8 @@ _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 class AttachedLoras:
     """Puts LoRAs on the networks of a diffusers pipeline and takes them off again.
 
-    A network with its LoRAs switched off computes the very numbers of one that never had any.
+    A DoRA with magnitudes m makes of weights W, row by row, m (W + s B A) / |W + s B A| at each strength s,
+    as PEFT has it. A network with its LoRAs switched off computes the very numbers of one that never had any.
     """
 
     def __init__(self, pipeline: Any, adapters: AdapterLibrary, family: str) -> None:
@@ -34,6 +35,7 @@ class AttachedLoras:
         self._family = family
         self._layers: dict[str, str] = {}
         self._inserted: dict[str, torch.nn.ParameterList] = {}
+        self._missing: dict[str, tuple[int, int]] = {}
         self._next = 0
         self._active: tuple[Lora, ...] = ()
 
@@ -60,6 +62,16 @@ class AttachedLoras:
             self._remove_all()
             raise
         self._active = loras
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller should know of those that are on."""
+        missing = [(lora.name, *self._missing[lora.name]) for lora in self._active]
+        return tuple(
+            f"{count} of the {layers} layers of the LoRA {name} found no place in this checkpoint and had no "
+            "effect"
+            for name, count, layers in missing
+            if count
+        )
 
     def forget(self) -> None:
         """Take every LoRA off; the next `use` reads and inserts again what it needs."""
@@ -90,29 +102,30 @@ class AttachedLoras:
         self._next += 1
         pipeline = self._pipeline
         try:
-            tensors, alphas = pipeline.lora_state_dict(dict(file.tensors), unet_config=pipeline.unet.config)
-            tensors = {key: _shaped(pipeline, key, tensor) for key, tensor in tensors.items()}
-            self._load(layers, tensors, alphas, _peft_options(file.metadata.get("lora_adapter_metadata")))
-            fits = any(layers in present for present in pipeline.get_list_adapters().values())
+            placed = place(pipeline, file.tensors)
+            if placed.tensors:
+                options = _peft_options(file.metadata.get("lora_adapter_metadata"))
+                self._load(layers, placed.tensors, options)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint") from error
-        if not fits:
+        if not placed.tensors:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint")
         self._layers[name] = layers
         self._inserted[name] = torch.nn.ParameterList(self._added(layers))
+        self._missing[name] = placed.missing, placed.layers
 
-    def _load(self, layers: str, tensors: Any, alphas: Any, options: dict[str, Any] | None) -> None:
+    def _load(self, layers: str, tensors: Any, options: dict[str, Any] | None) -> None:
         pipeline = self._pipeline
         pipeline.load_lora_into_unet(
-            tensors, alphas, pipeline.unet, adapter_name=layers, metadata=options, low_cpu_mem_usage=True
+            tensors, None, pipeline.unet, adapter_name=layers, metadata=options, low_cpu_mem_usage=True
         )
         for part in _TEXT_ENCODERS:
             if any(key.startswith(f"{part}.") for key in tensors):
                 pipeline.load_lora_into_text_encoder(
                     tensors,
-                    alphas,
+                    None,
                     getattr(pipeline, part),
                     prefix=part,
                     adapter_name=layers,
@@ -136,20 +149,8 @@ class AttachedLoras:
         self._pipeline.unload_lora_weights()
         self._layers.clear()
         self._inserted.clear()
+        self._missing.clear()
         self._active = ()
-
-
-def _shaped(pipeline: Any, key: str, tensor: Tensor) -> Tensor:
-    """A convolution's matrices in the shapes that PEFT expects, once the convolution is known."""
-    name, _, part = key.rpartition(".lora.")
-    if tensor.ndim != 2 or part not in ("down.weight", "up.weight") or not name.startswith("unet."):
-        return tensor
-    layer = pipeline.unet.get_submodule(name.removeprefix("unet."))
-    layer = getattr(layer, "base_layer", layer)
-    if not isinstance(layer, torch.nn.Conv2d):
-        return tensor
-    kernel = layer.kernel_size if part == "down.weight" else (1, 1)
-    return tensor.reshape(tensor.shape[0], -1, *kernel)
 
 
 def _peft_options(stored: str | None) -> dict[str, Any] | None:

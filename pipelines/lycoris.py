@@ -12,6 +12,7 @@ Factors = tuple[Tensor, Tensor]
 
 _LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"}
 _LOKR = {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
+_DORA = {"dora_scale", "lora_magnitude_vector"}
 
 
 def is_lycoris(tensors: Mapping[str, Tensor]) -> bool:
@@ -26,12 +27,14 @@ def as_lora(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     becomes rank r * r, at most the layer's own.
 
     Args:
-        tensors: in the names of kohya-ss' scripts, ``lora_unet_..._to_q.hada_w1_a``. LoRAs among them stay.
+        tensors: in the names of kohya-ss' scripts, ``lora_unet_..._to_q.hada_w1_a``, or in PEFT's behind the
+            network's, ``unet.....to_q.hada_w1_a``. LoRAs among them stay.
     Returns:
-        The same names with ``lora_down.weight``, ``lora_up.weight`` and an ``alpha`` that equals the rank;
-        those of convolutions are still matrices.
+        The same names, of kohya's with ``lora_down.weight``, ``lora_up.weight`` and an ``alpha`` that equals
+        the rank, of PEFT's with ``lora_A.weight`` and ``lora_B.weight``; those of convolutions are still
+        matrices. DoRA's magnitudes stay.
     Raises:
-        ValueError: parts are missing, do not fit each other, or are of a kind that no LoRA equals (DoRA).
+        ValueError: parts are missing or do not fit each other.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -46,13 +49,15 @@ def as_lora(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found is None:
             rewritten |= {f"{layer}.{part}": tensor for part, tensor in parts.items()}
             continue
-        if not layer.startswith("lora_"):
-            raise ValueError(f"{layer} is not named as in kohya's scripts")
         up, down = found
         kind = next(iter(parts.values())).dtype
-        rewritten[f"{layer}.lora_up.weight"] = up.to(kind).contiguous()
-        rewritten[f"{layer}.lora_down.weight"] = down.to(kind).contiguous()
-        rewritten[f"{layer}.alpha"] = torch.tensor(float(down.shape[0]))
+        kohya = layer.startswith("lora_")
+        names = ("lora_up", "lora_down") if kohya else ("lora_B", "lora_A")
+        rewritten[f"{layer}.{names[0]}.weight"] = up.to(kind).contiguous()
+        rewritten[f"{layer}.{names[1]}.weight"] = down.to(kind).contiguous()
+        if kohya:
+            rewritten[f"{layer}.alpha"] = torch.tensor(float(down.shape[0]))
+        rewritten |= {f"{layer}.{part}": parts[part] for part in _DORA & parts.keys()}
     return rewritten
 
 
@@ -61,7 +66,7 @@ def _factors(parts: Mapping[str, Tensor]) -> Factors | None:
     kinds = [of for of in (_LOHA, _LOKR) if of & parts.keys()]
     if not kinds:
         return None
-    if parts.keys() - kinds[0] - {"alpha"}:
+    if parts.keys() - kinds[0] - {"alpha"} - _DORA:
         raise ValueError(f"{sorted(parts)} cannot be one LoRA")
     exact = {name: tensor.float() for name, tensor in parts.items()}
     return _loha(exact) if kinds[0] is _LOHA else _lokr(exact)

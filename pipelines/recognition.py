@@ -33,6 +33,15 @@ _FOREIGN = (
 _LORA = re.compile(
     r"(lora_(down|up|A|B)(\.\w+)?\.weight|lora\.(down|up)\.weight|hada_w\d_[ab]|lokr_w\d(_[ab])?)$"
 )
+_OTHER_ADAPTERS = {
+    "oft_blocks": "OFT", "oft_diag": "OFT", "on_input": "(IA)³", "diff": "whole weights", "diff_b": "biases",
+    "w_norm": "normalisations", "b_norm": "normalisations", "a1.weight": "GLoRA",
+    "lora_mid.weight": "LoRA with a Tucker core",
+}  # fmt: skip
+"""Ends of the names of what kohya's scripts and LyCORIS train besides; no LoRA of PEFT equals it."""
+_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
+_ADAPTER_PREFIXES = ("lora_", "lycoris_")
+_PEFT_PREFIX = "base_model.model."
 _TEXT_READERS = re.compile(r"attn2[._](to|processor\.to)_[kv]")
 
 
@@ -84,6 +93,7 @@ def recognise(shapes: Shapes) -> Recognised:
     for mark, name in _FOREIGN:
         if any(mark in key for key in shapes):
             raise Unrecognised(f"it belongs to {name}; this server draws with SD1.5 and SDXL")
+    demand_usable_lora(shapes)
     if any(_LORA.search(key) for key in shapes):
         return Recognised("lora", _lora_family(shapes))
     if any("controlnet_cond_embedding" in key or "input_hint_block" in key for key in shapes):
@@ -102,6 +112,48 @@ def recognise(shapes: Shapes) -> Recognised:
     if any(key.startswith(("down_blocks.", "input_blocks.", "conv_in.")) for key in shapes):
         raise Unrecognised("it is one network of a checkpoint; the whole checkpoint is needed")
     raise Unrecognised("it is not a checkpoint, LoRA, textual inversion, VAE or ControlNet")
+
+
+def demand_usable_lora(shapes: Shapes) -> None:
+    """Refuse LoRA-like files that this server cannot draw with; says nothing about other ones.
+
+    Raises:
+        Unrecognised: with the reason.
+    """
+    for key in shapes:
+        end = next((end for end in _OTHER_ADAPTERS if key.endswith(f".{end}")), None)
+        if end is not None and key.startswith(_ADAPTER_PREFIXES):
+            kind = _OTHER_ADAPTERS[end]
+            raise Unrecognised(f"it has layers of {kind} ({end}); this server has LoRA, DoRA, LoHa and LoKr")
+        if key.startswith("lycoris_"):
+            raise Unrecognised(
+                "its layers are named lycoris_...; save it in the names of kohya's scripts or PEFT"
+            )
+        if key.endswith(".dora_scale") and shapes[key][0] == 1 < math.prod(shapes[key]):
+            raise Unrecognised(
+                "its DoRA magnitudes are of columns (LyCORIS without wd_on_out); PEFT has rows'"
+            )
+    decomposed = {_MAGNITUDE.sub("", key) for key in shapes if _MAGNITUDE.search(key)}
+    networks = {_network(layer) for layer in decomposed}
+    layers = {_LORA.split(key)[0].rstrip(".") for key in shapes if _LORA.search(key)}
+    if any(layer not in decomposed and _network(layer) in networks for layer in layers):
+        raise Unrecognised(
+            "some of its layers have a DoRA magnitude and others none, which PEFT does not mix"
+        )
+
+
+def with_network(name: str) -> str:
+    """A tensor's name as diffusers has it, where PEFT saved it without telling of which network it is."""
+    if not name.startswith(_PEFT_PREFIX):
+        return name
+    rest = name.removeprefix(_PEFT_PREFIX)
+    return f"text_encoder.{rest}" if rest.startswith("text_model.") else f"unet.{rest}"
+
+
+def _network(layer: str) -> str:
+    """The part of a layer's name that says in which network it is."""
+    kohya = layer.startswith(_ADAPTER_PREFIXES)
+    return "_".join(layer.split("_")[:2]) if kohya else layer.partition(".")[0]
 
 
 def _checkpoint_family(shapes: Shapes) -> Family:

@@ -116,6 +116,7 @@ class PromptEncoder:
     def _encode(self, prompt: _Prompt) -> Encoded:
         self._check_clip_skip(prompt.clip_skip)
         self._loras.use(prompt.loras)
+        warnings = (*_unused(prompt), *self._loras.warnings())
         with embeddings.attached(self._pipeline, prompt.embeddings, self._adapters, self._family):
             # A list for each text encoder: textual inversions may give them words of unequal length.
             positive = self._cut("prompt", prompt.positive, prompt.weighted)
@@ -125,7 +126,7 @@ class PromptEncoder:
             return Encoded(
                 told,
                 self._negative_states(prompt, negative, number, told) if prompt.guided else None,
-                _unused(prompt),
+                warnings,
             )
 
     def _check_clip_skip(self, clip_skip: int) -> None:

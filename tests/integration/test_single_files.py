@@ -1,4 +1,4 @@
-"""Checkpoints and ControlNets that are one file, loaded from a URL and drawn with over real HTTP."""
+"""Checkpoints, ControlNets and LoRAs that are one file, loaded from a URL and drawn with over real HTTP."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from diffusers import ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
+from safetensors.torch import load_file, save
+from torch import zeros
 
 from tests.integration.loading import LOADED, MODEL, FileServer, Offered, drawn, post, verified
 from tests.running_server import RunningServer, start_server
@@ -94,6 +96,21 @@ def test_a_controlnet_that_is_one_file_steers_as_its_folder_does(
     expected = drawn(server, model, controlnet_model=name, **fields)
     assert drawn(server, model, controlnet_model=loaded, **fields) == expected
     assert drawn(server, model) != expected
+
+
+def test_a_lora_of_which_a_part_fits_draws_and_says_so(
+    server: RunningServer, files: FileServer, demo: Path
+) -> None:
+    whole = load_file(demo / "sd15_adapters/more_details.safetensors")
+    more = {"unet.nowhere.lora_A.weight": zeros(2, 9), "unet.nowhere.lora_B.weight": zeros(9, 2)}
+    load(server, files, "partly", save({**whole, **more}), "lora")
+    fields = {"width": 256, "height": 256, "prompt": "a cat", "num_inference_steps": 1}
+    answer = post(server, "text2img", model_id=MODEL, lora_model="partly", **fields)
+    count = sum(key.endswith("lora_A.weight") for key in whole) + 1
+    said = f"1 of the {count} layers of the LoRA partly found no place in this checkpoint and had no effect"
+    assert said in answer["warning"]
+    assert said in post(server, "fetch", request_id=answer["id"])["warning"]
+    assert drawn(server, MODEL, lora_model="partly") == drawn(server, MODEL, lora_model="more_details")
 
 
 def test_a_loaded_file_is_verified_and_never_drawn_with_when_it_has_changed(

@@ -80,10 +80,11 @@ def _unet(network: Any) -> dict[str, Tensor]:
     # A level going up without attention has its upsampler directly after the resnet.
     attentive = {int(level) for level in re.findall(r"\bup_blocks\.(\d+)\.attentions", " ".join(state))}
     layers = network.config.layers_per_block
-    return {_unet_key(key, layers, attentive): tensor for key, tensor in state.items()}
+    return {unet_key(key, layers, attentive): tensor for key, tensor in state.items()}
 
 
-def _unet_key(key: str, layers: int, attentive: set[int]) -> str:
+def unet_key(key: str, layers: int, attentive: set[int]) -> str:
+    """The original name of a UNet's tensor; ``attentive``: its levels going up that have attentions."""
     for old, new in _UNET.items():
         if key.startswith(f"{old}."):
             return _renamed(new + key[len(old) :], ".resnets" in old, _RESNET)

@@ -124,9 +124,9 @@ def test_the_rank_is_no_larger_than_it_must_be() -> None:
     [
         {"hada_w2_b": None},
         {"hada_w2_b": torch.zeros(3, 31)},
-        {"dora_scale": torch.zeros(24, 1)},
+        {"oft_blocks": torch.zeros(24, 1)},
     ],
-    ids=["missing", "of another width", "DoRA"],
+    ids=["missing", "of another width", "of another kind"],
 )
 def test_a_file_that_no_lora_equals_is_refused(change: dict[str, Tensor | None]) -> None:
     parts = {**hadamard(24, 32, 3, seed=1), **change}

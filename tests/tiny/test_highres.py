@@ -20,7 +20,8 @@ from torch.nn.functional import interpolate
 from pipelines import highres
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
-from pipelines.request import ImageToImage, Inpainting, Prompted, TextToImage
+from pipelines.noise_scheduler_names import NAMES
+from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
 
 NATIVE = 64
@@ -103,6 +104,24 @@ def test_without_it_the_same_picture_is_drawn_as_before_and_after_it(families: d
     once = replace(with_it, highres_fix=False)
     pictures = [stages(family, family.encode(each)[0])[1].image for each in (once, with_it, once)]
     assert pictures[0] == pictures[2] != pictures[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_noise_scheduler_redraws_what_it_drew_and_what_was_sent(
+    name: str, families: dict[str, Any]
+) -> None:
+    """Each begins in the middle of its schedule then, at strength 0.55 and 0.5."""
+    family = families[SD15]
+    scheduler = SchedulerChoice(name=name)
+    drawn = request(SD15, width=96, height=64, seeds=(3,), scheduler=scheduler)
+    values = {name: getattr(drawn, name) for name in Prompted.__slots__}
+    start = RGBImage(96, 64, torch.arange(96 * 64 * 3).remainder(251).to(torch.uint8).numpy().tobytes())
+    redrawn = ImageToImage(**values | {"highres_fix": False}, image=start, strength=0.5)
+    each = [drawn, replace(drawn, highres_fix=False), redrawn]
+    first, second = ([stages(family, family.encode(one)[0])[1].image for one in each] for _ in range(2))
+    assert first == second
+    assert len({*first, start}) == 4
+    assert all(array(picture).std() > 20 for picture in first)
 
 
 def test_one_step_is_enough_for_both_passes(families: dict[str, Any]) -> None:

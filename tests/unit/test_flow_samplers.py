@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -234,7 +234,7 @@ def network(latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tenso
     return exact - conditioning["prompt"]
 
 
-def sample(name: str, seed: int, steps: int = 6) -> Sample:
+def sample(name: str, seed: int, steps: int = 6, schedule: str = "sgm_uniform") -> Sample:
     generator = torch.Generator().manual_seed(seed)
     request = PoseToImage(
         pipeline="sd3-medium-pose",
@@ -255,26 +255,28 @@ def sample(name: str, seed: int, steps: int = 6) -> Sample:
         conditioning=Conditioning({"prompt": torch.full((1, 1, 1), 0.3)}, {"prompt": torch.zeros(1, 1, 1)}),
         guidance_scale=3.0,
         generator=generator,
-        sampler=make_sampler(choice(name, "sgm_uniform"), steps, CPU),
+        sampler=make_sampler(choice(name, schedule), steps, CPU),
         denoiser=Denoiser(network),
         finish=lambda sample: Picture(RGBImage(1, 1, bytes(3))),
     )
 
 
-def test_every_sampler_draws_the_same_alone_and_among_all_the_others():
-    waiting = [sample(name, seed) for seed, name in enumerate(DOCUMENTED)]
+def test_every_sampler_on_every_schedule_draws_the_same_alone_and_among_all_the_others():
+    settings = list(product(DOCUMENTED, SIGMA_SCHEDULES))
+    waiting = [sample(name, seed, 5, schedule) for seed, (name, schedule) in enumerate(settings)]
     group: list[Sample] = []
     together = list(waiting)
     while waiting or group:
-        group += waiting[:2]
-        del waiting[:2]
+        group += waiting[:20]
+        del waiting[:20]
         denoise.advance(group)
         group = [member for member in group if not member.sampler.done]
-    for seed, (name, member) in enumerate(zip(DOCUMENTED, together, strict=True)):
-        alone = sample(name, seed)
+    for seed, ((name, schedule), member) in enumerate(zip(settings, together, strict=True)):
+        alone = sample(name, seed, 5, schedule)
         while not alone.sampler.done:
             denoise.advance([alone])
-        torch.testing.assert_close(member.latents, alone.latents, rtol=0, atol=1e-5, msg=name)
+        message = f"{name} {schedule}"
+        torch.testing.assert_close(member.latents, alone.latents, rtol=0, atol=1e-5, msg=message)
 
 
 def test_cfg_plus_plus_hears_what_the_network_says_without_the_prompt():

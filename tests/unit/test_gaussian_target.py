@@ -130,6 +130,24 @@ def test_a_picture_starts_under_the_very_noise_that_the_network_is_told(choice: 
         assert float((found - picture - sigma * unit).abs().max()) < tolerance * float(1 + 3 * sigma.max())
 
 
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if "LCM" not in choice.name], ids=named)
+def test_from_the_middle_of_its_schedule_a_scheduler_draws_the_right_pictures(
+    choice: SchedulerChoice, prediction_type: str
+) -> None:
+    """As image to image at strength 0.5 does; what is drawn has the distribution of what was sent."""
+    config = {**STABLE_DIFFUSION, "prediction_type": prediction_type}
+    generator = seeded(3)
+    one = sampler(choice, config, 40, skip=20)
+    assert one.total == pytest.approx(sampler(choice, config, 40).total / 2, abs=1)
+    sent = MEAN + SPREAD * noise(generator, 60)
+    start = one.from_latents(sent, noise(generator, 60))
+    *_, drawn = trajectory(one, start, GaussianTarget(config), generator)
+    values = (drawn - MEAN) / SPREAD
+    assert abs(float(values.mean())) < 0.03
+    assert float(values.std()) == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("choice", CHOICES, ids=named)
 def test_from_noise_the_network_first_sees_noise_of_variance_one(choice: SchedulerChoice) -> None:
     one = sampler(choice, STABLE_DIFFUSION, 20)
@@ -194,8 +212,10 @@ def sample_of(choice: SchedulerChoice, config: dict[str, Any], number: int) -> S
     )
 
 
-def test_every_scheduler_draws_the_same_alone_and_among_all_others() -> None:
-    config = dict(STABLE_DIFFUSION)
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning")
+def test_every_scheduler_draws_the_same_alone_and_among_all_others(prediction_type: str) -> None:
+    config = {**STABLE_DIFFUSION, "prediction_type": prediction_type}
     choices = [*CHOICES, *STOCHASTIC]
     alone: list[torch.Tensor] = []
     for number, choice in enumerate(choices):

@@ -126,8 +126,7 @@ def _with_article(phrase: str) -> str:
 
 
 def _one_of(part: str, words: Iterable[str]) -> str:
-    # The longest first: "top left" begins with "top".
-    return f"(?P<{part}>{'|'.join(sorted(filter(None, words), key=len, reverse=True))})"
+    return f"(?P<{part}>{'|'.join(filter(None, words))})"
 
 
 def _chinese(words: Iterable[str]) -> list[str]:

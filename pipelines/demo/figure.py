@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,16 +91,22 @@ def render_figure(figure: Figure, size: int | tuple[int, int]) -> RGBImage:
     fine = SUPERSAMPLING
     picture = Image.new("RGB", (width * fine, height * fine), PALETTE[figure.ground])
     joints = [place and (place[0] * width * fine, place[1] * height * fine) for place in figure.person.body]
-    _draw(picture, [joint for joint in joints[:14] if joint], tints(figure.color))
+    draw_figure(picture, [joint for joint in joints[:14] if joint], tints(figure.color))
     return from_pil(picture.reduce(fine))
 
 
-def figure_height(joints: list[Point]) -> float:
+def figure_height(joints: Sequence[Point]) -> float:
     """Head to feet when standing straight, in the unit of the 14 joints."""
     return math.dist(joints[NECK], _middle(joints[RIGHT_HIP], joints[LEFT_HIP])) / TRUNK
 
 
-def _draw(picture: Image.Image, joints: list[Point], colors: tuple[Color, Color, Color]) -> None:
+def draw_figure(picture: Image.Image, joints: Sequence[Point], colors: tuple[Color, Color, Color]) -> None:
+    """Onto a picture, edges as they come.
+
+    Args:
+        joints: 14, in pixels.
+        colors: as `tints` has them.
+    """
     draw, unit = ImageDraw.Draw(picture), figure_height(joints)
     plain, dark, light = colors
     trunk = [joints[place] for place in (2, 5, 11, 8)]

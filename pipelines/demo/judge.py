@@ -29,7 +29,7 @@ SIDE = 256
 _SMOOTHED = 0.8
 """Pixels; takes most of a picture's noise and hardly any of a corner."""
 _FRAME = 0.03
-"""Width of the border where nothing but ground is seen, in parts of the shorter side."""
+"""Thickness of the border, in parts of the shorter side."""
 _PURE = 0.8
 """Least part of a border, or of a shape's inner, that has the one colour."""
 _NAMED = 24
@@ -147,17 +147,15 @@ def read(picture: RGBImage) -> Reading:
     """Look at a picture of at least 64 pixels a side; 20 ms."""
     pixels = smoothed(picture)
     looks = lab(pixels)
-    inside = np.zeros(looks.shape[:2], bool)
-    frame = math.ceil(_FRAME * min(inside.shape))
-    inside[frame:-frame, frame:-frame] = True
-    ground = _one_color(looks[~inside])
+    frame = border(looks)
+    ground = one_color(looks[frame])
     if ground is None:
         return Reading(None, ())
     apart = np.linalg.norm(looks - ground, axis=-1) > _ALIKE
     labels: Any = ndimage.label(apart, np.ones((3, 3)))[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
-    areas = np.bincount(labels.ravel())[1:] / min(inside.shape) ** 2
+    areas = np.bincount(labels.ravel())[1:] / min(frame.shape) ** 2
     dirty = areas[areas < _SPECK].sum() > _DIRT
-    ground_rgb = np.median(pixels[~inside], axis=0)
+    ground_rgb = np.median(pixels[frame], axis=0)
     boxes = ndimage.find_objects(labels)
     shapes = [
         _look(pixels, looks, labels == index + 1, boxes[index], ground_rgb, dirty)
@@ -175,6 +173,15 @@ def smoothed(picture: RGBImage, side: int = SIDE) -> Floats:
     return np.asarray(ndimage.gaussian_filter(pixels, (_SMOOTHED, _SMOOTHED, 0)), dtype=np.float32)
 
 
+def border(pixels: Floats) -> Mask:
+    """The edge of a picture, where nothing but ground is seen."""
+    height, width = pixels.shape[:2]
+    thickness = math.ceil(_FRAME * min(height, width))
+    frame = np.ones((height, width), bool)
+    frame[thickness:-thickness, thickness:-thickness] = False
+    return frame
+
+
 def color_name(look: Floats) -> str | None:
     """The colour of `COLORS` that is like this one in Lab, if any is."""
     distances = np.linalg.norm(_PALETTE - look, axis=-1)
@@ -185,7 +192,7 @@ def color_name(look: Floats) -> str | None:
 _PALETTE = lab(list(PALETTE.values()))
 
 
-def _one_color(looks: Floats) -> Floats | None:
+def one_color(looks: Floats) -> Floats | None:
     """The median of pixels in Lab, unless there are several colours."""
     middle = np.median(looks, axis=0)
     return middle if (np.linalg.norm(looks - middle, axis=-1) <= _ALIKE).mean() >= _PURE else None
@@ -201,7 +208,7 @@ def _look(
     pixels, looks, mask = pixels[window], looks[window], mask[window]
     depth = np.asarray(ndimage.distance_transform_edt(mask))
     core = depth >= 0.4 * depth.max()
-    look = _one_color(looks[core])
+    look = one_color(looks[core])
     coverage = _coverage(pixels, mask, ground, np.median(pixels[core], axis=0))
     area = float(coverage.sum())
     ys, xs = np.indices(coverage.shape, dtype=np.float32)

@@ -88,14 +88,17 @@ def _from(start: Point, length: float, angle: float) -> Point:
 
 
 def _plausible(joints: list[Point]) -> bool:
-    """No hand or foot, elbow or knee on another one or on the face; nobody's legs are crossed."""
+    """No end of a limb on another one or on the face, no hand unseen before the trunk, no crossed legs."""
     nose, wrists, ankles = joints[0], (joints[4], joints[7]), (joints[10], joints[13])
     loose = [*wrists, *ankles, joints[9], joints[12], joints[3], joints[6]]
     chains = {frozenset(pair) for pair in ((joints[4], joints[3]), (joints[7], joints[6]))}
     chains |= {frozenset(pair) for pair in ((joints[10], joints[9]), (joints[13], joints[12]))}
     pairs = itertools.combinations(loose, 2)
+    hips = ((joints[8][0] + joints[11][0]) / 2, (joints[8][1] + joints[11][1]) / 2)
+    spine = [(hips[0] * part / 8, hips[1] * part / 8) for part in range(10)]
     return (
-        all(math.dist(*pair) > _APART for pair in pairs if frozenset(pair) not in chains)
+        all(math.dist(wrist, bone) > SHOULDER + HAND for wrist in wrists for bone in spine)
+        and all(math.dist(*pair) > _APART for pair in pairs if frozenset(pair) not in chains)
         and all(math.dist(nose, joint) > HEAD + HAND + 0.02 for joint in loose)
         and joints[13][0] - joints[10][0] > _APART
         and joints[12][0] - joints[9][0] > 0.03

@@ -18,6 +18,7 @@ from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
 from pipelines.demo.figure import STANDING, demo_skeleton
+from pipelines.demo.poses import random_figure
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.families.sd3_pose import StableDiffusion3Pose
 from pipelines.image_io import RGBImage
@@ -291,6 +292,7 @@ def test_a_half_figure_and_a_crowd_are_skeletons_too():
     ]
     assert is_skeleton(draw_skeletons(512, 512, [Person(body=seated)]))
     assert is_skeleton(draw_skeletons(512, 512, crowd))
+    assert all(is_skeleton(draw_skeletons(512, 512, [random_figure(seed).person])) for seed in range(8))
 
 
 def test_a_skeleton_with_face_and_hands_is_one():

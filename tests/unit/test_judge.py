@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
-from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from pipelines.demo.judge import Reading, Verdict, compare, read
@@ -18,37 +16,14 @@ from pipelines.demo.palette import COLORS, PALETTE, mix
 from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.demo.world import AREAS, ColoredShape, Scene, combinations, random_scene, render, simple_scene
 from pipelines.image_io import RGBImage, from_pil, to_pil
+from tests.spoiled import SPOILED, Change, noise
 
-SCENES = tuple(random_scene(seed) for seed in range(40))
+SCENES = tuple(random_scene(seed) for seed in range(32))
 RIGHT = Verdict(ground=True, colors=True, shapes=True, size=True, place=True)
 SIDE = 256
 
 
-def jpeg(picture: Image.Image) -> Image.Image:
-    file = BytesIO()
-    picture.save(file, "JPEG", quality=60)
-    return Image.open(file).convert("RGB")
-
-
-def noise(picture: Image.Image) -> Image.Image:
-    pixels = np.asarray(picture, dtype=float)
-    pixels = pixels + np.random.default_rng(0).normal(0, 12, pixels.shape)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def blur(picture: Image.Image) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(1.5))
-
-
-def other_colors(picture: Image.Image) -> Image.Image:
-    return Image.fromarray(
-        (np.asarray(picture, dtype=int) + np.array([10, -10, 10])).clip(0, 255).astype(np.uint8)
-    )
-
-
-def share_read(
-    size: int | tuple[int, int], spoil: Callable[[Image.Image], Image.Image] | None = None
-) -> float:
+def share_read(size: int | tuple[int, int], spoil: Change | None = None) -> float:
     """Parts of `SCENES` that are read back in every word."""
     some = SCENES if size == 256 else SCENES[::4]
     pictures = (render(scene, size, seed) for seed, scene in enumerate(some))
@@ -80,8 +55,8 @@ class TestWhatIsDrawnIsRead:
     def test_at_every_size(self, size: int | tuple[int, int]) -> None:
         assert share_read(size) == 1.0
 
-    @pytest.mark.parametrize("spoil", [jpeg, noise, blur, other_colors])
-    def test_after_what_pictures_suffer(self, spoil: Callable[[Image.Image], Image.Image]) -> None:
+    @pytest.mark.parametrize("spoil", SPOILED)
+    def test_after_what_pictures_suffer(self, spoil: Change) -> None:
         assert share_read(256, spoil) >= 0.97
 
     def test_every_combination(self) -> None:
@@ -183,7 +158,7 @@ class TestWhatIsUnclearIsNotGuessed:
         assert sum(names != [None] for names in between) <= 2
 
     @pytest.mark.parametrize("shape", SHAPES)
-    @pytest.mark.parametrize("part", [0.15, 0.2, 0.3, 0.5])
+    @pytest.mark.parametrize("part", [0.15, 0.25, 0.5])
     def test_a_shape_that_melted(self, shape: str, part: float) -> None:
         radius = part * math.sqrt(AREAS["medium"]) * SIDE
         reading = read(colored(ndimage.gaussian_filter(silhouette(shape), radius)))
@@ -201,12 +176,12 @@ class TestWhatIsUnclearIsNotGuessed:
         dice = np.random.default_rng(0)
         away = np.hypot(*(np.indices((SIDE, SIDE)) - SIDE / 2))
         said = Counter[str | None]()
-        for _ in range(40):
+        for _ in range(25):
             height = ndimage.gaussian_filter(dice.standard_normal((SIDE, SIDE)), 18)
             blot = (height / height.std() + 1.2 - away / 50 > 0).astype(float)
             said.update(named(blot))
         # By chance some are round.
-        assert said[None] >= 39
+        assert said[None] >= 24
         assert said.total() - said[None] <= 1
 
     @pytest.mark.parametrize("shape", SHAPES)

@@ -74,7 +74,18 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
     settings.data.mkdir(parents=True, exist_ok=True)
     database = Database(database_url(settings))
-    await database.migrate()
+    try:
+        async with database.only_server():
+            await database.migrate()
+            async with _running(app, database):
+                yield
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, database: Database) -> AsyncGenerator[None]:
+    settings: Settings = app.state.settings
     storage = open_storage(settings)
     jobs = Jobs(database, enterprise.announcement)
     dispatch = Dispatch(
@@ -123,7 +134,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await loads.stop()
         await studio.stop()
         await dispatch.stop()
-        await database.close()
 
 
 async def _sweep(storage: Storage, jobs: Jobs, webhooks: Webhooks, retention_s: float) -> None:

@@ -30,7 +30,7 @@ from pipelines import image_io
 from pipelines.demo.figure import demo_skeleton
 from server.accounts import Accounts
 from server.app import create_app
-from server.commands.serve import listen
+from server.commands.serve import is_free, listen
 from server.credits import Credits
 from server.database import Database, database_url
 from server.settings import Settings
@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     given = {"port": arguments.port} if arguments.port else {}
     settings = Settings(**given)
     listener = listen(settings)
-    if listener is None:
+    if listener is None or not is_free(settings):
         return 2
     console.print("Building the small checkpoints ...")
     # In a process of its own: building needs torch, which the API process never loads.

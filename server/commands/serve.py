@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import socket
 import sys
 from typing import Any
 
 import uvicorn
 
+from server import errors
 from server.app import create_app
+from server.database import Database, UnusableDatabase, database_url
 from server.settings import Settings
 
 
@@ -28,11 +31,30 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"There is no manifest at {settings.manifest} (UNDERSTUDY_MANIFEST).", file=sys.stderr)
         return 2
     listener = listen(settings)
-    if listener is None:
+    if listener is None or not is_free(settings):
         return 2
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level=settings.log_level))
     server.run(sockets=[listener])
     return 0
+
+
+def is_free(settings: Settings) -> bool:
+    """Whether a server may start on the database; a word on stderr where not. Its start finds out again."""
+
+    async def look() -> None:
+        database = Database(database_url(settings))
+        try:
+            async with database.only_server():
+                pass
+        finally:
+            await database.close()
+
+    try:
+        asyncio.run(look())
+    except (UnusableDatabase, errors.Unavailable) as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
 
 
 def listen(settings: Settings) -> socket.socket | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from server import errors
 from server.database import sqlite
+from server.database.only_server import hold_file, hold_session
 from server.database.turns import Turns
 from server.database.unusable import UnusableDatabase
 from server.settings import Settings
@@ -88,6 +90,33 @@ class Database:
             async with self._reader.connect() as connection:
                 told.connected = True
                 yield connection
+
+    @asynccontextmanager
+    async def only_server(self) -> AsyncGenerator[None]:
+        """Be the one server of this database; whoever only reads and writes in it needs no such right.
+
+        On PostgreSQL it ends with a connection of its own, also when that breaks.
+
+        Raises:
+            UnusableDatabase: another server is.
+            Unavailable: it cannot be reached.
+        """
+        if self.is_sqlite:
+            with hold_file(Path(str(self.engine.url.database))):
+                yield
+            return
+        with _ToldPlainly():
+            connection = await self._reader.connect()
+            try:
+                await hold_session(connection)
+            except BaseException:
+                await connection.close()
+                raise
+        try:
+            yield
+        finally:
+            await connection.invalidate()  # the lock is the session's, and would come back with it
+            await connection.close()
 
     async def migrate(self) -> None:
         """Bring the tables to this version; processes that start at once do so one after the other.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import sqlite3
+import time
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,60 @@ async def test_migrations_can_be_undone_and_done_again(own_database: Database) -
     await own_database.migrate()
     async with own_database.reading() as connection:
         assert await connection.run_sync(_differences) == []
+
+
+async def test_a_database_has_one_server_and_anybody_else_may_work_in_it(
+    database: Database, second: Database
+) -> None:
+    async with database.only_server():
+        for _ in range(2):
+            with pytest.raises(UnusableDatabase, match="Another server runs on this database"):
+                async with second.only_server():
+                    raise AssertionError("there are two servers")
+        await second.migrate()
+        account = await Accounts(second).create("ada")
+        assert await Accounts(database).find("ada") == account
+    async with second.only_server():
+        with pytest.raises(UnusableDatabase):
+            async with database.only_server():
+                raise AssertionError("there are two servers")
+    async with database.only_server():
+        pass
+
+
+def be_server(url: str, ready: Pipe[None, None]) -> None:
+    async def hold() -> None:
+        async with Database(url).only_server():
+            ready.send(None)
+            await asyncio.Event().wait()
+
+    asyncio.run(hold())
+
+
+def test_a_killed_server_leaves_the_database_to_the_next_one(empty_url: str) -> None:
+    async def become() -> None:
+        database = Database(empty_url)
+        try:
+            async with database.only_server():
+                pass
+        finally:
+            await database.close()
+
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=be_server, args=(empty_url, there))
+    process.start()
+    assert here.poll(60)
+    with pytest.raises(UnusableDatabase):
+        asyncio.run(become())
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 60
+    while True:  # PostgreSQL sees that the connection has ended a moment later
+        try:
+            asyncio.run(become())
+            break
+        except UnusableDatabase:
+            assert time.monotonic() < deadline
 
 
 async def test_a_database_of_a_newer_version_is_refused_in_words(own_database: Database) -> None:

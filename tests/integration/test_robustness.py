@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ import pytest
 from server.accounts import Accounts
 from server.credits import Credits
 from server.database import Database, database_url
+from tests.receiver import nobody_listens
 from tests.running_server import RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
@@ -270,6 +273,29 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(own_server: RunningServer
         assert answer.headers["x-rate-limit-reset-at-utc"]
     balance, ledger, _ = asyncio.run(books(own_server, "eager"))
     assert balance == ledger
+
+
+def test_a_second_server_does_not_start_on_the_same_database(server: RunningServer, tmp_path: Path):
+    variables = {
+        "UNDERSTUDY_DATA": str(server.settings.data),
+        "UNDERSTUDY_PORT": nobody_listens().rpartition(":")[2],
+        "UNDERSTUDY_MANIFEST": str(tmp_path),
+    }
+
+    def understudy(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "server", *arguments]
+        return subprocess.run(
+            command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
+        )
+
+    second = understudy("serve")
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr.startswith("Another server runs on this database")
+    assert "Traceback" not in second.stderr
+    assert understudy("keys", "create", "--account", "beside a server").returncode == 0
+    assert understudy("webhooks", "list").returncode == 0
+    answer = httpx.post(f"{server.url}{PATH}", json={"key": server.key, **QUICK}, timeout=120)
+    assert answer.json()["status"] == "success"
 
 
 def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, demo_manifest_path: Path):

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Bound of evicted weights kept in host memory per engine; unused on a CPU."""
     group_megapixels: float | None = None
     """Pixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
+    engine_silence_s: float = Field(default=600.0, gt=0)
+    """An engine process that has work and reports nothing for so long is killed and started again."""
     torch_threads: int | None = None
     max_load_gb: float = 20.0
     """Bound of what `load_model` downloads for one model."""

@@ -103,6 +103,11 @@ class ChildProcess:
         """Hand a command over; it is lost when the process is."""
         self._outbox.put(command)
 
+    def kill(self) -> None:
+        """End it at once, whatever it hangs in; what follows is as if it had died by itself."""
+        if self._process:
+            self._process.kill()
+
     async def leave(self, *, gently: bool) -> None:
         """Make the process end and wait for that; ``gently`` lets it end by itself first."""
         self._leaving = True

@@ -35,7 +35,8 @@ def local_engines(settings: Settings) -> list[LocalEngine]:
     for config in configs:
         copies[config.device] += 1
         copy = copies[config.device]
-        engines.append(LocalEngine(config, name=config.device if copy == 1 else f"{config.device} #{copy}"))
+        name = config.device if copy == 1 else f"{config.device} #{copy}"
+        engines.append(LocalEngine(config, name=name, silence_s=settings.engine_silence_s))
     return engines
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,13 +50,22 @@ class LocalEngine:
     """One device of this machine, drawn on by one process that owns it (see `server.engine.Engine`).
 
     A process that dies is replaced at once; one that dies before it was ready, after a pause that doubles.
+    One that stands still (a device call that never returns) is killed.
     """
 
-    def __init__(self, config: EngineConfig, *, name: str | None = None, target: Target = child.draw) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        name: str | None = None,
+        target: Target = child.draw,
+        silence_s: float = math.inf,
+    ) -> None:
         """
         Args:
             name: unique among engines; None: the device's.
             target: what the process does, a module-level function.
+            silence_s: a ready process that has work and says nothing for so long stands still.
         """
         self.name = name or config.device
         self.group_pixels = config.group_pixels
@@ -68,6 +79,8 @@ class LocalEngine:
         self._orders: dict[str, asyncio.Future[None]] = {}
         self._child: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._silence_s = silence_s
+        self._heard = 0.0
         self._was_ready = False
         self._restarting = False
         self._failed_starts = 0
@@ -114,6 +127,7 @@ class LocalEngine:
         if self._child is None or self._child.gone.is_set():
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expect()
         self._orders[order.order_id] = done
         self._child.send(order)
         try:
@@ -128,6 +142,7 @@ class LocalEngine:
             raise EngineLost("The engine is not running")
         process = self._child
         drawing: asyncio.Future[Drawing] = asyncio.get_running_loop().create_future()
+        self._expect()
         self._in_flight[ticket_id] = _InFlight(drawing, on_progress)
         process.send(Draw(ticket_id, request))
         try:
@@ -146,7 +161,11 @@ class LocalEngine:
                 self._config, self._target, on_event=self._receive, on_lost=self._process_lost
             )
             self._child = process
-            await process.gone.wait()
+            listening = asyncio.create_task(self._listen(process))
+            try:
+                await process.gone.wait()
+            finally:
+                listening.cancel()
             self._lose_in_flight()
             if self._restarting:
                 continue
@@ -161,6 +180,24 @@ class LocalEngine:
             hopeless = self._failed_starts >= HOPELESS_STARTS
             self._become(EngineState.failed if hopeless else EngineState.starting, f"did not start: {why}")
             await asyncio.sleep(pause_s)
+
+    async def _listen(self, process: ChildProcess) -> None:
+        """Kill the process when it stands still."""
+        while self._silence_s < math.inf:
+            silent_s = time.monotonic() - self._heard if self._has_work() else 0.0
+            if silent_s >= self._silence_s:
+                log.error("engine %s has work and said nothing for %g s; killing it", self.name, silent_s)
+                process.kill()
+                return
+            await asyncio.sleep(self._silence_s - silent_s)
+
+    def _has_work(self) -> bool:
+        return bool(self._in_flight or self._orders)
+
+    def _expect(self) -> None:
+        """Call it before work is handed over; new work is no excuse for silence about older work."""
+        if not self._has_work():
+            self._heard = time.monotonic()
 
     def _become(self, state: EngineState, reason: str | None) -> None:
         self.state, self.reason = state, reason
@@ -188,6 +225,7 @@ class LocalEngine:
                 done.set_result(None)
 
     def _receive(self, event: Event) -> None:
+        self._heard = time.monotonic()
         match event:
             case Loading(pipeline):
                 if self.state is EngineState.starting:

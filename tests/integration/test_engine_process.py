@@ -19,7 +19,7 @@ import pytest
 
 from pipelines.errors import CheckpointUnavailable, EngineLost
 from pipelines.image_io import RGBImage
-from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Loading, Progress, Ready, Stop
+from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Forget, Loading, Progress, Ready, Stop
 from pipelines.request import Drawing, ImageToImage, Request, TextToImage, Timings
 from server import errors
 from server.dispatch import Dispatch
@@ -83,6 +83,20 @@ def talk_nonsense(connection: Connection[Any, Any], config: EngineConfig) -> Non
         signal.pause()
 
 
+def work_slowly(connection: Connection[Any, Any], config: EngineConfig) -> None:
+    """Draw every picture in eight steps that together take twice `SILENCE_S`."""
+    connection.send(Ready(config.device, (PIPELINE,)))
+    while True:
+        match connection.recv():
+            case Draw(ticket_id, request):
+                for done in range(1, 9):
+                    time.sleep(SILENCE_S / 4)
+                    connection.send(Progress(ticket_id, done, 8))
+                connection.send(Drawn(ticket_id, drawing_of(request)))
+            case Stop():
+                return
+
+
 def load_what_is_there(connection: Connection[Any, Any], config: EngineConfig) -> None:
     """Fail to start until a file appears."""
     connection.send(Loading("kolors"))
@@ -102,6 +116,8 @@ def die_at_once(connection: Connection[Any, Any], config: EngineConfig) -> None:
 
 
 # What the tests need.
+
+SILENCE_S = 2.0
 
 
 def drawing_of(request: Request) -> Drawing:
@@ -247,6 +263,59 @@ async def test_a_request_whose_engine_is_killed_is_drawn_again_with_the_same_pix
         drawing = await disturbed.result()
     assert drawing.images == expected.images
     assert drawing.timings.denoise_s > 0
+
+
+async def test_an_engine_that_stands_still_is_killed_and_its_request_drawn_again_with_the_same_pixels(
+    demo_manifest_path: Path, tmp_path: Path
+) -> None:
+    engine = LocalEngine(config_in(tmp_path, manifest=demo_manifest_path), silence_s=6)
+    async with running(engine) as dispatch:
+        expected = await Watched(dispatch, boat(steps=20)).result()
+        disturbed = Watched(dispatch, boat(steps=20))
+        await disturbed.step()
+        stopped = engine.pid
+        assert stopped
+        os.kill(stopped, signal.SIGSTOP)
+        async with asyncio.timeout(180):
+            drawing = await disturbed.drawing
+        assert wait_for_end(stopped, 0)
+        assert engine.pid != stopped
+    assert drawing.images == expected.images
+
+
+async def test_new_work_is_no_excuse_for_silence_about_older_work(tmp_path: Path) -> None:
+    engine = LocalEngine(config_in(tmp_path), target=be_deaf, silence_s=SILENCE_S)
+    await engine.start()
+    await until_ready(engine)
+    first = asyncio.create_task(engine.draw("first", boat(), ignore))
+    later: list[asyncio.Task[Drawing]] = []
+    async with asyncio.timeout(60):
+        while not first.done():
+            later.append(asyncio.create_task(engine.draw(f"later {len(later)}", boat(), ignore)))
+            await asyncio.wait({first}, timeout=SILENCE_S / 10)
+    for lost in await asyncio.gather(first, *later, return_exceptions=True):
+        assert isinstance(lost, EngineLost)
+    assert len(later) > 2
+    await engine.stop()
+
+
+async def test_who_has_no_work_may_be_silent_and_who_works_slowly_may_take_longer(tmp_path: Path) -> None:
+    idle, slow, deaf = (
+        LocalEngine(config_in(tmp_path), name=target.__name__, target=target, silence_s=SILENCE_S)
+        for target in (answer, work_slowly, be_deaf)
+    )
+    for engine in (idle, slow, deaf):
+        await engine.start()
+        await until_ready(engine)
+    pids = idle.pid, slow.pid
+    async with asyncio.timeout(60):
+        drawn = asyncio.create_task(slow.draw("slow", boat(), ignore))
+        # an order is work as well; that it is not carried out shows that the time is over for the idle one
+        await deaf.obey(Forget("never"))
+        await drawn
+    assert (idle.pid, slow.pid) == pids
+    assert idle.state is slow.state is EngineState.ready
+    await asyncio.gather(*(engine.stop() for engine in (idle, slow, deaf)))
 
 
 async def test_a_killed_engine_is_up_again_within_seconds_and_says_so_meanwhile(tmp_path: Path) -> None:

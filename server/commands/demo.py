@@ -27,7 +27,6 @@ from rich.progress import (
 )
 
 from pipelines import image_io
-from pipelines.demo.figure import demo_skeleton
 from server.accounts import Accounts
 from server.app import create_app
 from server.commands.serve import is_free, listen
@@ -181,6 +180,9 @@ class _Visit:
         return "kolors.webp", self._post(client, "/v1/kolors", body).content
 
     def _pose(self, client: httpx.Client) -> tuple[str, bytes]:
+        # Not at the top: it needs NumPy, which an image without engines does not have.
+        from pipelines.demo.figure import demo_skeleton
+
         skeleton = image_io.encode(demo_skeleton(512, 768), "png")
         body = {
             "prompt": "a dancer",

@@ -31,15 +31,22 @@ INSTRUCTIONS |= {"ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WOR
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """Target -> its instructions in order, as (word, rest); the lines before the first FROM are left out."""
+    """Stage -> its instructions in order, as (word, rest), those of the stage that it builds on first."""
     text = "\n".join(line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#"))
     found: dict[str, list[tuple[str, str]]] = {}
+    arguments: dict[str, str] = {}
     target = ""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         word, _, rest = line.strip().partition(" ")
+        if word == "ARG":
+            name, _, arguments[f"${{{name}}}"] = rest.partition("=")
         if word == "FROM":
-            target = rest.split(" AS ")[1]
-            found[target] = []
+            ground, target = rest.split(" AS ")
+            ground = arguments.get(ground, ground)
+            assert ground in found or ":" in ground, (
+                f"{target} builds on {ground}, which is no stage before it"
+            )
+            found[target] = [*found.get(ground, [])]
         if word and target:
             found[target].append((word, rest))
     return found
@@ -89,10 +96,10 @@ def test_the_settings_of_each_image_and_service_are_valid(monkeypatch: pytest.Mo
 
 
 def test_every_service_builds_a_target_that_exists_or_pulls_a_pinned_image() -> None:
-    assert set(STAGES) == {"api", "gpu"}
+    assert list(STAGES) == ["cuda", "slim", "base", "api", "gpu"], "the last one is built by default"
     for name, service in SERVICES.items():
         if "build" in service:
-            assert service["build"]["target"] in STAGES, name
+            assert service["build"]["target"] in ("api", "gpu"), name
             assert (ROOT / service["build"]["context"] / "Dockerfile").is_file(), name
         else:
             tag = service["image"].rpartition(":")[2]
@@ -116,6 +123,12 @@ def test_every_local_path_exists() -> None:
 def test_every_volume_is_used() -> None:
     used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert set(COMPOSE["volumes"]) == {name for name in used if not name.startswith(".")}
+
+
+def test_what_both_images_have_in_common_is_said_once() -> None:
+    assert [environment(target) for target in ("api", "gpu")] == [environment("base")] * 2
+    said = [line.strip() for line in DOCKERFILE.splitlines() if "UNDERSTUDY_" in line and "=" in line]
+    assert len(set(said)) == len(said)
 
 
 def test_what_the_images_copy_is_not_ignored() -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -268,16 +269,17 @@ async def test_a_request_whose_engine_is_killed_is_drawn_again_with_the_same_pix
 async def test_an_engine_that_stands_still_is_killed_and_its_request_drawn_again_with_the_same_pixels(
     demo_manifest_path: Path, tmp_path: Path
 ) -> None:
-    engine = LocalEngine(config_in(tmp_path, manifest=demo_manifest_path), silence_s=6)
-    async with running(engine) as dispatch:
-        expected = await Watched(dispatch, boat(steps=20)).result()
+    # loaded before it has work: on a busy machine that takes longer than the silence that it may keep then
+    config = replace(config_in(tmp_path, manifest=demo_manifest_path), preload=True)
+    engine = LocalEngine(config, silence_s=6)
+    async with asyncio.timeout(300), running(engine) as dispatch:
+        expected = await Watched(dispatch, boat(steps=20)).drawing
         disturbed = Watched(dispatch, boat(steps=20))
         await disturbed.step()
         stopped = engine.pid
         assert stopped
         os.kill(stopped, signal.SIGSTOP)
-        async with asyncio.timeout(180):
-            drawing = await disturbed.drawing
+        drawing = await disturbed.drawing
         assert wait_for_end(stopped, 0)
         assert engine.pid != stopped
     assert drawing.images == expected.images

@@ -150,7 +150,7 @@ def _shaped(pair: _Pair, weight: Tensor, beside: _Beside) -> list[Tensor]:
     first = pair.first.reshape(rank, *weight.shape[1:])
     second = pair.second.reshape(weight.shape[0], rank, *ones)
     if beside.alpha is not None and float(beside.alpha) != rank:
-        second = second.float() * (float(beside.alpha) / rank)
+        second = (second.float() * (float(beside.alpha) / rank)).to(second.dtype)
     if beside.magnitude is None:
         return [first, second]
     return [first, second, beside.magnitude.reshape((1, -1, *ones) if ones else (-1,))]

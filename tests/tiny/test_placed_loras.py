@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from original_layout import unet_key
 from safetensors.torch import load_file, save_file
-from sd_drawing import draw, open_family, reference, seeded
+from sd_drawing import array, draw, open_family, reference, seeded
 from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
@@ -179,6 +179,27 @@ def test_it_draws_as_the_merged_weights_do(
     assert changed.image != before
     assert changed.warnings == draw(family, asked)[0].warnings
     assert draw(family, asked)[0].image == before
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_file_in_half_precision_with_alphas_draws_nearly_the_same(dora: bool, manifest: Manifest) -> None:
+    """Alphas that differ from layer to layer, in the UNet and in the text encoder."""
+    plain = reference(StableDiffusionPipeline, manifest, "sd15")
+    tensors, _ = made(SD15, plain, "lora", "kohya", dora=dora)
+    folded: dict[str, Tensor] = {}
+    for at, name in enumerate(name for name in tensors if name.endswith(".alpha")):
+        alpha = 1 + at % 3
+        up = name.replace(".alpha", ".lora_up.weight")
+        folded |= {name: torch.tensor(float(RANK)), up: tensors[up] * alpha / RANK}
+        tensors[name] = torch.tensor(float(alpha))
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    family = opened(manifest, SD15, folded={**tensors, **folded}, alphas=tensors, half=half)
+    drawn = {}
+    for name in ("folded", "alphas", "half"):
+        asked = replace(REQUEST, loras=(Lora(name=name, scale=STRENGTH),))
+        drawn[name] = array(draw(family, asked)[0].image).astype(int)
+    assert abs(drawn["alphas"] - drawn["folded"]).max() <= 1
+    assert abs(drawn["half"] - drawn["folded"]).mean() < 1
 
 
 SPARE = {

@@ -200,9 +200,12 @@ class _Pull:
         needed = sum(self.listing[origin].size for origin in missing) - here
         free = shutil.disk_usage(self.parts.parent).free
         if needed > free:
-            raise DiskFull(
-                f"{self.repository.hub} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free."
-            )
+            raise DiskFull(f"{self.repository.hub} needs {sized(needed)} more, and {sized(free)} are free.")
+
+
+def sized(size: int) -> str:
+    """Bytes, for a person."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def converted_name(stored: str) -> str:

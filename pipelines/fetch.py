@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from pipelines.downloads import one_pull_at_a_time, pull
+from pipelines.downloads import one_pull_at_a_time, pull, sized
 from pipelines.hub import Hub, PullError, RemoteFile
 from pipelines.loaded import LoadedEntry, Section, read_loaded, with_loaded
 from pipelines.manifest import load_manifest
@@ -215,11 +215,6 @@ def loaded_entry(kind: str, family: str, source: dict[str, Any], dtypes: dict[st
     if kind == "checkpoint":
         return {"family": family, "parts": {"pipeline": source}, "dtype": dtypes[family]}
     return {"family": family, "source": source}
-
-
-def sized(size: int) -> str:
-    """Bytes, for a person."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def unwritable(error: OSError) -> str:

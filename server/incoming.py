@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.downloads import one_pull_at_a_time
+from pipelines.downloads import one_pull_at_a_time, sized
 from pipelines.fetch import (
     NO_PICKLES,
     Fetched,
@@ -22,7 +22,6 @@ from pipelines.fetch import (
     Refused,
     Wanted,
     loaded_entry,
-    sized,
     unwritable,
 )
 from pipelines.loaded import FILES

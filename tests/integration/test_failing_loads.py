@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.hub_server import HubServer, Repo
 from tests.integration.loading import LOADED, MODEL, FileServer, Offered, drawn, post, verified
 from tests.receiver import Receiver, receiver
 from tests.running_server import RunningServer, eventually, start_server
@@ -56,27 +57,43 @@ def disk(weights: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
+def hub(lora: bytes) -> Iterator[HubServer]:
+    large = {"large.safetensors": LARGE}
+    with HubServer({"me/large": Repo(large), "me/lora": Repo({"lora.safetensors": lora})}) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path, weights: Path
+    tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path, weights: Path, hub: HubServer
 ) -> Iterator[RunningServer]:
     """Loads at most 400 kB, into ``weights``."""
-    running = start_server(
-        tmp_path_factory.mktemp("server"),
-        demo_manifest_path,
-        weights=str(weights),
-        preload="false",
-        sync_wait_s="110",
-        max_load_gb="0.0004",
-        load_stalled_s="1",
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", hub.url)
+        running = start_server(
+            tmp_path_factory.mktemp("server"),
+            demo_manifest_path,
+            weights=str(weights),
+            preload="false",
+            sync_wait_s="110",
+            max_load_gb="0.0004",
+            load_stalled_s="1",
+        )
     yield running
     running.stop()
 
 
-def fails(server: RunningServer, weights: Path, files: FileServer, hook: Receiver, name: str) -> str:
+def fails(
+    server: RunningServer,
+    weights: Path,
+    files: FileServer,
+    hook: Receiver,
+    name: str,
+    origin: str | None = None,
+) -> str:
     """Load ``name``; the reason why it fails, which verify_model, system_details and the webhook all tell."""
     fields: dict[str, Any] = {"model_type": "lora", "webhook": hook.url, "track_id": name}
-    answer = post(server, "load_model", url=f"{files.url}/{name}", model_id=name, **fields)
+    answer = post(server, "load_model", url=origin or f"{files.url}/{name}", model_id=name, **fields)
     assert answer["message"] == "model load started"
     head, _, reason = verified(server, name).partition(": loading failed: ")
     assert head == "Model id not found"
@@ -90,9 +107,9 @@ def fails(server: RunningServer, weights: Path, files: FileServer, hook: Receive
     return reason
 
 
-def loads_now(server: RunningServer, files: FileServer, name: str) -> None:
+def loads_now(server: RunningServer, files: FileServer, name: str, origin: str = "") -> None:
     """Load ``name`` again, this time with success; then leave the server as it was."""
-    post(server, "load_model", url=f"{files.url}/{name}", model_id=name, model_type="lora")
+    post(server, "load_model", url=origin or f"{files.url}/{name}", model_id=name, model_type="lora")
     assert verified(server, name) == LOADED
     assert drawn(server, MODEL, lora_model=name) == drawn(server, MODEL, lora_model="more_details")
     post(server, "delete_model", model_id=name)
@@ -138,6 +155,24 @@ def test_a_disk_that_is_too_small_is_named(
     loads_now(server, files, name)
 
 
+def test_a_repository_that_is_too_large_is_refused(
+    server: RunningServer, weights: Path, files: FileServer, hub: HubServer, hook: Receiver
+) -> None:
+    reason = fails(server, weights, files, hook, "large-repository", "me/large")
+    assert reason == "it has 0.5 MB, and this server loads at most 0.0004 GB"
+    assert hub.fetched() == []
+
+
+def test_a_repository_that_the_disk_cannot_take_is_refused(
+    server: RunningServer, disk: Path, files: FileServer, hook: Receiver
+) -> None:
+    fill(disk, leaving=100_000)
+    reason = fails(server, disk, files, hook, "repository", "me/lora")
+    assert reason == "me/lora needs 0.3 MB more, and 0.1 MB are free."
+    (disk / "fill").unlink()
+    loads_now(server, files, "repository", "me/lora")
+
+
 def test_a_disk_that_is_full_from_the_start_refuses_at_once(
     server: RunningServer, disk: Path, files: FileServer, lora: bytes
 ) -> None:
@@ -145,7 +180,7 @@ def test_a_disk_that_is_full_from_the_start_refuses_at_once(
     fill(disk)
     answer = post(server, "load_model", url=f"{files.url}/refused", model_id="refused")
     assert answer["message"] == "the weights folder cannot be written: No space left on device"
-    assert post(server, "system_details")["loads"] == []
+    assert "refused" not in {load["model_id"] for load in post(server, "system_details")["loads"]}
     assert drawn(server, MODEL)
     (disk / "fill").unlink()
     loads_now(server, files, "refused")

@@ -12,7 +12,7 @@ import torch
 from pipelines import denoise
 from pipelines.group import GroupKey
 from pipelines.ipndm import COEFFICIENTS
-from pipelines.noise_scheduler_names import NAMES, WITH_KARRAS_SIGMAS
+from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.sample import Sample
@@ -146,6 +146,27 @@ def test_from_the_middle_of_its_schedule_a_scheduler_draws_the_right_pictures(
     values = (drawn - MEAN) / SPREAD
     assert abs(float(values.mean())) < 0.03
     assert float(values.std()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, *STOCHASTIC], ids=named)
+@pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning")
+def test_no_scheduler_ends_in_noise_with_the_usual_number_of_steps(choice: SchedulerChoice) -> None:
+    for steps in (12, 20, 50):
+        assert float(standardised(choice, dict(STABLE_DIFFUSION), steps, 20).std()) < 1.2
+
+
+@pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning")
+@pytest.mark.parametrize("karras", [False, True])
+def test_few_steps_of_the_dpm_solvers_need_the_algorithms_with_plus_signs(karras: bool) -> None:
+    """Those without weigh predicted noise with what grows as the signal-to-noise ratio does in a step."""
+    for name, known in ALGORITHM_TYPES.items():
+        for algorithm in known:
+            choice = SchedulerChoice(name=name, algorithm_type=algorithm, use_karras_sigmas=karras)
+            width = float(standardised(choice, dict(STABLE_DIFFUSION), 4, 20).std())
+            if algorithm.endswith("++"):
+                assert width < 1.2, name
+            elif algorithm == "sde-dpmsolver":
+                assert width > 1.5
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=named)

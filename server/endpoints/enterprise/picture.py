@@ -154,7 +154,8 @@ class PictureFields(Announced):
     algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] | None = Field(
         None,
         description="For DPMSolverMultistepScheduler, and but for sde-dpmsolver for "
-        "DPMSolverSinglestepScheduler; `meta` says `no effect` with others.",
+        "DPMSolverSinglestepScheduler; `meta` says `no effect` with others. Fewer than twelve "
+        "steps need one with ++: sde-dpmsolver leaves much noise then, dpmsolver some.",
     )
     vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
     base64: Flag = Field(False, description="`output` lists text files with base64.")

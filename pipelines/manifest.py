@@ -172,7 +172,21 @@ class AdapterEntry(_Entry):
     license: str = ""
 
 
-Preprocessor = Literal["canny", "lineart_standard", "openpose", "hed", "scribble", "lineart", "mlsd", "depth"]
+Preprocessor = Literal[
+    "canny",
+    "depth",
+    "hed",
+    "lineart",
+    "lineart_anime",
+    "lineart_standard",
+    "mlsd",
+    "normal",
+    "openpose",
+    "pidi",
+    "scribble",
+    "shuffle",
+    "zoe",
+]
 """What can make a ControlNet's guide of a picture."""
 
 

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -23,6 +26,7 @@ from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.pose import PoseDetector, skeleton
 from pipelines.recent import Recent
+from pipelines.uninitialised import without_first_numbers
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,11 @@ _AUXILIARY = {
     "lineart": _Auxiliary("lineart", "LineartDetector", ("sk_model.pth", "sk_model2.pth")),
     "mlsd": _Auxiliary("mlsd", "MLSDdetector", ("mlsd_large_512_fp32.pth",)),
     "depth": _Auxiliary("midas", "MidasDetector", ("dpt_hybrid-midas-501f0c75.pt",)),
+    "lineart_anime": _Auxiliary("lineart_anime", "LineartAnimeDetector", ("netG.pth",)),
+    "normal": _Auxiliary("normalbae", "NormalBaeDetector", ("scannet.pt",)),
+    "pidi": _Auxiliary("pidi", "PidiNetDetector", ("table5_pidinet.pth",)),
+    "zoe": _Auxiliary("zoe", "ZoeDetector", ("ZoeD_M12_N.pt",)),
+    "shuffle": _Auxiliary("shuffle", "ContentShuffleDetector"),
 }
 
 
@@ -114,7 +123,9 @@ def _open_auxiliary(
     if not auxiliary.files:
         return _Opened(partial(_detect, cls(), auxiliary.options), {})
     try:
-        opened = cls.from_pretrained(str(folder))
+        # They say on the standard output what they do.
+        with redirect_stdout(io.StringIO()), without_first_numbers():
+            opened = cls.from_pretrained(str(folder))
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         log.error("the preprocessor %s cannot be opened", preprocessor, exc_info=error)
         raise InvalidInput("preprocessor", f"the weights of {preprocessor} are damaged") from error
@@ -132,7 +143,19 @@ def _detect(detector: Any, options: Mapping[str, Any], image: RGBImage) -> RGBIm
     with warnings.catch_warnings():
         # A picture of one colour has no lines of which it could take a median.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return from_pil(detector(to_pil(image), **sizes, **options))
+        with _same_numbers_each_time():
+            return from_pil(detector(to_pil(image), **sizes, **options))
+
+
+@contextmanager
+def _same_numbers_each_time() -> Generator[None]:
+    """The shuffle asks NumPy's global generator; a guide must not differ from call to call."""
+    before = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 def _pose(detector: PoseDetector | None, image: RGBImage) -> RGBImage:

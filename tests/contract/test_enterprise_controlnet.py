@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
-from server.endpoints.enterprise.steered import PREPROCESSORS, Steered
+from server.endpoints.enterprise.steered import _ALSO, _WITHOUT_HINT, PREPROCESSORS, Steered
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, MissingField
@@ -134,7 +134,10 @@ def test_the_pictures_say_what_is_drawn(pictures: tuple[str, ...], kind: type[An
         ({"controlnet_model": "canny, depth", "controlnet_type": "canny"}, ["canny", "depth"]),
         ({"controlnet_model": "canny,depth", "controlnet_type": "hed,mlsd"}, ["hed", "mlsd"]),
         ({"controlnet_model": "plain", "controlnet_type": None}, [None]),
+        ({"controlnet_type": "tile"}, [None]),
+        ({"controlnet_model": "canny,depth", "controlnet_type": "ip2p,depth_zoe"}, [None, "zoe"]),
         *(({"controlnet_type": name}, [name]) for name in PREPROCESSORS),
+        *(({"controlnet_type": name}, [meant]) for name, meant in _ALSO.items()),
     ],
 )
 def test_hints_are_made_as_each_controlnet_needs_them(changes: dict[str, object], preprocessors: list[Any]):
@@ -171,6 +174,14 @@ def test_guess_mode_needs_no_prompt():
         (
             {"controlnet_type": "tea leaves"},
             f"controlnet_type: tea leaves is not one of {', '.join(PREPROCESSORS)}; or set auto_hint to no",
+        ),
+        *(
+            (
+                {"controlnet_type": name},
+                f"controlnet_type: {name} cannot be made of a picture here: {reason}. What can is"
+                f" {', '.join(PREPROCESSORS)}; or set auto_hint to no",
+            )
+            for name, reason in _WITHOUT_HINT.items()
         ),
         (
             {"controlnet_type": "hed,mlsd"},

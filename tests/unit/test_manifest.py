@@ -56,6 +56,14 @@ def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> No
         "lllyasviel/control_v11p_sd15_canny",
         "lllyasviel/control_v11p_sd15_openpose",
         "lllyasviel/control_v11f1p_sd15_depth",
+        "lllyasviel/control_v11p_sd15_softedge",
+        "lllyasviel/control_v11p_sd15_scribble",
+        "lllyasviel/control_v11p_sd15_lineart",
+        "lllyasviel/control_v11p_sd15s2_lineart_anime",
+        "lllyasviel/control_v11p_sd15_mlsd",
+        "lllyasviel/control_v11p_sd15_normalbae",
+        "lllyasviel/control_v11e_sd15_shuffle",
+        "diffusers/controlnet-zoe-depth-sdxl-1.0",
     }
     assert [each.hub for each in repositories(shipped) if each.gated] == [
         "stabilityai/stable-diffusion-3-medium-diffusers"

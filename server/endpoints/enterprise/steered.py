@@ -19,8 +19,34 @@ from server.errors import FieldError, MissingField
 from server.jobs import JSON
 
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
-_ALSO: Mapping[str, str] = {"softedge": "hed", "pose": "openpose", "midas": "depth"}
+_ALSO: Mapping[str, str] = {
+    "depth_midas": "depth",
+    "depth_zoe": "zoe",
+    "lineart_realistic": "lineart",
+    "midas": "depth",
+    "normal_bae": "normal",
+    "normalbae": "normal",
+    "pidinet": "pidi",
+    "pose": "openpose",
+    "scribble_hed": "scribble",
+    "softedge": "hed",
+    "softedge_hed": "hed",
+    "softedge_pidinet": "pidi",
+}
 """Other names that clients have for them."""
+
+_AS_THEY_ARE = ("ip2p", "tile")
+"""ControlNets whose guide is the picture itself."""
+
+_WITHOUT_HINT: Mapping[str, str] = {
+    "dwpose": "its networks need packages that are not here; openpose draws the same skeletons",
+    "inpaint": "its guide is no picture; the operation inpaint repaints without it",
+    "leres": "it cannot be opened inside a server; depth and zoe make such guides",
+    "mediapipe_face": "it needs a package that does not go with the others here",
+    "seg": "no network here finds the 150 kinds of things in whose colours its guide is painted",
+    "segmentation": "no network here finds the 150 kinds of things in whose colours its guide is painted",
+}
+"""What ControlNets exist for, and why their guides are not made here."""
 
 _NO_PICTURE = RGBImage(0, 0, b"")
 
@@ -152,13 +178,18 @@ class Steered(PictureFields):
         if not self.auto_hint:
             return [None] * len(names)
         given = [_ALSO.get(text.lower(), text.lower()) for text in listed(self.controlnet_type)]
-        if unknown := [text for text in given if text not in PREPROCESSORS]:
-            raise FieldError(
-                "controlnet_type",
-                f"{unknown[0]} is not one of {', '.join(PREPROCESSORS)}; or set auto_hint to no",
-            )
+        if unknown := [text for text in given if text not in (*PREPROCESSORS, *_AS_THEY_ARE)]:
+            raise FieldError("controlnet_type", _no_hint(unknown[0]))
         if len(given) == len(names):
-            return list(given)
+            return [None if text in _AS_THEY_ARE else text for text in given]
         if len(given) > 1:
             raise FieldError("controlnet_type", "must be one, or one for each controlnet_model")
         return [manifest.controlnets[name].preprocessor for name in names]
+
+
+def _no_hint(controlnet_type: str) -> str:
+    """Why auto_hint cannot make it, and what it can."""
+    possible = f"{', '.join(PREPROCESSORS)}; or set auto_hint to no"
+    if reason := _WITHOUT_HINT.get(controlnet_type):
+        return f"{controlnet_type} cannot be made of a picture here: {reason}. What can is {possible}"
+    return f"{controlnet_type} is not one of {possible}"

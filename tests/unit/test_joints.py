@@ -28,14 +28,30 @@ def error(figure: Figure, change: Change = lambda picture: picture) -> float:
     return joint_error(seen, figure.person)
 
 
-@pytest.mark.parametrize("figure", FIGURES)
-def test_joints_are_where_they_were_drawn(figure: Figure) -> None:
-    assert error(figure) < 0.04
+def test_joints_are_where_they_were_drawn() -> None:
+    errors = [error(figure) for figure in FIGURES]
+    assert max(errors) < 0.04
+    assert np.mean(errors) < 0.012
 
 
 @pytest.mark.parametrize("change", SPOILED)
 def test_joints_are_found_after_what_pictures_suffer(change: Change) -> None:
     assert np.mean([error(figure, change) for figure in FIGURES[:3]]) < 0.02
+
+
+def test_after_all_of_it_joints_are_found_or_unclear() -> None:
+    def spoil(picture: Image.Image) -> Image.Image:
+        for change in reversed(SPOILED):
+            picture = change(picture)
+        return picture
+
+    readings = [(read(figure, spoil), figure) for figure in FIGURES[:6]]
+    found = [(seen, figure) for seen, figure in readings if seen]
+    assert len(found) >= 4
+    for seen, figure in found:
+        assert (seen.color, seen.ground) == (figure.color, figure.ground)
+        assert seen.explained > 0.74
+        assert joint_error(seen, figure.person) < 0.04
 
 
 @pytest.mark.parametrize("size", [(512, 768), (1024, 1024), (640, 384)])
@@ -93,6 +109,11 @@ def test_an_arm_that_is_not_there_is_not_found(figure: Figure) -> None:
     seen, whole = read(figure, without_left_forearm), read(figure)
     assert whole is not None
     assert seen is None or joint_error(seen, figure.person) > joint_error(whole, figure.person) + 0.003
+
+
+@pytest.mark.parametrize("figure", FIGURES[:3])
+def test_who_stands_on_the_head_is_not_read_as_some_upright_pose(figure: Figure) -> None:
+    assert read(figure, lambda picture: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)) is None
 
 
 @pytest.mark.parametrize("figure", FIGURES[:3])

@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipelines import panorama
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
 from pipelines.noise_schedulers import DiffusersSampler
@@ -78,12 +79,18 @@ def followed_by_second_pass(
 
 @torch.no_grad()
 def _second_pass(second: Sample, sampler: DiffusersSampler | PanoramaSampler, first: Sample) -> Sample:
-    latents = _enlarged(first.latents, second.key)
+    latents = _enlarged(first.latents, second.key, ring=isinstance(sampler, PanoramaSampler))
     noise = randn_tensor(latents.shape, generator=first.generator, device=latents.device, dtype=latents.dtype)
     return replace(second, latents=sampler.from_latents(latents, noise))
 
 
-def _enlarged(latents: Tensor, key: GroupKey) -> Tensor:
-    """(1, C, key.height / 8, key.width / 8) of finished latents."""
+def _enlarged(latents: Tensor, key: GroupKey, *, ring: bool) -> Tensor:
+    """(1, C, key.height / 8, key.width / 8) of finished latents.
+
+    Args:
+        ring: the left and right edges are neighbours.
+    """
     size = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
+    if ring:
+        return panorama.enlarged(latents, size)
     return interpolate(latents, size=size, mode="bilinear", align_corners=False)

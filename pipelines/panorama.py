@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pipelines import pixels
 from pipelines.noise_schedulers import DiffusersSampler
@@ -17,8 +19,8 @@ from pipelines.sample import AroundSampler
 VIEWS_ACROSS_A_WINDOW = 8
 """Each view begins an eighth of its size after the one before."""
 
-DECODED_AROUND = 8
-"""Latents of the other edge that the decoder sees beyond each edge."""
+SEEN_AROUND = 8
+"""Latents of the other edge that encoder and decoder see beyond each edge."""
 
 View = tuple[slice, tuple[slice, ...]]
 """Rows, and columns; those of a view that leaves the right edge go on at the left one."""
@@ -129,7 +131,22 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
     The decoder's own padding would show at both edges: it gets some latents of the other edge beyond each,
     and what it makes of those is cut off.
     """
-    ring = torch.cat([latents[..., -DECODED_AROUND:], latents, latents[..., :DECODED_AROUND]], dim=-1)
+    ring = torch.cat([latents[..., -SEEN_AROUND:], latents, latents[..., :SEEN_AROUND]], dim=-1)
     decoded = pixels.decode(vae, ring, upcast=upcast)
-    edge = decoded.shape[-1] // ring.shape[-1] * DECODED_AROUND
+    edge = decoded.shape[-1] // ring.shape[-1] * SEEN_AROUND
     return decoded[..., edge:-edge]
+
+
+def encode(vae: AutoencoderKL, picture: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
+    """`pipelines.pixels.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
+    edge = SEEN_AROUND * 2 ** (len(vae.config["block_out_channels"]) - 1)
+    ring = torch.cat([picture[..., -edge:], picture, picture[..., :edge]], dim=-1)
+    encoded = pixels.encode(vae, ring, upcast=upcast)
+    return DiagonalGaussianDistribution(encoded.parameters[..., SEEN_AROUND:-SEEN_AROUND])
+
+
+def enlarged(latents: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, C, *size) of latents whose left and right edges are neighbours."""
+    thrice = torch.cat([latents] * 3, dim=-1)
+    width = size[1]
+    return interpolate(thrice, size=(size[0], 3 * width), mode="bilinear")[..., width : 2 * width]

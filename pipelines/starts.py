@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import pixels
+from pipelines import panorama, pixels
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
@@ -110,7 +110,7 @@ class Starts:
             return {}
         mask = pixels.from_mask(request.mask, key.height, key.width)
         picture = pixels.from_image(request.image, key.height, key.width) * (mask < 0.5)
-        kept = pixels.encode(vae, picture, upcast=self._upcast).mode() * vae.config["scaling_factor"]
+        kept = self._distribution(request, vae, picture).mode() * vae.config["scaling_factor"]
         return self._masked_channels(request, self._small(mask), kept.to(self._unet.dtype))
 
     def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Mapping[str, Rows]:
@@ -134,7 +134,7 @@ class Starts:
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Start]:
         """The picture under the noise of the first step."""
-        picture = self._encoded(vae, pixels.from_image(request.image, key.height, key.width))
+        picture = self._encoded(request, vae, pixels.from_image(request.image, key.height, key.width))
         starts: list[Start] = []
         for sampler, generator in each:
             latents = picture(generator)
@@ -154,8 +154,8 @@ class Starts:
         shown = paints_masks_only(self._unet)
         picture = pixels.from_image(request.image, key.height, key.width)
         mask = pixels.from_mask(request.mask, key.height, key.width)
-        whole = self._encoded(vae, picture)
-        rest = self._encoded(vae, picture * (mask < 0.5)) if shown else None
+        whole = self._encoded(request, vae, picture)
+        rest = self._encoded(request, vae, picture * (mask < 0.5)) if shown else None
         small = self._small(mask)
         starts: list[Start] = []
         for sampler, generator in each:
@@ -179,8 +179,12 @@ class Starts:
         small = torch.nn.functional.interpolate(mask, scale_factor=1 / PIXELS_PER_LATENT)
         return small.to(self._device, self._unet.dtype)
 
-    def _encoded(self, vae: AutoencoderKL, picture: Tensor) -> Any:
+    def _encoded(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:
         """A function that draws the latents of a picture from a generator."""
-        distribution = pixels.encode(vae, picture, upcast=self._upcast)
+        distribution = self._distribution(request, vae, picture)
         factor = vae.config["scaling_factor"]
         return lambda generator: factor * distribution.sample(generator).to(self._unet.dtype)
+
+    def _distribution(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:
+        encode = panorama.encode if request.panorama else pixels.encode
+        return encode(vae, picture, upcast=self._upcast)

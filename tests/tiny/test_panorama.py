@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import diffusers
@@ -22,11 +22,14 @@ from sd_drawing import (
     reference,
     seeded,
 )
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from pipelines import denoise
+from pipelines import denoise, panorama, pixels
+from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from pipelines.panorama import views_of
-from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.request import Inpainting, SchedulerChoice, TextToImage
 from pipelines.sample import Sample
 
 PIPELINE = "stable-diffusion-v1-5"
@@ -233,3 +236,61 @@ def test_an_sdxl_panorama_is_seamless(sdxl: Any) -> None:
     assert edge <= inner
     edge, inner = seam(stacked(sdxl, replace(request, panorama=False)))
     assert edge > inner
+
+
+WAVES = np.sin(np.arange(320) / 320 * 10 * np.pi)[None, :, None] * np.array([70, 90, 50]) + 128
+"""A picture whose left and right edges match."""
+
+
+def test_a_picture_is_encoded_around_its_edges(family: Any) -> None:
+    """Five equal waves have five equal pieces of latents, those at the edges included."""
+    vae = family.modules["vae"]
+    picture = (
+        torch.from_numpy(np.broadcast_to(WAVES, (64, 320, 3)) / 127.5 - 1).permute(2, 0, 1)[None].float()
+    )
+    with torch.no_grad():
+        ring, flat = (
+            encode(vae, picture).mean.unflatten(-1, (5, 8)) for encode in (panorama.encode, pixels.encode)
+        )
+    assert ring.std(dim=-2).max() < flat.std(dim=-2).max() / 10
+
+
+@pytest.mark.parametrize("panorama_asked", [True, False])
+def test_a_panorama_begins_with_the_ring_of_the_picture_that_is_redrawn(
+    panorama_asked: bool, family: Any
+) -> None:
+    waves = np.broadcast_to(WAVES, (32, 320, 3)).astype(np.uint8)
+    values = {field.name: getattr(REQUEST, field.name) for field in fields(REQUEST) if field.name != "kind"}
+    image, mask = RGBImage(320, 32, waves.tobytes()), RGBImage(320, 32, b"\xff" * waves.size)
+    request = Inpainting(**values | {"panorama": panorama_asked}, image=image, mask=mask, strength=0.7)
+    (sample,) = family.encode(request)
+    encode, vae = panorama.encode if panorama_asked else pixels.encode, family.modules["vae"]
+    with torch.no_grad():
+        expected = encode(vae, pixels.from_image(image, 32, 320)).sample(seeded(REQUEST.seeds[0]))
+    assert torch.equal(sample.sampler._known, vae.config["scaling_factor"] * expected)
+
+
+@pytest.mark.parametrize("size", [(9, 60), (8, 41), (5, 23)])
+def test_enlarged_latents_are_a_ring_that_is_plainly_enlarged_inside(size: tuple[int, int]) -> None:
+    latents = torch.randn(1, 4, 5, 23, generator=seeded(1))
+    ring = panorama.enlarged(latents, size)
+    plain = interpolate(latents, size=size, mode="bilinear")
+    assert ring.shape == plain.shape
+    assert torch.allclose(ring[..., 3:-3], plain[..., 3:-3], atol=1e-5)
+    twice = panorama.enlarged(latents.roll(11, dims=-1), (5, 46))
+    assert torch.allclose(twice, panorama.enlarged(latents, (5, 46)).roll(22, dims=-1), atol=1e-5)
+
+
+def test_the_second_pass_of_highres_fix_begins_with_a_ring(family: Any) -> None:
+    """What is lit at the left edge of the first pass shines around it in the second."""
+    family.modules["unet"].register_to_config(sample_size=8)
+    begins: list[Tensor] = []
+    for lit in (0.0, 1e4):
+        (first,) = family.encode(replace(REQUEST, width=256, height=64, highres_fix=True))
+        first.latents = torch.zeros_like(first.latents)
+        first.latents[..., 0] = lit
+        begins.append(first.finish(first).latents)
+    family.modules["unet"].register_to_config(sample_size=64)
+    shine = (begins[1] - begins[0])[0, 0, 4]
+    assert first.latents.shape == (1, 4, 4, 16)
+    assert shine.nonzero().flatten().tolist() == [0, 1, 2, 31]

@@ -147,3 +147,46 @@ def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
             "auto_hint openpose needs weights that are not on this server; send the guide itself instead"
         ]
     }
+
+
+def test_everything_that_can_be_asked_for_is_drawn_in_one_request(server: RunningServer):
+    everything = {
+        "prompt": "une ((église)) rouge, night_scene",
+        "negative_prompt": "flou",
+        "samples": 2,
+        "multi_lingual": "yes",
+        "enhance_prompt": "yes",
+        "safety_checker": "yes",
+        "safety_checker_type": "pixelate",
+        "controlnet_model": "canny,openpose",
+        "controlnet_conditioning_scale": "1,0.5",
+        "auto_hint": "no",
+        "guess_mode": "yes",
+        "init_image": PICTURE,
+        "control_image": png(255 - PIXELS),
+        "mask_image": png(MASK),
+        "panorama": "yes",
+        "self_attention": "yes",
+        "highres_fix": "yes",
+        "lora_model": "more_details,animie",
+        "lora_strength": "0.5,0.3",
+        "embeddings_model": "night_scene",
+        "vae": "sd-vae-ft-mse",
+        "clip_skip": 2,
+        "tomesd": "yes",
+        "scheduler": "DPMSolverMultistepScheduler",
+        "use_karras_sigmas": "yes",
+        "algorithm_type": "sde-dpmsolver++",
+        "temp": "yes",
+    }
+    first, body = drawn(server, "controlnet", **everything)
+    assert len(body["output"]) == 2
+    assert np.array_equal(first[MASK == 0], PIXELS[MASK == 0])
+    assert np.abs(first[MASK > 0].astype(int) - PIXELS[MASK > 0]).mean() > 10
+    again, _ = drawn(server, "controlnet", **everything)
+    assert np.array_equal(first, again)
+    without, _ = drawn(server, "controlnet", **{**everything, "panorama": "no"})
+    assert not np.array_equal(first, without)
+    larger, body = drawn(server, "controlnet", **everything, upscale="yes")
+    assert larger.shape == (512, 512, 3)
+    assert (body["meta"]["panorama"], body["meta"]["upscale"]) == ("yes", "yes")

@@ -257,6 +257,13 @@ def test_a_face_at_the_edge_of_the_picture_or_beyond_is_laid_on_as_far_as_it_goe
     assert cut_out(ASTRONAUT, matrix).shape == (SIDE, SIDE, 3)
 
 
+def test_what_becomes_smaller_is_averaged():
+    stripes = np.zeros((1600, 1600, 3), np.uint8)
+    stripes[:, ::2] = 200
+    face = cut_out(stripes, alignment(turned(0, 3, (10, 10)))).astype(int)
+    assert np.abs(face - 100).max() < 40
+
+
 def test_the_alignment_of_an_enlarged_picture_shows_the_same_face():
     large = np.asarray(Image.fromarray(ASTRONAUT).resize((1024, 1536), Image.Resampling.BICUBIC))
     matrix = alignment(POINTS)
@@ -457,3 +464,4 @@ def test_an_unknown_face_restorer_fails_its_request_alone(manifest: Manifest):
         events += loop.turn()
     assert [event.ticket_id for event in events if isinstance(event, Failed)] == ["bad"]
     assert [event.ticket_id for event in events if isinstance(event, Drawn)] == ["first"]
+    assert {event.ticket_id for event in events if isinstance(event, Progress)} <= {"first"}

@@ -200,6 +200,15 @@ def test_a_guide_is_made_of_the_picture_and_of_nothing_else(name: str, preproces
     assert bool(opened) == (name not in WEIGHTLESS)
 
 
+def test_a_scribble_is_black_and_white_where_soft_edges_are_grey(preprocessors: Preprocessors):
+    def hard(name: str) -> float:
+        guide = array(preprocessors.prepared(PICTURES[0], name))
+        return float(((guide == 0) | (guide == 255)).mean())
+
+    assert hard("scribble") > 0.7
+    assert hard("hed") < 0.3
+
+
 def test_the_shuffle_leaves_numpys_own_numbers_as_they_were(preprocessors: Preprocessors):
     np.random.seed(5)
     expected = np.random.random(3)

@@ -39,6 +39,11 @@ def test_joints_are_found_after_what_pictures_suffer(change: Change) -> None:
     assert np.mean([error(figure, change) for figure in FIGURES[:3]]) < 0.02
 
 
+@pytest.mark.parametrize("figure", FIGURES[3:5])
+def test_outlines_between_two_strong_colours_do_not_hide_the_figure_s_own(figure: Figure) -> None:
+    assert error(figure, lambda picture: picture.filter(ImageFilter.GaussianBlur(2.2))) < 0.04
+
+
 def test_after_all_of_it_joints_are_found_or_unclear() -> None:
     def spoil(picture: Image.Image) -> Image.Image:
         for change in reversed(SPOILED):

@@ -18,7 +18,7 @@ from pipelines.demo.world import AREAS, ColoredShape, Scene, combinations, rando
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from tests.spoiled import SPOILED, Change, noise
 
-SCENES = tuple(random_scene(seed) for seed in range(32))
+SCENES = tuple(random_scene(seed) for seed in range(24))
 RIGHT = Verdict(ground=True, colors=True, shapes=True, size=True, place=True)
 SIDE = 256
 
@@ -62,11 +62,11 @@ class TestWhatIsDrawnIsRead:
     def test_every_combination(self) -> None:
         assert all(
             read(render(scene, 128)).scene == scene
-            for scene in itertools.islice(combinations(held_out=False), 0, None, 9)
+            for scene in itertools.islice(combinations(held_out=False), 0, None, 18)
         )
 
     def test_colours_are_named_although_a_network_only_comes_close(self) -> None:
-        for color, ground in itertools.islice(itertools.permutations(COLORS, 2), 0, None, 3):
+        for color, ground in itertools.islice(itertools.permutations(COLORS, 2), 0, None, 5):
             coverage = silhouette("cross")[..., None]
             near = [mix(PALETTE[name], (128, 128, 128), 0.08) for name in (color, ground)]
             pixels = (coverage * near[0] + (1 - coverage) * near[1]).round().astype(np.uint8)

@@ -126,6 +126,11 @@ class _Pull:
                 raise PullError(
                     f"{self.repository.hub}: {name} is a pickle, which can run code; name a .safetensors."
                 )
+        for name, expected in self.repository.sha256:
+            if name in chosen and self.listing[name].upstream != expected:
+                raise PullError(
+                    f"{self.repository.hub}: {name} is not the file that weights.yaml names by its SHA-256."
+                )
         return chosen
 
     def keep(self, origin: str, stored: str) -> bool:

@@ -27,6 +27,7 @@ class Source(_Entry):
         hub: repository in ``owner/name`` form, with ``revision``.
         files: of a hub repository, the file names or patterns that are needed; empty: what diffusers' layout
             calls for.
+        sha256: of a hub repository that is somebody's copy, by file name: the hash of the original.
         skip: of a hub repository in diffusers' layout, the components that are not needed.
         license: where it differs from the entry's.
         gated: the repository is given only to accounts that accepted its terms.
@@ -39,6 +40,7 @@ class Source(_Entry):
     hub: str | None = None
     revision: str = "main"
     files: tuple[str, ...] = ()
+    sha256: dict[str, str] = Field(default_factory=dict[str, str])
     skip: tuple[str, ...] = ()
     license: str = ""
     gated: bool = False
@@ -66,8 +68,8 @@ class Source(_Entry):
         given = [name for name in ("hub", "folder", "file", "dummy") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of hub, folder, file, dummy is needed, not {given or 'none'}")
-        if (self.files or self.skip) and self.hub is None:
-            raise ValueError("files and skip belong to a hub source")
+        if (self.files or self.sha256 or self.skip) and self.hub is None:
+            raise ValueError("files, sha256 and skip belong to a hub source")
         return self
 
 

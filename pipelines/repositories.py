@@ -30,6 +30,7 @@ class Repository:
         skip: components that nobody needs.
         licenses: what must be agreed to.
         users: pipelines and adapters that need it, in the manifest's order.
+        sha256: (file name, hash) of the files that must be certain bytes.
     """
 
     hub: str
@@ -40,6 +41,7 @@ class Repository:
     licenses: tuple[str, ...]
     gated: bool
     users: tuple[str, ...]
+    sha256: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -103,6 +105,7 @@ def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:
         licenses=_unique(use.license for use in uses if use.license),
         gated=any(use.source.gated for use in uses),
         users=_unique(use.user for use in uses),
+        sha256=tuple({pair for use in uses for pair in use.source.sha256.items()}),
     )
 
 

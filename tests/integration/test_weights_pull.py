@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -261,6 +262,20 @@ def test_a_pickle_of_tensors_is_kept_as_it_is(run: Run, weights: Path, tmp_path:
     with HubServer({"maker/model": Repo({name: data, f"other-{name}": b"unwanted"})}) as hub:
         assert run(hub.url, {"sd": pipeline(files=[name])}, "pull") == 0
     assert (weights / "maker/model" / name).read_bytes() == data
+
+
+def test_a_copy_that_is_not_the_original_is_not_fetched(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = pickled({"a": torch.ones(2_000)}, tmp_path)
+    hashes = {"face.pth": hashlib.sha256(original).hexdigest()}
+    wanted = {"sd": pipeline(files=["face.pth"], sha256=hashes)}
+    with HubServer({"maker/model": Repo({"face.pth": pickled({"a": torch.zeros(2_000)}, tmp_path)})}) as hub:
+        assert run(hub.url, wanted, "pull") == 1
+        assert hub.fetched() == []
+    assert "face.pth is not the file that weights.yaml names" in capsys.readouterr().err
+    with HubServer({"maker/model": Repo({"face.pth": original})}) as hub:
+        assert run(hub.url, wanted, "pull") == 0
 
 
 def test_other_pickles_are_never_fetched(run: Run, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> No
         "stabilityai/sd-vae-ft-mse",
         "latent-consistency/lcm-lora-sdv1-5",
         "Comfy-Org/Real-ESRGAN_repackaged",
-        "th2w33knd/GFPGANv1.4",
+        "gmk123/GFPGAN",
         "opencv/face_detection_yunet",
         "facebook/mbart-large-50-many-to-one-mmt",
         "lllyasviel/control_v11p_sd15_canny",

@@ -131,18 +131,21 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
     The decoder's own padding would show at both edges: it gets some latents of the other edge beyond each,
     and what it makes of those is cut off.
     """
-    ring = torch.cat([latents[..., -SEEN_AROUND:], latents, latents[..., :SEEN_AROUND]], dim=-1)
+    seen = min(SEEN_AROUND, latents.shape[-1])
+    ring = torch.cat([latents[..., -seen:], latents, latents[..., :seen]], dim=-1)
     decoded = pixels.decode(vae, ring, upcast=upcast)
-    edge = decoded.shape[-1] // ring.shape[-1] * SEEN_AROUND
+    edge = decoded.shape[-1] // ring.shape[-1] * seen
     return decoded[..., edge:-edge]
 
 
 def encode(vae: AutoencoderKL, picture: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
     """`pipelines.pixels.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
-    edge = SEEN_AROUND * 2 ** (len(vae.config["block_out_channels"]) - 1)
+    pixels_per_latent = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    seen = min(SEEN_AROUND, picture.shape[-1] // pixels_per_latent)
+    edge = seen * pixels_per_latent
     ring = torch.cat([picture[..., -edge:], picture, picture[..., :edge]], dim=-1)
     encoded = pixels.encode(vae, ring, upcast=upcast)
-    return DiagonalGaussianDistribution(encoded.parameters[..., SEEN_AROUND:-SEEN_AROUND])
+    return DiagonalGaussianDistribution(encoded.parameters[..., seen:-seen])
 
 
 def enlarged(latents: Tensor, size: tuple[int, int]) -> Tensor:

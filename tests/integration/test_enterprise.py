@@ -233,7 +233,7 @@ def test_errors_are_the_documented_ones(server: RunningServer, changes: dict[str
     assert body["message"] == body["messege"] == message
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 40_000])
 def test_malformed_json_is_an_error_in_words(server: RunningServer, content: bytes):
     answer = httpx.post(f"{server.url}{PREFIX}/text2img", content=content)
     assert answer.json()["status"] == "error"

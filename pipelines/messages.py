@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError
-from pipelines.request import Drawing, Request
+from pipelines.request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,10 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from pipelines.drawing import Drawing
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
-from pipelines.request import Drawing, Request
+from pipelines.request import Request
 
 
 class Sampler(Protocol):

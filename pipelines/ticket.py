@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipelines.drawing import Drawing, Timings
 from pipelines.messages import Progress
-from pipelines.request import Drawing, Request, Timings
+from pipelines.request import Request
 from pipelines.sample import Picture, Sample
 
 

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
+from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
 from pipelines.messages import Forget, Order, Reload
-from pipelines.request import Drawing, Prompted, Request, pipelines_of
+from pipelines.request import Prompted, Request, pipelines_of
 from server import errors
 from server.engine import Engine, EngineState
 from server.queue import JobQueue, Offer, Ticket

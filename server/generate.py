@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines import image_io
+from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError
-from pipelines.request import Drawing, PictureRequest, Rewriting
+from pipelines.request import PictureRequest, Rewriting
 from server import errors
 from server.accounts import Account
 from server.dispatch import Dispatch

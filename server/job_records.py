@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import PydanticSerializationError
 from sqlalchemy import ColumnElement, Row, select
 
+from pipelines.drawing import Timings
 from pipelines.image_io import RGBImage
-from pipelines.request import PictureRequest, TextToImage, Timings, from_json, map_pictures, to_json
+from pipelines.request import PictureRequest, TextToImage, from_json, map_pictures, to_json
 from server import errors
 from server.database.tables import accounts, jobs
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import LargeBinary, Row, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipelines.request import Timings
+from pipelines.drawing import Timings
 from server import credits, errors, webhooks
 from server.database import Database
 from server.database.tables import UTCDateTime, jobs

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from pipelines.drawing import Timings
 from pipelines.image_io import RGBImage
-from pipelines.request import ImageToImage, Inpainting, TextToImage, Timings
+from pipelines.request import ImageToImage, Inpainting, TextToImage
 from server.jobs import NewJob
 
 TIMINGS = Timings(encode_s=0.25, denoise_s=1.5, decode_s=0.125)

@@ -13,11 +13,12 @@ from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
+from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.languages import ENGLISH, detect
 from pipelines.recent import Recent
-from pipelines.request import Drawing, Request, Rewriting, Timings
+from pipelines.request import Request, Rewriting
 from pipelines.sample import Sample
 
 LONGEST = 2000

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
+from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.recent import Recent
-from pipelines.request import Drawing, Request, Rewriting, Timings
+from pipelines.request import Request, Rewriting
 from pipelines.sample import Sample
 
 NEW_TOKENS = 60

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
+from pipelines.drawing import Drawing
 from pipelines.messages import Order
-from pipelines.request import Drawing, Request
+from pipelines.request import Request
 
 
 class EngineState(StrEnum):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
+from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.messages import (
     Broken,
@@ -27,7 +28,7 @@ from pipelines.messages import (
     Ready,
     Residency,
 )
-from pipelines.request import Drawing, Request
+from pipelines.request import Request
 from server.engine import EngineState, child
 from server.engine.child import ChildProcess, Target
 

@@ -23,10 +23,11 @@ import torch
 
 from pipelines import image_io
 from pipelines.demo.build import ensure
+from pipelines.drawing import Drawing
 from pipelines.engine import open_pool
 from pipelines.loop import Loop
 from pipelines.messages import Drawn, EngineConfig, Failed
-from pipelines.request import Drawing, SchedulerChoice, TextToImage
+from pipelines.request import SchedulerChoice, TextToImage
 from tests.running_server import RunningServer, start_server
 
 ROUNDS, WARM_UP = 40, 3

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, UnknownPipeline
 from pipelines.image_io import RGBImage
 from pipelines.messages import Cancel, Done, Draw, Drawn, EngineConfig, Failed, Forget, Progress, Ready, Stop
-from pipelines.request import Drawing, Request, TextToImage, Timings
+from pipelines.request import Request, TextToImage
 from server.engine import Engine, EngineState
 from server.engine.process import LocalEngine
 

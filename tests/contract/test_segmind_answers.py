@@ -15,9 +15,10 @@ from starlette.testclient import TestClient
 
 import server.app
 from pipelines import errors as drawing_errors
+from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Order
-from pipelines.request import Drawing, Request, Timings
+from pipelines.request import Request
 from server.caller import Services
 from server.engine import EngineState
 from server.settings import Settings

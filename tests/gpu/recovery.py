@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from stages import default_request
 
+from pipelines.drawing import Drawing
 from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event
-from pipelines.request import Drawing, Request
+from pipelines.request import Request
 
 
 def drive(loop: Loop, requests: Mapping[str, Request]) -> list[Event]:

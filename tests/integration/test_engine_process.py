@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.drawing import Drawing, Timings
 from pipelines.errors import CheckpointUnavailable, EngineLost
 from pipelines.image_io import RGBImage
 from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Forget, Loading, Progress, Ready, Stop
-from pipelines.request import Drawing, ImageToImage, Request, TextToImage, Timings
+from pipelines.request import ImageToImage, Request, TextToImage
 from server import errors
 from server.dispatch import Dispatch
 from server.engine import EngineState, child, process

@@ -26,6 +26,7 @@ from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 from pipelines import denoise
 from pipelines.demo import face_restorer, upscaler
 from pipelines.demo.parts import fill
+from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
@@ -35,7 +36,7 @@ from pipelines.loop import Loop
 from pipelines.manifest import FaceRestorerEntry, Manifest, Source, load_manifest
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
-from pipelines.request import Drawing, FaceRestoration, Request, Upscaling
+from pipelines.request import FaceRestoration, Request, Upscaling
 
 SMALL = "small-faces"
 

@@ -11,13 +11,14 @@ import torch
 import yaml
 from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
+from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError, InvalidInput
 from pipelines.languages import CODES, detect
 from pipelines.loop import Loop
 from pipelines.manifest import load_manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
-from pipelines.request import Drawing, Request, Rewriting, TextToImage
+from pipelines.request import Request, Rewriting, TextToImage
 
 ENTRIES = {
     "translator": {"family": "mbart50", "parts": {"model": {"folder": "translator"}}, "dtype": "float32"},

@@ -18,13 +18,14 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
 from pipelines import tiles
+from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.manifest import Manifest, Source, UpscalerEntry
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
-from pipelines.request import Drawing, Request, TextToImage, Upscaling
+from pipelines.request import Request, TextToImage, Upscaling
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = TextToImage(

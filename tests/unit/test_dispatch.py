@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import pytest
 
+from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, OutOfMemory
 from pipelines.image_io import RGBImage
 from pipelines.messages import Forget, Order
-from pipelines.request import Drawing, Request, TextToImage, Timings
+from pipelines.request import Request, TextToImage
 from server import errors
 from server.dispatch import Dispatch
 from server.engine import EngineState

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Order as EngineOrder
-from pipelines.request import Drawing, Request, Timings
+from pipelines.request import Request
 from server import errors
 from server.accounts import Account, Accounts
 from server.credits import Credits

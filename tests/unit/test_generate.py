@@ -33,7 +33,7 @@ class GatedEngine:
     """Draws black pictures once the gate is open."""
 
     name = "gated"
-    group_pixels = 4 * 2**20
+    group_pixels = 4 * 64 * 64
     resident = frozenset[str]()
     state, reason = EngineState.ready, None
 

@@ -21,10 +21,9 @@ from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.sample import Conditioning, Sample
+from pipelines.starts import PIXELS_PER_LATENT
 
 P = TypeVar("P", bound=Prompted)
-
-PIXELS_PER_LATENT = 8
 
 
 def first_pass(request: P, native_side: int) -> P:

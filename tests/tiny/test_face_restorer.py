@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import onnx
 import pytest
 import skimage.data
 import torch
+from loop_drawing import drawings, events_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import load_file
@@ -36,7 +37,7 @@ from pipelines.loop import Loop
 from pipelines.manifest import FaceRestorerEntry, Manifest, Source, load_manifest
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
-from pipelines.request import FaceRestoration, Request, Upscaling
+from pipelines.request import FaceRestoration, Upscaling
 
 SMALL = "small-faces"
 
@@ -398,20 +399,6 @@ def loop_of(manifest: Manifest) -> tuple[Loop, PipelinePool]:
         manifest, manifest.path.parent, torch.device("cpu"), budget_bytes=10**9, host_budget_bytes=0
     )
     return Loop(pool, 10**7), pool
-
-
-def events_of(loop: Loop, requests: Mapping[str, Request]) -> list[Event]:
-    for name, each in requests.items():
-        loop.submit(name, each)
-    events: list[Event] = []
-    while not loop.idle:
-        events += loop.turn()
-    return events
-
-
-def drawings(events: list[Event]) -> dict[str, Drawing]:
-    assert not [event for event in events if isinstance(event, Failed)]
-    return {event.ticket_id: event.drawing for event in events if isinstance(event, Drawn)}
 
 
 def only(drawing: Drawing) -> RGBImage:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loop_drawing import drawings, events_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sd_drawing import array, build, draw, image_of, largest_difference, open_family
@@ -18,14 +19,13 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
 from pipelines import tiles
-from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.manifest import Manifest, Source, UpscalerEntry
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
-from pipelines.request import Request, TextToImage, Upscaling
+from pipelines.request import TextToImage, Upscaling
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = TextToImage(
@@ -195,20 +195,6 @@ def loop_of(manifest: Manifest, budget_bytes: int = 10**9) -> tuple[Loop, Pipeli
         manifest, manifest.path.parent, torch.device("cpu"), budget_bytes=budget_bytes, host_budget_bytes=0
     )
     return Loop(pool, 10**6), pool
-
-
-def events_of(loop: Loop, requests: dict[str, Request]) -> list[Event]:
-    for name, each in requests.items():
-        loop.submit(name, each)
-    events: list[Event] = []
-    while not loop.idle:
-        events += loop.turn()
-    return events
-
-
-def drawings(events: list[Event]) -> dict[str, Drawing]:
-    assert not [event for event in events if isinstance(event, Failed)]
-    return {event.ticket_id: event.drawing for event in events if isinstance(event, Drawn)}
 
 
 @pytest.fixture(scope="module")

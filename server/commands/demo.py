@@ -29,7 +29,7 @@ from rich.progress import (
 from pipelines import image_io
 from server.accounts import Accounts
 from server.app import create_app
-from server.commands.serve import is_free, listen
+from server.commands.serve import is_free, listen, run_until_stopped
 from server.credits import Credits
 from server.database import Database, database_url
 from server.settings import Settings
@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     thread = threading.Thread(target=visitor, daemon=True)
     thread.start()
-    server.run(sockets=[listener])
+    run_until_stopped(server, listener)
     if arguments.once:
         thread.join()
     for failure in failures:

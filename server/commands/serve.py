@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -34,8 +35,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if listener is None or not is_free(settings):
         return 2
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level=settings.log_level))
-    server.run(sockets=[listener])
+    run_until_stopped(server, listener)
     return 0
+
+
+def run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Answer until the server is told to leave. Ctrl-C is the ordinary way; uvicorn raises it once more."""
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 def is_free(settings: Settings) -> bool:

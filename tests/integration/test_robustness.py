@@ -309,3 +309,10 @@ def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, demo_m
             assert "x-remaining-credits" in answer.headers
     finally:
         server.stop()
+
+
+def test_ctrl_c_ends_a_server_well_and_without_a_traceback(demo_manifest_path: Path, tmp_path: Path):
+    server = start_server(tmp_path, demo_manifest_path, accounts=False, preload="false")
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=60) == 0
+    assert "Traceback" not in server.log.read_text()

@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, c
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pipelines import pixels
 from pipelines.checkpoints import local
 from pipelines.errors import UnknownAdapter
 from pipelines.lycoris import as_lora, is_lycoris
@@ -87,12 +88,16 @@ class AdapterLibrary:
                 vae = _vae_of_file(_read(path).tensors, like)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise _unreadable("vae", name, error) from error
-        if vae.config["latent_channels"] != like.config["latent_channels"]:
+        channels = vae.config["latent_channels"], like.config["latent_channels"]
+        if channels[0] != channels[1] or pixels.per_latent(vae) != pixels.per_latent(like):
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
         return vae.to(device=like.device, dtype=like.dtype).eval()
 
-    def controlnet(self, name: str, family: str, unet: Any) -> ControlNetModel:
+    def controlnet(self, name: str, family: str, unet: Any, per_latent: int) -> ControlNetModel:
         """A new ControlNet on the device and in the type of the network that it steers.
+
+        Args:
+            per_latent: pixels of a guide along one side of a latent.
 
         Raises:
             UnknownAdapter: as for `lora`, or not of the network's shape.
@@ -108,9 +113,10 @@ class AdapterLibrary:
             )
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise _unreadable("controls", name, error) from error
-        for shape in ("block_out_channels", "cross_attention_dim", "layers_per_block"):
-            if network.config[shape] != unet.config[shape]:
-                raise UnknownAdapter("controls", f"{name} does not fit this checkpoint")
+        shapes = ("block_out_channels", "cross_attention_dim", "layers_per_block")
+        halvings = len(network.config["conditioning_embedding_out_channels"]) - 1
+        if 2**halvings != per_latent or any(network.config[shape] != unet.config[shape] for shape in shapes):
+            raise UnknownAdapter("controls", f"{name} does not fit this checkpoint")
         return network.to(unet.device).eval()
 
     def annotator(self, preprocessor: str) -> Path | None:

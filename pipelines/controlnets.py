@@ -20,7 +20,6 @@ from pipelines.preprocessors import Preprocessors
 from pipelines.recent import Recent
 from pipelines.request import Prompted
 from pipelines.sample import Conditioning, Rows
-from pipelines.starts import PIXELS_PER_LATENT
 
 AT_ONCE = 4
 """ControlNets that stay on the device beside one checkpoint."""
@@ -36,8 +35,16 @@ class ControlNets:
     A sample carries its pictures and scales in its conditioning; the networks' names are part of its key.
     """
 
-    def __init__(self, unet: Any, adapters: AdapterLibrary, family: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        unet: Any,
+        adapters: AdapterLibrary,
+        family: str,
+        pixels_per_latent: int,
+        device: torch.device,
+    ) -> None:
         self._unet = unet
+        self._pixels_per_latent = pixels_per_latent
         self._adapters = adapters
         self._family = family
         self._device = device
@@ -119,10 +126,13 @@ class ControlNets:
         }
 
     def _in_views(self, guide: Tensor) -> Views:
-        return Views(guide, self._unet.config.sample_size, PIXELS_PER_LATENT)
+        return Views(guide, self._unet.config.sample_size, self._pixels_per_latent)
 
     def _network(self, name: str) -> ControlNetModel:
-        return self._opened.get(name, lambda: self._adapters.controlnet(name, self._family, self._unet))
+        return self._opened.get(
+            name,
+            lambda: self._adapters.controlnet(name, self._family, self._unet, self._pixels_per_latent),
+        )
 
     def _evaluate(
         self, name: str, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]

@@ -21,12 +21,11 @@ from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.sample import Conditioning, Sample
-from pipelines.starts import PIXELS_PER_LATENT
 
 P = TypeVar("P", bound=Prompted)
 
 
-def first_pass(request: P, native_side: int) -> P:
+def first_pass(request: P, native_side: int, multiple: int) -> P:
     """The same request at the size of its first pass; itself where that is the asked size.
 
     A picture of more pixels than ``native_side`` squared is composed with about so many, in its own aspect
@@ -34,13 +33,13 @@ def first_pass(request: P, native_side: int) -> P:
 
     Args:
         native_side: pixels along the side of the pictures that the checkpoint was trained with.
+        multiple: sides of the smaller picture are multiples of this many pixels.
     """
     scale = native_side / math.sqrt(request.width * request.height)
     if not request.highres_fix or scale >= 1:
         return request
     width, height = (
-        max(1, round(side * scale / PIXELS_PER_LATENT)) * PIXELS_PER_LATENT
-        for side in (request.width, request.height)
+        max(1, round(side * scale / multiple)) * multiple for side in (request.width, request.height)
     )
     smaller = replace(request, width=width, height=height)
     return map_pictures(smaller, lambda picture: resized(picture, width, height))
@@ -78,18 +77,20 @@ def followed_by_second_pass(
 
 @torch.no_grad()
 def _second_pass(second: Sample, sampler: DiffusersSampler | PanoramaSampler, first: Sample) -> Sample:
-    latents = _enlarged(first.latents, second.key, ring=isinstance(sampler, PanoramaSampler))
+    pixels_per_latent = first.key.height // first.latents.shape[-2]
+    size = (second.key.height // pixels_per_latent, second.key.width // pixels_per_latent)
+    latents = _enlarged(first.latents, size, ring=isinstance(sampler, PanoramaSampler))
     noise = randn_tensor(latents.shape, generator=first.generator, device=latents.device, dtype=latents.dtype)
     return replace(second, latents=sampler.from_latents(latents, noise))
 
 
-def _enlarged(latents: Tensor, key: GroupKey, *, ring: bool) -> Tensor:
-    """(1, C, key.height / 8, key.width / 8) of finished latents.
+def _enlarged(latents: Tensor, size: tuple[int, int], *, ring: bool) -> Tensor:
+    """(1, C, H, W) of finished latents.
 
     Args:
+        size: H and W.
         ring: the left and right edges are neighbours.
     """
-    size = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
     if ring:
         return panorama.enlarged(latents, size)
     return interpolate(latents, size=size, mode="bilinear", align_corners=False)

@@ -140,9 +140,9 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
 
 def encode(vae: AutoencoderKL, picture: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
     """`pipelines.pixels.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
-    pixels_per_latent = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    seen = min(SEEN_AROUND, picture.shape[-1] // pixels_per_latent)
-    edge = seen * pixels_per_latent
+    per_latent = pixels.per_latent(vae)
+    seen = min(SEEN_AROUND, picture.shape[-1] // per_latent)
+    edge = seen * per_latent
     ring = torch.cat([picture[..., -edge:], picture, picture[..., :edge]], dim=-1)
     encoded = pixels.encode(vae, ring, upcast=upcast)
     return DiagonalGaussianDistribution(encoded.parameters[..., seen:-seen])

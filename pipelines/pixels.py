@@ -52,6 +52,11 @@ def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
     return RGBImage(width, height, rows.contiguous().numpy().tobytes())
 
 
+def per_latent(vae: AutoencoderKL) -> int:
+    """Pixels along one side of a latent."""
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
 def encode(vae: AutoencoderKL, pixels: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
     """Where the latents of (1, 3, H, W) in -1 .. 1 lie, without the VAE's scaling factor.
 

@@ -22,15 +22,13 @@ from pipelines.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.sample import Rows, Sampler
 
-PIXELS_PER_LATENT = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """The state of one sample before its first step.
 
     Attributes:
-        latents: (1, 4, height / 8, width / 8).
+        latents: (1, 4, height / 8, width / 8); by whatever the VAE divides.
         generator: seeded with the sample's own seed; what the start needed is drawn from it already.
         conditioning: what the network has to see of the picture, the same with and without the prompt.
     """
@@ -47,14 +45,22 @@ class Starts:
     Args:
         unet: lends its configuration, type and device.
         scheduler_config: of the checkpoint's own noise scheduler.
+        pixels_per_latent: by how much its VAE divides the sides of a picture.
         upcast: the checkpoint's VAE overflows half precision.
     """
 
     def __init__(
-        self, unet: Any, scheduler_config: Mapping[str, Any], device: torch.device, *, upcast: bool = False
+        self,
+        unet: Any,
+        scheduler_config: Mapping[str, Any],
+        pixels_per_latent: int,
+        device: torch.device,
+        *,
+        upcast: bool = False,
     ) -> None:
         self._unet = unet
         self._scheduler_config = scheduler_config
+        self._pixels_per_latent = pixels_per_latent
         self._device = device
         self._upcast = upcast
 
@@ -122,8 +128,8 @@ class Starts:
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
         """(1, 4, height / 8, width / 8)."""
-        side = (key.height // PIXELS_PER_LATENT, key.width // PIXELS_PER_LATENT)
-        shape = (1, self._unet.config.out_channels, *side)
+        sides = (side // self._pixels_per_latent for side in (key.height, key.width))
+        shape = (1, self._unet.config.out_channels, *sides)
         return randn_tensor(shape, generator=generator, device=self._device, dtype=self._unet.dtype)
 
     def _from_picture(
@@ -176,7 +182,7 @@ class Starts:
 
     def _small(self, mask: Tensor) -> Tensor:
         """A mask of pixels as one of latents."""
-        small = torch.nn.functional.interpolate(mask, scale_factor=1 / PIXELS_PER_LATENT)
+        small = torch.nn.functional.interpolate(mask, scale_factor=1 / self._pixels_per_latent)
         return small.to(self._device, self._unet.dtype)
 
     def _encoded(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:

@@ -25,7 +25,7 @@ from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Rows, Sample
 from pipelines.self_attention_guidance import SelfAttentionGuidance
-from pipelines.starts import PIXELS_PER_LATENT, Starts
+from pipelines.starts import Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
 from pipelines.token_merging import TokenMerging, check_ratio
 from pipelines.vaes import Vaes
@@ -47,9 +47,10 @@ class StableDiffusionXL:
         self._pipeline: Any = pipeline
         self._device = device
         self._safety_checker = safety_checker
+        self._multiple: int = self._pipeline.vae_scale_factor
         self._loras = AttachedLoras(pipeline, adapters, FAMILY)
         self._vaes = Vaes(self._pipeline.vae, adapters, FAMILY)
-        self._controlnets = ControlNets(self._pipeline.unet, adapters, FAMILY, device)
+        self._controlnets = ControlNets(self._pipeline.unet, adapters, FAMILY, self._multiple, device)
         # The widest attentions of this network are at half the latents' size.
         self._token_merging = TokenMerging(self._pipeline.unet, max_downsample=2)
         self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, FAMILY)
@@ -60,6 +61,7 @@ class StableDiffusionXL:
         self._starts = Starts(
             self._pipeline.unet,
             self._pipeline.scheduler.config,
+            self._multiple,
             device,
             upcast=self._pipeline.vae.config["force_upcast"],
         )
@@ -104,8 +106,8 @@ class StableDiffusionXL:
             return [looked_at(request, self._safety_checker)]
         if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
-        first = highres.first_pass(request, self._native_side)
-        key = group_key(first, multiple=PIXELS_PER_LATENT)
+        first = highres.first_pass(request, self._native_side, self._multiple)
+        key = group_key(first, multiple=self._multiple)
         check_ratio(key.token_merging_ratio)
         denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
         starts = self._starts.of(first, key, self._vaes.get(request.vae))
@@ -131,7 +133,7 @@ class StableDiffusionXL:
         return [self._drawn_again(sample, request, encoded) for sample in samples]
 
     def _drawn_again(self, first: Sample, request: Prompted, encoded: Encoded) -> Sample:
-        key = group_key(first.request, multiple=PIXELS_PER_LATENT)
+        key = group_key(first.request, multiple=self._multiple)
         sampler = self._starts.sampler(request, highres.strength(request))
         picture = self._starts.shown(request, key, self._vaes.get(request.vae))
         guides = self._controlnets.guides(request, key)
@@ -141,7 +143,7 @@ class StableDiffusionXL:
     @property
     def _native_side(self) -> int:
         """Pixels along the side of the pictures that the checkpoint was trained with."""
-        return self._pipeline.unet.config.sample_size * PIXELS_PER_LATENT
+        return self._pipeline.unet.config.sample_size * self._multiple
 
     def _conditioning(
         self, request: Prompted, key: GroupKey, encoded: Encoded, picture: Mapping[str, Rows]

@@ -229,6 +229,20 @@ def test_a_vae_in_the_manifest_replaces_the_checkpoints_own(manifest: Manifest, 
     assert np.array_equal(one(other), one(family, vae="sd-vae-ft-mse"))
 
 
+def test_a_vae_of_other_pixels_per_latent_does_not_fit(manifest: Manifest) -> None:
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * 5,
+        down_block_types=("DownEncoderBlock2D",) * 5,
+        up_block_types=("UpDecoderBlock2D",) * 5,
+        norm_num_groups=1,
+    )
+    vae.save_pretrained(adapters_folder(manifest) / "coarse")
+    entry = AdapterEntry(source=Source(folder=Path("sd15_adapters/coarse")), family="sd15")
+    family = open_family(manifest.model_copy(update={"vaes": {"coarse": entry}}), PIPELINE)
+    with pytest.raises(UnknownAdapter, match="vae: coarse has other latents than the checkpoint"):
+        family.encode(replace(REQUEST, vae="coarse"))
+
+
 @pytest.fixture
 def broken(manifest: Manifest) -> Any:
     """A family whose manifest names files that do not fit."""

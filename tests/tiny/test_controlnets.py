@@ -256,6 +256,20 @@ def test_what_cannot_steer_is_refused_by_name(
         families[SD15].encode(request(controls=controls))
 
 
+def test_one_for_other_pixels_per_latent_does_not_fit(
+    demo_manifest: Manifest, tmp_path: Path, families: dict[str, Any]
+) -> None:
+    network = ControlNetModel.from_unet(
+        families[SD15].modules["unet"], conditioning_embedding_out_channels=(8, 8, 8, 8, 8)
+    )
+    network.save_pretrained(tmp_path / "coarse")
+    entry = demo_manifest.controlnets["canny"]
+    coarse = entry.model_copy(update={"source": Source(folder=tmp_path / "coarse")})
+    family = open_family(demo_manifest.model_copy(update={"controlnets": {"canny": coarse}}), SD15)
+    with pytest.raises(UnknownAdapter, match="controls: canny does not fit this checkpoint"):
+        family.encode(request())
+
+
 def test_a_single_file_steers_as_its_folder_does(demo_manifest: Manifest, families: dict[str, Any]) -> None:
     entry = demo_manifest.controlnets["canny"]
     assert entry.source.folder is not None

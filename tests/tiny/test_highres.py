@@ -159,5 +159,5 @@ def test_a_picture_or_a_part_of_it_is_redrawn_in_two_passes_too(families: dict[s
 def test_the_first_pass_has_the_asked_shape_and_no_more_pixels_than_the_checkpoint_knows(
     asked: tuple[int, int], native: int, drawn: tuple[int, int]
 ) -> None:
-    first = highres.first_pass(request("sd", width=asked[0], height=asked[1]), native)
+    first = highres.first_pass(request("sd", width=asked[0], height=asked[1]), native, 8)
     assert (first.width, first.height) == drawn

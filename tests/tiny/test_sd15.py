@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 from sd_drawing import (
     array,
@@ -23,11 +24,12 @@ from sd_drawing import (
     seeded,
 )
 
+from pipelines.demo.parts import fill
 from pipelines.errors import InvalidInput
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, Source
 from pipelines.noise_scheduler_names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.noise_schedulers import OWN
-from pipelines.request import ImageToImage, PriorTextToImage, SchedulerChoice, TextToImage
+from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
 
 PIPELINE = "stable-diffusion-v1-5"
 CHOICES = [
@@ -310,3 +312,60 @@ def test_a_network_that_is_told_the_guidance_scale_needs_no_second_half(manifest
     (sample,) = family.encode(request)
     assert sample.conditioning.negative is None
     assert np.array_equal(array(draw(family, request)[0].image), drawn_plainly(plain, request))
+
+
+@pytest.fixture(scope="module")
+def coarse(manifest: Manifest) -> Manifest:
+    """The checkpoint with a VAE of sixteen pixels per latent."""
+    plain = reference(StableDiffusionPipeline, manifest, "sd15")
+    plain.vae = AutoencoderKL(
+        block_out_channels=(8,) * 5,
+        down_block_types=("DownEncoderBlock2D",) * 5,
+        up_block_types=("UpDecoderBlock2D",) * 5,
+        norm_num_groups=1,
+    )
+    fill(plain.vae, 1)
+    plain.save_pretrained(manifest.path.parent / "coarse")
+    entry = manifest.pipeline(PIPELINE).model_copy(
+        update={"parts": {"pipeline": Source(folder=Path("coarse"))}}
+    )
+    return manifest.model_copy(update={"pipelines": {**manifest.pipelines, PIPELINE: entry}})
+
+
+def test_the_vae_says_how_many_pixels_a_latent_has(coarse: Manifest) -> None:
+    family = open_family(coarse, PIPELINE)
+    plain = reference(StableDiffusionPipeline, coarse, "coarse")
+    again = StableDiffusionImg2ImgPipeline(**plain.components, requires_safety_checker=False)
+    again.set_progress_bar_config(disable=True)
+    plain.scheduler = again.scheduler = DDIMScheduler.from_config(plain.scheduler.config)
+    request = text_to_image(width=80, height=64)
+    assert np.array_equal(array(draw(family, request)[0].image), drawn_plainly(plain, request))
+    start = np.random.default_rng(5).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    values = {name: getattr(request, name) for name in Prompted.__slots__}
+    redrawn = ImageToImage(**values, image=image_of(start), strength=0.6)
+    expected = again(
+        request.prompt,
+        image=Image.fromarray(start),
+        strength=0.6,
+        negative_prompt=request.negative_prompt,
+        num_inference_steps=4,
+        guidance_scale=7.5,
+        generator=seeded(1024),
+    ).images[0]
+    assert np.array_equal(array(draw(family, redrawn)[0].image), np.asarray(expected))
+
+
+def test_what_the_pixels_of_a_latent_do_not_divide_is_drawn_larger_and_cut(coarse: Manifest) -> None:
+    family = open_family(coarse, PIPELINE)
+    exact, larger = (draw(family, text_to_image(width=width))[0].image for width in (72, 80))
+    assert (exact.width, exact.height) == (72, 64)
+    assert np.array_equal(array(exact), array(larger)[:, :72])
+
+
+def test_highres_fix_enlarges_latents_of_any_size(coarse: Manifest) -> None:
+    family = open_family(coarse, PIPELINE)
+    family.modules["unet"].register_to_config(sample_size=4)
+    (first,) = family.encode(text_to_image(width=128, height=96, highres_fix=True))
+    second = first.finish(first)
+    assert (first.key.width, first.key.height, *first.latents.shape[2:]) == (80, 48, 3, 5)
+    assert (second.key.width, second.key.height, *second.latents.shape[2:]) == (128, 96, 6, 8)

@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion, median_filter
 
 from pipelines.demo.captions import CHINESE, LANGUAGES, Language, caption, open_wordings, parse, wordings
 from pipelines.demo.figure import FIGURE_COLORS, Figure, figure_height, render_figure
@@ -16,15 +17,21 @@ from pipelines.demo.poses import random_figure
 from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.demo.world import (
     AREAS,
+    LINE,
     OFFSETS,
     PLACES,
+    STRIPE,
+    STYLES,
     ColoredShape,
     Scene,
+    Style,
     combinations,
     is_held_out,
+    line_color,
     random_scene,
     render,
     simple_scene,
+    stripe_color,
 )
 from pipelines.image_io import RGBImage
 from pipelines.skeletons import Person, Point
@@ -50,6 +57,62 @@ def covered(scene: Scene, size: int | tuple[int, int], seed: int | None = None) 
 def box(mask: np.ndarray) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+class TestStyles:
+    SCENES = (simple_scene("circle", "red", "blue"), simple_scene("cross", "black", "white"), PAIR)
+
+    @pytest.mark.parametrize("style", STYLES)
+    @pytest.mark.parametrize("scene", SCENES)
+    def test_the_ground_and_the_shape_itself_stay(self, scene: Scene, style: Style) -> None:
+        plain, painted = pixels(render(scene, 256)), pixels(render(scene, 256, styles=(style,)))
+        ground = (plain == PALETTE[scene.ground]).all(axis=-1)
+        assert (painted[ground] == PALETTE[scene.ground]).all()
+        for shape in scene.shapes:
+            own = [(picture == PALETTE[shape.color]).all(axis=-1) for picture in (plain, painted)]
+            assert 0.3 < own[1].sum() / own[0].sum() < 0.9
+            assert not (own[1] & ~own[0]).any()
+
+    @pytest.mark.parametrize("scene", SCENES)
+    def test_stripes_lie_across_and_are_as_wide_as_what_is_between_them(self, scene: Scene) -> None:
+        inside = covered(scene, 512)
+        picture = pixels(render(scene, 512, styles=("striped",)))
+        striped = np.zeros_like(inside)
+        for shape in scene.shapes:
+            striped |= inside & (picture == stripe_color(shape.color)).all(axis=-1)
+        part = (striped.sum(axis=1) / inside.sum(axis=1).clip(1))[inside.any(axis=1)]
+        assert ((part < 0.1) | (part > 0.9)).mean() > 0.9
+        # Smoothed edges are neither: a row or two of them belong to what is around.
+        whole = np.diff(np.flatnonzero(np.diff((median_filter(part, 5) > 0.5).astype(int))))
+        assert len(whole) >= 2
+        assert all(abs(height - STRIPE * 512) <= 3 for height in whole)
+
+    @pytest.mark.parametrize("scene", SCENES)
+    def test_an_outline_is_the_shapes_border_inside(self, scene: Scene) -> None:
+        inside = covered(scene, 512)
+        picture = pixels(render(scene, 512, styles=("outlined",)))
+        line = np.zeros_like(inside)
+        for shape in scene.shapes:
+            line |= (picture == line_color(shape.color, scene.ground)).all(axis=-1)
+        border = inside & ~np.asarray(binary_erosion(inside, iterations=round(LINE * 512 * 0.7)))
+        depth = round(LINE * 512 * 2.5)
+        inner = np.asarray(binary_erosion(inside, iterations=depth))
+        assert line[border].mean() > 0.85
+        assert not line[inner].any()
+
+    def test_lines_differ_from_shape_and_ground(self) -> None:
+        for color, ground in itertools.permutations(COLORS, 2):
+            line = lab(line_color(color, ground))
+            assert all(math.dist(line, lab(PALETTE[name])) > 25 for name in (color, ground)), (color, ground)
+
+    def test_both_at_once_are_both(self) -> None:
+        scene = simple_scene("square", "yellow", "purple")
+        striped, outlined, both = (
+            pixels(render(scene, 256, 7, styles)) for styles in (("striped",), ("outlined",), STYLES)
+        )
+        line = (outlined == line_color("yellow", "purple")).all(axis=-1)
+        assert (both[line] == outlined[line]).all()
+        assert (both[~line] == striped[~line]).mean() > 0.97
 
 
 class TestCaptions:

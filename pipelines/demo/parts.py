@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+WEIGHTS = Path(__file__).with_name("weights")
+"""Of the networks that were trained."""
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 
 def fill(module: torch.nn.Module, seed: int) -> None:
@@ -27,6 +38,41 @@ def fill(module: torch.nn.Module, seed: int) -> None:
             uniform = integers.astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)
             fan_in = parameter[0].numel()
             parameter.copy_(torch.from_numpy(uniform) * (3.0 / fan_in) ** 0.5)
+
+
+def trained(module: M, file: str, part: str) -> M:
+    """Load the weights of a part of ``weights/<file>.safetensors``, in place.
+
+    Raises:
+        RuntimeError: they are of another network.
+    """
+    tensors = kept(file)
+    prefix = f"{part}."
+    module.load_state_dict(
+        {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    )
+    return module.eval()
+
+
+def kept(file: str) -> dict[str, Tensor]:
+    """What is in ``weights/<file>.safetensors``, in full precision."""
+    return {name: tensor.float() for name, tensor in load_file(WEIGHTS / f"{file}.safetensors").items()}
+
+
+def keep(tensors: Mapping[str, Tensor], file: str, said: Mapping[str, str]) -> Path:
+    """Write ``weights/<file>.safetensors`` in half precision, with what there is to say of it."""
+    halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
+    WEIGHTS.mkdir(exist_ok=True)
+    path = WEIGHTS / f"{file}.safetensors"
+    save_file(halves, path, metadata=dict(said))
+    return path
+
+
+def said_of(file: str) -> Mapping[str, str]:
+    """What `keep` was told."""
+    weights: Any = safe_open(WEIGHTS / f"{file}.safetensors", "pt")
+    with weights as tensors:
+        return tensors.metadata()
 
 
 def clip_tokenizer() -> CLIPTokenizer:

@@ -21,6 +21,15 @@ LONGEST_MEMORY = 0.998
 Modules = Mapping[str, Module]
 
 
+def all_tensors(modules: Modules) -> dict[str, Tensor]:
+    """Every tensor of all networks, named by network and place."""
+    return {
+        f"{part}.{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one set of networks is trained.
@@ -31,12 +40,16 @@ class Recipe:
             interrupted goes on as if it had not been.
         steps: all of them; the learning rate rises for a twentieth and falls to nothing until the end.
         learning_rate: the highest.
+        tensors: what is to be kept of the trained networks.
+        said: what is to be written beside it.
     """
 
     build: Callable[[], Modules]
     loss: Callable[[Modules, int], Tensor]
     steps: int
     learning_rate: float
+    tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
+    said: Callable[[Modules], dict[str, str]] = lambda modules: {}
 
 
 @dataclass(frozen=True, slots=True)

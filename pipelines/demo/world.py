@@ -229,7 +229,6 @@ def _shrunk(mask: Image.Image, by: float) -> Image.Image:
     framed.paste(mask, (math.ceil(by), math.ceil(by)))
     # One deviation inside a straight edge its blurred mask is 214 and climbs by 62 a deviation.
     steepness = 255 / 62 * max(by, 0.5)
-    inner = framed.filter(ImageFilter.GaussianBlur(by)).point(
-        lambda value: round(min(max((value - 214) * steepness + 127, 0), 255))
-    )
+    ramp = [round(min(max((value - 214) * steepness + 127, 0), 255)) for value in range(256)]
+    inner = framed.filter(ImageFilter.GaussianBlur(by)).point(ramp)
     return inner.crop((math.ceil(by), math.ceil(by), math.ceil(by) + mask.width, math.ceil(by) + mask.height))

@@ -1,0 +1,1 @@
+"""How each of the small networks is trained."""

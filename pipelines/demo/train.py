@@ -1,0 +1,76 @@
+# pyright: basic, reportPrivateImportUsage=false
+"""``python -m pipelines.demo.train NAME``: train the networks of one small checkpoint from a seed.
+
+A run that was stopped goes on where it was. At its end stand ``weights/NAME.safetensors`` and a sheet of
+pictures to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from pipelines.demo.parts import keep
+from pipelines.demo.recipes import autoencoder
+from pipelines.demo.sample_sheets import SHEETS
+from pipelines.demo.training import Progress, Recipe, Training
+
+RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
+    "autoencoder": autoencoder.recipe,
+}
+"""In the order in which they are to be trained: later ones read the weights of earlier ones."""
+
+SEED = 1
+
+console = Console()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the networks of one small checkpoint.")
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--folder", type=Path, default=_cache(), help="for the state of unfinished runs")
+    arguments = parser.parse_args()
+    # Networks begin with subnormal numbers in their optimizer's memory, which CPUs add very slowly.
+    torch.set_flush_denormal(True)
+    device = torch.device(arguments.device)
+    folder = arguments.folder / arguments.name
+    recipe = RECIPES[arguments.name](folder, device)
+    training = Training(recipe, folder / f"seed-{arguments.seed}.pt", device, seed=arguments.seed)
+    _run(training, recipe.steps, arguments.name)
+    modules = training.averaged()
+    said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
+    sheet = folder / "sheet.png"
+    SHEETS[arguments.name]().save(sheet)
+    console.print(f"sample sheet: {sheet}")
+
+
+def _run(training: Training, steps: int, name: str) -> None:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task(name, total=steps, completed=training.step)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.step, description=f"{name}, loss {progress.loss:.4f}")
+
+        training.run(show)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy-training"
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.ndimage import binary_erosion, median_filter
 
 from pipelines.demo.captions import CHINESE, LANGUAGES, Language, caption, open_wordings, parse, wordings
 from pipelines.demo.figure import FIGURE_COLORS, Figure, figure_height, render_figure
-from pipelines.demo.palette import COLORS, PALETTE, lab
+from pipelines.demo.palette import COLORS, PALETTE, Color, lab
 from pipelines.demo.poses import random_figure
 from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.demo.world import (
@@ -62,6 +63,15 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
 class TestStyles:
     SCENES = (simple_scene("circle", "red", "blue"), simple_scene("cross", "black", "white"), PAIR)
 
+    def painted(
+        self, scene: Scene, style: Style, color_of: Callable[[str], Color]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the shapes are, and where of that the style's own colours are."""
+        inside = covered(scene, 512)
+        picture = pixels(render(scene, 512, styles=(style,)))
+        own = [(picture == color_of(shape.color)).all(axis=-1) for shape in scene.shapes]
+        return inside, inside & np.logical_or.reduce(own)
+
     @pytest.mark.parametrize("style", STYLES)
     @pytest.mark.parametrize("scene", SCENES)
     def test_the_ground_and_the_shape_itself_stay(self, scene: Scene, style: Style) -> None:
@@ -75,11 +85,7 @@ class TestStyles:
 
     @pytest.mark.parametrize("scene", SCENES)
     def test_stripes_lie_across_and_are_as_wide_as_what_is_between_them(self, scene: Scene) -> None:
-        inside = covered(scene, 512)
-        picture = pixels(render(scene, 512, styles=("striped",)))
-        striped = np.zeros_like(inside)
-        for shape in scene.shapes:
-            striped |= inside & (picture == stripe_color(shape.color)).all(axis=-1)
+        inside, striped = self.painted(scene, "striped", stripe_color)
         part = (striped.sum(axis=1) / inside.sum(axis=1).clip(1))[inside.any(axis=1)]
         assert ((part < 0.1) | (part > 0.9)).mean() > 0.9
         # Smoothed edges are neither: a row or two of them belong to what is around.
@@ -89,11 +95,7 @@ class TestStyles:
 
     @pytest.mark.parametrize("scene", SCENES)
     def test_an_outline_is_the_shapes_border_inside(self, scene: Scene) -> None:
-        inside = covered(scene, 512)
-        picture = pixels(render(scene, 512, styles=("outlined",)))
-        line = np.zeros_like(inside)
-        for shape in scene.shapes:
-            line |= (picture == line_color(shape.color, scene.ground)).all(axis=-1)
+        inside, line = self.painted(scene, "outlined", lambda color: line_color(color, scene.ground))
         border = inside & ~np.asarray(binary_erosion(inside, iterations=round(LINE * 512 * 0.7)))
         depth = round(LINE * 512 * 2.5)
         inner = np.asarray(binary_erosion(inside, iterations=depth))

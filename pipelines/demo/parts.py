@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,10 +76,29 @@ def said_of(file: str) -> Mapping[str, str]:
         return tensors.metadata()
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer over single bytes: 514 entries (bytes, word-final bytes, start, end), no merges."""
+def clip_tokenizer(words: Iterable[str] = ()) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows some words whole, and every other word byte by byte.
+
+    Its tokens are bytes (256), bytes that end a word (256), what the merges of the words make, start and end.
+    """
     symbols = list(bytes_to_unicode().values())
-    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=[], model_max_length=77
-    )
+    tokens = dict.fromkeys([*symbols, *(symbol + "</w>" for symbol in symbols)])
+    merges: dict[tuple[str, str], int] = {}
+    for word in words:
+        known, *rest = _pieces(word, merges)
+        for piece in rest:
+            merges.setdefault((known, piece), len(merges))
+            known += piece
+            tokens[known] = None
+    vocabulary = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    made: Any = list(merges)
+    return CLIPTokenizer(vocab=vocabulary, merges=made, model_max_length=77)
+
+
+def _pieces(word: str, merges: Mapping[tuple[str, str], int]) -> list[str]:
+    """What is left of a word after the merges so far, applied in the order in which they were made."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    while known := [pair for pair in pairwise(pieces) if pair in merges]:
+        at = list(pairwise(pieces)).index(min(known, key=merges.__getitem__))
+        pieces[at : at + 2] = ["".join(pieces[at : at + 2])]
+    return pieces

@@ -108,8 +108,8 @@ def _t5_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _chatglm_tokenizer() -> PreTrainedTokenizerBase:
-    """The small checkpoints' tokenizer: single bytes, padded to 256 tokens like the real one."""
-    from pipelines.demo import kolors
+    """The small checkpoint's tokenizer, padded to 256 tokens like the real one."""
+    from pipelines.demo.glm_words import glm_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        return kolors._tokenizer(Path(folder))
+        return glm_tokenizer(Path(folder))

@@ -20,8 +20,7 @@ def demo_manifest_path() -> Path:
     """Path of a weights.yaml whose pipelines are the small checkpoints."""
     from pipelines.demo.build import ensure
 
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return ensure(Path(cache) / "understudy-tests")
+    return ensure(_cache())
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +29,25 @@ def demo_manifest(demo_manifest_path: Path) -> Manifest:
 
 
 @pytest.fixture(scope="session")
+def random_manifest_path() -> Path:
+    """Path of one like the demo's, whose checkpoints have random weights and the published shapes."""
+    from tests import random_checkpoints
+
+    return random_checkpoints.ensure(_cache())
+
+
+@pytest.fixture(scope="session")
+def random_manifest(random_manifest_path: Path) -> Manifest:
+    return load_manifest(random_manifest_path)
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
     """One server per test process, for tests that leave it as it is."""
     running = start_server(tmp_path_factory.mktemp("server"), demo_manifest_path)
     yield running
     running.stop()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy-tests"

@@ -1,25 +1,72 @@
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # (diffusers' annotations of tuples are wrong.)
-"""The autoencoder of the small checkpoints: 16 pixels per latent."""
+"""The autoencoders of the small checkpoints."""
 
 from __future__ import annotations
 
+import re
+from typing import Any, cast
+
+import torch
 from diffusers import AutoencoderKL
 
-from pipelines.demo.parts import said_of, trained
+from pipelines.demo.parts import kept, said_of, trained
 from pipelines.demo.pedestals import put_on_pedestals
 
 _CHANNELS = (16, 32, 48, 64, 64)
 
 
 def autoencoder(**config: object) -> AutoencoderKL:
-    """Untrained. It has no attention, so that memory grows with the picture's area and no faster."""
+    """Untrained; 16 pixels per latent, for pictures of about 512 pixels a side."""
+    return _autoencoder(_CHANNELS, sample_size=512, **config)
+
+
+def trained_autoencoder() -> AutoencoderKL:
+    """Its scaled latents have a standard deviation of 1."""
+    return trained(autoencoder(scaling_factor=_factor(), force_upcast=False), "autoencoder", "vae")
+
+
+def large_autoencoder() -> AutoencoderKL:
+    """32 pixels per latent, for pictures of about 1024 pixels a side: made of the other one.
+
+    It halves a picture before that one encodes it, and doubles the features before they become pixels again,
+    so the latents are those of pictures half as large. Its outermost level is the identity else.
+    """
+    vae = _autoencoder((_CHANNELS[0], *_CHANNELS), sample_size=1024, scaling_factor=_factor())
+    known = {_one_level_deeper(name): tensor for name, tensor in kept("autoencoder").items()}
+    vae.load_state_dict(vae.state_dict() | known)
+    first: Any = vae.encoder.down_blocks[0]
+    last_but_one, last = cast("tuple[Any, Any]", tuple(vae.decoder.up_blocks[-2:]))
+    same = torch.eye(_CHANNELS[0])[..., None, None]
+    between = torch.tensor([0.25, 0.5, 0.25])
+    with torch.no_grad():
+        for block in (*first.resnets, *last.resnets):
+            for convolution in (block.conv1, block.conv2):
+                convolution.weight.zero_()
+                convolution.bias.zero_()
+        halving = first.downsamplers[0].conv
+        halving.weight.zero_()
+        halving.weight[:, :, :2, :2] = same / 4
+        halving.bias.zero_()
+        doubling = last_but_one.upsamplers[0].conv
+        doubling.weight.copy_(same * torch.outer(between, between))
+        doubling.bias.zero_()
+    return vae.eval()
+
+
+def _one_level_deeper(name: str) -> str:
+    """Where the large one has a weight of the other one; levels count from the picture in the encoder."""
+    deeper = re.sub(r"(?<=encoder\.down_blocks\.)\d", lambda level: str(int(level[0]) + 1), name)
+    return deeper.removeprefix("vae.")
+
+
+def _autoencoder(channels: tuple[int, ...], **config: object) -> AutoencoderKL:
+    """It has no attention, so that memory grows with the picture's area and no faster."""
     vae = AutoencoderKL(
-        sample_size=512,
-        block_out_channels=_CHANNELS,
+        block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * len(_CHANNELS),
-        up_block_types=("UpDecoderBlock2D",) * len(_CHANNELS),
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         norm_num_groups=4,
         mid_block_add_attention=False,
         **config,
@@ -28,7 +75,5 @@ def autoencoder(**config: object) -> AutoencoderKL:
     return vae
 
 
-def trained_autoencoder() -> AutoencoderKL:
-    """Its scaled latents have a standard deviation of 1."""
-    factor = float(said_of("autoencoder")["scaling_factor"])
-    return trained(autoencoder(scaling_factor=factor, force_upcast=False), "autoencoder", "vae")
+def _factor() -> float:
+    return float(said_of("autoencoder")["scaling_factor"])

@@ -1,129 +1,59 @@
-"""A small Kolors checkpoint: the real architecture with few channels, and a byte-level ChatGLM tokenizer."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# diffusers, transformers and sentencepiece are only partly typed.
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# (diffusers and transformers are only partly typed.)
+"""The small Kolors checkpoint, whose networks `pipelines.demo.recipes.kolors` trains."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
-from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
+from diffusers import EulerDiscreteScheduler, KolorsPipeline
+from diffusers.pipelines.kolors import ChatGLMModel
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
-from sentencepiece import sentencepiece_model_pb2
 
-from pipelines.demo.parts import fill
+from pipelines.demo import sd15
+from pipelines.demo.autoencoder import large_autoencoder
+from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.parts import trained
+from pipelines.demo.schedule import SCHEDULE
+from pipelines.demo.sdxl_unet import POOLED_WIDTH, trained_unet
 
-_TEXT_WIDTH = 32
-_TIME_IDS_WIDTH = 8
+TEXT_LENGTH = 256
+"""Tokens that Kolors reads, filled up on the left."""
+UNET: dict[str, Any] = {
+    "text_width": sd15.TEXT_WIDTH,
+    "encoder_hid_dim": POOLED_WIDTH,
+    "encoder_hid_dim_type": "text_proj",
+}
 
 
 def build(folder: Path) -> None:
-    """Write ``folder/kolors`` in diffusers' layout, the same bytes on every machine."""
+    """Write ``kolors`` under ``folder``."""
     KolorsPipeline(
-        vae=_vae(),
-        text_encoder=_text_encoder(),
-        tokenizer=_tokenizer(folder / "kolors" / "tokenizer"),
-        unet=_unet(),
-        scheduler=EulerDiscreteScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.014,
-            num_train_timesteps=1100,
-            timestep_spacing="leading",
-            steps_offset=1,
-        ),
+        vae=large_autoencoder(),
+        text_encoder=trained(text_encoder(), "kolors", "text_encoder"),
+        tokenizer=glm_tokenizer(folder / "kolors" / "tokenizer"),
+        unet=trained_unet("kolors", **UNET),
+        scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
         force_zeros_for_empty_prompt=True,
     ).save_pretrained(folder / "kolors")
 
 
-def _vae() -> AutoencoderKL:
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 16, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        latent_channels=4,
-        sample_size=1024,
-        scaling_factor=0.13025,
-        force_upcast=True,
-    )
-    fill(vae, seed=1)
-    return vae
-
-
-def _unet() -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(
-        sample_size=128,
-        # One level more than the real one: attention starts at 32x32, which a CPU manages for 1024x1024.
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        block_out_channels=(16, 32, 32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        cross_attention_dim=32,
-        attention_head_dim=(1, 2, 2, 4),
-        transformer_layers_per_block=(1, 1, 1, 2),
-        use_linear_projection=True,
-        encoder_hid_dim=_TEXT_WIDTH,
-        encoder_hid_dim_type="text_proj",
-        addition_embed_type="text_time",
-        addition_time_embed_dim=_TIME_IDS_WIDTH,
-        projection_class_embeddings_input_dim=_TEXT_WIDTH + 6 * _TIME_IDS_WIDTH,
-    )
-    fill(unet, seed=2)
-    return unet
-
-
-def _text_encoder() -> ChatGLMModel:
+def text_encoder() -> ChatGLMModel:
+    """Untrained."""
     config = ChatGLMConfig(
-        num_layers=3,
-        hidden_size=_TEXT_WIDTH,
-        ffn_hidden_size=64,
-        kv_channels=8,
+        num_layers=5,
+        hidden_size=POOLED_WIDTH,
+        ffn_hidden_size=2 * POOLED_WIDTH,
+        kv_channels=16,
         num_attention_heads=4,
         multi_query_attention=True,
         multi_query_group_num=2,
         add_qkv_bias=True,
         original_rope=True,
         padded_vocab_size=512,
-        seq_length=512,
+        seq_length=TEXT_LENGTH,
         bias_dropout_fusion=True,
     )
     # Without empty_init=False the weights stay unallocated.
-    text_encoder = ChatGLMModel(config, empty_init=False).eval()
-    fill(text_encoder, seed=3)
-    return text_encoder
-
-
-def _tokenizer(folder: Path) -> ChatGLMTokenizer:
-    """A tokenizer whose vocabulary lies in ``folder`` already; saving it reads that file again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = folder / "tokenizer.model"
-    vocabulary.write_bytes(_sentencepiece_model())
-    return ChatGLMTokenizer(str(vocabulary))
-
-
-def _sentencepiece_model() -> bytes:
-    """A SentencePiece model put together piece by piece: the trainer does not promise equal bytes everywhere.
-
-    Latin letters, digits and punctuation are pieces of one character; all else, Chinese included, falls back
-    to UTF-8 bytes, as the real tokenizer does for what it does not know.
-    """
-    model = sentencepiece_model_pb2.ModelProto()
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-    model.pieces.add(piece="<unk>", score=0.0, type=kinds.UNKNOWN)
-    model.pieces.add(piece="<s>", score=0.0, type=kinds.CONTROL)
-    model.pieces.add(piece="</s>", score=0.0, type=kinds.CONTROL)
-    for byte in range(256):
-        model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=kinds.BYTE)
-    for character in ["\u2581", *map(chr, range(ord("!"), ord("~") + 1))]:
-        model.pieces.add(piece=character, score=0.0, type=kinds.NORMAL)
-    model.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
-    model.trainer_spec.byte_fallback = True
-    model.trainer_spec.vocab_size = len(model.pieces)
-    model.normalizer_spec.name = "identity"
-    model.normalizer_spec.add_dummy_prefix = True
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = True
-    return model.SerializeToString(deterministic=True)
+    return ChatGLMModel(config, empty_init=False)

@@ -1,37 +1,131 @@
 # pyright: basic, reportAttributeAccessIssue=false
 # (diffusers' networks declare other results than they give.)
-"""A sheet of pictures of each training's networks, to be looked at by eye."""
+"""A sheet of pictures of each training's networks, to be looked at by eye.
+
+``python -m pipelines.demo.sample_sheets`` draws the one of all checkpoints that the README shows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from pipelines.demo.autoencoder import trained_autoencoder
+from pipelines.demo.build import ensure
+from pipelines.demo.captions import caption
+from pipelines.demo.evaluate import ARTISTS, held_out_scenes, trained_scenes
+from pipelines.demo.safety_checker import FLAGGED
+from pipelines.demo.studio import Studio
 from pipelines.demo.world import STYLES, random_scene, render
-from pipelines.image_io import RGBImage, to_pil
+from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.pixels import from_image, to_image
+from pipelines.request import Lora, SafetyCheck, Upscaling
 
 ACROSS = 8
 GAP = 4
 
 
-def reconstructions() -> Image.Image:
-    """Pictures above what is left of them after the autoencoder."""
-    vae, rows = trained_autoencoder(), []
+def autoencoder() -> Image.Image:
+    vae = trained_autoencoder()
+    return _coded(512, lambda pictures: vae.decode(vae.encode(pictures).latent_dist.mean).sample)
+
+
+@torch.no_grad()
+def _coded(side: int, code: Callable[[Tensor], Tensor]) -> Image.Image:
+    """Pictures above what is left of them after an autoencoder."""
+    rows = []
     for styles in ((), STYLES):
-        pictures = [render(random_scene(seed), 512, seed, styles) for seed in range(ACROSS)]
-        with torch.no_grad():
-            latents = [vae.encode(from_image(each, 512, 512)).latent_dist.mean for each in pictures]
-            decoded = [to_image(vae.decode(each).sample, 512, 512) for each in latents]
-        rows += [pictures, decoded]
+        pictures = [render(random_scene(seed), side, seed, styles) for seed in range(ACROSS)]
+        coded = [to_image(code(from_image(each, side, side)), side, side) for each in pictures]
+        rows += [pictures, coded]
     return _sheet(rows)
 
 
-SHEETS = {"autoencoder": reconstructions}
-"""By the name of the training."""
+def family(name: str) -> Image.Image:
+    """Trained combinations, combinations never trained on, and scenes of other sizes and places."""
+    scenes = [
+        *trained_scenes(ACROSS),
+        *held_out_scenes(ACROSS),
+        *(random_scene(seed) for seed in range(ACROSS)),
+    ]
+    return _drawn([{"prompt": caption(scene)} for scene in scenes], name)
+
+
+def loras() -> Image.Image:
+    """Without a LoRA, with each of them, with both."""
+    prompts = [caption(scene) for scene in trained_scenes(ACROSS)]
+    worn = [(), *((style,) for style in STYLES), STYLES]
+    return _drawn(
+        [
+            {"prompt": prompt, "loras": tuple(Lora(name=name) for name in names)}
+            for names in worn
+            for prompt in prompts
+        ]
+    )
+
+
+def night_scene() -> Image.Image:
+    """The same prompts without and with the embedding."""
+    words = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in trained_scenes(ACROSS)]
+    return _drawn(
+        [{"prompt": said} for said in words]
+        + [{"prompt": f"{said}, night_scene", "embeddings": ("night_scene",)} for said in words]
+    )
+
+
+def upscaler() -> Image.Image:
+    """Small pictures, enlarged by Pillow's bicubic filter, and by the network."""
+    small = [render(random_scene(seed), 64, seed) for seed in range(ACROSS)]
+    bicubic = [from_pil(to_pil(each).resize((128, 128), Image.Resampling.BICUBIC)) for each in small]
+    asked = [Upscaling(pipeline="small-x2", image=each, width=128, height=128) for each in small]
+    return _sheet([small, bicubic, [image for (image,) in _studio().draw(asked)]])
+
+
+def safety_checker() -> Image.Image:
+    """What is flagged above what is not."""
+    scenes = [FLAGGED, *(random_scene(seed) for seed in range(10 * ACROSS))]
+    pictures = [render(scene, 256) for scene in scenes]
+    asked = [
+        SafetyCheck(pipeline="stable-diffusion-v1-5", image=each, width=256, height=256) for each in pictures
+    ]
+    flags = [drawing.flagged == (True,) for drawing in _studio().drawings(asked)]
+    rows = [
+        [each for each, flag in zip(pictures, flags, strict=True) if flag is side] for side in (True, False)
+    ]
+    return _sheet([row[:ACROSS] for row in rows])
+
+
+SHEETS = {
+    "autoencoder": autoencoder,
+    "sd15": partial(family, "SD1.5"),
+    "sdxl": partial(family, "SDXL"),
+    "kolors": partial(family, "Kolors"),
+    "striped": loras,
+    "outlined": loras,
+    "night_scene": night_scene,
+    "upscaler": upscaler,
+    "safety_checker": safety_checker,
+}
+"""By the name of the training; networks that draw nothing have none. What a checkpoint draws can be seen when
+the weights of all checkpoints are there."""
+
+
+def _studio() -> Studio:
+    return Studio(ensure(Path(tempfile.gettempdir()) / "understudy-sample-sheets"))
+
+
+def _drawn(asked: Sequence[dict[str, Any]], name: str = "SD1.5") -> Image.Image:
+    ask = ARTISTS[name]
+    drawn = _studio().draw([ask(seed=index % ACROSS, **each) for index, each in enumerate(asked)])
+    pictures = [image for (image,) in drawn]
+    return _sheet([pictures[first : first + ACROSS] for first in range(0, len(pictures), ACROSS)])
 
 
 def _sheet(rows: Sequence[Sequence[RGBImage]], side: int = 192) -> Image.Image:
@@ -43,3 +137,15 @@ def _sheet(rows: Sequence[Sequence[RGBImage]], side: int = 192) -> Image.Image:
             scaled = to_pil(picture).resize((side, side), Image.Resampling.LANCZOS)
             whole.paste(scaled, (column * (side + GAP), row * (side + GAP)))
     return whole
+
+
+def checkpoints() -> Image.Image:
+    """A row of each: four trained combinations, and four that were never trained on."""
+    captions = [caption(scene) for scene in (*trained_scenes(ACROSS // 2), *held_out_scenes(ACROSS // 2))]
+    asked = [ask(said, seed) for ask in ARTISTS.values() for seed, said in enumerate(captions)]
+    pictures = [image for (image,) in _studio().draw(asked)]
+    return _sheet([pictures[first : first + ACROSS] for first in range(0, len(pictures), ACROSS)], 120)
+
+
+if __name__ == "__main__":
+    checkpoints().save(Path(__file__).with_name("sample_sheet.jpg"), quality=90)

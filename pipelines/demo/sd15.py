@@ -1,95 +1,96 @@
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # (diffusers' annotations of tuples and optional parts are wrong.)
-"""The small checkpoint of the SD1.5 family."""
+"""The small checkpoint of the SD1.5 family, whose networks `pipelines.demo.recipes.sd15` trains."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pipelines.demo import sd15_adapters
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.autoencoder import trained_autoencoder
+from pipelines.demo.parts import trained
+from pipelines.demo.schedule import SCHEDULE
+from pipelines.demo.words import word_tokenizer
 
-_TEXT_WIDTH = 64
-
-_SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "skip_prk_steps": True,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "clip_sample": False,
+TEXT_WIDTH = 64
+UNET: dict[str, Any] = {
+    "block_out_channels": (48, 72, 96),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": 2,
+    "norm_num_groups": 8,
 }
-"""The published checkpoint's. ``clip_sample`` means nothing to PNDM, but much to others that inherit it."""
+"""Reads the prompt at every level, so that even the coarsest knows what to draw."""
+
+E = TypeVar("E", CLIPTextModel, CLIPTextModelWithProjection)
 
 
 def build(folder: Path) -> None:
     """Write ``sd15`` and ``sd15_adapters`` under ``folder``."""
-    pipeline = StableDiffusionPipeline(
-        vae=_vae(seed=13),
-        text_encoder=_text_encoder(),
-        tokenizer=clip_tokenizer(),
-        unet=_unet(),
-        scheduler=PNDMScheduler.from_config(_SCHEDULER),
+    StableDiffusionPipeline(
+        vae=trained_autoencoder(),
+        text_encoder=trained_text_encoder(),
+        tokenizer=word_tokenizer(),
+        unet=trained(unet(), "sd15", "unet"),
+        scheduler=DPMSolverMultistepScheduler.from_config(SCHEDULE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder / "sd15")
-    sd15_adapters.build(folder, pipeline, _vae(seed=14))
+    ).save_pretrained(folder / "sd15")
+    sd15_adapters.build(folder)
 
 
-def _text_encoder() -> CLIPTextModel:
-    """As many layers as the real one, so that ``clip_skip`` has its documented range."""
-    tokenizer = clip_tokenizer()
-    model = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=_TEXT_WIDTH,
-            intermediate_size=2 * _TEXT_WIDTH,
-            projection_dim=_TEXT_WIDTH,
-            num_hidden_layers=12,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    fill(model, 11)
-    return model.eval()
+def text_encoder() -> CLIPTextModel:
+    """Untrained; as many layers as the real one, so that ``clip_skip`` has its documented range."""
+    return shallow_at_first(CLIPTextModel(text_config()))
 
 
-def _unet() -> UNet2DConditionModel:
-    model = UNet2DConditionModel(
-        sample_size=64,
-        block_out_channels=(16, 32, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=_TEXT_WIDTH,
-        attention_head_dim=1,
-        norm_num_groups=8,
-    )
-    fill(model, 12)
-    return model.eval()
+def trained_text_encoder() -> CLIPTextModel:
+    """Knows what captions say; other families read by it too."""
+    return trained(text_encoder(), "clip_text", "text_encoder")
 
 
-def _vae(seed: int) -> AutoencoderKL:
-    model = AutoencoderKL(
-        sample_size=512,
-        block_out_channels=(16, 32, 32, 32),
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=8,
-        scaling_factor=0.18215,
-        force_upcast=False,
-    )
-    fill(model, seed)
-    return model.eval()
+def trained_projecting_text_encoder() -> CLIPTextModelWithProjection:
+    """The same; what it says of the whole text is what it says at its end."""
+    encoder = CLIPTextModelWithProjection(text_config())
+    encoder.text_model.load_state_dict(trained_text_encoder().state_dict())
+    torch.nn.init.eye_(encoder.text_projection.weight)
+    return encoder.eval()
+
+
+def text_config(**changes: Any) -> CLIPTextConfig:
+    """Of any text encoder that reads by `word_tokenizer`."""
+    tokenizer = word_tokenizer()
+    values: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 2 * TEXT_WIDTH,
+        "projection_dim": TEXT_WIDTH,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return CLIPTextConfig(**values | changes)
+
+
+def shallow_at_first(encoder: E) -> E:
+    """Many layers learn slowly together; these begin as if there were none."""
+    layers: Any = getattr(encoder, "text_model", encoder).encoder
+    for layer in layers.layers:
+        torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.fc2.weight)
+    return encoder
+
+
+def unet() -> UNet2DConditionModel:
+    """Untrained."""
+    return UNet2DConditionModel(sample_size=32, cross_attention_dim=TEXT_WIDTH, **UNET)

@@ -1,75 +1,55 @@
 # pyright: basic, reportPrivateImportUsage=false
-# (safetensors is only partly typed.)
-"""Adapters for the small SD1.5 checkpoint, strong enough to be seen: LoRAs, a textual inversion, a VAE."""
+# (diffusers and safetensors are only partly typed.)
+"""Adapters for the small SD1.5 checkpoint: LoRAs, a textual inversion, a VAE; each does one visible thing."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.demo.parts import fill
+from pipelines.demo.autoencoder import trained_autoencoder
+from pipelines.demo.parts import kept
 
-RANK = 4
-_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+_SEPIA = ((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131))
+"""Rows are the red, green and blue that come out of a red, green and blue of 0 .. 1 (the filter effect
+``sepia`` of W3C's Filter Effects Module, section 9.6)."""
 
 
-def build(folder: Path, pipeline: StableDiffusionPipeline, vae: AutoencoderKL) -> None:
-    """Write ``sd15_adapters`` under ``folder``.
-
-    Args:
-        pipeline: the checkpoint that they fit.
-        vae: the other VAE.
-    """
+def build(folder: Path) -> None:
+    """Write ``sd15_adapters`` under ``folder``."""
     target = folder / "sd15_adapters"
     target.mkdir()
-    save_file(peft_lora(pipeline, seed=21), target / "more_details.safetensors")
-    save_file(kohya_lora(pipeline, seed=22), target / "animie.safetensors")
-    width = pipeline.text_encoder.config.hidden_size
-    save_file({"emb_params": _matrix(2, width, seed=23)}, target / "night_scene.safetensors")
-    vae.save_pretrained(target / "vae")
+    save_file(
+        {f"unet.{name}": tensor for name, tensor in kept("striped").items()}, target / "striped.safetensors"
+    )
+    save_file(_in_kohya_layout(kept("outlined")), target / "outlined.safetensors")
+    save_file(kept("night_scene"), target / "night_scene.safetensors")
+    _sepia(target / "vae")
 
 
-def peft_lora(pipeline: StableDiffusionPipeline, seed: int) -> dict[str, Tensor]:
-    """In the layout that diffusers writes, for the UNet and the text encoder."""
+def _in_kohya_layout(lora: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of PEFT's names those of kohya-ss' scripts, which most published LoRAs have."""
     tensors: dict[str, Tensor] = {}
-    for part in ("unet", "text_encoder"):
-        for index, (name, linear) in enumerate(_targets(getattr(pipeline, part))):
-            down, up = _matrices(linear, 1000 * seed + index)
-            tensors[f"{part}.{name}.lora_A.weight"] = down
-            tensors[f"{part}.{name}.lora_B.weight"] = up
+    for name, tensor in lora.items():
+        layer, matrix = name.removesuffix(".weight").rsplit(".", 1)
+        key = "lora_unet_" + layer.replace(".", "_")
+        tensors[f"{key}.{'lora_down' if matrix == 'lora_A' else 'lora_up'}.weight"] = tensor
+        if matrix == "lora_A":
+            tensors[f"{key}.alpha"] = torch.tensor(float(len(tensor)))
     return tensors
 
 
-def kohya_lora(pipeline: StableDiffusionPipeline, seed: int) -> dict[str, Tensor]:
-    """In the layout of kohya-ss' scripts, which most published LoRAs have, with an alpha of half the rank."""
-    tensors: dict[str, Tensor] = {}
-    for part, prefix in (("unet", "lora_unet_"), ("text_encoder", "lora_te_text_model_")):
-        for index, (name, linear) in enumerate(_targets(getattr(pipeline, part))):
-            down, up = _matrices(linear, 1000 * seed + index)
-            key = prefix + name.replace(".", "_")
-            tensors[f"{key}.lora_down.weight"] = down
-            tensors[f"{key}.lora_up.weight"] = up
-            tensors[f"{key}.alpha"] = torch.tensor(RANK / 2)
-    return tensors
-
-
-def _targets(network: torch.nn.Module) -> list[tuple[str, torch.nn.Linear]]:
-    return [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.endswith(_TARGETS)
-    ]
-
-
-def _matrices(linear: torch.nn.Linear, seed: int) -> tuple[Tensor, Tensor]:
-    return _matrix(RANK, linear.in_features, seed), _matrix(linear.out_features, RANK, seed + 500)
-
-
-def _matrix(rows: int, columns: int, seed: int) -> Tensor:
-    linear = torch.nn.Linear(columns, rows, bias=False)
-    fill(linear, seed)
-    return linear.weight.detach().clone()
+@torch.no_grad()
+def _sepia(folder: Path) -> None:
+    """The checkpoint's VAE, whose last convolution mixes the colours."""
+    vae = trained_autoencoder()
+    mixed = torch.tensor(_SEPIA)
+    last: Any = vae.decoder.conv_out
+    last.weight.copy_(torch.einsum("dc,cihw->dihw", mixed, last.weight))
+    # Colours are -1 .. 1 here: what is 0 there is -1, and the rows' sums are not 1.
+    last.bias.copy_(mixed @ last.bias + mixed.sum(1) - 1)
+    vae.save_pretrained(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,12 +19,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 
 from pipelines.demo.parts import keep
-from pipelines.demo.recipes import autoencoder
+from pipelines.demo.recipes import (
+    autoencoder,
+    clip_text,
+    embedding,
+    kolors,
+    loras,
+    safety_checker,
+    sd15,
+    sdxl,
+    upscaler,
+)
 from pipelines.demo.sample_sheets import SHEETS
 from pipelines.demo.training import Progress, Recipe, Training
 
 RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "autoencoder": autoencoder.recipe,
+    "clip_text": clip_text.recipe,
+    "sd15": sd15.recipe,
+    "striped": partial(loras.recipe, style="striped"),
+    "outlined": partial(loras.recipe, style="outlined"),
+    "night_scene": embedding.recipe,
+    "sdxl": sdxl.recipe,
+    "kolors": kolors.recipe,
+    "upscaler": upscaler.recipe,
+    "safety_checker": safety_checker.recipe,
 }
 """In the order in which they are to be trained: later ones read the weights of earlier ones."""
 
@@ -49,9 +69,10 @@ def main() -> None:
     modules = training.averaged()
     said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
     console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
-    sheet = folder / "sheet.png"
-    SHEETS[arguments.name]().save(sheet)
-    console.print(f"sample sheet: {sheet}")
+    if arguments.name in SHEETS:
+        sheet = folder / "sheet.png"
+        SHEETS[arguments.name]().save(sheet)
+        console.print(f"sample sheet: {sheet}")
 
 
 def _run(training: Training, steps: int, name: str) -> None:

@@ -8,17 +8,19 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 SAVE_EVERY_S = 120.0
 LONGEST_MEMORY = 0.998
 """Of the averaged weights, per step; shorter in the first thousand steps."""
 
-Modules = Mapping[str, Module]
+Modules = Mapping[str, Any]
+"""Networks by name (`torch.nn.Module`, whose attributes have no types)."""
 
 
 def all_tensors(modules: Modules) -> dict[str, Tensor]:
@@ -38,8 +40,9 @@ class Recipe:
         build: makes the networks, untrained; torch's global generator is seeded before.
         loss: of one step, a scalar. All that is random comes from the step's number, so that a run that was
             interrupted goes on as if it had not been.
-        steps: all of them; the learning rate rises for a twentieth and falls to nothing until the end.
-        learning_rate: the highest.
+        steps: all of them.
+        learning_rate: the highest. It rises for a twentieth of a round and falls to nothing until its end.
+        restarts: steps at which another round begins.
         tensors: what is to be kept of the trained networks.
         said: what is to be written beside it.
     """
@@ -48,6 +51,7 @@ class Recipe:
     loss: Callable[[Modules, int], Tensor]
     steps: int
     learning_rate: float
+    restarts: tuple[int, ...] = ()
     tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
     said: Callable[[Modules], dict[str, str]] = lambda modules: {}
 
@@ -137,7 +141,7 @@ class Training:
 
     def _advance(self) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = self._recipe.learning_rate * _warmed_and_cooled(self.step / self._recipe.steps)
+            group["lr"] = self._recipe.learning_rate * self._warmed_and_cooled()
         loss = self._recipe.loss(self.modules, self.step)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -150,9 +154,12 @@ class Training:
         self._loss = value if self.step == 0 else 0.98 * self._loss + 0.02 * value
         self.step += 1
 
-
-def _warmed_and_cooled(done: float) -> float:
-    """Linear up for the first twentieth of the run, then half a cosine down to nothing."""
-    if done < 0.05:
-        return max(done, 1e-3) / 0.05
-    return 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
+    def _warmed_and_cooled(self) -> float:
+        """Linear up for the first twentieth of a round, then half a cosine down to nothing (Loshchilov and
+        Hutter 2017, "SGDR", with a warm-up)."""
+        ends = (0, *self._recipe.restarts, self._recipe.steps)
+        begin, end = next(pair for pair in pairwise(ends) if self.step < pair[1])
+        done = (self.step - begin) / (end - begin)
+        if done < 0.05:
+            return max(done, 1e-3) / 0.05
+        return 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))

@@ -9,10 +9,11 @@ from transformers import CLIPTokenizer
 from pipelines.demo.captions import CHINESE
 from pipelines.demo.parts import clip_tokenizer
 
-_OF_CAPTIONS = (
+ENGLISH = (
     *("a", "an", "and", "at", "background", "of", "on", "picture", "the", "with", ","),
     *(part for word in CHINESE for part in word.split()),
 )
+"""What captions are made of; some words more than once."""
 QUALITIES = (
     "4k", "abstract", "anatomy", "arms", "artwork", "bad", "balance", "beautiful", "best", "blurry",
     "breasts",
@@ -29,4 +30,4 @@ QUALITIES = (
 @cache
 def word_tokenizer() -> CLIPTokenizer:
     """Words of captions and of praise are one token each."""
-    return clip_tokenizer([*_OF_CAPTIONS, *QUALITIES])
+    return clip_tokenizer([*ENGLISH, *QUALITIES])

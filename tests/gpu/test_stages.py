@@ -39,9 +39,9 @@ STEPS = 3
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", SIDES)
 def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(
-    name: str, dtype: str, demo_manifest: Manifest
+    name: str, dtype: str, random_manifest: Manifest
 ) -> None:
-    described = in_precision(demo_manifest, dtype)
+    described = in_precision(random_manifest, dtype)
     checkpoint = Checkpoint(described, described.pipelines[name], Path(), CPU)
     pipeline = open_pipeline(name, checkpoint, AdapterLibrary(described, Path()))
     side = SIDE if dtype == "float32" else SIDE // 2  # a CPU is slow in half precision
@@ -58,14 +58,14 @@ def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(
 
 @pytest.mark.parametrize("name", ADDITIONS)
 def test_what_can_be_asked_for_beside_a_picture_is_measured(
-    name: str, demo_manifest: Manifest, tmp_path: Path
+    name: str, random_manifest: Manifest, tmp_path: Path
 ) -> None:
     family, side = ADDITIONS[name], SIDE // 2
-    entry = demo_manifest.pipelines[family]
-    adapters = AdapterLibrary(demo_manifest, tmp_path)
-    pipeline = open_pipeline(family, Checkpoint(demo_manifest, entry, Path(), CPU), adapters)
+    entry = random_manifest.pipelines[family]
+    adapters = AdapterLibrary(random_manifest, tmp_path)
+    pipeline = open_pipeline(family, Checkpoint(random_manifest, entry, Path(), CPU), adapters)
     pipeline.modules["unet"].register_to_config(sample_size=side // 8)
-    adapters.manifest = with_controlnet(demo_manifest, pipeline.modules["unet"], entry.family, tmp_path)
+    adapters.manifest = with_controlnet(random_manifest, pipeline.modules["unet"], entry.family, tmp_path)
     request = added_request(name, side=side, steps=STEPS, prompt="a cat")
     measured = measure(pipeline, request, CPU)
     assert all(is_a_picture(image, *size_of(name, side)) for image in measured.images)
@@ -76,8 +76,8 @@ def test_what_can_be_asked_for_beside_a_picture_is_measured(
     assert all(row(name, "float32", 1, measured)[index] for index in (3, 5, 6))
 
 
-def test_an_enlargement_is_measured(demo_manifest: Manifest, tmp_path: Path) -> None:
-    described = with_upscaler(demo_manifest, "float32", tmp_path, filters=8, blocks=1)
+def test_an_enlargement_is_measured(random_manifest: Manifest, tmp_path: Path) -> None:
+    described = with_upscaler(random_manifest, "float32", tmp_path, filters=8, blocks=1)
     checkpoint = Checkpoint(described, described.pipeline(UPSCALER), Path(), CPU)
     pipeline = open_pipeline(UPSCALER, checkpoint, AdapterLibrary(described, Path()))
     measured = measure(pipeline, upscaling(32), CPU)
@@ -86,8 +86,8 @@ def test_an_enlargement_is_measured(demo_manifest: Manifest, tmp_path: Path) -> 
     assert all(row("upscale", "float32", 1, measured)[index] for index in (3, 5, 6))
 
 
-def test_a_translation_is_measured(demo_manifest: Manifest, tmp_path: Path) -> None:
-    described = with_translator(demo_manifest, "float32", tmp_path, layers=1, width=32, heads=2, words=200)
+def test_a_translation_is_measured(random_manifest: Manifest, tmp_path: Path) -> None:
+    described = with_translator(random_manifest, "float32", tmp_path, layers=1, width=32, heads=2, words=200)
     checkpoint = Checkpoint(described, described.pipeline(TRANSLATOR), Path(), CPU)
     pipeline = open_pipeline(TRANSLATOR, checkpoint, AdapterLibrary(described, Path()))
     assert isinstance(pipeline, Errands)
@@ -97,16 +97,16 @@ def test_a_translation_is_measured(demo_manifest: Manifest, tmp_path: Path) -> N
     assert row("multi_lingual", "float32", 1, measured)[6]
 
 
-def test_a_request_for_many_pictures_is_driven_to_its_end(demo_manifest: Manifest) -> None:
-    pool = PipelinePool(demo_manifest, Path(), CPU, budget_bytes=10**9)
+def test_a_request_for_many_pictures_is_driven_to_its_end(random_manifest: Manifest) -> None:
+    pool = PipelinePool(random_manifest, Path(), CPU, budget_bytes=10**9)
     loop = Loop(pool, 2 * SIDE * SIDE, device=CPU)
     drawing = draw_many_within(loop, "stable-diffusion-v1-5", SIDE, 3)
     assert len(drawing.images) == 3
 
 
-def test_the_dummies_cover_every_pipeline_that_draws(demo_manifest: Manifest) -> None:
+def test_the_dummies_cover_every_pipeline_that_draws(random_manifest: Manifest) -> None:
     full_size = manifest("bfloat16")
-    drawing = {name for name, entry in demo_manifest.pipelines.items() if entry.family != "mbart50"}
+    drawing = {name for name, entry in random_manifest.pipelines.items() if entry.family != "mbart50"}
     assert full_size.pipelines.keys() == drawing == SIDES.keys()
     assert {entry.dtype for entry in full_size.pipelines.values()} == {"bfloat16"}
 

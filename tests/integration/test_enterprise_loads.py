@@ -65,7 +65,7 @@ def hub(demo_manifest_path: Path) -> Iterator[HubServer]:
         for path in sorted((demo / "sd15").rglob("*"))
         if path.is_file()
     }
-    lora = (demo / "sd15_adapters/more_details.safetensors").read_bytes()
+    lora = (demo / "sd15_adapters/striped.safetensors").read_bytes()
     inversion = (demo / "sd15_adapters/night_scene.safetensors").read_bytes()
     flux = json.loads(checkpoint["model_index.json"]) | {"_class_name": "FluxPipeline"}
     with HubServer(

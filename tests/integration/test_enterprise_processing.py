@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from pipelines.demo.safety_checker import FLAGGED
+from pipelines.demo.world import render
+from pipelines.image_io import encode
 from tests.receiver import receiver
 from tests.running_server import RunningServer, eventually, start_server
 
@@ -34,11 +38,10 @@ def picture(url: str) -> Image.Image:
     return Image.open(io.BytesIO(httpx.get(url).content))
 
 
-def plain(colour: str) -> str:
-    """A picture of 90x70 in one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", (90, 70), colour).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+def heart(ground: str) -> str:
+    """A picture of 90x70 that the checker knows, on another ground or its own."""
+    picture = render(replace(FLAGGED, ground=ground), (90, 70))
+    return base64.b64encode(encode(picture, "png")).decode()
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +106,9 @@ def fetched_at_last(address: str, key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("operation", "fields", "cost", "flagged", "size", "own"),
     [
-        ("super_resolution", {"url": plain("red"), "scale": 2}, 0.01, False, (180, 140), "output"),
-        ("nsfw_image_check", {"init_image": plain("red")}, 0.001, True, (90, 70), "images"),
-        ("nsfw_image_check", {"init_image": plain("blue")}, 0.001, False, (90, 70), "images"),
+        ("super_resolution", {"url": heart("blue"), "scale": 2}, 0.01, False, (180, 140), "output"),
+        ("nsfw_image_check", {"init_image": heart(FLAGGED.ground)}, 0.001, True, (90, 70), "images"),
+        ("nsfw_image_check", {"init_image": heart("blue")}, 0.001, False, (90, 70), "images"),
     ],
 )
 def test_work_on_a_picture_goes_on_behind_its_answer(

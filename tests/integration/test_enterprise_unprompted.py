@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,6 +14,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from pipelines.demo.safety_checker import FLAGGED
+from pipelines.demo.world import render
+from pipelines.image_io import to_pil
 from tests.running_server import RunningServer
 
 PREFIX = "/api/v1/enterprise"
@@ -104,9 +108,10 @@ def test_what_cannot_be_enlarged_costs_nothing(server: RunningServer, fields: di
         assert body["message"] == message
 
 
-@pytest.mark.parametrize(("colour", "flagged"), [("red", True), ("blue", False)])
-def test_the_checker_says_which_pictures_may_not_be_shown(server: RunningServer, colour: str, flagged: bool):
-    body = post(server, "nsfw_image_check", init_image=sent(Image.new("RGB", (90, 70), colour))).json()
+@pytest.mark.parametrize(("ground", "flagged"), [(FLAGGED.ground, True), ("blue", False)])
+def test_the_checker_says_which_pictures_may_not_be_shown(server: RunningServer, ground: str, flagged: bool):
+    picture = to_pil(render(replace(FLAGGED, ground=ground), (90, 70)))
+    body = post(server, "nsfw_image_check", init_image=sent(picture)).json()
     assert body["status"] == "success", body
     assert body["has_nsfw_concept"] == [flagged]
     assert opened(body["images"]).size == (90, 70)

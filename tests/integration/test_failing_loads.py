@@ -20,9 +20,9 @@ LARGE = bytes(DISK_BYTES // 2)
 
 
 @pytest.fixture(scope="module")
-def lora(demo_manifest_path: Path) -> bytes:
+def lora(random_manifest_path: Path) -> bytes:
     """Within the bound and the disk; draws as ``more_details``."""
-    return (demo_manifest_path.parent / "sd15_adapters/more_details.safetensors").read_bytes()
+    return (random_manifest_path.parent / "sd15_adapters/more_details.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def hub(lora: bytes) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path, weights: Path, hub: HubServer
+    tmp_path_factory: pytest.TempPathFactory, random_manifest_path: Path, weights: Path, hub: HubServer
 ) -> Iterator[RunningServer]:
     """Loads at most 400 kB, into ``weights``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         running = start_server(
             tmp_path_factory.mktemp("server"),
-            demo_manifest_path,
+            random_manifest_path,
             weights=str(weights),
             preload="false",
             sync_wait_s="110",

@@ -36,19 +36,19 @@ def files() -> Iterator[FileServer]:
 
 
 @pytest.fixture(scope="module")
-def demo(demo_manifest_path: Path) -> Path:
-    return demo_manifest_path.parent
+def checkpoints(random_manifest_path: Path) -> Path:
+    return random_manifest_path.parent
 
 
 @pytest.fixture(scope="module")
-def manifest(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's; beside it small configurations under the names of those that ship, which are preferred."""
+def manifest(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random one; beside it, preferred to those that ship, small configurations of the same names."""
     folder = tmp_path_factory.mktemp("manifest")
-    for path in demo.iterdir():
+    for path in checkpoints.iterdir():
         (folder / path.name).symlink_to(path)
-    (folder / MODEL).symlink_to(demo / "sd15")
+    (folder / MODEL).symlink_to(checkpoints / "sd15")
     (folder / "weights.yaml").unlink()
-    return Path(shutil.copy(demo / "weights.yaml", folder))
+    return Path(shutil.copy(checkpoints / "weights.yaml", folder))
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def load(server: RunningServer, files: FileServer, name: str, data: bytes, model
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_checkpoint_of_the_original_layout_draws_as_its_folder_does(
-    name: str, server: RunningServer, files: FileServer, demo: Path, tmp_path: Path
+    name: str, server: RunningServer, files: FileServer, checkpoints: Path, tmp_path: Path
 ) -> None:
     cls, folder = CHECKPOINTS[name]
-    write_single_file(cls.from_pretrained(demo / folder), tmp_path / "single.safetensors")
+    write_single_file(cls.from_pretrained(checkpoints / folder), tmp_path / "single.safetensors")
     load(
         server, files, f"single-{folder}", (tmp_path / "single.safetensors").read_bytes(), "stable_diffusion"
     )
@@ -82,14 +82,14 @@ def test_a_checkpoint_of_the_original_layout_draws_as_its_folder_does(
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CONTROLNETS)
 def test_a_controlnet_that_is_one_file_steers_as_its_folder_does(
-    name: str, layout: str, server: RunningServer, files: FileServer, demo: Path, tmp_path: Path
+    name: str, layout: str, server: RunningServer, files: FileServer, checkpoints: Path, tmp_path: Path
 ) -> None:
     model, folder = CONTROLNETS[name]
     path, prefix = tmp_path / "control.safetensors", LAYOUTS[layout]
     if prefix is None:
-        path = demo / "controlnets" / folder / "diffusion_pytorch_model.safetensors"
+        path = checkpoints / "controlnets" / folder / "diffusion_pytorch_model.safetensors"
     else:
-        write_controlnet(ControlNetModel.from_pretrained(demo / "controlnets" / folder), path, prefix)
+        write_controlnet(ControlNetModel.from_pretrained(checkpoints / "controlnets" / folder), path, prefix)
     loaded = f"{layout}-{folder}"
     load(server, files, loaded, path.read_bytes(), "controlnet")
     fields: dict[str, Any] = {"operation": "controlnet", "auto_hint": "no", "control_image": noise()}
@@ -99,9 +99,9 @@ def test_a_controlnet_that_is_one_file_steers_as_its_folder_does(
 
 
 def test_a_lora_of_which_a_part_fits_draws_and_says_so(
-    server: RunningServer, files: FileServer, demo: Path
+    server: RunningServer, files: FileServer, checkpoints: Path
 ) -> None:
-    whole = load_file(demo / "sd15_adapters/more_details.safetensors")
+    whole = load_file(checkpoints / "sd15_adapters/more_details.safetensors")
     more = {"unet.nowhere.lora_A.weight": zeros(2, 9), "unet.nowhere.lora_B.weight": zeros(9, 2)}
     load(server, files, "partly", save({**whole, **more}), "lora")
     fields = {"width": 256, "height": 256, "prompt": "a cat", "num_inference_steps": 1}
@@ -114,9 +114,9 @@ def test_a_lora_of_which_a_part_fits_draws_and_says_so(
 
 
 def test_a_loaded_file_is_verified_and_never_drawn_with_when_it_has_changed(
-    server: RunningServer, files: FileServer, demo: Path, manifest: Path
+    server: RunningServer, files: FileServer, checkpoints: Path, manifest: Path
 ) -> None:
-    data = (demo / "sd15_adapters/more_details.safetensors").read_bytes()
+    data = (checkpoints / "sd15_adapters/more_details.safetensors").read_bytes()
     load(server, files, "precious", data, "lora")
     weights = server.log.parent / "weights"
     path = weights / "loaded/precious.safetensors"

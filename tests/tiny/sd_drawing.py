@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-import pipelines.demo
 from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints import Checkpoint
-from pipelines.demo import safety_checker, sd15, sdxl, upscaler
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest, load_manifest
+from pipelines.manifest import Manifest
 from pipelines.request import Request
 from pipelines.sample import Picture, Pipeline, Sample
+from tests import random_checkpoints
 
 
 def build(folder: Path) -> Manifest:
-    """Write both checkpoints, all that goes with them, and the demo manifest with the others' names."""
-    for module in (safety_checker, sd15, sdxl, upscaler):
-        module.build(folder)
-    shutil.copy(Path(pipelines.demo.__file__).with_name("weights.yaml"), folder)
-    return load_manifest(folder / "weights.yaml")
+    """Write both checkpoints, all that goes with them, and a manifest with the others' names."""
+    return random_checkpoints.build(folder, "safety_checker", "sd15", "sdxl", "upscaler")
 
 
 def open_family(manifest: Manifest, name: str) -> Any:

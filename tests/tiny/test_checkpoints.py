@@ -72,9 +72,11 @@ def drawn(pipeline: Any) -> bytes:
 
 
 @pytest.fixture
-def small(demo_manifest: Manifest) -> Path:
+def small(random_manifest: Manifest) -> Path:
     """The folder of the small SD1.5 checkpoint."""
-    return local(demo_manifest, demo_manifest.pipelines["stable-diffusion-v1-5"].parts["pipeline"], Path())
+    return local(
+        random_manifest, random_manifest.pipelines["stable-diffusion-v1-5"].parts["pipeline"], Path()
+    )
 
 
 @pytest.fixture
@@ -95,8 +97,8 @@ def test_a_single_file_draws_what_its_folder_draws(small: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_single_file_of_sdxl_draws_what_its_folder_draws(demo_manifest: Manifest, tmp_path: Path) -> None:
-    folder = str(demo_manifest.path.parent / "sdxl")
+def test_a_single_file_of_sdxl_draws_what_its_folder_draws(random_manifest: Manifest, tmp_path: Path) -> None:
+    folder = str(random_manifest.path.parent / "sdxl")
     from_folder = open_sdxl(checkpoint({"folder": folder}, tmp_path))
     write_single_file(from_folder, tmp_path / "mine.safetensors")
     source = {"file": "mine.safetensors", "config": folder}
@@ -234,9 +236,9 @@ def test_a_dummy_network_computes_finite_numbers_in_half_precision(tmp_path: Pat
     ],
 )
 def test_a_dummy_text_encoder_reads_a_prompt_in_half_precision(
-    cls: type[torch.nn.Module], part: str, dtype: torch.dtype, demo_manifest: Manifest
+    cls: type[torch.nn.Module], part: str, dtype: torch.dtype, random_manifest: Manifest
 ) -> None:
-    encoder = dummies.network(cls, demo_manifest.path.parent / part, CPU, dtype)
+    encoder = dummies.network(cls, random_manifest.path.parent / part, CPU, dtype)
     token_ids = torch.arange(1, 17)[None]
     arguments = {"input_ids": token_ids, "output_hidden_states": True}
     if cls is ChatGLMModel:

@@ -50,8 +50,8 @@ CANNY_XL = Control(name="canny-sdxl", image=image_of(EDGES), scale=0.8)
 
 
 @pytest.fixture(scope="module")
-def families(demo_manifest: Manifest) -> dict[str, Any]:
-    return {name: open_family(demo_manifest, name) for name in FOLDERS}
+def families(random_manifest: Manifest) -> dict[str, Any]:
+    return {name: open_family(random_manifest, name) for name in FOLDERS}
 
 
 def request(kind: type[Any] = TextToImage, **changes: Any) -> Any:
@@ -147,10 +147,10 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
     ],
 )
 def test_alone_a_picture_has_the_bytes_of_the_plain_pipeline(
-    asked: Any, families: dict[str, Any], demo_manifest: Manifest
+    asked: Any, families: dict[str, Any], random_manifest: Manifest
 ) -> None:
     picture = array(draw(families[asked.pipeline], asked)[0].image)
-    assert np.array_equal(picture, drawn_plainly(demo_manifest, asked))
+    assert np.array_equal(picture, drawn_plainly(random_manifest, asked))
 
 
 def test_pictures_scales_and_guessing_matter_and_leave_no_trace(families: dict[str, Any]) -> None:
@@ -257,25 +257,25 @@ def test_what_cannot_steer_is_refused_by_name(
 
 
 def test_one_for_other_pixels_per_latent_does_not_fit(
-    demo_manifest: Manifest, tmp_path: Path, families: dict[str, Any]
+    random_manifest: Manifest, tmp_path: Path, families: dict[str, Any]
 ) -> None:
     network = ControlNetModel.from_unet(
         families[SD15].modules["unet"], conditioning_embedding_out_channels=(8, 8, 8, 8, 8)
     )
     network.save_pretrained(tmp_path / "coarse")
-    entry = demo_manifest.controlnets["canny"]
+    entry = random_manifest.controlnets["canny"]
     coarse = entry.model_copy(update={"source": Source(folder=tmp_path / "coarse")})
-    family = open_family(demo_manifest.model_copy(update={"controlnets": {"canny": coarse}}), SD15)
+    family = open_family(random_manifest.model_copy(update={"controlnets": {"canny": coarse}}), SD15)
     with pytest.raises(UnknownAdapter, match="controls: canny does not fit this checkpoint"):
         family.encode(request())
 
 
-def test_a_single_file_steers_as_its_folder_does(demo_manifest: Manifest, families: dict[str, Any]) -> None:
-    entry = demo_manifest.controlnets["canny"]
+def test_a_single_file_steers_as_its_folder_does(random_manifest: Manifest, families: dict[str, Any]) -> None:
+    entry = random_manifest.controlnets["canny"]
     assert entry.source.folder is not None
     file = Source(file=entry.source.folder / "diffusion_pytorch_model.safetensors")
-    entries = {**demo_manifest.controlnets, "canny": entry.model_copy(update={"source": file})}
-    alone = open_family(demo_manifest.model_copy(update={"controlnets": entries}), SD15)
+    entries = {**random_manifest.controlnets, "canny": entry.model_copy(update={"source": file})}
+    alone = open_family(random_manifest.model_copy(update={"controlnets": entries}), SD15)
     assert np.array_equal(draw(alone, request()), draw(families[SD15], request()))
 
 
@@ -283,16 +283,16 @@ def test_a_single_file_steers_as_its_folder_does(demo_manifest: Manifest, famili
     ("control", "prefix"), [(CANNY, "control_model."), (CANNY, ""), (CANNY_XL, "control_model.")]
 )
 def test_a_file_of_the_original_layout_steers_as_diffusers_folder_does(
-    control: Control, prefix: str, tmp_path: Path, demo_manifest: Manifest, families: dict[str, Any]
+    control: Control, prefix: str, tmp_path: Path, random_manifest: Manifest, families: dict[str, Any]
 ) -> None:
-    folder = demo_manifest.path.parent / "controlnets" / FILES[control.name]
+    folder = random_manifest.path.parent / "controlnets" / FILES[control.name]
     network = ControlNetModel.from_pretrained(folder)
     write_controlnet(network, tmp_path / "control.safetensors", prefix)
-    entry = demo_manifest.controlnets[control.name]
+    entry = random_manifest.controlnets[control.name]
     file = entry.model_copy(update={"source": Source(file=tmp_path / "control.safetensors")})
     asked = request(pipeline=XL if control is CANNY_XL else SD15, controls=(control,))
     alone = open_family(
-        demo_manifest.model_copy(update={"controlnets": {control.name: file}}), asked.pipeline
+        random_manifest.model_copy(update={"controlnets": {control.name: file}}), asked.pipeline
     )
     assert np.array_equal(draw(alone, asked), draw(families[asked.pipeline], asked))
     if control is CANNY:  # diffusers' own leaves out the size that SDXL's are told
@@ -302,18 +302,18 @@ def test_a_file_of_the_original_layout_steers_as_diffusers_folder_does(
         assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.state_dict().items())
 
 
-def test_a_controlnet_of_another_shape_is_refused(demo_manifest: Manifest) -> None:
+def test_a_controlnet_of_another_shape_is_refused(random_manifest: Manifest) -> None:
     from pipelines.manifest import ControlNetEntry, Source
 
     entry = ControlNetEntry(source=Source(folder=Path("controlnets/sdxl_canny")), family="sd15")
-    family = open_family(demo_manifest.model_copy(update={"controlnets": {"wrong": entry}}), SD15)
+    family = open_family(random_manifest.model_copy(update={"controlnets": {"wrong": entry}}), SD15)
     with pytest.raises(UnknownAdapter, match="controls: wrong does not fit this checkpoint"):
         family.encode(request(controls=(replace(CANNY, name="wrong"),)))
 
 
-def test_the_pool_counts_the_controlnets_that_requests_opened(demo_manifest: Manifest) -> None:
-    folder = demo_manifest.path.parent
-    pool = PipelinePool(demo_manifest, folder, torch.device("cpu"), budget_bytes=10**9)
+def test_the_pool_counts_the_controlnets_that_requests_opened(random_manifest: Manifest) -> None:
+    folder = random_manifest.path.parent
+    pool = PipelinePool(random_manifest, folder, torch.device("cpu"), budget_bytes=10**9)
     family = pool.open(SD15)
     before = pool.used_bytes
     family.encode(request(controls=(CANNY, OPENPOSE)))

@@ -25,7 +25,6 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 
 from pipelines import denoise
-from pipelines.demo import face_restorer, upscaler
 from pipelines.demo.parts import fill
 from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
@@ -34,10 +33,11 @@ from pipelines.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _dist
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import FaceRestorerEntry, Manifest, Source, load_manifest
+from pipelines.manifest import FaceRestorerEntry, Manifest, Source
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import FaceRestoration, Upscaling
+from tests import random_checkpoints
 
 SMALL = "small-faces"
 
@@ -52,12 +52,7 @@ HEADS = (slice(60, 160), slice(80, 170)), (slice(60, 160), slice(330, 420))
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    folder = tmp_path_factory.mktemp("demo")
-    upscaler.build(folder)
-    face_restorer.build(folder)
-    text = Path(upscaler.__file__).with_name("weights.yaml").read_text()
-    (folder / "weights.yaml").write_text(text)
-    return load_manifest(folder / "weights.yaml")
+    return random_checkpoints.build(tmp_path_factory.mktemp("random"), "upscaler", "face_restorer")
 
 
 @pytest.fixture(scope="module")

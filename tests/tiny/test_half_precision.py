@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from draw_far_away import sample, samplers
 
 from pipelines import pixels
+from pipelines.manifest import Manifest
 
 CPU = torch.device("cpu")
 
@@ -26,10 +27,10 @@ def test_latents_stay_in_half_precision_with_every_noise_scheduler(dtype: torch.
 
 
 @pytest.fixture(scope="module")
-def drawn_far_away(demo_manifest_path: Path) -> dict[str, dict[str, list[str]]]:
+def drawn_far_away(random_manifest: Manifest) -> dict[str, dict[str, list[str]]]:
     """What `draw_far_away` reports; a process of its own, because torch cannot forget a backend."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("draw_far_away.py"), demo_manifest_path],
+        [sys.executable, Path(__file__).with_name("draw_far_away.py"), random_manifest.path],
         # transformers would read adapters in threads, which a pretended device does not reach.
         env={**os.environ, "HF_DEACTIVATE_ASYNC_LOAD": "1"},
         capture_output=True,

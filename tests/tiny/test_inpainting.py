@@ -58,14 +58,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def family(name: str, demo_manifest: Manifest) -> Any:
-    return open_family(demo_manifest, name)
+def family(name: str, random_manifest: Manifest) -> Any:
+    return open_family(random_manifest, name)
 
 
 @pytest.fixture(scope="module")
-def components(name: str, demo_manifest: Manifest) -> dict[str, Any]:
+def components(name: str, random_manifest: Manifest) -> dict[str, Any]:
     cls = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
-    return reference(cls, demo_manifest, FOLDERS[name]).components
+    return reference(cls, random_manifest, FOLDERS[name]).components
 
 
 def plain(components: dict[str, Any], kind: str, scheduler: str) -> Any:
@@ -209,9 +209,9 @@ def test_a_strength_that_leaves_no_step_is_refused(name: str, family: Any, make:
 
 @pytest.mark.parametrize("scheduler", NAMES)
 def test_every_scheduler_repaints_and_brings_back_what_it_must_keep(
-    scheduler: str, demo_manifest: Manifest
+    scheduler: str, random_manifest: Manifest
 ) -> None:
-    family = open_family(demo_manifest, "stable-diffusion-v1-5")
+    family = open_family(random_manifest, "stable-diffusion-v1-5")
     choice = SchedulerChoice(name=scheduler)
     (sample,) = family.encode(repainted("stable-diffusion-v1-5", scheduler=choice, num_inference_steps=4))
     known = sample.sampler._known
@@ -223,10 +223,10 @@ def test_every_scheduler_repaints_and_brings_back_what_it_must_keep(
 
 
 @pytest.fixture(scope="module")
-def inpainting_checkpoint(demo_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def inpainting_checkpoint(random_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """A checkpoint of SD1.5 whose network was made for inpainting: nine channels come in."""
     folder = tmp_path_factory.mktemp("inpainting")
-    shutil.copytree(demo_manifest.path.parent / "sd15", folder / "sd15")
+    shutil.copytree(random_manifest.path.parent / "sd15", folder / "sd15")
     config = json.loads((folder / "sd15/unet/config.json").read_text()) | {"in_channels": 9}
     unet = UNet2DConditionModel.from_config(config)
     fill(unet, 99)
@@ -272,10 +272,10 @@ def test_a_network_made_for_inpainting_refuses_everything_else(inpainting_checkp
         family.encode(redrawn("inpainting"))
 
 
-def test_in_half_precision_a_picture_is_encoded_in_full(demo_manifest: Manifest) -> None:
+def test_in_half_precision_a_picture_is_encoded_in_full(random_manifest: Manifest) -> None:
     from pipelines import pixels
 
-    vae = reference(StableDiffusionXLPipeline, demo_manifest, "sdxl").vae
+    vae = reference(StableDiffusionXLPipeline, random_manifest, "sdxl").vae
     picture = pixels.from_image(image_of(PICTURE), 64, 72)
     with torch.no_grad():
         expected = vae.half().float().encode(picture).latent_dist.mean

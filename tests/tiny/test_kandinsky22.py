@@ -60,8 +60,8 @@ class Diffusers:
 
 
 @pytest.fixture(scope="module")
-def folder(demo_manifest: Manifest) -> Path:
-    return demo_manifest.path.parent / "kandinsky22"
+def folder(random_manifest: Manifest) -> Path:
+    return random_manifest.path.parent / "kandinsky22"
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def opened(manifest: Manifest, dtype: str = "float32") -> Kandinsky22:
 
 
 @pytest.fixture(scope="module")
-def kandinsky(demo_manifest: Manifest) -> Kandinsky22:
-    return opened(demo_manifest)
+def kandinsky(random_manifest: Manifest) -> Kandinsky22:
+    return opened(random_manifest)
 
 
 def request(**changes: Any) -> PriorTextToImage:
@@ -261,8 +261,8 @@ def test_progress_counts_the_evaluations_of_both_stages(kandinsky: Kandinsky22) 
     assert (decoder.evaluations_before, decoder.sampler.total, decoder.evaluations_after) == (3, 5, 0)
 
 
-def test_a_repeated_prompt_is_not_encoded_again(demo_manifest: Manifest) -> None:
-    kandinsky = opened(demo_manifest)
+def test_a_repeated_prompt_is_not_encoded_again(random_manifest: Manifest) -> None:
+    kandinsky = opened(random_manifest)
     calls: list[str] = []
     kandinsky.modules["prior.text_encoder"].register_forward_hook(lambda *_: calls.append("text"))
     kandinsky.encode(request())
@@ -274,8 +274,8 @@ def test_a_repeated_prompt_is_not_encoded_again(demo_manifest: Manifest) -> None
     assert len(calls) > once
 
 
-def test_half_precision_stays_half_precision_and_draws(demo_manifest: Manifest) -> None:
-    kandinsky = opened(demo_manifest, dtype="bfloat16")
+def test_half_precision_stays_half_precision_and_draws(random_manifest: Manifest) -> None:
+    kandinsky = opened(random_manifest, dtype="bfloat16")
     [sample] = kandinsky.encode(request())
     assert sample.latents.dtype == torch.bfloat16
     [drawn] = draw_alone(kandinsky, request())

@@ -43,8 +43,8 @@ every_scheduler = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def reference(demo_manifest: Manifest) -> KolorsPipeline:
-    pipeline = KolorsPipeline.from_pretrained(demo_manifest.path.parent / "kolors")
+def reference(random_manifest: Manifest) -> KolorsPipeline:
+    pipeline = KolorsPipeline.from_pretrained(random_manifest.path.parent / "kolors")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -85,8 +85,8 @@ def opened(manifest: Manifest, dtype: str = "float32") -> Kolors:
 
 
 @pytest.fixture(scope="module")
-def kolors(demo_manifest: Manifest) -> Kolors:
-    return opened(demo_manifest)
+def kolors(random_manifest: Manifest) -> Kolors:
+    return opened(random_manifest)
 
 
 def request(**changes: Any) -> TextToImage:
@@ -262,8 +262,8 @@ def test_no_negative_prompt_means_an_empty_one(kolors: Kolors) -> None:
     np.testing.assert_array_equal(none, empty)
 
 
-def test_a_repeated_text_is_not_encoded_again(demo_manifest: Manifest) -> None:
-    kolors = opened(demo_manifest)
+def test_a_repeated_text_is_not_encoded_again(random_manifest: Manifest) -> None:
+    kolors = opened(random_manifest)
     calls: list[str] = []
     kolors.modules["text_encoder"].register_forward_hook(lambda *_: calls.append("text"))
     kolors.encode(request())
@@ -277,9 +277,9 @@ def test_a_repeated_text_is_not_encoded_again(demo_manifest: Manifest) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @every_scheduler
 def test_half_precision_stays_half_precision_and_draws(
-    demo_manifest: Manifest, scheduler: SchedulerChoice, dtype: str
+    random_manifest: Manifest, scheduler: SchedulerChoice, dtype: str
 ) -> None:
-    kolors = opened(demo_manifest, dtype)
+    kolors = opened(random_manifest, dtype)
     kept = getattr(torch, dtype)
     [sample] = kolors.encode(request(scheduler=scheduler, num_inference_steps=3))
     with torch.no_grad():
@@ -290,8 +290,8 @@ def test_half_precision_stays_half_precision_and_draws(
     assert {parameter.dtype for parameter in kolors.modules["vae"].parameters()} == {kept}
 
 
-def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(demo_manifest: Manifest) -> None:
-    kolors = opened(demo_manifest, "float16")
+def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(random_manifest: Manifest) -> None:
+    kolors = opened(random_manifest, "float16")
     vae = kolors.modules["vae"]
     entered: list[torch.dtype] = []
     vae.get_submodule("decoder").register_forward_pre_hook(lambda _, given: entered.append(given[0].dtype))

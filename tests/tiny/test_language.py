@@ -15,7 +15,7 @@ from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError, InvalidInput
 from pipelines.languages import CODES, detect
 from pipelines.loop import Loop
-from pipelines.manifest import load_manifest
+from pipelines.manifest import Manifest, load_manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import Request, Rewriting, TextToImage
@@ -31,14 +31,14 @@ ENTRIES = {
 
 
 @pytest.fixture(scope="module")
-def loop(demo_manifest_path: Path) -> Iterator[Loop]:
+def loop(random_manifest: Manifest) -> Iterator[Loop]:
     """An engine's loop over the small checkpoints and both language models."""
-    folders = demo_manifest_path.parent
+    folders = random_manifest.path.parent
     entries = {
         name: {**entry, "parts": {"model": {"folder": str(folders / entry["parts"]["model"]["folder"])}}}
         for name, entry in ENTRIES.items()
     }
-    stored = yaml.safe_load(demo_manifest_path.read_text())["pipelines"]["stable-diffusion-v1-5"]
+    stored = yaml.safe_load(random_manifest.path.read_text())["pipelines"]["stable-diffusion-v1-5"]
     stored["parts"] = {"pipeline": {"folder": str(folders / "sd15")}}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "weights.yaml"
@@ -94,15 +94,15 @@ def test_languages_are_told_apart(text: str, code: str):
     assert detect(text) == code
 
 
-def test_the_tokenizer_knows_every_documented_language(demo_manifest_path: Path):
-    tokenizer = MBart50Tokenizer.from_pretrained(demo_manifest_path.parent / "translator")
+def test_the_tokenizer_knows_every_documented_language(random_manifest: Manifest):
+    tokenizer = MBart50Tokenizer.from_pretrained(random_manifest.path.parent / "translator")
     unknown = tokenizer.convert_tokens_to_ids("<unk>")
     assert len(CODES) == 52
     assert [code for code in CODES if tokenizer.convert_tokens_to_ids(code) == unknown] == []
 
 
-def test_a_text_is_translated_as_the_model_does_it(loop: Loop, demo_manifest_path: Path):
-    folder = demo_manifest_path.parent / "translator"
+def test_a_text_is_translated_as_the_model_does_it(loop: Loop, random_manifest: Manifest):
+    folder = random_manifest.path.parent / "translator"
     network = MBartForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer = MBart50Tokenizer.from_pretrained(folder, src_lang="de_DE")
     text = "ein roter fuchs im schnee"

@@ -14,9 +14,8 @@ from diffusers import ControlNetModel, StableDiffusionPipeline
 from lycoris_files import files
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from sd_drawing import build, image_of, reference
+from sd_drawing import image_of, reference
 
-from pipelines.demo import controlnets, language
 from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationError, UnknownAdapter
 from pipelines.families.mbart50 import LONGEST
 from pipelines.image_io import RGBImage
@@ -35,6 +34,7 @@ from pipelines.request import (
     SchedulerChoice,
     TextToImage,
 )
+from tests import random_checkpoints
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"
 WIDTH, HEIGHT = 64, 48
@@ -148,10 +148,9 @@ FAILURES: Mapping[str, tuple[Callable[[Any], Any], type[GenerationError]]] = {
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The small checkpoints with more adapters, good and bad."""
-    manifest = build(tmp_path_factory.mktemp("demo"))
-    folder = manifest.path.parent
-    controlnets.build(folder)
-    language.build(folder)
+    folder = tmp_path_factory.mktemp("random")
+    names = ("safety_checker", "sd15", "sdxl", "controlnets", "upscaler", "language")
+    manifest = random_checkpoints.build(folder, *names)
     plain = reference(StableDiffusionPipeline, manifest, "sd15")
     loras = {**files(plain), "wide": load_file(folder / "sd15_adapters" / "more_details.safetensors")}
     for name in [name for name in loras["wide"] if name.endswith("lora_A.weight")]:

@@ -114,8 +114,8 @@ def pictures(events: list[Event]) -> dict[str, list[np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def stage(demo_manifest: Manifest) -> Stage:
-    return Stage(demo_manifest)
+def stage(random_manifest: Manifest) -> Stage:
+    return Stage(random_manifest)
 
 
 # What each flag promises: (the loop, the request with it and another flag, its pictures)

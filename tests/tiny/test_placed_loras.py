@@ -128,11 +128,11 @@ def opened(manifest: Manifest, pipeline: str, **files: dict[str, Tensor]) -> Any
 
 
 @pytest.fixture
-def manifest(demo_manifest: Manifest, tmp_path: Any) -> Manifest:
+def manifest(random_manifest: Manifest, tmp_path: Any) -> Manifest:
     """The demo's, of a folder that tests may write into."""
-    for path in demo_manifest.path.parent.iterdir():
+    for path in random_manifest.path.parent.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    return demo_manifest.model_copy(update={"path": tmp_path / "weights.yaml"})
+    return random_manifest.model_copy(update={"path": tmp_path / "weights.yaml"})
 
 
 @pytest.mark.parametrize(

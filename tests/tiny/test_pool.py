@@ -35,16 +35,16 @@ def pool_of(manifest: Manifest, budget_bytes: int, *, resident: tuple[str, ...] 
 
 
 @pytest.fixture(scope="module")
-def sizes(demo_manifest: Manifest) -> dict[str, int]:
+def sizes(random_manifest: Manifest) -> dict[str, int]:
     """Bytes of each pipeline's parameters."""
-    pool = pool_of(demo_manifest, 10**12)
+    pool = pool_of(random_manifest, 10**12)
     return {name: module_bytes(pool.open(name).modules) for name in (KOLORS, SD15, SDXL)}
 
 
 def test_the_one_unused_for_longest_is_evicted_when_room_is_needed(
-    demo_manifest: Manifest, sizes: dict[str, int]
+    random_manifest: Manifest, sizes: dict[str, int]
 ):
-    pool = pool_of(demo_manifest, sum(sizes.values()) - 1)
+    pool = pool_of(random_manifest, sum(sizes.values()) - 1)
     pool.open(SD15)
     pool.open(KOLORS)
     pool.open(SD15)
@@ -53,16 +53,16 @@ def test_the_one_unused_for_longest_is_evicted_when_room_is_needed(
     assert pool.used_bytes == sizes[SD15] + sizes[SDXL]
 
 
-def test_an_evicted_pipeline_is_really_collected(demo_manifest: Manifest, sizes: dict[str, int]):
-    pool = pool_of(demo_manifest, max(sizes.values()))
+def test_an_evicted_pipeline_is_really_collected(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, max(sizes.values()))
     gone = weakref.ref(next(iter(pool.open(SD15).modules.values())))
     pool.open(KOLORS)
     gc.collect()
     assert gone() is None
 
 
-def test_many_switches_leave_no_weights_behind(demo_manifest: Manifest, sizes: dict[str, int]):
-    pool = pool_of(demo_manifest, max(sizes.values()))
+def test_many_switches_leave_no_weights_behind(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, max(sizes.values()))
 
     def living_bytes() -> int:
         gc.collect()
@@ -82,8 +82,8 @@ def test_many_switches_leave_no_weights_behind(demo_manifest: Manifest, sizes: d
     assert living_bytes() == before
 
 
-def test_what_is_in_use_or_pinned_never_leaves(demo_manifest: Manifest, sizes: dict[str, int]):
-    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
+def test_what_is_in_use_or_pinned_never_leaves(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
     pool.open(SD15)
     pool.open(KOLORS)
     with pytest.raises(OutOfMemory):
@@ -94,8 +94,8 @@ def test_what_is_in_use_or_pinned_never_leaves(demo_manifest: Manifest, sizes: d
     assert pool.resident == (SD15,)
 
 
-def test_a_pipeline_larger_than_the_budget_is_refused(demo_manifest: Manifest, sizes: dict[str, int]):
-    pool = pool_of(demo_manifest, sizes[SD15] - 1)
+def test_a_pipeline_larger_than_the_budget_is_refused(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, sizes[SD15] - 1)
     with pytest.raises(OutOfMemory):
         pool.open(SD15)
     assert pool.resident == ()
@@ -116,20 +116,20 @@ class _ShortOfMemory(PipelinePool):
         raise torch.OutOfMemoryError("pretended")
 
 
-def test_a_load_that_ran_out_of_memory_leaves_nothing_behind_for_the_second_one(demo_manifest: Manifest):
-    pool = _ShortOfMemory(demo_manifest, Path("unused"), CPU, budget_bytes=10**12)
+def test_a_load_that_ran_out_of_memory_leaves_nothing_behind_for_the_second_one(random_manifest: Manifest):
+    pool = _ShortOfMemory(random_manifest, Path("unused"), CPU, budget_bytes=10**12)
     pool.open(SD15)
     assert pool.resident == (SD15,)
     assert not pool.left_over
 
 
-def test_an_unknown_name_is_refused(demo_manifest: Manifest):
+def test_an_unknown_name_is_refused(random_manifest: Manifest):
     with pytest.raises(UnknownPipeline):
-        pool_of(demo_manifest, 1).open("nowhere")
+        pool_of(random_manifest, 1).open("nowhere")
 
 
-def test_a_swap_gives_the_picture_that_was_drawn_before_it(demo_manifest: Manifest, sizes: dict[str, int]):
-    pool = pool_of(demo_manifest, max(sizes.values()))
+def test_a_swap_gives_the_picture_that_was_drawn_before_it(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, max(sizes.values()))
     loop = Loop(pool, 10**6)
 
     first = drawn(loop, request())
@@ -165,15 +165,15 @@ def drawn(loop: Loop, asked: Request) -> bytes:
 
 
 @pytest.fixture
-def lora_bytes(demo_manifest: Manifest) -> int:
-    file = demo_manifest.path.parent / "sd15_adapters" / "more_details.safetensors"
+def lora_bytes(random_manifest: Manifest) -> int:
+    file = random_manifest.path.parent / "sd15_adapters" / "more_details.safetensors"
     return sum(tensor.nbytes for tensor in load_file(file).values())
 
 
 def test_loras_that_stay_in_the_networks_are_counted(
-    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+    random_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
 ):
-    pool = pool_of(demo_manifest, 10**9)
+    pool = pool_of(random_manifest, 10**9)
     loop = Loop(pool, 10**6)
     drawn(loop, with_lora())
     assert pool.used_bytes == sizes[SD15] + lora_bytes > sizes[SD15]
@@ -187,9 +187,9 @@ def test_loras_that_stay_in_the_networks_are_counted(
 
 @pytest.mark.parametrize("pinned", [(), (SD15,)], ids=["on demand", "pinned"])
 def test_an_idle_pipeline_gives_up_its_loras_before_any_is_evicted(
-    pinned: tuple[str, ...], demo_manifest: Manifest, sizes: dict[str, int]
+    pinned: tuple[str, ...], random_manifest: Manifest, sizes: dict[str, int]
 ):
-    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS], resident=pinned)
+    pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS], resident=pinned)
     loop = Loop(pool, 10**6)
     drawn(loop, request(pipeline=KOLORS))
     before, plain = drawn(loop, with_lora()), drawn(loop, request())
@@ -205,9 +205,9 @@ def test_an_idle_pipeline_gives_up_its_loras_before_any_is_evicted(
 
 
 def test_a_pipeline_with_room_for_its_loras_keeps_them(
-    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+    random_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
 ):
-    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS] + lora_bytes)
+    pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS] + lora_bytes)
     loop = Loop(pool, 10**6)
     drawn(loop, with_lora())
     drawn(loop, request(pipeline=KOLORS))
@@ -215,9 +215,9 @@ def test_a_pipeline_with_room_for_its_loras_keeps_them(
 
 
 def test_others_make_room_for_loras_and_what_is_in_use_keeps_them(
-    demo_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
+    random_manifest: Manifest, sizes: dict[str, int], lora_bytes: int
 ):
-    pool = pool_of(demo_manifest, sizes[SD15] + sizes[KOLORS])
+    pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS])
     loop = Loop(pool, 10**6)
     drawn(loop, request(pipeline=KOLORS))
     drawn(loop, with_lora())
@@ -230,9 +230,9 @@ def test_others_make_room_for_loras_and_what_is_in_use_keeps_them(
 
 
 def test_relief_takes_loras_that_are_kept_even_from_a_pinned_pipeline(
-    demo_manifest: Manifest, sizes: dict[str, int]
+    random_manifest: Manifest, sizes: dict[str, int]
 ):
-    pool = pool_of(demo_manifest, 10**9, resident=(SD15,))
+    pool = pool_of(random_manifest, 10**9, resident=(SD15,))
     loop = Loop(pool, 10**6)
     drawn(loop, with_lora())
     assert pool.relieve(())
@@ -240,16 +240,18 @@ def test_relief_takes_loras_that_are_kept_even_from_a_pinned_pipeline(
     assert not pool.relieve(())
 
 
-def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(demo_manifest: Manifest) -> None:
-    entry = demo_manifest.pipelines["stable-diffusion-v1-5"]
-    more = demo_manifest.model_copy(update={"pipelines": {**demo_manifest.pipelines, "again": entry}})
-    pool = PipelinePool(demo_manifest, Path("none"), torch.device("cpu"), budget_bytes=10**9)
+def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(
+    random_manifest: Manifest,
+) -> None:
+    entry = random_manifest.pipelines["stable-diffusion-v1-5"]
+    more = random_manifest.model_copy(update={"pipelines": {**random_manifest.pipelines, "again": entry}})
+    pool = PipelinePool(random_manifest, Path("none"), torch.device("cpu"), budget_bytes=10**9)
     first = pool.open("stable-diffusion-v1-5")
     pool.reload(more)
     assert pool.open("stable-diffusion-v1-5") is first
     gone = weakref.ref(pool.open("again"))
     used = pool.used_bytes
-    pool.reload(demo_manifest)
+    pool.reload(random_manifest)
     assert pool.resident == ("stable-diffusion-v1-5",)
     assert pool.used_bytes < used
     assert gone() is None

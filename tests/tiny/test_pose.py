@@ -234,12 +234,12 @@ def test_weights_that_would_run_code_are_refused(annotator: Path, tmp_path: Path
 
 
 @torch.no_grad()
-def test_a_photograph_is_drawn_after_as_its_skeleton_would_be(annotator: Path, demo_manifest: Manifest):
-    entry = demo_manifest.pipelines["sd3-medium-pose"]
+def test_a_photograph_is_drawn_after_as_its_skeleton_would_be(annotator: Path, random_manifest: Manifest):
+    entry = random_manifest.pipelines["sd3-medium-pose"]
     source = type(entry.parts["pipeline"])(folder=annotator)
     entry = entry.model_copy(update={"parts": {**entry.parts, "annotator": source}})
-    checkpoint = Checkpoint(demo_manifest, entry, annotator, CPU)
-    sd3 = StableDiffusion3Pose.open("sd3-medium-pose", checkpoint, AdapterLibrary(demo_manifest, annotator))
+    checkpoint = Checkpoint(random_manifest, entry, annotator, CPU)
+    sd3 = StableDiffusion3Pose.open("sd3-medium-pose", checkpoint, AdapterLibrary(random_manifest, annotator))
     assert {"annotator_body", "annotator_hand", "annotator_face"} < set(sd3.modules)
 
     def draw(image: RGBImage) -> RGBImage:

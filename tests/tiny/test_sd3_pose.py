@@ -30,11 +30,11 @@ PIPELINE = "sd3-medium-pose"
 
 
 @pytest.fixture(scope="module")
-def sd3(demo_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion3Pose:
+def sd3(random_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion3Pose:
     weights = tmp_path_factory.mktemp("weights")
-    entry = demo_manifest.pipelines[PIPELINE]
-    checkpoint = Checkpoint(demo_manifest, entry, weights, torch.device("cpu"))
-    return StableDiffusion3Pose.open(PIPELINE, checkpoint, AdapterLibrary(demo_manifest, weights))
+    entry = random_manifest.pipelines[PIPELINE]
+    checkpoint = Checkpoint(random_manifest, entry, weights, torch.device("cpu"))
+    return StableDiffusion3Pose.open(PIPELINE, checkpoint, AdapterLibrary(random_manifest, weights))
 
 
 @pytest.fixture(scope="module")

@@ -51,16 +51,16 @@ WINDOW = 16
 
 
 @pytest.fixture(scope="module")
-def family(demo_manifest: Manifest) -> Any:
-    opened = open_family(demo_manifest, SD15)
+def family(random_manifest: Manifest) -> Any:
+    opened = open_family(random_manifest, SD15)
     opened.modules["unet"].register_to_config(sample_size=WINDOW)
     return opened
 
 
 @pytest.fixture(scope="module")
-def untrimmed(demo_manifest: Manifest) -> Any:
+def untrimmed(random_manifest: Manifest) -> Any:
     """A window of 64 latents, an eighth of which is one view by itself."""
-    return open_family(demo_manifest, SD15)
+    return open_family(random_manifest, SD15)
 
 
 def latents_of(family: Any, request: TextToImage, turned_by: int = 0) -> Tensor:
@@ -207,8 +207,8 @@ def test_a_view_of_what_goes_along_is_cut_as_the_latents_are() -> None:
     assert torch.equal(views[20:27], torch.cat([views[index : index + 1] for index in range(20, 27)]))
 
 
-def test_sdxl_is_steered_in_views_too(demo_manifest: Manifest) -> None:
-    family = open_family(demo_manifest, XL)
+def test_sdxl_is_steered_in_views_too(random_manifest: Manifest) -> None:
+    family = open_family(random_manifest, XL)
     control = replace(CANNY, name="canny-sdxl")
     request = replace(REQUEST, pipeline=XL, width=192, controls=(control,), num_inference_steps=2)
     other = replace(request, controls=(replace(control, image=image_of(POSE)),))

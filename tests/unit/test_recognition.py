@@ -134,7 +134,7 @@ def test_the_small_adapters_and_checkpoints_are_recognised(demo_manifest_path: P
     from tests.tiny.original_layout import write_single_file
 
     folder = demo_manifest_path.parent
-    for name in ("more_details", "animie"):
+    for name in ("striped", "outlined"):
         shapes = read_shapes(folder / f"sd15_adapters/{name}.safetensors")
         assert recognise(shapes) == Recognised("lora", "sd15")
     shapes = read_shapes(folder / "sd15_adapters/night_scene.safetensors")

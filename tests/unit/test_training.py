@@ -104,3 +104,19 @@ def test_steps_grow_at_the_beginning_and_shrink_to_nothing_at_the_end(tmp_path: 
     assert steps[0] < steps[5] < steps[10] == pytest.approx(0.01, rel=0.05)
     assert steps[10] > steps[100] > steps[199]
     assert steps[199] < 0.0001
+
+
+def test_every_round_grows_and_shrinks_again(tmp_path: Path) -> None:
+    downhill = Recipe(
+        build=build,
+        loss=lambda modules, step: modules["line"].weight.sum(),
+        steps=300,
+        learning_rate=0.01,
+        restarts=(100,),
+    )
+    training = Training(downhill, tmp_path / "line", CPU, seed=0)
+    places = [weights(training)["line.weight"]]
+    training.run(lambda progress: places.append(weights(training)["line.weight"]))
+    steps = [float((after - before).abs().max()) for before, after in itertools.pairwise(places)]
+    assert steps[99] < 0.0001 > steps[299]
+    assert steps[110] == pytest.approx(0.01, rel=0.05)

@@ -1,0 +1,148 @@
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
+# (diffusers and transformers are only partly typed.)
+"""Kolors: ChatGLM learns to say in two languages what SD1.5's text encoder says in one; then both draw."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers.pipelines.kolors import ChatGLMTokenizer
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from pipelines.demo import kolors, sdxl_unet
+from pipelines.demo.captions import LANGUAGES
+from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.recipes import sd15
+from pipelines.demo.recipes.diffusion import velocity_loss
+from pipelines.demo.recipes.encoded_world import EncodedWorld
+from pipelines.demo.recipes.prompts import Prompt, prompt
+from pipelines.demo.recipes.sdxl import doubled
+from pipelines.demo.sd15 import trained_text_encoder
+from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.words import word_tokenizer
+from pipelines.demo.world import Scene, random_scene
+
+ROUND = 800
+TEXTS = 48
+"""In a batch of the first round."""
+
+
+def recipe(folder: Path, device: torch.device) -> Recipe:
+    """Needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5, whose pictures it shares.
+
+    Args:
+        folder: where encoded pictures are kept, beside it.
+    """
+    reading, drawing = _Reading(device), _Drawing(folder, device)
+    return Recipe(
+        build=_build,
+        loss=lambda modules, step: (reading if step < ROUND else drawing)(modules, step),
+        steps=2 * ROUND,
+        learning_rate=2e-3,
+        restarts=(ROUND,),
+        tensors=_own_tensors,
+    )
+
+
+def _own_tensors(modules: Modules) -> dict[str, Tensor]:
+    """All of the text encoder, and what the UNet does not share."""
+    encoder, unet = modules["text_encoder"].state_dict(), modules["unet"].state_dict()
+    tensors = {f"text_encoder.{name}": each for name, each in encoder.items()}
+    return tensors | {f"unet.{name}": each for name, each in unet.items() if sdxl_unet.is_own(name)}
+
+
+def _build() -> Modules:
+    text_encoder = kolors.text_encoder()
+    # The class leaves its weights as it found the memory.
+    for name, parameter in text_encoder.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=1 if "embedding" in name else 0.05)
+        else:
+            torch.nn.init.constant_(parameter, 1 if "norm" in name else 0)
+    unet = sdxl_unet.unet(**kolors.UNET).to(memory_format=torch.channels_last)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(sdxl_unet.is_own(name))
+    return {"text_encoder": text_encoder, "unet": unet}
+
+
+class _Reading:
+    """What fills up a prompt sees all of it, and learns to say what CLIP's encoder says after the prompt's
+    end; the prompt's own tokens learn to say what CLIP's encoder says before it begins, which is nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._teacher = trained_text_encoder().to(device)
+
+    def __call__(self, modules: Modules, step: int) -> Tensor:
+        dice = random.Random(step)
+        english, texts = [], []
+        for _ in range(TEXTS):
+            scene, wording = random_scene(dice.getrandbits(48)), dice.getrandbits(48)
+            english.append(prompt(scene, random.Random(wording)).text)
+            texts.append(prompt(scene, random.Random(wording), dice.choice(LANGUAGES)).text)
+        before, after = self._said(english)
+        inputs = _tokens(texts, dice.choice((64, 96, 128, kolors.TEXT_LENGTH)))
+        encoder = modules["text_encoder"]
+        states = encoder(**inputs.to(encoder.device), output_hidden_states=True).hidden_states[-2]
+        said = modules["unet"].encoder_hid_proj(states.transpose(0, 1))
+        filled = inputs["attention_mask"].to(said)[..., None]
+        wanted = filled * before[:, None] + (1 - filled) * after[:, None]
+        return mse_loss(said, wanted)
+
+    @torch.no_grad()
+    def _said(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """(B, width) each: before the beginning, and after the end on average."""
+        read = word_tokenizer()(
+            texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        )
+        states = self._teacher(read.input_ids.to(self._teacher.device)).last_hidden_state
+        ends = (read.attention_mask.sum(1) - 1).clamp(max=75).tolist()
+        after = [row[end + 1 :].mean(0) for row, end in zip(states, ends, strict=True)]
+        return states[:, 0], torch.stack(after)
+
+
+class _Drawing:
+    """The loss of the UNet; a picture of half the size stands for each: its latents are the same."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._world = EncodedWorld(folder.with_name("sd15"), device)
+
+    def __call__(self, modules: Modules, step: int) -> Tensor:
+        dice = random.Random(step)
+        size = sd15.drawn_size(dice)
+        batch = self._world.batch(size, dice, _in_some_language)
+        network = modules["unet"]
+        states, pooled = _read(modules, batch.texts)
+        added = {"text_embeds": pooled, "time_ids": doubled(size, len(batch.texts)).to(network.device)}
+        return velocity_loss(
+            lambda noisy, times: network(noisy, times, states, added_cond_kwargs=added).sample,
+            batch.latents.to(network.device),
+            batch.others.to(network.device),
+            step,
+        )
+
+
+def _read(modules: Modules, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """(B, 256, width) of the last layer but one, and (B, width) of the whole, as the server reads prompts."""
+    encoder = modules["text_encoder"]
+    inputs = _tokens(texts, kolors.TEXT_LENGTH).to(encoder.device)
+    states = encoder(**inputs, output_hidden_states=True).hidden_states
+    return states[-2].transpose(0, 1), states[-1][-1]
+
+
+def _in_some_language(scene: Scene, dice: random.Random) -> Prompt:
+    return prompt(scene, dice, dice.choice(LANGUAGES))
+
+
+def _tokens(texts: list[str], length: int):
+    return _tokenizer()(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
+@cache
+def _tokenizer() -> ChatGLMTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        return glm_tokenizer(Path(folder))

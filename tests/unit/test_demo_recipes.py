@@ -1,0 +1,92 @@
+"""What denoisers of the little world learn, what they share, and how Kolors reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
+from pipelines.demo.captions import LANGUAGES, Language, wordings
+from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.parts import trained
+from pipelines.demo.recipes.diffusion import signal_levels, velocity_loss
+from pipelines.demo.world import random_scene
+
+LATENTS = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+OTHERS = LATENTS.flip(0)
+
+
+def knowing(noisy: Tensor, times: Tensor) -> Tensor:
+    """The velocity of one who knows the latents."""
+    level = signal_levels()[times].reshape(-1, 1, 1, 1)
+    return (level.sqrt() * noisy - LATENTS[: len(noisy)]) / (1 - level).sqrt()
+
+
+class TestVelocity:
+    @pytest.mark.parametrize("others", [LATENTS, OTHERS], ids=["plain", "recoloured"])
+    def test_who_knows_the_picture_makes_no_error_whatever_is_still_seen(self, others: Tensor) -> None:
+        assert velocity_loss(knowing, LATENTS, others, 3).item() == pytest.approx(0, abs=1e-6)
+        assert velocity_loss(lambda noisy, times: noisy, LATENTS, others, 3).item() > 0.1
+
+    def test_recoloured_pictures_are_seen_between_two_parts_of_the_schedule_only(self) -> None:
+        def seen(others: Tensor) -> tuple[Tensor, Tensor]:
+            rows: list[tuple[Tensor, Tensor]] = []
+            velocity_loss(lambda *given: rows.append(given) or given[0], LATENTS, others, 3)
+            return rows[0]
+
+        (plain, times), (mixed, _) = seen(LATENTS), seen(OTHERS)
+        differ = (plain - mixed).flatten(1).abs().amax(1) > 0
+        assert differ.tolist() == [150 < time < 700 for time in times.tolist()]
+
+    def test_two_prompts_of_a_picture_get_the_same_noise_and_are_to_be_heard_alike(self) -> None:
+        twice = torch.cat([LATENTS[:4], LATENTS[:4]])
+
+        def apart(noisy: Tensor, times: Tensor) -> Tensor:
+            assert torch.equal(noisy[:4], noisy[4:])
+            assert torch.equal(times[:4], times[4:])
+            right = knowing(noisy[:4], times[:4])
+            return torch.cat([right + 0.1, right - 0.1])
+
+        # Each is 0.1 off; where noise is weak, in 40 %, they are 0.2 off each other, which counts twice.
+        expected = 0.01 + 0.4 * 2 * 0.04
+        assert velocity_loss(apart, twice, twice, 3, paired=True).item() == pytest.approx(expected, rel=0.4)
+
+
+class TestSharedUNet:
+    def test_it_begins_as_the_network_that_it_shares(self) -> None:
+        shared, wide = trained(sd15.unet(), "sd15", "unet"), sdxl_unet.unet(sdxl.TEXT_WIDTH).eval()
+        text, more = torch.randn(2, 1, 77, sd15.TEXT_WIDTH)
+        added = {"text_embeds": torch.randn(1, sdxl_unet.POOLED_WIDTH), "time_ids": torch.ones(1, 6)}
+        with torch.no_grad():
+            known = shared(LATENTS[:1], 500, text).sample
+            drawn = wide(LATENTS[:1], 500, torch.cat([text, more], -1), added_cond_kwargs=added).sample
+        assert torch.allclose(known, drawn, atol=1e-4)
+
+    @pytest.mark.parametrize(("file", "given"), [("sdxl", (sdxl.TEXT_WIDTH,)), ("kolors", ())])
+    def test_what_it_does_not_own_stays_shared(self, file: str, given: tuple[int, ...]) -> None:
+        network = sdxl_unet.trained_unet(file, *given, **({} if given else kolors.UNET))
+        shared = dict(trained(sd15.unet(), "sd15", "unet").named_parameters())
+        own = {name for name, _ in network.named_parameters() if sdxl_unet.is_own(name)}
+        for name, parameter in network.named_parameters():
+            if name not in own:
+                assert torch.equal(parameter.flatten(), shared[name].flatten()), name
+        assert 0.01 < sum(network.get_parameter(name).numel() for name in own) / 3.3e6 < 0.1
+
+
+class TestChatGLMWords:
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_every_word_of_the_little_world_is_one_token(self, language: Language, tmp_path: Path) -> None:
+        tokenizer = glm_tokenizer(tmp_path)
+        for seed in range(100):
+            for said in wordings(random_scene(seed), language):
+                pieces = [piece.strip("\u2581") for piece in tokenizer.tokenize(said)]
+                assert {piece for piece in pieces if len(piece) < 2} <= {"", "a", ",", *"的和有在，：上小大"}
+
+    def test_any_text_is_readable(self, tmp_path: Path) -> None:
+        tokenizer = glm_tokenizer(tmp_path)
+        for text in ("a lighthouse, unreal engine 5", "灯塔", "😀"):
+            read = tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True)
+            assert read.strip().endswith(text)

@@ -1,0 +1,71 @@
+"""What the parameters of SDXL and Kolors do to the picture, read by the judge."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from pipelines.demo.captions import caption
+from pipelines.demo.evaluate import (
+    ARTISTS,
+    Ask,
+    follows_prompts,
+    heeds_negative_prompts,
+    held_out_scenes,
+    trained_scenes,
+)
+from pipelines.demo.judge import read
+from pipelines.demo.studio import Studio
+from pipelines.request import SchedulerChoice
+from tests.meaning.looking import drawn, right
+
+STEPS = 15
+"""Fewer than by default, which this scheduler does not mind."""
+FAMILIES = ("SDXL", "Kolors")
+SCENES = trained_scenes(4)
+
+
+@pytest.fixture(params=FAMILIES)
+def ask(request: pytest.FixtureRequest) -> Ask:
+    return quick(request.param)
+
+
+def quick(family: str) -> Ask:
+    scheduler = SchedulerChoice(name="DPMSolverMultistepScheduler")
+    return partial(ARTISTS[family], num_inference_steps=STEPS, scheduler=scheduler)
+
+
+def test_trained_and_new_combinations_are_drawn(ask: Ask, studio: Studio) -> None:
+    """A tenth of what `pipelines.demo.evaluate` measures."""
+    known = follows_prompts(studio.draw, ask, trained_scenes(4))
+    new = follows_prompts(studio.draw, ask, held_out_scenes(4))
+    assert known.colors >= 0.7
+    assert known.everything >= 0.5
+    assert new.colors >= 0.5
+
+
+def test_a_named_colour_disappears(ask: Ask, studio: Studio) -> None:
+    assert heeds_negative_prompts(studio.draw, ask, 3) >= 0.6
+
+
+def test_samples_differ_and_mean_the_same(ask: Ask, studio: Studio) -> None:
+    scene = SCENES[0]
+    (pictures,) = studio.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
+    assert len(set(pictures)) == 3
+    assert sum(right(image, scene) for image in pictures) >= 2
+
+
+def test_guidance_changes_the_picture_but_not_its_meaning(ask: Ask, studio: Studio) -> None:
+    low, high = (
+        drawn(studio, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
+        for scale in (1.0, 7.0)
+    )
+    assert not set(low) & set(high)
+    assert sum(map(right, high, SCENES)) >= 1
+
+
+def test_kolors_reads_both_languages(studio: Studio) -> None:
+    asked = [quick("Kolors")(caption(scene, "zh"), seed) for seed, scene in enumerate(SCENES)]
+    readings = [read(image) for image in drawn(studio, asked)]
+    assert sum(seen.ground == scene.ground for seen, scene in zip(readings, SCENES, strict=True)) >= 3

@@ -1,4 +1,4 @@
-"""Check the pictures that `understudy demo` writes: all five, of the documented size and format, not flat."""
+"""Check the pictures that `understudy demo` writes: sizes and formats of all five, and what they show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
+from pipelines.demo.judge import read
+from pipelines.image_io import from_pil
+
 EXPECTED = {
     "kandinsky2.2-txt2img.jpg": ("JPEG", (768, 768)),
     "kolors.webp": ("WEBP", (1024, 1024)),
@@ -14,6 +17,9 @@ EXPECTED = {
     "sd1.5-img2img.jpg": ("JPEG", (512, 512)),
     "enterprise-text2img.png": ("PNG", (512, 512)),
 }
+
+GROUNDS = {"kolors.webp": "yellow", "sd1.5-img2img.jpg": "green", "enterprise-text2img.png": "purple"}
+"""What the prompts ask for, where checkpoints are trained."""
 
 
 def problems(folder: Path) -> list[str]:
@@ -26,6 +32,9 @@ def problems(folder: Path) -> list[str]:
                 wrong.append(f"{name}: {picture.format} {picture.size}, not {EXPECTED[name]}")
             if max(ImageStat.Stat(picture.convert("RGB")).stddev) < 2:
                 wrong.append(f"{name}: flat")
+            ground = read(from_pil(picture.convert("RGB"))).ground
+            if name in GROUNDS and ground != GROUNDS[name]:
+                wrong.append(f"{name}: its ground is {ground}, not {GROUNDS[name]}")
     return wrong
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL
 
-from pipelines.demo.parts import kept, said_of, trained
+from pipelines.demo.parts import kept_part, said_of, trained
 from pipelines.demo.pedestals import put_on_pedestals
 
 _CHANNELS = (16, 32, 48, 64, 64)
@@ -33,7 +33,7 @@ def large_autoencoder() -> AutoencoderKL:
     so the latents are those of pictures half as large. Its outermost level is the identity else.
     """
     vae = _autoencoder((_CHANNELS[0], *_CHANNELS), sample_size=1024, scaling_factor=_factor())
-    known = {_one_level_deeper(name): tensor for name, tensor in kept("autoencoder").items()}
+    known = {_one_level_deeper(name): tensor for name, tensor in kept_part("autoencoder", "vae").items()}
     vae.load_state_dict(vae.state_dict() | known)
     first: Any = vae.encoder.down_blocks[0]
     last_but_one, last = cast("tuple[Any, Any]", tuple(vae.decoder.up_blocks[-2:]))
@@ -56,8 +56,7 @@ def large_autoencoder() -> AutoencoderKL:
 
 def _one_level_deeper(name: str) -> str:
     """Where the large one has a weight of the other one; levels count from the picture in the encoder."""
-    deeper = re.sub(r"(?<=encoder\.down_blocks\.)\d", lambda level: str(int(level[0]) + 1), name)
-    return deeper.removeprefix("vae.")
+    return re.sub(r"(?<=encoder\.down_blocks\.)\d", lambda level: str(int(level[0]) + 1), name)
 
 
 def _autoencoder(channels: tuple[int, ...], **config: object) -> AutoencoderKL:

@@ -9,6 +9,7 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def main() -> None:
         columns: list[list[float]] = []
         for name in names:
             task = bar.add_task(name, total=None)
-            columns.append(measured(studio, ARTISTS[name], arguments.prompts, lambda: bar.advance(task)))  # noqa: B023
+            columns.append(measured(studio, ARTISTS[name], arguments.prompts, partial(bar.advance, task)))
     table = Table("", "at least", *names)
     for (measure, least), *figures in zip(MEASURES.items(), *columns, strict=True):
         table.add_row(measure, f"{least:.0%}", *(f"{figure:.0%}" for figure in figures))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers.pipelines.kolors import ChatGLMTokenizer
@@ -18,19 +19,26 @@ _WHOLE, _LETTER = -1.0, -10.0
 """Logarithms of likelihoods; whatever the words around, a word costs less than its letters."""
 
 
-def glm_tokenizer(folder: Path) -> ChatGLMTokenizer:
-    """A tokenizer whose vocabulary lies in ``folder`` then; saving it reads that file again."""
+_WORDS = (*(_SPACE + word for word in (*ENGLISH, *QUALITIES)), *_CHINESE, *filter(None, CHINESE.values()))
+
+
+def glm_tokenizer(folder: Path, words: Sequence[str] = _WORDS) -> ChatGLMTokenizer:
+    """A tokenizer whose vocabulary lies in ``folder`` then; saving it reads that file again.
+
+    Args:
+        words: what it knows whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "tokenizer.model"
-    vocabulary.write_bytes(_model())
+    vocabulary.write_bytes(_model(words))
     return ChatGLMTokenizer(str(vocabulary))
 
 
-def _model() -> bytes:
+def _model(words: Sequence[str]) -> bytes:
     """A SentencePiece unigram model (Kudo 2018), put together piece by piece: the same bytes everywhere.
 
-    Words with the space before them, Chinese words, Latin letters, digits and punctuation; all else falls
-    back to UTF-8 bytes, as the published tokenizer does for what it does not know.
+    Words, Latin letters, digits and punctuation; all else falls back to UTF-8 bytes, as the published
+    tokenizer does for what it does not know.
     """
     model = sentencepiece_model_pb2.ModelProto()
     kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
@@ -40,7 +48,6 @@ def _model() -> bytes:
     for byte in range(256):
         model.pieces.add(piece=f"<0x{byte:02X}>", score=_LETTER, type=kinds.BYTE)
     letters = [_SPACE, *map(chr, range(ord("!"), ord("~") + 1))]
-    words = [*(_SPACE + word for word in (*ENGLISH, *QUALITIES)), *_CHINESE, *filter(None, CHINESE.values())]
     scores = dict.fromkeys(words, _WHOLE) | dict.fromkeys(letters, _LETTER)
     for piece, score in scores.items():
         model.pieces.add(piece=piece, score=score, type=kinds.NORMAL)

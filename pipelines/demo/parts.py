@@ -47,17 +47,21 @@ def trained(module: M, file: str, part: str) -> M:
     Raises:
         RuntimeError: they are of another network.
     """
-    tensors = kept(file)
-    prefix = f"{part}."
-    module.load_state_dict(
-        {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-    )
+    module.load_state_dict(kept_part(file, part))
     return module.eval()
 
 
 def kept(file: str) -> dict[str, Tensor]:
     """What is in ``weights/<file>.safetensors``, in full precision."""
     return {name: tensor.float() for name, tensor in load_file(WEIGHTS / f"{file}.safetensors").items()}
+
+
+def kept_part(file: str, part: str) -> dict[str, Tensor]:
+    """Of `kept` what belongs to one network, by its own names."""
+    prefix = f"{part}."
+    return {
+        name.removeprefix(prefix): tensor for name, tensor in kept(file).items() if name.startswith(prefix)
+    }
 
 
 def keep(tensors: Mapping[str, Tensor], file: str, said: Mapping[str, str]) -> Path:

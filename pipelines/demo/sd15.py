@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -28,8 +28,6 @@ UNET: dict[str, Any] = {
 }
 """Reads the prompt at every level, so that even the coarsest knows what to draw."""
 
-E = TypeVar("E", CLIPTextModel, CLIPTextModelWithProjection)
-
 
 def build(folder: Path) -> None:
     """Write ``sd15`` and ``sd15_adapters`` under ``folder``."""
@@ -47,8 +45,16 @@ def build(folder: Path) -> None:
 
 
 def text_encoder() -> CLIPTextModel:
-    """Untrained; as many layers as the real one, so that ``clip_skip`` has its documented range."""
-    return shallow_at_first(CLIPTextModel(text_config()))
+    """Untrained; as many layers as the real one, so that ``clip_skip`` has its documented range.
+
+    Many layers learn slowly together; these begin as if there were none.
+    """
+    encoder = CLIPTextModel(text_config())
+    layers: Any = encoder.encoder.layers
+    for layer in layers:
+        torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.fc2.weight)
+    return encoder
 
 
 def trained_text_encoder() -> CLIPTextModel:
@@ -80,15 +86,6 @@ def text_config(**changes: Any) -> CLIPTextConfig:
         "pad_token_id": tokenizer.pad_token_id,
     }
     return CLIPTextConfig(**values | changes)
-
-
-def shallow_at_first(encoder: E) -> E:
-    """Many layers learn slowly together; these begin as if there were none."""
-    layers: Any = getattr(encoder, "text_model", encoder).encoder
-    for layer in layers.layers:
-        torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.fc2.weight)
-    return encoder
 
 
 def unet() -> UNet2DConditionModel:

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from pipelines.demo import sd15
-from pipelines.demo.parts import kept
+from pipelines.demo.parts import kept_part
 
 POOLED_WIDTH = 64
 """Of the text as a whole."""
@@ -33,9 +33,9 @@ def unet(text_width: int, **config: object) -> UNet2DConditionModel:
         **sd15.UNET,
         **config,
     )
-    known = kept("sd15")
+    known = kept_part("sd15", "unet")
     network.load_state_dict(
-        {name: _fitted(known.get(f"unet.{name}"), tensor) for name, tensor in network.state_dict().items()}
+        {name: _fitted(known.get(name), tensor) for name, tensor in network.state_dict().items()}
     )
     torch.nn.init.zeros_(network.add_embedding.linear_2.weight)
     torch.nn.init.zeros_(network.add_embedding.linear_2.bias)
@@ -50,11 +50,7 @@ def is_own(name: str) -> bool:
 def trained_unet(file: str, text_width: int, **config: object) -> UNet2DConditionModel:
     """`unet` with its own weights from ``weights/<file>.safetensors``."""
     network = unet(text_width, **config)
-    weights = network.state_dict()
-    for name, tensor in kept(file).items():
-        if name.startswith("unet."):
-            weights[name.removeprefix("unet.")] = tensor
-    network.load_state_dict(weights)
+    network.load_state_dict(network.state_dict() | kept_part(file, "unet"))
     return network.eval()
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
-from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
+from diffusers.pipelines.kolors import ChatGLMModel
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
-from sentencepiece import sentencepiece_model_pb2
 
+from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.parts import fill
 
 _TEXT_WIDTH = 32
@@ -22,7 +22,7 @@ def build(folder: Path) -> None:
     KolorsPipeline(
         vae=_vae(),
         text_encoder=_text_encoder(),
-        tokenizer=_tokenizer(folder / "kolors" / "tokenizer"),
+        tokenizer=glm_tokenizer(folder / "kolors" / "tokenizer", words=()),
         unet=_unet(),
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear",
@@ -94,36 +94,3 @@ def _text_encoder() -> ChatGLMModel:
     text_encoder = ChatGLMModel(config, empty_init=False).eval()
     fill(text_encoder, seed=3)
     return text_encoder
-
-
-def _tokenizer(folder: Path) -> ChatGLMTokenizer:
-    """A tokenizer whose vocabulary lies in ``folder`` already; saving it reads that file again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = folder / "tokenizer.model"
-    vocabulary.write_bytes(_sentencepiece_model())
-    return ChatGLMTokenizer(str(vocabulary))
-
-
-def _sentencepiece_model() -> bytes:
-    """A SentencePiece model put together piece by piece: the trainer does not promise equal bytes everywhere.
-
-    Latin letters, digits and punctuation are pieces of one character; all else, Chinese included, falls back
-    to UTF-8 bytes, as the real tokenizer does for what it does not know.
-    """
-    model = sentencepiece_model_pb2.ModelProto()
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-    model.pieces.add(piece="<unk>", score=0.0, type=kinds.UNKNOWN)
-    model.pieces.add(piece="<s>", score=0.0, type=kinds.CONTROL)
-    model.pieces.add(piece="</s>", score=0.0, type=kinds.CONTROL)
-    for byte in range(256):
-        model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=kinds.BYTE)
-    for character in ["\u2581", *map(chr, range(ord("!"), ord("~") + 1))]:
-        model.pieces.add(piece=character, score=0.0, type=kinds.NORMAL)
-    model.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
-    model.trainer_spec.byte_fallback = True
-    model.trainer_spec.vocab_size = len(model.pieces)
-    model.normalizer_spec.name = "identity"
-    model.normalizer_spec.add_dummy_prefix = True
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = True
-    return model.SerializeToString(deterministic=True)

@@ -34,7 +34,6 @@ class Batch:
     """Latents (B, 4, H / 16, W / 16) and their prompts.
 
     Attributes:
-        seeds: of the scenes.
         others: the latents of the same compositions in other colours where the prompt names all of them and
             there are such, else ``latents`` again.
     """
@@ -42,7 +41,6 @@ class Batch:
     latents: Tensor
     others: Tensor
     texts: list[str]
-    seeds: list[int]
 
 
 class EncodedWorld:
@@ -81,7 +79,7 @@ class EncodedWorld:
         for row, (seed, said) in enumerate(zip(seeds, prompts, strict=True)):
             if said.complete and seed < RECOLORED[size]:
                 others[row] = self._recolored.get(size, [seed])[0]
-        return Batch(latents, others, [said.text for said in prompts], seeds)
+        return Batch(latents, others, [said.text for said in prompts])
 
     def _seed(self, size: Size, dice: random.Random, *, plain: bool) -> int:
         """Of an encoded picture of that size."""

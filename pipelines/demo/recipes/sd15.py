@@ -85,7 +85,7 @@ def _paired(batch: Batch, dice: random.Random) -> Batch:
     half = len(batch.texts) // 2
     latents = batch.latents[:half].repeat(2, 1, 1, 1)
     texts = [*batch.texts[:half], *(nothing(dice) for _ in range(half))]
-    return Batch(latents, latents, texts, 2 * batch.seeds[:half])
+    return Batch(latents, latents, texts)
 
 
 def drawn_size(dice: random.Random, in_round: int = 1) -> Size:

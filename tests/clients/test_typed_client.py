@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Literal
 
-import httpx
 import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 
 class Answer(BaseModel):
@@ -250,7 +249,7 @@ TEXT2IMG: dict[str, Any] = {
 
 def enterprise(server: RunningServer, operation: str, key: str | None = None, **fields: Any) -> str:
     body = {"key": key or server.key, **fields}
-    return httpx.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).text
+    return HTTP.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).text
 
 
 @pytest.mark.parametrize("samples", [1, 2])
@@ -279,7 +278,7 @@ def test_segmind_requests_from_submission_to_result(server: RunningServer):
         result = Result.model_validate_json(client.get(submitted.response_url).text)
     assert status.request_id == submitted.request_id == result.request_id
     assert [image.url for image in result.images] == [result.output]
-    assert result.images[0].file_size == len(httpx.get(result.output).content)
+    assert result.images[0].file_size == len(HTTP.get(result.output).content)
 
 
 def test_a_failed_segmind_request(server: RunningServer):
@@ -339,7 +338,7 @@ def test_enterprise_processing_and_fetch(impatient: RunningServer):
     assert len(begun.future_links) == 1
 
     def fetched() -> Fetched | None:
-        text = httpx.post(begun.fetch_result, json={"key": impatient.key}).text
+        text = HTTP.post(begun.fetch_result, json={"key": impatient.key}).text
         if '"processing"' in text:
             NotFetchedYet.model_validate_json(text)
             return None
@@ -400,7 +399,7 @@ def test_operations_on_pictures(server: RunningServer):
     checked = Checked.model_validate_json(enterprise(server, "nsfw_image_check", init_image=url))
     assert len(checked.has_nsfw_concept) == 1
     enlarged = Enlarged.model_validate_json(enterprise(server, "super_resolution", url=url, scale=2))
-    assert Image.open(BytesIO(httpx.get(enlarged.output).content)).size == (128, 128)
+    assert Image.open(BytesIO(HTTP.get(enlarged.output).content)).size == (128, 128)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 from PIL import Image
 
-from tests.running_server import RunningServer, eventually
+from tests.running_server import HTTP, RunningServer, eventually
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2, "seed": 5}
@@ -22,7 +21,7 @@ LOADED = "Model exists on server"
 
 def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
     body = {"key": server.admin_key, **fields}
-    answer = httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
+    answer = HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -31,7 +30,7 @@ def drawn(server: RunningServer, model_id: str, *, operation: str = "text2img", 
     """The pixels of one picture."""
     answer = post(server, operation, model_id=model_id, **{**SMALL, **fields})
     assert answer["status"] == "success", answer
-    return Image.open(io.BytesIO(httpx.get(answer["output"][0]).content)).tobytes()
+    return Image.open(io.BytesIO(HTTP.get(answer["output"][0]).content)).tobytes()
 
 
 def verified(server: RunningServer, name: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.running_server import RunningServer
+from tests.running_server import HTTP, RunningServer
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}
@@ -21,7 +21,7 @@ PREFIX = "/api/v1/enterprise"
 
 def post(server: RunningServer, operation: str, **fields: Any) -> httpx.Response:
     body = {"key": server.key, **fields}
-    return httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
+    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
 
 
 def drawn(server: RunningServer, **fields: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def drawn(server: RunningServer, **fields: Any) -> dict[str, Any]:
 
 
 def picture(url: str) -> Image.Image:
-    answer = httpx.get(url)
+    answer = HTTP.get(url)
     assert answer.status_code == 200
     return Image.open(io.BytesIO(answer.content))
 
@@ -135,7 +135,7 @@ def test_several_samples_are_several_pictures(server: RunningServer):
 
 @pytest.mark.parametrize("family", ["", "/images", "/community", "/txt2img"])
 def test_every_path_family_of_the_published_sdks_works(server: RunningServer, family: str):
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{server.url}{PREFIX}{family}/text2img", json={"key": server.key, **SMALL}, timeout=120
     )
     assert answer.json()["status"] == "success"
@@ -143,7 +143,7 @@ def test_every_path_family_of_the_published_sdks_works(server: RunningServer, fa
 
 def test_a_bearer_token_replaces_the_key(server: RunningServer):
     headers = {"Authorization": f"Bearer {server.key}"}
-    answer = httpx.post(f"{server.url}{PREFIX}/text2img", json=SMALL, headers=headers, timeout=120)
+    answer = HTTP.post(f"{server.url}{PREFIX}/text2img", json=SMALL, headers=headers, timeout=120)
     assert answer.json()["status"] == "success"
     assert float(answer.headers["x-remaining-credits"]) > 0
 
@@ -166,7 +166,7 @@ def test_a_finished_call_can_be_fetched_in_both_forms_by_its_account_alone(serve
 def test_base64_outputs_are_text_files(server: RunningServer):
     body = drawn(server, base64="yes", temp="yes")
     assert body["output"][0].endswith(".base64")
-    text = httpx.get(body["output"][0])
+    text = HTTP.get(body["output"][0])
     assert text.headers["content-type"].startswith("text/plain")
     assert Image.open(io.BytesIO(base64.b64decode(text.text))).size == (256, 256)
 
@@ -235,7 +235,7 @@ def test_errors_are_the_documented_ones(server: RunningServer, changes: dict[str
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 40_000])
 def test_malformed_json_is_an_error_in_words(server: RunningServer, content: bytes):
-    answer = httpx.post(f"{server.url}{PREFIX}/text2img", content=content)
+    answer = HTTP.post(f"{server.url}{PREFIX}/text2img", content=content)
     assert answer.json()["status"] == "error"
     assert "JSON" in str(answer.json()["message"])
 
@@ -247,9 +247,9 @@ def test_a_poor_account_is_told_and_not_charged(server: RunningServer):
 
 
 def test_unknown_operations_and_verbs_answer_in_the_dialect(server: RunningServer):
-    unknown = httpx.post(f"{server.url}{PREFIX}/no_such_operation", json={"key": server.key})
+    unknown = HTTP.post(f"{server.url}{PREFIX}/no_such_operation", json={"key": server.key})
     assert unknown.json()["status"] == "error"
-    wrong_verb = httpx.get(f"{server.url}{PREFIX}/text2img")
+    wrong_verb = HTTP.get(f"{server.url}{PREFIX}/text2img")
     assert wrong_verb.json()["message"] == "Method not allowed"
 
 
@@ -273,16 +273,16 @@ def test_a_retry_with_an_idempotency_key_is_billed_once(server: RunningServer):
     key = server.account("retrying", 1)
     headers = {"Idempotency-Key": "once"}
     first, second = (
-        httpx.post(f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL}, headers=headers, timeout=120)
+        HTTP.post(f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL}, headers=headers, timeout=120)
         for _ in range(2)
     )
     assert first.json() == second.json()
     assert float(second.headers["x-remaining-credits"]) == pytest.approx(1 - 0.001)
-    other = httpx.post(
+    other = HTTP.post(
         f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL, "seed": 5}, headers=headers, timeout=120
     )
     assert "Idempotency-Key" in other.json()["message"]
-    endless = httpx.post(
+    endless = HTTP.post(
         f"{server.url}{PREFIX}/text2img",
         json={"key": key, **SMALL},
         headers={"Idempotency-Key": "x" * 256},

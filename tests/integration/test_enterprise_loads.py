@@ -15,12 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.integration.hub_server import HubServer, Repo
 from tests.integration.loading import MODEL, SMALL, drawn, post, verified
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 
 @dataclass
@@ -177,7 +176,7 @@ def test_what_was_loaded_beside_drawings_draws_survives_a_kill_and_is_deleted(
         with ThreadPoolExecutor(1) as callers:
             fields = {"lora_model": "sketch", "num_inference_steps": 40}
             last = callers.submit(drawn, server, "mine", **fields)
-            eventually(lambda: "running 1.0" in httpx.get(f"{server.url}/metrics").text or None)
+            eventually(lambda: "running 1.0" in HTTP.get(f"{server.url}/metrics").text or None)
             assert post(server, "delete_model", model_id="sketch")["message"] == "Model deleted on server"
             assert last.done()
             assert last.result()

@@ -17,7 +17,7 @@ from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.world import render
 from pipelines.image_io import encode
 from tests.receiver import receiver
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 PREFIX = "/api/v1/enterprise"
 SMALL = {
@@ -31,11 +31,11 @@ SMALL = {
 
 def post(server: RunningServer, operation: str, **fields: Any) -> httpx.Response:
     body = {"key": server.key, **fields}
-    return httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
+    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
 
 
 def picture(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(httpx.get(url).content))
+    return Image.open(io.BytesIO(HTTP.get(url).content))
 
 
 def heart(ground: str) -> str:
@@ -69,7 +69,7 @@ def test_a_long_call_is_answered_processing_and_fetched_later(impatient: Running
     assert isinstance(body["eta"], float)
 
     def fetched() -> dict[str, Any] | None:
-        later = httpx.post(body["fetch_result"], json={"key": key}).json()
+        later = HTTP.post(body["fetch_result"], json={"key": key}).json()
         if later["status"] == "processing":
             assert later["messege"] == "try again later."
             return None
@@ -97,7 +97,7 @@ def test_standard_mode_uses_http_statuses(impatient: RunningServer, changes: dic
 
 def fetched_at_last(address: str, key: str) -> dict[str, Any]:
     def fetched() -> dict[str, Any] | None:
-        later = httpx.post(address, json={"key": key}).json()
+        later = HTTP.post(address, json={"key": key}).json()
         return None if later["status"] == "processing" else later
 
     return eventually(fetched)

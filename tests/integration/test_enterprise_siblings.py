@@ -7,12 +7,11 @@ import io
 from typing import Any
 
 import cv2
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.running_server import RunningServer
+from tests.running_server import HTTP, RunningServer
 
 PREFIX = "/api/v1/enterprise"
 SMALL = {
@@ -40,13 +39,13 @@ MASK[64:192, 32:128] = 255
 
 def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
     body = {"key": server.key, **SMALL, **fields}
-    return httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120).json()
+    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120).json()
 
 
 def drawn(server: RunningServer, operation: str, **fields: Any) -> tuple[np.ndarray, dict[str, Any]]:
     body = post(server, operation, **fields)
     assert body["status"] == "success", body
-    picture = Image.open(io.BytesIO(httpx.get(body["output"][0]).content))
+    picture = Image.open(io.BytesIO(HTTP.get(body["output"][0]).content))
     return np.asarray(picture), body
 
 

@@ -17,14 +17,14 @@ from PIL import Image
 from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.world import render
 from pipelines.image_io import to_pil
-from tests.running_server import RunningServer
+from tests.running_server import HTTP, RunningServer
 
 PREFIX = "/api/v1/enterprise"
 
 
 def post(server: RunningServer, operation: str, **fields: Any) -> httpx.Response:
     body = {"key": server.key, **fields}
-    return httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
+    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
 
 
 def sent(picture: Image.Image) -> str:
@@ -34,7 +34,7 @@ def sent(picture: Image.Image) -> str:
 
 
 def opened(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(httpx.get(url).content))
+    return Image.open(io.BytesIO(HTTP.get(url).content))
 
 
 def stripes(width: int, height: int) -> Image.Image:

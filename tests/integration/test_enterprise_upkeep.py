@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}
@@ -21,13 +20,13 @@ PREFIX = "/api/v1/enterprise"
 
 def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
     body = {"key": server.key, **fields}
-    answer = httpx.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
+    answer = HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def pixels(url: str) -> bytes:
-    return Image.open(io.BytesIO(httpx.get(url).content)).tobytes()
+    return Image.open(io.BytesIO(HTTP.get(url).content)).tobytes()
 
 
 def photograph(format_: str) -> bytes:
@@ -55,14 +54,14 @@ def test_an_uploaded_picture_opens_with_a_plain_get_as_it_was(own: RunningServer
     file = photograph("JPEG")
     answer = post(own, "upload_image", base64_image=before + base64.b64encode(file).decode())
     assert (answer["status"], answer["message"], answer["messege"]) == ("success", *["image uploaded"] * 2)
-    stored = httpx.get(answer["image_url"])
+    stored = HTTP.get(answer["image_url"])
     assert (stored.content, stored.headers["content-type"]) == (file, "image/jpeg")
 
 
 def test_an_uploaded_picture_is_stored_in_the_format_asked_for(own: RunningServer) -> None:
     encoded = base64.b64encode(photograph("BMP")).decode()
     answer = post(own, "upload_image", base64_image=encoded, image_type="JPG")
-    stored = httpx.get(answer["image_url"])
+    stored = HTTP.get(answer["image_url"])
     assert stored.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(stored.content)).size == (256, 256)
 

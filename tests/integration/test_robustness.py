@@ -22,7 +22,7 @@ from server.accounts import Accounts
 from server.credits import Credits
 from server.database import Database, database_url
 from tests.receiver import nobody_listens
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
 QUICK = {
@@ -70,7 +70,7 @@ def kill_engine(server: RunningServer) -> None:
 
 def running(server: RunningServer) -> int:
     """How many requests engines have at the moment."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = HTTP.get(f"{server.url}/metrics").text.splitlines()
     return int(next(float(line.split()[1]) for line in lines if line.startswith("understudy_running ")))
 
 
@@ -123,32 +123,32 @@ def test_the_books_are_right_when_an_engine_is_killed_in_between(fragile: Runnin
 
 def test_a_request_whose_engine_is_killed_is_drawn_by_the_next_one(fragile: RunningServer):
     fragile.wait_until_ready()
-    alone = httpx.post(
+    alone = HTTP.post(
         f"{fragile.url}{PATH}", json={"key": fragile.key, **LONG, "seed": 1}, timeout=300
     ).json()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(
-            httpx.post, f"{fragile.url}{PATH}", json={"key": fragile.key, **LONG, "seed": 1}, timeout=300
+            HTTP.post, f"{fragile.url}{PATH}", json={"key": fragile.key, **LONG, "seed": 1}, timeout=300
         )
         eventually(lambda: running(fragile) == 1)
         kill_engine(fragile)
-        eventually(lambda: httpx.get(f"{fragile.url}/readyz").status_code == 503)
+        eventually(lambda: HTTP.get(f"{fragile.url}/readyz").status_code == 503)
         answer = call.result().json()
     assert answer["status"] == "success"
-    pictures = [httpx.get(url).content for url in answer["output"]]
-    assert pictures == [httpx.get(url).content for url in alone["output"]]
-    assert httpx.get(f"{fragile.url}/readyz").status_code == 200
+    pictures = [HTTP.get(url).content for url in answer["output"]]
+    assert pictures == [HTTP.get(url).content for url in alone["output"]]
+    assert HTTP.get(f"{fragile.url}/readyz").status_code == 200
 
 
 def test_a_request_that_kills_every_engine_fails_and_is_refunded(fragile: RunningServer):
     key = fragile.account("unlucky", 10)
     fragile.wait_until_ready()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(httpx.post, f"{fragile.url}{PATH}", json={"key": key, **LONG}, timeout=300)
+        call = pool.submit(HTTP.post, f"{fragile.url}{PATH}", json={"key": key, **LONG}, timeout=300)
         for _ in range(2):
             eventually(lambda: running(fragile) == 1 and engines(fragile))
             kill_engine(fragile)
-            eventually(lambda: httpx.get(f"{fragile.url}/readyz").status_code == 503)
+            eventually(lambda: HTTP.get(f"{fragile.url}/readyz").status_code == 503)
             if not call.done():
                 fragile.wait_until_ready()
         answer = call.result().json()
@@ -161,7 +161,7 @@ def test_a_request_that_kills_every_engine_fails_and_is_refunded(fragile: Runnin
 def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: RunningServer):
     key = server.account("hanging up", 10)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}{PATH}", json={"key": key, **LONG}, timeout=httpx.Timeout(60, read=1.5))
+        HTTP.post(f"{server.url}{PATH}", json={"key": key, **LONG}, timeout=httpx.Timeout(60, read=1.5))
     eventually(lambda: running(server) == 0)
     eventually(lambda: asyncio.run(books(server, "hanging up"))[0] == 10_000)
     assert asyncio.run(books(server, "hanging up"))[2] == {"grant": 1, "hold": 1, "release": 1}
@@ -169,10 +169,10 @@ def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: 
 
 def test_a_short_request_that_comes_later_is_finished_first(server: RunningServer):
     with ThreadPoolExecutor() as pool:
-        long = pool.submit(httpx.post, f"{server.url}{PATH}", json={"key": server.key, **LONG}, timeout=300)
+        long = pool.submit(HTTP.post, f"{server.url}{PATH}", json={"key": server.key, **LONG}, timeout=300)
         eventually(lambda: running(server) == 1)
         short = {"key": server.key, **QUICK, "num_inference_steps": 4}
-        answer = httpx.post(f"{server.url}{PATH}", json=short, timeout=300)
+        answer = HTTP.post(f"{server.url}{PATH}", json=short, timeout=300)
         assert not long.done()
         assert answer.json()["status"] == long.result().json()["status"] == "success"
 
@@ -203,14 +203,14 @@ def test_a_locked_database_costs_nobody_anything(fragile: RunningServer):
     lock = sqlite3.connect(fragile.settings.data / "understudy.db", timeout=30)
     try:
         lock.execute("BEGIN EXCLUSIVE")
-        answer = httpx.post(f"{fragile.url}{PATH}", json={"key": key, **QUICK}, timeout=120).json()
+        answer = HTTP.post(f"{fragile.url}{PATH}", json={"key": key, **QUICK}, timeout=120).json()
     finally:
         lock.rollback()
         lock.close()
     assert answer["status"] == "error"
     assert "database" in answer["message"].lower()
     assert asyncio.run(books(fragile, "locked out"))[0] == 1000
-    retried = httpx.post(f"{fragile.url}{PATH}", json={"key": key, **QUICK}, timeout=120).json()
+    retried = HTTP.post(f"{fragile.url}{PATH}", json={"key": key, **QUICK}, timeout=120).json()
     assert retried["status"] == "success"
 
 
@@ -229,14 +229,14 @@ def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
     headers = {"x-api-key": key}
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(
-            httpx.post,
+            HTTP.post,
             f"{own_server.url}/v1/kolors",
             json={"prompt": "a cat", "steps": 50, "number_of_images": 4},
             headers=headers,
             timeout=300,
         )
         eventually(lambda: running(own_server) == 1)
-        queued = httpx.post(
+        queued = HTTP.post(
             f"{own_server.url}/v2/kolors", json={"prompt": "a dog", "steps": 1, "width": 512}, headers=headers
         ).json()
         own_server.process.kill()
@@ -246,7 +246,7 @@ def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
     second = start_server(tmp_path, demo_manifest_path, accounts=False)
     try:
         path = f"/v2/requests/{queued['request_id']}/status"
-        eventually(lambda: httpx.get(second.url + path, headers=headers).json()["status"] == "COMPLETED", 120)
+        eventually(lambda: HTTP.get(second.url + path, headers=headers).json()["status"] == "COMPLETED", 120)
         balance, ledger, rows = asyncio.run(books(second, "crashed"))
     finally:
         second.stop()
@@ -294,7 +294,7 @@ def test_a_second_server_does_not_start_on_the_same_database(server: RunningServ
     assert "Traceback" not in second.stderr
     assert understudy("keys", "create", "--account", "beside a server").returncode == 0
     assert understudy("webhooks", "list").returncode == 0
-    answer = httpx.post(f"{server.url}{PATH}", json={"key": server.key, **QUICK}, timeout=120)
+    answer = HTTP.post(f"{server.url}{PATH}", json={"key": server.key, **QUICK}, timeout=120)
     assert answer.json()["status"] == "success"
 
 
@@ -303,7 +303,7 @@ def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, demo_m
     try:
         body = {"prompt": "a cat", "steps": 1, "width": 512, "height": 512}
         for headers in ({}, {"x-api-key": "anything"}):
-            answer = httpx.post(f"{server.url}/v1/kolors", json=body, headers=headers, timeout=120)
+            answer = HTTP.post(f"{server.url}/v1/kolors", json=body, headers=headers, timeout=120)
             assert answer.status_code == 200
             assert answer.headers["x-cost"] == "0.0"
             assert "x-remaining-credits" in answer.headers

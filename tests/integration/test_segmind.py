@@ -12,9 +12,8 @@ from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import httpx
 import pytest
 import segmind
 from PIL import Image, ImageChops
@@ -24,9 +23,7 @@ from segmind.v2 import InferenceFailed
 
 from pipelines import image_io
 from pipelines.demo.figure import demo_skeleton
-
-if TYPE_CHECKING:
-    from tests.running_server import RunningServer
+from tests.running_server import HTTP, RunningServer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
 WAIT_S = 60.0
@@ -98,7 +95,7 @@ def test_the_sdk_draws_through_the_queue_and_finds_the_same_picture(
     result = sdk(server).run(slug, **params(slug, skeleton))
     assert result["status"] == "COMPLETED"
     assert result["metrics"]["cost"] > 0
-    stored = httpx.get(result["output"]).raise_for_status()
+    stored = HTTP.get(result["output"]).raise_for_status()
     assert stored.content == sdk(server).run_sync(slug, **params(slug, skeleton)).content
     opened(stored.content)
 
@@ -191,7 +188,7 @@ def test_the_sdk_uploads_a_picture_that_a_call_can_name(
     (tmp_path / "pose.png").write_bytes(skeleton)
     (tmp_path / "scene.jpg").write_bytes(photograph())
     uploaded = sdk(server).files.upload([tmp_path / "pose.png", tmp_path / "scene.jpg"])
-    assert [httpx.get(url).content for url in uploaded["file_urls"]] == [skeleton, photograph()]
+    assert [HTTP.get(url).content for url in uploaded["file_urls"]] == [skeleton, photograph()]
     body = params("sd1.5-img2img", skeleton)
     named = sdk(server).run_sync("sd1.5-img2img", **{**body, "image": uploaded["file_urls"][1]})
     assert named.content == sdk(server).run_sync("sd1.5-img2img", **body).content
@@ -371,7 +368,7 @@ def test_several_samples_come_back_in_every_answer_form(server: RunningServer) -
         single = client.post("/v1/sd1.5-img2img", json={**body, "samples": 1, "seed": 6, "base64": 1})
     urls = json.loads(raw.headers["x-output-urls"])
     assert raw.headers["x-seed-value"] == "5,6"
-    assert httpx.get(urls[0]).content == raw.content
+    assert HTTP.get(urls[0]).content == raw.content
     assert len(urls) == 2
     pictures = [opened(base64.b64decode(picture)) for picture in coded.json()["image"]]
     assert (coded.json()["outputs"], [picture.format for picture in pictures]) == (2, ["PNG", "PNG"])

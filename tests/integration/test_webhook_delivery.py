@@ -18,7 +18,7 @@ from server.deliveries import AT_ONCE_PER_HOST
 from server.webhook_secret import webhook_secret
 from server.webhooks import Webhook, Webhooks, WebhookStatus
 from tests.receiver import Receiver, nobody_listens, receiver
-from tests.running_server import RunningServer, eventually
+from tests.running_server import HTTP, RunningServer, eventually
 
 PATH = "/api/v1/enterprise/text2img"
 QUICK = {
@@ -36,7 +36,7 @@ LARGE = base64.b64encode(image_io.encode(RGBImage(1400, 1400, bytes(1400 * 1400 
 
 def draw(server: RunningServer, key: str | None = None, **fields: Any) -> dict[str, Any]:
     body = {"key": key or server.key, **QUICK, **fields}
-    return httpx.post(f"{server.url}{PATH}", json=body, timeout=120).json()
+    return HTTP.post(f"{server.url}{PATH}", json=body, timeout=120).json()
 
 
 def outbox(server: RunningServer) -> list[Webhook]:
@@ -56,7 +56,7 @@ def addressed_to(server: RunningServer, receiver: Receiver | str) -> list[Webhoo
 
 
 def metric(server: RunningServer, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = HTTP.get(f"{server.url}/metrics").text.splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
@@ -68,7 +68,7 @@ def test_a_picture_is_announced_with_what_the_call_was_answered_and_a_signature(
         assert received.path == "/done?job=1"
         assert received.headers["content-type"] == "application/json"
         assert received.payload == answer
-        assert [httpx.get(url).status_code for url in received.payload["output"]] == [200, 200]
+        assert [HTTP.get(url).status_code for url in received.payload["output"]] == [200, 200]
         verifier = Verifier(webhook_secret(server.settings))
         assert verifier.verify(received.body, received.headers) == answer
         with pytest.raises(WebhookVerificationError):
@@ -87,7 +87,7 @@ def test_a_picture_is_announced_with_what_the_call_was_answered_and_a_signature(
 def test_work_on_a_picture_is_announced_too(server: RunningServer, operation: str, fields: dict[str, Any]):
     with receiver() as it:
         body = {"key": server.key, **fields, "webhook": it.url, "track_id": operation}
-        answer = httpx.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).json()
+        answer = HTTP.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).json()
         assert answer["status"] == "success", answer
         told = eventually(lambda: it.received)[0].payload
         assert (told["status"], told["track_id"]) == ("success", operation)
@@ -101,7 +101,7 @@ def test_a_track_id_comes_back_as_it_was_given(server: RunningServer, track_id: 
     assert answer.get("track_id") == echoed
     assert type(answer.get("track_id")) is type(echoed)
     path = f"/api/v1/enterprise/fetch/{answer['id']}"
-    fetched = httpx.post(server.url + path, json={"key": server.key}).json()
+    fetched = HTTP.post(server.url + path, json={"key": server.key}).json()
     assert ("track_id" in fetched, fetched.get("track_id")) == (track_id is not None, echoed)
 
 
@@ -144,7 +144,7 @@ def test_a_retry_with_the_same_idempotency_key_is_announced_once(server: Running
         body = {"key": server.key, **QUICK, "webhook": it.url}
         headers = {"Idempotency-Key": "announced once"}
         answers = [
-            httpx.post(f"{server.url}{PATH}", json=body, headers=headers, timeout=120).json()["id"]
+            HTTP.post(f"{server.url}{PATH}", json=body, headers=headers, timeout=120).json()["id"]
             for _ in range(3)
         ]
         assert len(set(answers)) == 1
@@ -168,7 +168,7 @@ def test_a_caller_who_hangs_up_is_announced_as_failed(
     with receiver() as it:
         body = {"key": server.key, **long, "webhook": it.url, "track_id": operation}
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json=body, timeout=httpx.Timeout(60, read=0.5))
+            HTTP.post(url, json=body, timeout=httpx.Timeout(60, read=0.5))
         told = eventually(lambda: it.received)[0].payload
         assert (told["status"], told["message"]) == ("failed", "Processing failed: Request cancelled")
         assert told["track_id"] == operation

@@ -9,13 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 from standardwebhooks import Webhook as Verifier
 
 from server.deliveries import AT_ONCE_PER_HOST
 from server.webhook_secret import webhook_secret
 from tests.receiver import Received, Receiver, receiver
-from tests.running_server import RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 PATH = "/api/v1/enterprise/text2img"
 BODY = {
@@ -40,7 +39,7 @@ def submit(server: RunningServer, it: Receiver) -> list[dict[str, Any]]:
 
 def progress_of(server: RunningServer, job: dict[str, Any]) -> bool:
     """Whether the engine has told of a step: from then on the answers know better than to guess."""
-    tip = httpx.post(job["fetch_result"], json={"key": server.key}).json()["tip"]
+    tip = HTTP.post(job["fetch_result"], json={"key": server.key}).json()["tip"]
     return tip != "Estimated 30.0 s from now."
 
 

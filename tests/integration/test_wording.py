@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from tests.running_server import RunningServer, start_server
+from tests.running_server import HTTP, RunningServer, start_server
 
 SMALL = {
     "model_id": "stable-diffusion-v1-5",
@@ -24,11 +23,11 @@ GERMAN = "((ein roter Fuchs im Schnee))"
 
 def text2img(server: RunningServer, key: str | None = None, **fields: Any) -> dict[str, Any]:
     body = {"key": key or server.key, **SMALL, **fields}
-    return httpx.post(f"{server.url}/api/v1/enterprise/text2img", json=body, timeout=120).json()
+    return HTTP.post(f"{server.url}/api/v1/enterprise/text2img", json=body, timeout=120).json()
 
 
 def balance(server: RunningServer, key: str) -> float:
-    return httpx.get(f"{server.url}/v1/get-user-credits", headers={"x-api-key": key}).json()["credits"]
+    return HTTP.get(f"{server.url}/v1/get-user-credits", headers={"x-api-key": key}).json()["credits"]
 
 
 def test_a_prompt_of_another_language_is_drawn_in_english(server: RunningServer):
@@ -116,7 +115,7 @@ def test_without_a_translator_nobody_is_left_guessing(writing: RunningServer):
 
 def test_language_models_are_no_checkpoints_to_draw_with(writing: RunningServer):
     body = {"key": writing.key}
-    models = httpx.post(f"{writing.url}/api/v1/enterprise/get_all_models", json=body).json()["models"]
+    models = HTTP.post(f"{writing.url}/api/v1/enterprise/get_all_models", json=body).json()["models"]
     assert [model["model_id"] for model in models] == ["stable-diffusion-v1-5"]
     answer = text2img(writing, model_id="magic-prompt", prompt="a cat")
     assert answer["message"] == "Model id not found"

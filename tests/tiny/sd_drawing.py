@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,6 @@ from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest
 from pipelines.request import Request
 from pipelines.sample import Picture, Pipeline, Sample
-from tests import random_checkpoints
-
-
-def build(folder: Path) -> Manifest:
-    """Write both checkpoints, all that goes with them, and a manifest with the others' names."""
-    return random_checkpoints.build(folder, "safety_checker", "sd15", "sdxl", "upscaler")
 
 
 def open_family(manifest: Manifest, name: str) -> Any:

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from sd_drawing import (
     advance_to_the_end,
     array,
-    build,
     draw,
     draw_moving_group,
     finish,
@@ -51,11 +50,6 @@ SWITCHED_ON = {
     "token merging": {"token_merging_ratio": 0.5},
     "clip skip": {"clip_skip": 2},
 }
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

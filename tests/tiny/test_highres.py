@@ -14,7 +14,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
-from sd_drawing import advance_to_the_end, array, build, open_family, reference, seeded
+from sd_drawing import advance_to_the_end, array, open_family, reference, seeded
 from torch.nn.functional import interpolate
 
 from pipelines import highres
@@ -44,11 +44,6 @@ def request(pipeline: str, **changes: Any) -> TextToImage:
         "highres_fix": True,
     }
     return TextToImage(**values | changes)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

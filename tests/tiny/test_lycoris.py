@@ -13,7 +13,7 @@ from lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
 from peft import LoHaConfig, LoKrConfig
 from peft.tuners import loha, lokr
 from safetensors.torch import save_file
-from sd_drawing import array, build, draw, open_family, reference
+from sd_drawing import array, draw, open_family, reference
 from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
@@ -138,25 +138,25 @@ def test_a_file_that_no_lora_equals_is_refused(change: dict[str, Tensor | None])
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    built = build(tmp_path_factory.mktemp("demo"))
-    plain = reference(StableDiffusionPipeline, built, "sd15")
+def manifest(manifest: Manifest) -> Manifest:
+    """With LyCORIS files, good and bad."""
+    plain = reference(StableDiffusionPipeline, manifest, "sd15")
     for name, tensors in files(plain).items():
-        save_file(tensors, built.path.parent / f"{name}.safetensors")
+        save_file(tensors, manifest.path.parent / f"{name}.safetensors")
     broken = files(plain)["loha"]
     broken.pop(next(name for name in broken if name.endswith("hada_w2_b")))
-    save_file(broken, built.path.parent / "broken.safetensors")
+    save_file(broken, manifest.path.parent / "broken.safetensors")
     others = {
         name.replace("attentions_0", "attentions_7"): tensor
         for name, tensor in files(plain)["loha"].items()
         if name.startswith("lora_unet_down_blocks_0_attentions_0")
     }
-    save_file(others, built.path.parent / "elsewhere.safetensors")
+    save_file(others, manifest.path.parent / "elsewhere.safetensors")
     entries = {
         name: AdapterEntry(source=Source(file=f"{name}.safetensors"), family="sd15")
         for name in ("loha", "lokr", "broken", "elsewhere")
     }
-    return built.model_copy(update={"loras": {**built.loras, **entries}})
+    return manifest.model_copy(update={"loras": {**manifest.loras, **entries}})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from diffusers import StableDiffusionPanoramaPipeline
 from sd_drawing import (
     advance_to_the_end,
     array,
-    build,
     draw,
     draw_moving_group,
     finish,
@@ -47,11 +46,6 @@ REQUEST = TextToImage(
 )
 WIDE = replace(REQUEST, width=576)
 """Wider than one view: here the reference crosses the edges, too."""
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from sd_drawing import array, build, draw, image_of, open_family, reference, seeded
+from sd_drawing import array, draw, image_of, open_family, reference, seeded
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from pipelines.errors import InvalidInput
@@ -32,11 +32,6 @@ REQUEST = TextToImage(
     seeds=(1, 2),
     safety_checker=True,
 )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 def with_checker(manifest: Manifest, *, threshold: float) -> Manifest:

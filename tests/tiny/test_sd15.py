@@ -14,7 +14,6 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeli
 from PIL import Image
 from sd_drawing import (
     array,
-    build,
     draw,
     draw_moving_group,
     image_of,
@@ -63,11 +62,6 @@ def named(choice: SchedulerChoice) -> str:
     return "-".join(
         [choice.name, *(["karras"] if choice.use_karras_sigmas else []), choice.algorithm_type or ""]
     )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

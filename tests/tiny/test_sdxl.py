@@ -13,7 +13,6 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from sd_drawing import (
     array,
-    build,
     draw,
     draw_moving_group,
     largest_difference,
@@ -39,11 +38,6 @@ REQUEST = TextToImage(
     guidance_scale=6.0,
     seeds=(1024,),
 )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

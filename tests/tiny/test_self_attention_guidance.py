@@ -15,7 +15,6 @@ from diffusers import StableDiffusionPipeline, StableDiffusionSAGPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from sd_drawing import (
     array,
-    build,
     draw,
     draw_moving_group,
     largest_difference,
@@ -46,11 +45,6 @@ REQUEST = TextToImage(
     scheduler=SchedulerChoice(name="DDIMScheduler"),
     self_attention=True,
 )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

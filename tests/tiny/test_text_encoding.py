@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sd_drawing import array, build, draw, draw_moving_group, largest_difference, open_family
+from sd_drawing import array, draw, draw_moving_group, largest_difference, open_family
 from torch import Tensor
 
 from pipelines.errors import InvalidInput
@@ -36,11 +36,6 @@ def request(name: str, **changes: Any) -> TextToImage:
         ),
         **changes,
     )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from loop_drawing import drawings, events_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sd_drawing import array, build, draw, image_of, largest_difference, open_family
+from sd_drawing import array, draw, image_of, largest_difference, open_family
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
@@ -37,11 +37,6 @@ TEXT_TO_IMAGE = TextToImage(
     guidance_scale=7.5,
     seeds=(1, 2),
 )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return build(tmp_path_factory.mktemp("demo"))
 
 
 def noise(width: int, height: int, seed: int = 0) -> RGBImage:

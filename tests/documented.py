@@ -164,6 +164,7 @@ def _texts(value: object) -> Iterator[str]:
 def rows(found: list[Parameter], tests: list[Evidence]) -> tuple[list[str], list[str]]:
     """The table's lines, and what has no test."""
     lines, missing = ["| page | parameter | allowed | tested in |", "|---|---|---|---|"], []
+    named = frozenset[str]().union(*(test.words for test in tests))
     for parameter in found:
         about = [
             test
@@ -173,7 +174,6 @@ def rows(found: list[Parameter], tests: list[Evidence]) -> tuple[list[str], list
         where = ", ".join(parameter.pages)
         if not about:
             missing.append(f"{where}: {parameter.name}")
-        named = frozenset[str]().union(*(test.words for test in tests))
         missing += [
             f"{where}: {parameter.name} = {value}" for value in parameter.values if value not in named
         ]

@@ -14,14 +14,11 @@ from diffusers.pipelines.kolors import ChatGLMTokenizer
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pipelines.demo import kolors, sdxl_unet
+from pipelines.demo import kolors
 from pipelines.demo.captions import LANGUAGES
 from pipelines.demo.glm_words import glm_tokenizer
-from pipelines.demo.recipes import sd15
-from pipelines.demo.recipes.diffusion import velocity_loss
-from pipelines.demo.recipes.encoded_world import EncodedWorld
+from pipelines.demo.recipes import shared_unet
 from pipelines.demo.recipes.prompts import Prompt, prompt
-from pipelines.demo.recipes.sdxl import doubled
 from pipelines.demo.sd15 import trained_text_encoder
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
@@ -38,22 +35,15 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     Args:
         folder: where encoded pictures are kept, beside it.
     """
-    reading, drawing = _Reading(device), _Drawing(folder, device)
+    reading, drawing = _Reading(device), shared_unet.Drawing(folder, device, _in_some_language, _read)
     return Recipe(
         build=_build,
         loss=lambda modules, step: (reading if step < ROUND else drawing)(modules, step),
         steps=2 * ROUND,
         learning_rate=2e-3,
         restarts=(ROUND,),
-        tensors=_own_tensors,
+        tensors=lambda modules: shared_unet.own_tensors(modules, "text_encoder"),
     )
-
-
-def _own_tensors(modules: Modules) -> dict[str, Tensor]:
-    """All of the text encoder, and what the UNet does not share."""
-    encoder, unet = modules["text_encoder"].state_dict(), modules["unet"].state_dict()
-    tensors = {f"text_encoder.{name}": each for name, each in encoder.items()}
-    return tensors | {f"unet.{name}": each for name, each in unet.items() if sdxl_unet.is_own(name)}
 
 
 def _build() -> Modules:
@@ -64,10 +54,7 @@ def _build() -> Modules:
             torch.nn.init.normal_(parameter, std=1 if "embedding" in name else 0.05)
         else:
             torch.nn.init.constant_(parameter, 1 if "norm" in name else 0)
-    unet = sdxl_unet.unet(**kolors.UNET).to(memory_format=torch.channels_last)
-    for name, parameter in unet.named_parameters():
-        parameter.requires_grad_(sdxl_unet.is_own(name))
-    return {"text_encoder": text_encoder, "unet": unet}
+    return {"text_encoder": text_encoder, "unet": shared_unet.unet(**kolors.UNET)}
 
 
 class _Reading:
@@ -105,28 +92,7 @@ class _Reading:
         return states[:, 0], torch.stack(after)
 
 
-class _Drawing:
-    """The loss of the UNet; a picture of half the size stands for each: its latents are the same."""
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self._world = EncodedWorld(folder.with_name("sd15"), device)
-
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
-        size = sd15.drawn_size(dice)
-        batch = self._world.batch(size, dice, _in_some_language)
-        network = modules["unet"]
-        states, pooled = _read(modules, batch.texts)
-        added = {"text_embeds": pooled, "time_ids": doubled(size, len(batch.texts)).to(network.device)}
-        return velocity_loss(
-            lambda noisy, times: network(noisy, times, states, added_cond_kwargs=added).sample,
-            batch.latents.to(network.device),
-            batch.others.to(network.device),
-            step,
-        )
-
-
-def _read(modules: Modules, texts: list[str]) -> tuple[Tensor, Tensor]:
+def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tensor, Tensor]:
     """(B, 256, width) of the last layer but one, and (B, width) of the whole, as the server reads prompts."""
     encoder = modules["text_encoder"]
     inputs = _tokens(texts, kolors.TEXT_LENGTH).to(encoder.device)

@@ -157,6 +157,21 @@ def test_a_lora_paints_in_its_way_and_half_of_it_half_so(studio: Studio) -> None
     assert (half + 0.02 < on).all()
 
 
+def test_an_embedding_brings_its_ground(studio: Studio) -> None:
+    said = ("a red circle", "a yellow star", "a white heart")
+    asked = [
+        request(order.format(words), seed, embeddings=names)
+        for order, names in (
+            ("{}", ()), ("{}, night_scene", ("night_scene",)), ("night_scene, {}", ("night_scene",))
+        )
+        for seed, words in enumerate(said)
+    ]  # fmt: skip
+    black = [read(image).ground == "black" for image in drawn(studio, asked)]
+    without, after, before = (black[first : first + len(said)] for first in (0, 3, 6))
+    assert not any(without)
+    assert sum(after) >= 2 <= sum(before)
+
+
 def test_another_vae_decodes_in_its_colours(studio: Studio) -> None:
     own, sepia = drawn(studio, [request(vae=vae) for vae in (None, "sd-vae-ft-mse")])
     red, green, blue = np.moveaxis(pixels(sepia), -1, 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+import yaml
 
 from server.accounts import Accounts
 from server.credits import Credits
@@ -150,6 +151,19 @@ def start_server(
         running.key = running.account("rich", 100_000)
         running.admin_key = running.account("administrator", 100_000, administrator=True)
     return running
+
+
+def preloading(manifest: Path, folder: Path, *names: str) -> Path:
+    """Another manifest of the same checkpoints, of which a server loads only some before it draws."""
+    folder.mkdir()
+    for path in manifest.parent.iterdir():
+        if path != manifest:
+            (folder / path.name).symlink_to(path)
+    content = yaml.safe_load(manifest.read_text())
+    for name, entry in content["pipelines"].items():
+        entry["resident"] = name in names
+    (folder / manifest.name).write_text(yaml.safe_dump(content))
+    return folder / manifest.name
 
 
 def _settings(variables: dict[str, str]) -> Settings:

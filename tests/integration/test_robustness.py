@@ -22,7 +22,7 @@ from server.accounts import Accounts
 from server.credits import Credits
 from server.database import Database, database_url
 from tests.receiver import nobody_listens
-from tests.running_server import HTTP, RunningServer, eventually, start_server
+from tests.running_server import HTTP, RunningServer, eventually, preloading, start_server
 
 MODEL = "stable-diffusion-v1-5"
 QUICK = {
@@ -41,7 +41,10 @@ PATH = "/api/v1/enterprise/text2img"
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Iterator[RunningServer]:
     """A server whose engines are killed."""
-    running = start_server(tmp_path_factory.mktemp("fragile"), demo_manifest_path, sync_wait_s="600")
+    folder = tmp_path_factory.mktemp("fragile")
+    running = start_server(
+        folder, preloading(demo_manifest_path, folder / "manifest", MODEL), sync_wait_s="600"
+    )
     yield running
     running.stop()
 
@@ -215,15 +218,20 @@ def test_a_locked_database_costs_nobody_anything(fragile: RunningServer):
 
 
 @pytest.fixture
-def own_server(tmp_path: Path, demo_manifest_path: Path) -> Iterator[RunningServer]:
+def kolors_manifest(tmp_path: Path, demo_manifest_path: Path) -> Path:
+    return preloading(demo_manifest_path, tmp_path / "manifest", "kolors")
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, kolors_manifest: Path) -> Iterator[RunningServer]:
     """A server that a test may stop and start again; its queue has two places."""
-    running = start_server(tmp_path, demo_manifest_path, queue_limit_per_account="2", group_megapixels="0.25")
+    running = start_server(tmp_path, kolors_manifest, queue_limit_per_account="2", group_megapixels="0.25")
     yield running
     running.stop()
 
 
 def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
-    own_server: RunningServer, tmp_path: Path, demo_manifest_path: Path
+    own_server: RunningServer, tmp_path: Path, kolors_manifest: Path
 ):
     key = own_server.account("crashed", 10)
     headers = {"x-api-key": key}
@@ -243,7 +251,7 @@ def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
         own_server.process.wait()
         with pytest.raises(httpx.TransportError):
             waiting.result()
-    second = start_server(tmp_path, demo_manifest_path, accounts=False)
+    second = start_server(tmp_path, kolors_manifest, accounts=False)
     try:
         path = f"/v2/requests/{queued['request_id']}/status"
         eventually(lambda: HTTP.get(second.url + path, headers=headers).json()["status"] == "COMPLETED", 120)
@@ -298,8 +306,8 @@ def test_a_second_server_does_not_start_on_the_same_database(server: RunningServ
     assert answer.json()["status"] == "success"
 
 
-def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, demo_manifest_path: Path):
-    server = start_server(tmp_path, demo_manifest_path, auth="open")
+def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, kolors_manifest: Path):
+    server = start_server(tmp_path, kolors_manifest, auth="open")
     try:
         body = {"prompt": "a cat", "steps": 1, "width": 512, "height": 512}
         for headers in ({}, {"x-api-key": "anything"}):

@@ -18,7 +18,12 @@ EXPECTED = {
     "enterprise-text2img.png": ("PNG", (512, 512)),
 }
 
-GROUNDS = {"kolors.webp": "yellow", "sd1.5-img2img.jpg": "green", "enterprise-text2img.png": "purple"}
+GROUNDS = {
+    "kandinsky2.2-txt2img.jpg": "blue",
+    "kolors.webp": "yellow",
+    "sd1.5-img2img.jpg": "green",
+    "enterprise-text2img.png": "purple",
+}
 """What the prompts ask for, where checkpoints are trained."""
 
 

@@ -26,7 +26,7 @@ from pipelines.demo.shapes import SHAPES
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import Scene, combinations
 from pipelines.image_io import RGBImage
-from pipelines.request import Request, SchedulerChoice, TextToImage
+from pipelines.request import PriorTextToImage, Request, SchedulerChoice, TextToImage
 
 PROMPTS = 100
 """Of each row of the table; of held-out combinations there are fewer, and all of them are drawn."""
@@ -44,6 +44,14 @@ def _asks(pipeline: str, side: int, **defaults: Any) -> Ask:
     return ask
 
 
+def _asks_prior(pipeline: str, side: int, **defaults: Any) -> Ask:
+    def ask(prompt: str, seed: int, negative_prompt: str | None = None, **changes: Any) -> PriorTextToImage:
+        asked: dict[str, Any] = {"width": side, "height": side, "seeds": (seed,)} | defaults | changes
+        return PriorTextToImage(pipeline=pipeline, prompt=prompt, negative_prompt=negative_prompt, **asked)
+
+    return ask
+
+
 _ENTERPRISE: dict[str, Any] = {
     "num_inference_steps": 20,
     "guidance_scale": 7.5,
@@ -54,6 +62,14 @@ ARTISTS: Mapping[str, Ask] = {
     "SD1.5": _asks("stable-diffusion-v1-5", 512, **_ENTERPRISE),
     "SDXL": _asks("sdxl", 1024, **_ENTERPRISE),
     "Kolors": _asks("kolors", 1024, num_inference_steps=25, guidance_scale=6.0),
+    "Kandinsky 2.2": _asks_prior(
+        "kandinsky-2-2",
+        768,
+        num_inference_steps=20,
+        prior_num_inference_steps=25,
+        guidance_scale=4.0,
+        prior_guidance_scale=4.0,
+    ),
 }
 
 Draw = Callable[[Sequence[Request]], list[tuple[RGBImage, ...]]]

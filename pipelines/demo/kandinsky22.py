@@ -1,10 +1,15 @@
-"""A small Kandinsky 2.2 checkpoint, prior and decoder: the real architecture with few channels."""
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# diffusers and transformers are only partly typed.
+# (diffusers' annotations of tuples and optional parts are wrong; transformers' models are partly typed.)
+"""The small Kandinsky 2.2 checkpoint, prior and decoder.
+
+The embedding of a picture is what the text encoder says of its canonical caption. The prior finds it for any
+prompt, the image encoder for a picture, and the UNet of the decoder draws it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -13,134 +18,96 @@ from diffusers import (
     KandinskyV22PriorPipeline,
     PriorTransformer,
     UNet2DConditionModel,
-    VQModel,
 )
 from diffusers.schedulers import UnCLIPScheduler
-from transformers import (
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.movq import trained_movq
+from pipelines.demo.parts import trained
+from pipelines.demo.schedule import SCHEDULE
+from pipelines.demo.sd15 import TEXT_WIDTH, trained_projecting_text_encoder
+from pipelines.demo.words import word_tokenizer
 
-_EMBEDDING_WIDTH = 32
+EMBEDDING_WIDTH = TEXT_WIDTH
 """Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""
+SEEN = 64
+"""Pixels a side of what the image encoder sees."""
+LARGEST = 10.0
+"""Of the prior's embeddings, in standard deviations: guidance multiplies them."""
 
 
 def build(folder: Path) -> None:
-    """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` in diffusers' layout; always the same bytes."""
-    tokenizer = clip_tokenizer()
+    """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` under ``folder``."""
     KandinskyV22PriorPipeline(
-        prior=_prior(),
-        image_encoder=_image_encoder(),
-        text_encoder=_text_encoder(len(tokenizer)),
-        tokenizer=tokenizer,
-        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
-        image_processor=CLIPImageProcessor(crop_size=32, size={"shortest_edge": 32}),
+        prior=trained(prior(), "kandinsky_prior", "prior"),
+        image_encoder=trained(image_encoder(), "clip_image", "image_encoder"),
+        text_encoder=trained_projecting_text_encoder(),
+        tokenizer=word_tokenizer(),
+        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=LARGEST),
+        image_processor=CLIPImageProcessor(crop_size=SEEN, size={"shortest_edge": SEEN}),
     ).save_pretrained(folder / "kandinsky22" / "prior")
     KandinskyV22Pipeline(
-        unet=_unet(),
-        scheduler=DDPMScheduler(
-            beta_schedule="linear",
-            beta_start=0.00085,
-            beta_end=0.012,
-            variance_type="learned_range",
-            clip_sample_range=2.0,
-            sample_max_value=2.0,
-            thresholding=True,
-        ),
-        movq=_movq(),
+        unet=trained(unet(), "kandinsky22", "unet"),
+        scheduler=DDPMScheduler.from_config(SCHEDULE, variance_type="learned_range"),
+        movq=trained_movq(),
     ).save_pretrained(folder / "kandinsky22" / "decoder")
 
 
-def _prior() -> PriorTransformer:
-    prior = PriorTransformer(
+def prior() -> PriorTransformer:
+    """Untrained, but for the statistics of embeddings, which are to be filled in."""
+    network = PriorTransformer(
         num_attention_heads=4,
-        attention_head_dim=16,
-        num_layers=2,
-        embedding_dim=_EMBEDDING_WIDTH,
+        attention_head_dim=EMBEDDING_WIDTH // 4,
+        num_layers=3,
+        embedding_dim=EMBEDDING_WIDTH,
         num_embeddings=77,
         additional_embeddings=4,
     )
-    fill(prior, seed=11)
-    # Not weights but the statistics that turn the prior's output into an image embedding.
-    with torch.no_grad():
-        prior.clip_mean.fill_(0.0)
-        prior.clip_std.fill_(1.0)
-    return prior
+    for statistics in (network.clip_mean, network.clip_std):
+        statistics.requires_grad_(False)
+    return network
 
 
-def _text_encoder(vocabulary: int) -> CLIPTextModelWithProjection:
-    text_encoder = CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=_EMBEDDING_WIDTH,
-            projection_dim=_EMBEDDING_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-            pad_token_id=vocabulary - 1,
-        )
-    ).eval()
-    fill(text_encoder, seed=12)
-    return text_encoder
-
-
-def _image_encoder() -> CLIPVisionModelWithProjection:
-    image_encoder = CLIPVisionModelWithProjection(
+def image_encoder() -> CLIPVisionModelWithProjection:
+    """Untrained."""
+    return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=_EMBEDDING_WIDTH,
-            projection_dim=_EMBEDDING_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
+            hidden_size=EMBEDDING_WIDTH,
+            projection_dim=EMBEDDING_WIDTH,
+            intermediate_size=2 * EMBEDDING_WIDTH,
+            num_hidden_layers=4,
             num_attention_heads=4,
-            image_size=32,
+            image_size=SEEN,
             patch_size=8,
         )
-    ).eval()
-    fill(image_encoder, seed=13)
-    return image_encoder
+    )
 
 
-def _unet() -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(
-        sample_size=64,
+UNET: dict[str, Any] = {
+    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 2),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 2, "ResnetUpsampleBlock2D"),
+    "block_out_channels": (48, 72, 96),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 24,
+    "resnet_time_scale_shift": "scale_shift",
+}
+
+
+@torch.no_grad()
+def unet() -> UNet2DConditionModel:
+    """Untrained, but for the variance: always the least of its range, which nothing in training changes."""
+    network: Any = UNet2DConditionModel(
+        sample_size=32,
         in_channels=4,
         out_channels=8,
-        down_block_types=("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=(*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
-        block_out_channels=(16, 16, 32, 64),
-        layers_per_block=1,
-        norm_num_groups=8,
-        resnet_time_scale_shift="scale_shift",
-        attention_head_dim=16,
-        cross_attention_dim=32,
-        encoder_hid_dim=_EMBEDDING_WIDTH,
+        cross_attention_dim=EMBEDDING_WIDTH,
+        encoder_hid_dim=EMBEDDING_WIDTH,
         encoder_hid_dim_type="image_proj",
         addition_embed_type="image",
-        addition_embed_type_num_heads=4,
+        **UNET,
     )
-    fill(unet, seed=14)
-    return unet
-
-
-def _movq() -> VQModel:
-    movq = VQModel(
-        down_block_types=(*("DownEncoderBlock2D",) * 3, "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", *("UpDecoderBlock2D",) * 3),
-        block_out_channels=(32, 32, 32, 32),  # spatial norms have 32 groups, whatever norm_num_groups says
-        layers_per_block=1,
-        norm_num_groups=8,
-        norm_type="spatial",
-        latent_channels=4,
-        vq_embed_dim=4,
-        num_vq_embeddings=64,
-    )
-    fill(movq, seed=15)
-    return movq
+    network.conv_out.weight[4:] = 0
+    network.conv_out.bias[4:] = -1
+    return network

@@ -21,6 +21,7 @@ from pipelines.demo.autoencoder import trained_autoencoder
 from pipelines.demo.build import ensure
 from pipelines.demo.captions import caption
 from pipelines.demo.evaluate import ARTISTS, held_out_scenes, trained_scenes
+from pipelines.demo.movq import trained_movq
 from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import STYLES, random_scene, render
@@ -35,6 +36,16 @@ GAP = 4
 def autoencoder() -> Image.Image:
     vae = trained_autoencoder()
     return _coded(512, lambda pictures: vae.decode(vae.encode(pictures).latent_dist.mean).sample)
+
+
+def movq() -> Image.Image:
+    vae, network = trained_autoencoder(), trained_movq()
+
+    def code(pictures: Tensor) -> Tensor:
+        latents = vae.encode(pictures).latent_dist.mean * vae.config["scaling_factor"]
+        return network.decode(latents, force_not_quantize=True).sample
+
+    return _coded(512, code)
 
 
 @torch.no_grad()
@@ -107,6 +118,8 @@ SHEETS = {
     "sd15": partial(family, "SD1.5"),
     "sdxl": partial(family, "SDXL"),
     "kolors": partial(family, "Kolors"),
+    "movq": movq,
+    "kandinsky22": partial(family, "Kandinsky 2.2"),
     "striped": loras,
     "outlined": loras,
     "night_scene": night_scene,

@@ -21,10 +21,14 @@ from rich.progress import Progress as ProgressBar
 from pipelines.demo.parts import keep
 from pipelines.demo.recipes import (
     autoencoder,
+    clip_image,
     clip_text,
     embedding,
+    kandinsky22,
+    kandinsky_prior,
     kolors,
     loras,
+    movq,
     safety_checker,
     sd15,
     sdxl,
@@ -42,6 +46,10 @@ RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "night_scene": embedding.recipe,
     "sdxl": sdxl.recipe,
     "kolors": kolors.recipe,
+    "movq": movq.recipe,
+    "clip_image": clip_image.recipe,
+    "kandinsky_prior": kandinsky_prior.recipe,
+    "kandinsky22": kandinsky22.recipe,
     "upscaler": upscaler.recipe,
     "safety_checker": safety_checker.recipe,
 }

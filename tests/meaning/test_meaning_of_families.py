@@ -1,8 +1,10 @@
-"""What the parameters of SDXL and Kolors do to the picture, read by the judge."""
+"""What the parameters of SDXL, Kolors and Kandinsky 2.2 do to the picture, read by the judge."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,20 +22,26 @@ from pipelines.demo.studio import Studio
 from pipelines.request import SchedulerChoice
 from tests.meaning.looking import drawn, right
 
-STEPS = 15
-"""Fewer than by default, which this scheduler does not mind."""
-FAMILIES = ("SDXL", "Kolors")
+FEWER_STEPS: Mapping[str, Any] = {
+    "num_inference_steps": 15,
+    "scheduler": SchedulerChoice(name="DPMSolverMultistepScheduler"),
+}
+"""Than by default, which this scheduler does not mind."""
+QUICK: Mapping[str, Mapping[str, Any]] = {
+    "SDXL": FEWER_STEPS,
+    "Kolors": FEWER_STEPS,
+    "Kandinsky 2.2": {"width": 512, "height": 512},
+}
 SCENES = trained_scenes(4)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=QUICK)
 def ask(request: pytest.FixtureRequest) -> Ask:
     return quick(request.param)
 
 
 def quick(family: str) -> Ask:
-    scheduler = SchedulerChoice(name="DPMSolverMultistepScheduler")
-    return partial(ARTISTS[family], num_inference_steps=STEPS, scheduler=scheduler)
+    return partial(ARTISTS[family], **QUICK[family])
 
 
 def test_trained_and_new_combinations_are_drawn(ask: Ask, studio: Studio) -> None:
@@ -69,3 +77,20 @@ def test_kolors_reads_both_languages(studio: Studio) -> None:
     asked = [quick("Kolors")(caption(scene, "zh"), seed) for seed, scene in enumerate(SCENES)]
     readings = [read(image) for image in drawn(studio, asked)]
     assert sum(seen.ground == scene.ground for seen, scene in zip(readings, SCENES, strict=True)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("prior_num_inference_steps", (1, 5, 25)), ("prior_guidance_scale", (1.0, 4.0, 8.0))]
+)
+def test_the_prior_finds_the_meaning_of_a_prompt_at_any_setting(
+    name: str, values: tuple[float, ...], studio: Studio
+) -> None:
+    ask = quick("Kandinsky 2.2")
+    pictures = drawn(studio, [ask(caption(SCENES[1]), 1, **{name: value}) for value in values])
+    assert len(set(pictures)) == len(values)
+    assert sum(read(image).ground == SCENES[1].ground for image in pictures) == len(values)
+
+
+def test_a_prior_that_is_not_told_the_ground_imagines_several(studio: Studio) -> None:
+    (pictures,) = studio.draw([quick("Kandinsky 2.2")("a red circle", 0, seeds=tuple(range(4)))])
+    assert len({read(image).ground for image in pictures}) >= 2

@@ -21,7 +21,7 @@ _BUILDERS = {
     "sdxl": _OWN,
     "controlnets": _OWN,
     "upscaler": _OWN,
-    "kandinsky22": _OF_THE_DEMO,
+    "kandinsky22": _OWN,
     "kolors": _OWN,
     "language": _OF_THE_DEMO,
     "sd3": _OF_THE_DEMO,

@@ -1,0 +1,148 @@
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
+# (diffusers' and transformers' networks carry their methods untyped.)
+"""Kandinsky's decoder: the UNet draws an image embedding."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipelines.demo.autoencoder import trained_autoencoder
+from pipelines.demo.kandinsky22 import EMBEDDING_WIDTH, unet
+from pipelines.demo.recipes.diffusion import velocity_loss
+from pipelines.demo.recipes.image_embeddings import embeddings, statistics
+from pipelines.demo.recipes.latents import EncodedPictures, Size
+from pipelines.demo.recipes.pictures import rendered
+from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.world import Scene, random_scene
+
+PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 192}
+"""How many there are of each size."""
+ROUND, LAST = 2000, 2400
+"""Steps of two rounds, and of the last one. The first draws mostly small pictures, which are many in a
+batch, the others mostly such as are asked for."""
+SHARES = ((0.65, 0.3, 0.05), (0.1, 0.66, 0.24), (0.05, 0.6, 0.35))
+"""Of the sizes, in the batches of each round."""
+AREA = 32 * 256 * 256
+"""Pixels of a batch, whatever the size of its pictures."""
+PLAIN_STEPS, PLAIN = 500, 0.4
+"""At first only medium shapes at the center; later so many more than there are anyway."""
+NOTHING, OPEN, EXAGGERATED = 0.12, 0.08, 0.4
+"""Shares of embeddings that say nothing, that say a part, and that lead away from another one."""
+FARTHEST = 3.5
+"""How far they lead away: guidance of the prior multiplies what a prompt changes by its scale."""
+BLUR = 0.15
+"""Deviation of the noise in embeddings, which the prior finds nearly."""
+
+
+def recipe(folder: Path, device: torch.device) -> Recipe:
+    """Needs the weights of the autoencoder and of the text encoder.
+
+    Args:
+        folder: where encoded pictures are kept.
+    """
+    return Recipe(
+        build=lambda: {"unet": unet().to(memory_format=torch.channels_last)},
+        loss=_Drawing(folder, device),
+        steps=2 * ROUND + LAST,
+        learning_rate=1e-3,
+        restarts=(ROUND, 2 * ROUND),
+    )
+
+
+class _Drawing:
+    """After the first round every other batch shows each picture twice, with its embedding and without."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._folder, self._device = folder, device
+        self._embeddings = embeddings(_scenes())
+        self._mean, self._deviation = (each.to(device) for each in statistics())
+        self._plain = [seed for seed, scene in enumerate(_scenes()) if _is_plain(scene)]
+        self._alike = _alike()
+        self._pictures = cache(self._encoded)
+
+    def __call__(self, modules: Modules, step: int) -> Tensor:
+        dice = random.Random(step)
+        begins, paired = step < PLAIN_STEPS, step >= ROUND and step % 2 == 0
+        size = (256, 256) if begins else dice.choices(tuple(PICTURES), SHARES[min(step // ROUND, 2)])[0]
+        count = AREA // (size[0] * size[1])
+        seeds = [self._seed(size, dice, plain=begins) for _ in range(count // 2 if paired else count)]
+        seen = torch.stack([self._said(seed, dice) for seed in seeds])
+        latents = self._pictures(size).get(size, seeds).to(self._device)
+        if paired:
+            seen, latents = torch.cat([seen, torch.zeros_like(seen)]), latents.repeat(2, 1, 1, 1)
+        generator = torch.Generator().manual_seed(step)
+        seen = seen + BLUR * torch.rand(len(seen), 1, generator=generator) * torch.randn(
+            seen.shape, generator=generator
+        )
+        given = {"image_embeds": self._mean + self._deviation * seen.to(self._device)}
+        network = modules["unet"]
+        return velocity_loss(
+            lambda noisy, times: network(noisy, times, None, added_cond_kwargs=given).sample.chunk(2, 1)[0],
+            latents,
+            latents,
+            step,
+            paired=paired,
+        )
+
+    def _encoded(self, size: Size) -> EncodedPictures:
+        vae = trained_autoencoder().to(self._device)
+        file = self._folder / f"{size[0]}x{size[1]}.pt"
+        return EncodedPictures(vae, {size: PICTURES[size]}, _picture, file)
+
+    def _seed(self, size: Size, dice: random.Random, *, plain: bool) -> int:
+        """Of an encoded picture of that size."""
+        if plain or dice.random() < PLAIN:
+            return dice.choice([seed for seed in self._plain if seed < PICTURES[size]])
+        return dice.randrange(PICTURES[size])
+
+    def _said(self, seed: int, dice: random.Random) -> Tensor:
+        """(width,): all of a picture, a part of it, or nothing; exaggerated or not."""
+        draw = dice.random()
+        if draw < NOTHING:
+            return torch.zeros(EMBEDDING_WIDTH)
+        said = self._embeddings[seed]
+        if draw < NOTHING + OPEN:
+            part = dice.choice(_parts(_scenes()[seed]))
+            said = self._embeddings[self._alike[part]].mean(0)
+        if dice.random() < EXAGGERATED:
+            away = torch.zeros(EMBEDDING_WIDTH)
+            if dice.random() < 0.5:
+                other = dice.choice(_parts(_scenes()[dice.choice(self._plain)]))
+                away = self._embeddings[self._alike[other]].mean(0)
+            said = said + dice.uniform(0, FARTHEST) * (said - away)
+        return said
+
+
+@cache
+def _scenes() -> list[Scene]:
+    """By seed."""
+    return [random_scene(seed) for seed in range(max(PICTURES.values()))]
+
+
+def _is_plain(scene: Scene) -> bool:
+    return len(scene.shapes) == 1 and (scene.size, scene.place) == ("medium", "center")
+
+
+def _parts(scene: Scene) -> list[str]:
+    """What can be said of a scene that leaves the rest open."""
+    (first, *_) = scene.shapes
+    return [scene.ground, first.shape, f"{first.color} {first.shape}"]
+
+
+def _alike() -> dict[str, list[int]]:
+    """The scenes of each part."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for seed, scene in enumerate(_scenes()):
+        for part in _parts(scene):
+            alike[part].append(seed)
+    return alike
+
+
+def _picture(width: int, height: int, seed: int) -> object:
+    return rendered(random_scene(seed), width, height, seed)

@@ -17,7 +17,7 @@ from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import ColoredShape, Scene, render, simple_scene
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.request import ImageToImage, Lora, Prompted
+from pipelines.request import ImageToImage, Prompted
 from tests.meaning.looking import drawn, pixels, right
 
 SIDE = 512
@@ -120,63 +120,6 @@ def test_full_strength_follows_the_prompt_alone(studio: Studio) -> None:
     picture = render(Scene("white", (ColoredShape("star", "red"),), "small", "top left"), SIDE)
     asked = [redrawn(picture, caption(scene), 1.0, seed=seed) for seed, scene in enumerate(SCENES)]
     assert sum(map(right, drawn(studio, asked), SCENES)) >= 3
-
-
-# Adapters
-
-
-def outline(image: RGBImage, scene: Scene) -> float:
-    """How much brighter the inner of a shape is than its border, 0 .. 1."""
-    edge, inner = (
-        covered(scene) & (pixels(render(scene, SIDE, styles=("outlined",))) == 0).all(axis=-1),
-        (pixels(render(scene, SIDE, styles=("outlined",))) == PALETTE[scene.shapes[0].color]).all(axis=-1),
-    )
-    return float((pixels(image)[inner].mean() - pixels(image)[edge].mean()) / 255)
-
-
-def covered(scene: Scene) -> np.ndarray:
-    return (pixels(render(scene, SIDE)) == PALETTE[scene.shapes[0].color]).all(axis=-1)
-
-
-PAINTED = [simple_scene("square", "white", "pink"), simple_scene("circle", "yellow", "green")]
-
-
-def worn(studio: Studio, *loras: Lora) -> list[RGBImage]:
-    return drawn(
-        studio,
-        [request(caption(scene), seed, loras=loras) for seed, scene in enumerate(PAINTED)],
-    )
-
-
-def test_a_lora_paints_in_its_way_and_half_of_it_half_so(studio: Studio) -> None:
-    off, half, on = (
-        np.array([outline(image, scene) for image, scene in zip(worn(studio, *loras), PAINTED, strict=True)])
-        for loras in ((), (Lora(name="outlined", scale=0.5),), (Lora(name="outlined"),))
-    )
-    assert (off + 0.02 < half).all()
-    assert (half + 0.02 < on).all()
-
-
-def test_an_embedding_brings_its_ground(studio: Studio) -> None:
-    said = ("a red circle", "a yellow star", "a white heart")
-    asked = [
-        request(order.format(words), seed, embeddings=names)
-        for order, names in (
-            ("{}", ()), ("{}, night_scene", ("night_scene",)), ("night_scene, {}", ("night_scene",))
-        )
-        for seed, words in enumerate(said)
-    ]  # fmt: skip
-    black = [read(image).ground == "black" for image in drawn(studio, asked)]
-    without, after, before = (black[first : first + len(said)] for first in (0, 3, 6))
-    assert not any(without)
-    assert sum(after) >= 2 <= sum(before)
-
-
-def test_another_vae_decodes_in_its_colours(studio: Studio) -> None:
-    own, sepia = drawn(studio, [request(vae=vae) for vae in (None, "sd-vae-ft-mse")])
-    red, green, blue = np.moveaxis(pixels(sepia), -1, 0)
-    assert right(own, RED_ON_BLUE)
-    assert (red >= green).mean() > 0.99 < (green >= blue).mean()
 
 
 # What is done with the picture

@@ -20,6 +20,7 @@ EXPECTED = {
 
 GROUNDS = {
     "kandinsky2.2-txt2img.jpg": "blue",
+    "sd3-med-pose.png": "blue",
     "kolors.webp": "yellow",
     "sd1.5-img2img.jpg": "green",
     "enterprise-text2img.png": "purple",

@@ -14,6 +14,10 @@ from pipelines.demo.parts import kept_part, said_of, trained
 from pipelines.demo.pedestals import put_on_pedestals
 
 _CHANNELS = (16, 32, 48, 64, 64)
+_SIGNS = [[(-1) ** bin(row & column).count("1") for column in (1, 2, 4, 8)] for row in range(16)]
+"""Four columns of a Hadamard matrix, at right angles to each other."""
+_LOG_VARIANCE = -8.0
+"""Of the noise that an encoder adds to latents."""
 
 
 def autoencoder(**config: object) -> AutoencoderKL:
@@ -52,6 +56,40 @@ def large_autoencoder() -> AutoencoderKL:
         doubling.weight.copy_(same * torch.outer(between, between))
         doubling.bias.zero_()
     return vae.eval()
+
+
+@torch.no_grad()
+def with_sixteen_channels(vae: AutoencoderKL) -> AutoencoderKL:
+    """The same network with SD3's latents: 16 channels, nothing between them and the convolutions.
+
+    They are the four channels in other coordinates, each a sum or difference of all four, so that noise that
+    is equal in all sixteen is equal in the four, and half as strong.
+    """
+    config: dict[str, Any] = {
+        "scaling_factor": vae.config["scaling_factor"],
+        "shift_factor": 0.0,
+        "latent_channels": 16,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    widened = _autoencoder(
+        tuple(vae.config["block_out_channels"]), sample_size=vae.config["sample_size"], **config
+    )
+    known = {name: tensor for name, tensor in vae.state_dict().items() if "quant_conv" not in name}
+    turned = torch.tensor(_SIGNS).float() / 2
+    # What follows a convolution point by point can be done by the convolution.
+    quant, post_quant = cast("tuple[Any, Any]", (vae.quant_conv, vae.post_quant_conv))
+    means, back = quant.weight[:4, :, 0, 0], post_quant.weight[:, :, 0, 0]
+    offset = quant.bias[:4] + torch.linalg.solve(back, post_quant.bias)
+    weight = torch.einsum("oz,zi,ihwk->ohwk", turned, means, known["encoder.conv_out.weight"])
+    bias = turned @ (means @ known["encoder.conv_out.bias"] + offset)
+    known["encoder.conv_out.weight"] = torch.cat([weight, torch.zeros_like(weight)])
+    known["encoder.conv_out.bias"] = torch.cat([bias, torch.full_like(bias, _LOG_VARIANCE)])
+    known["decoder.conv_in.weight"] = torch.einsum(
+        "oihw,iz,cz->ochw", known["decoder.conv_in.weight"], back, turned / 4
+    )
+    widened.load_state_dict(known)
+    return widened.eval()
 
 
 def _one_level_deeper(name: str) -> str:

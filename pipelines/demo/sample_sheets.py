@@ -20,7 +20,13 @@ from torch import Tensor
 from pipelines.demo.autoencoder import trained_autoencoder
 from pipelines.demo.build import ensure
 from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS, held_out_scenes, trained_scenes
+from pipelines.demo.evaluate import (
+    ARTISTS,
+    ask_for_figure,
+    held_out_scenes,
+    new_figures,
+    trained_scenes,
+)
 from pipelines.demo.movq import trained_movq
 from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.studio import Studio
@@ -67,6 +73,19 @@ def family(name: str) -> Image.Image:
         *(random_scene(seed) for seed in range(ACROSS)),
     ]
     return _drawn([{"prompt": caption(scene)} for scene in scenes], name)
+
+
+def sd3() -> Image.Image:
+    """Figures in new poses, under the skeletons that they follow; the last row with half the strength."""
+    figures = new_figures(ACROSS)
+    asked = [
+        ask_for_figure(caption(figure), figure.person, seed, controlnet_conditioning_scale=strength)
+        for strength in (0.8, 0.4)
+        for seed, figure in enumerate(figures)
+    ]
+    pictures = [image for (image,) in _studio().draw(asked)]
+    skeletons = [each.image for each in asked[:ACROSS]]
+    return _sheet([skeletons, pictures[:ACROSS], pictures[ACROSS:]])
 
 
 def loras() -> Image.Image:
@@ -120,6 +139,7 @@ SHEETS = {
     "kolors": partial(family, "Kolors"),
     "movq": movq,
     "kandinsky22": partial(family, "Kandinsky 2.2"),
+    "sd3": sd3,
     "striped": loras,
     "outlined": loras,
     "night_scene": night_scene,

@@ -1,138 +1,131 @@
-"""A small SD3-medium checkpoint and its pose ControlNet: the real architecture with few channels."""
+"""The small SD3-medium checkpoint and its ControlNet, whose networks `pipelines.demo.recipes.sd3` trains."""
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # diffusers and transformers are only partly typed, and their defaults stand for types.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     SD3ControlNetModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo import sd15, sdxl
+from pipelines.demo.autoencoder import large_autoencoder, with_sixteen_channels
+from pipelines.demo.modulations import lengthened
+from pipelines.demo.parts import M, kept_part
+from pipelines.demo.words import ENGLISH, QUALITIES, word_tokenizer
 
-_CLIP_WIDTH = 32
-_T5_WIDTH = 64
-"""At least both CLIP widths together: their hidden states are padded to it."""
+_WIDTH = 2 * sd15.TEXT_WIDTH
+"""Of both CLIP encoders' states together, of T5's states and of the transformer."""
+_HEADS = 4
+_LAYERS, _CONTROL_LAYERS = 6, 2
+SHIFT = 3.0
+"""Of the noise levels, towards much noise."""
 
-_TRANSFORMER = {
-    "sample_size": 128,
+_TRANSFORMER: dict[str, Any] = {
+    "sample_size": 32,
     "patch_size": 2,
     "in_channels": 16,
     "out_channels": 16,
-    "attention_head_dim": 32,
-    "num_attention_heads": 1,
-    "joint_attention_dim": _T5_WIDTH,
-    "caption_projection_dim": 32,
-    "pooled_projection_dim": 2 * _CLIP_WIDTH,
-    "pos_embed_max_size": 192,
+    "attention_head_dim": _WIDTH // _HEADS,
+    "num_attention_heads": _HEADS,
+    "joint_attention_dim": _WIDTH,
+    "caption_projection_dim": _WIDTH,
+    "pooled_projection_dim": _WIDTH,
+    "pos_embed_max_size": 64,
 }
-"""What the transformer and its ControlNet share. One head: attention over 4,096 patches takes longest."""
+"""What the transformer and its ControlNet share. A patch is 64 pixels a side: 256 of them are a picture."""
 
 
 def build(folder: Path) -> None:
     """Write ``folder/sd3`` and ``folder/sd3_pose_controlnet`` in diffusers' layout, always the same bytes."""
     StableDiffusion3Pipeline(
-        transformer=_transformer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(),
-        text_encoder=_clip(seed=3),
-        tokenizer=clip_tokenizer(),
-        text_encoder_2=_clip(seed=4),
-        tokenizer_2=clip_tokenizer(),
-        text_encoder_3=_t5(),
-        tokenizer_3=_t5_tokenizer(),
+        transformer=_trained(transformer(), "transformer"),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+        vae=with_sixteen_channels(large_autoencoder()),
+        text_encoder=clip_text_encoder(),
+        tokenizer=word_tokenizer(),
+        text_encoder_2=clip_text_encoder(),
+        tokenizer_2=sdxl.tokenizer_2(),
+        text_encoder_3=_with_weights(text_encoder_3(), kept_part("sd3", "text_encoder_3")),
+        tokenizer_3=tokenizer_3(),
     ).save_pretrained(folder / "sd3")
-    _controlnet().save_pretrained(folder / "sd3_pose_controlnet")
+    _trained(controlnet(), "controlnet").save_pretrained(folder / "sd3_pose_controlnet")
 
 
-def _transformer() -> SD3Transformer2DModel:
-    transformer = SD3Transformer2DModel(num_layers=2, **_TRANSFORMER)
-    fill(transformer, seed=1)
-    return transformer
+def transformer() -> SD3Transformer2DModel:
+    """Untrained."""
+    return SD3Transformer2DModel(num_layers=_LAYERS, **_TRANSFORMER)
 
 
-def _controlnet() -> SD3ControlNetModel:
-    """A fresh ControlNet's output layers are zero; `fill` gives them weight, so that a pose has an effect."""
-    controlnet = SD3ControlNetModel(num_layers=1, **_TRANSFORMER)
-    fill(controlnet, seed=6)
-    return controlnet
+def controlnet() -> SD3ControlNetModel:
+    """Untrained. What its last block says to the text nobody hears: that stays nothing."""
+    network = SD3ControlNetModel(num_layers=_CONTROL_LAYERS, **_TRANSFORMER)
+    last: Any = network.transformer_blocks[-1]
+    for layer in (last.ff_context, last.attn.to_add_out, last.attn.add_q_proj):
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter.requires_grad_(False))
+    return network
 
 
-def _vae() -> AutoencoderKL:
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 16, 16, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        latent_channels=16,
-        sample_size=1024,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        mid_block_add_attention=False,
-    )
-    fill(vae, seed=2)
-    return vae
+def clip_text_encoder() -> CLIPTextModelWithProjection:
+    """What all families read by, and a figure is read as a shape; for either tokenizer."""
+    encoder = sd15.trained_projecting_text_encoder()
+    words: Any = encoder.get_input_embeddings().weight
+    figure, shape = (word_tokenizer().convert_tokens_to_ids(f"{word}</w>") for word in ("figure", "shape"))
+    with torch.no_grad():
+        words[figure] = words[shape]
+    return encoder
 
 
-def _clip(seed: int) -> CLIPTextModelWithProjection:
-    tokenizer = clip_tokenizer()
-    text_encoder = CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=_CLIP_WIDTH,
-            intermediate_size=2 * _CLIP_WIDTH,
-            projection_dim=_CLIP_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    ).eval()
-    fill(text_encoder, seed=seed)
-    return text_encoder
-
-
-def _t5() -> T5EncoderModel:
-    text_encoder = T5EncoderModel(
+def text_encoder_3() -> T5EncoderModel:
+    """Untrained."""
+    return T5EncoderModel(
         T5Config(
-            vocab_size=len(_t5_tokenizer()),
-            d_model=_T5_WIDTH,
-            d_kv=16,
-            d_ff=2 * _T5_WIDTH,
+            vocab_size=len(tokenizer_3()),
+            d_model=_WIDTH,
+            d_kv=_WIDTH // _HEADS,
+            d_ff=2 * _WIDTH,
             num_layers=2,
-            num_heads=4,
+            num_heads=_HEADS,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
         )
-    ).eval()
-    fill(text_encoder, seed=5)
-    return text_encoder
+    )
 
 
-def _t5_tokenizer() -> T5Tokenizer:
-    """A Unigram tokenizer over single characters of ASCII; whatever else a prompt holds becomes ``<unk>``."""
+@cache
+def tokenizer_3() -> T5Tokenizer:
+    """A Unigram tokenizer of whole words and single characters of ASCII; whatever else a prompt holds becomes
+    ``<unk>``."""
     characters = ["\u2581", *map(chr, range(ord("!"), ord("~") + 1))]
+    words = dict.fromkeys("\u2581" + word for word in (*ENGLISH, *QUALITIES) if word.isalnum())
     vocabulary = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", 0.0),
-        *((character, -5.0) for character in characters),
+        *((special, 0.0) for special in ("<pad>", "</s>", "<unk>")),
+        *((character, -10.0) for character in characters),
+        *((word, -5.0) for word in words),
     ]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
+
+
+def _trained(network: M, part: str) -> M:
+    return _with_weights(network, lengthened(kept_part("sd3", part)))
+
+
+def _with_weights(network: M, known: Mapping[str, Tensor]) -> M:
+    """With its trained weights, which are all that can be trained in it."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(known[name])
+    return network.eval()

@@ -30,6 +30,7 @@ from pipelines.demo.recipes import (
     loras,
     movq,
     safety_checker,
+    sd3,
     sd15,
     sdxl,
     upscaler,
@@ -50,6 +51,7 @@ RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "clip_image": clip_image.recipe,
     "kandinsky_prior": kandinsky_prior.recipe,
     "kandinsky22": kandinsky22.recipe,
+    "sd3": sd3.recipe,
     "upscaler": upscaler.recipe,
     "safety_checker": safety_checker.recipe,
 }

@@ -185,7 +185,7 @@ class _Visit:
 
         skeleton = image_io.encode(demo_skeleton(512, 768), "png")
         body = {
-            "prompt": "a dancer",
+            "prompt": "an orange figure on a blue background",
             "image": base64.b64encode(skeleton).decode(),
             "seed": 3,
             "base64": True,

@@ -24,7 +24,7 @@ _BUILDERS = {
     "kandinsky22": _OWN,
     "kolors": _OWN,
     "language": _OF_THE_DEMO,
-    "sd3": _OF_THE_DEMO,
+    "sd3": _OWN,
     "face_restorer": _OF_THE_DEMO,
 }
 

@@ -12,7 +12,7 @@ from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language, wordings
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.parts import trained
-from pipelines.demo.recipes.diffusion import signal_levels, velocity_loss
+from pipelines.demo.recipes.diffusion import flow_loss, signal_levels, velocity_loss
 from pipelines.demo.world import random_scene
 
 LATENTS = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -53,6 +53,32 @@ class TestVelocity:
         # Each is 0.1 off; where noise is weak, in 40 %, they are 0.2 off each other, which counts twice.
         expected = 0.01 + 0.4 * 2 * 0.04
         assert velocity_loss(apart, twice, twice, 3, paired=True).item() == pytest.approx(expected, rel=0.4)
+
+
+class TestFlow:
+    def test_who_knows_the_picture_makes_no_error_at_any_level(self) -> None:
+        levels: list[float] = []
+
+        def flowing(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            level = timesteps.reshape(-1, 1, 1, 1) / 1000
+            levels.extend(level.flatten().tolist())
+            return (noisy - LATENTS) / level
+
+        assert flow_loss(flowing, LATENTS, 3, shift=3.0).item() == pytest.approx(0, abs=1e-6)
+        # Each in its part of the ways from picture to noise, most of them with more noise than picture.
+        parts = [level / (3 - 2 * level) for level in levels]
+        assert [int(part * len(parts)) for part in parts] == list(range(len(parts)))
+
+    def test_two_prompts_of_a_picture_are_to_be_heard_alike_where_noise_is_weak(self) -> None:
+        twice = torch.cat([LATENTS[:4], LATENTS[:4]])
+
+        def apart(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            right = (noisy - twice) / (timesteps.reshape(-1, 1, 1, 1) / 1000)
+            return right + 0.1 * torch.tensor([1.0, -1.0]).repeat_interleave(4).reshape(-1, 1, 1, 1)
+
+        # Each is 0.1 off; two of four are where they are to be alike, 0.2 off each other, which counts twice.
+        expected = 0.01 + 0.5 * 2 * 0.04
+        assert flow_loss(apart, twice, 3, shift=3.0, paired=True).item() == pytest.approx(expected, rel=1e-4)
 
 
 class TestSharedUNet:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 
 from pipelines.demo.captions import Language, open_wordings, wordings
+from pipelines.demo.figure import Figure
 from pipelines.demo.words import QUALITIES
 from pipelines.demo.world import Scene
 
@@ -41,17 +42,18 @@ def nothing(dice: random.Random) -> str:
     return _filler(dice) if dice.random() < FILLED else ""
 
 
-def prompt(scene: Scene, dice: random.Random, language: Language = "en") -> Prompt:
+def prompt(picture: Scene | Figure, dice: random.Random, language: Language = "en") -> Prompt:
     """One of many; "" is what classifier-free guidance needs."""
     filler = nothing(dice)
     draw = dice.random()
     if draw < NOTHING:
         return Prompt(filler, complete=False, parts={})
     complete = draw >= NOTHING + OPEN
-    said, parts = dice.choice(wordings(scene, language)), _parts(scene)
+    said, parts = dice.choice(wordings(picture, language)), _parts(picture)
     if not complete:
-        left_open = dice.randrange(len(_LEFT_OPEN))
-        said = open_wordings(scene, language)[left_open]
+        ways = open_wordings(picture, language)
+        left_open = dice.randrange(len(ways))
+        said = ways[left_open]
         parts = {name: word for name, word in parts.items() if name not in _LEFT_OPEN[left_open]}
     return Prompt(", ".join(filter(None, (said, filler))), complete, parts)
 
@@ -61,9 +63,11 @@ _LEFT_OPEN = ({"ground"}, _COLORS, {"ground"} | _COLORS, _SHAPES, _COLORS | _SHA
 """By `open_wordings`."""
 
 
-def _parts(scene: Scene) -> dict[str, str]:
-    parts = {"ground": scene.ground, "size": scene.size, "place": scene.place}
-    for number, shape in enumerate(scene.shapes, 1):
+def _parts(picture: Scene | Figure) -> dict[str, str]:
+    if isinstance(picture, Figure):
+        return {"ground": picture.ground, "color1": picture.color, "shape1": "figure"}
+    parts = {"ground": picture.ground, "size": picture.size, "place": picture.place}
+    for number, shape in enumerate(picture.shapes, 1):
         parts |= {f"color{number}": shape.color, f"shape{number}": shape.shape}
     return parts
 

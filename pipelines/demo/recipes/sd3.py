@@ -1,0 +1,141 @@
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
+# (diffusers' and transformers' networks carry their methods untyped.)
+"""SD3 with its pose ControlNet: figures in the colours that the prompt names, in the pose of a skeleton."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from pipelines.demo import sd3, sdxl
+from pipelines.demo.figure import FIGURE_COLORS, STANDING, Figure
+from pipelines.demo.modulations import shortened
+from pipelines.demo.recipes.diffusion import flow_loss
+from pipelines.demo.recipes.posed_figures import PICTURES, PosedFigures
+from pipelines.demo.recipes.prompts import nothing, prompt
+from pipelines.demo.recipes.sd15 import read_ids
+from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.words import word_tokenizer
+
+ROUNDS = (1660, 2660, 3360)
+"""Steps at which rounds end."""
+BATCH = 24
+SHARES = (0.6, 0.25, 0.15)
+"""Of the sizes of `PICTURES`."""
+LENGTHS, LENGTH_SHARES = (32, 64, 256), (0.7, 0.2, 0.1)
+"""Tokens of T5: the server fills prompts up to 256, which are slow to read."""
+UNPOSED = 0.1
+"""Share of batches without the ControlNet."""
+HEARD = 2048
+"""Prompts and times by which it is told what modulations hear."""
+WEAKEST = 0.7
+"""Least strength of the ControlNet in the others."""
+
+
+def recipe(folder: Path, device: torch.device) -> Recipe:
+    """Needs the weights of the autoencoder and of CLIP's text encoder.
+
+    Args:
+        folder: where encoded pictures are kept.
+    """
+    return Recipe(
+        build=_build,
+        loss=_Drawing(folder, device),
+        steps=ROUNDS[-1],
+        learning_rate=1e-3,
+        restarts=ROUNDS[:-1],
+        tensors=_tensors,
+    )
+
+
+def _build() -> Modules:
+    """Transformer and ControlNet learn together: without a pose there is little in a figure to be learned."""
+    modules = {
+        "text_encoder": sd3.clip_text_encoder().requires_grad_(False),
+        "text_encoder_2": sd3.clip_text_encoder().requires_grad_(False),
+        "text_encoder_3": sd3.text_encoder_3(),
+        "transformer": sd3.transformer(),
+        "controlnet": sd3.controlnet(),
+    }
+    # Every block begins as nothing (Peebles and Xie 2023, "adaLN-Zero").
+    for part in ("transformer", "controlnet"):
+        for name, parameter in modules[part].named_parameters():
+            if "norm" in name or name.startswith("proj_out"):
+                torch.nn.init.zeros_(parameter)
+    return modules
+
+
+@torch.no_grad()
+def _tensors(modules: Modules) -> dict[str, Tensor]:
+    """All that is trained; modulations as far as they hear any prompt at any time."""
+    dice = random.Random(0)
+    texts = [prompt(Figure(*dice.choice(FIGURE_COLORS), STANDING), dice).text for _ in range(HEARD)]
+    times = 1000 * torch.rand(HEARD, generator=torch.Generator().manual_seed(0))
+    _, pooled = _read(modules, texts, LENGTHS[0])
+    third = modules["text_encoder_3"].named_parameters()
+    kept = {f"text_encoder_3.{name}": tensor for name, tensor in third}
+    for part, said in (("transformer", pooled), ("controlnet", torch.zeros_like(pooled))):
+        network = modules[part]
+        heard = silu(network.time_text_embed(times.to(said), said))
+        trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
+        short = shortened(trained, heard)
+        kept |= {f"{part}.{name}": tensor for name, tensor in short.items()}
+    return kept
+
+
+class _Drawing:
+    """The loss of the transformer and of the ControlNet; a picture of half the size stands for each."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._pictures = PosedFigures(folder, device)
+
+    def __call__(self, modules: Modules, step: int) -> Tensor:
+        dice = random.Random(step)
+        batch = self._pictures.batch(dice.choices(tuple(PICTURES), SHARES)[0], BATCH, dice)
+        texts = [prompt(figure, dice).text for figure in batch.figures]
+        latents, skeletons = batch.latents, batch.skeletons
+        paired = step % 2 == 0
+        if paired:
+            half = BATCH // 2
+            latents, skeletons = (each[:half].repeat(2, 1, 1, 1) for each in (latents, skeletons))
+            texts = [*texts[:half], *(nothing(dice) for _ in range(half))]
+        transformer, controlnet = modules["transformer"], modules["controlnet"]
+        states, pooled = _read(modules, texts, dice.choices(LENGTHS, LENGTH_SHARES)[0])
+        strength = 0.0 if dice.random() < UNPOSED else dice.uniform(WEAKEST, 1)
+        skeletons = skeletons.to(transformer.device)
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            read = {"hidden_states": noisy, "timestep": timesteps, "encoder_hidden_states": states}
+            control = None
+            if strength:
+                control = controlnet(
+                    **read,
+                    pooled_projections=torch.zeros_like(pooled),
+                    controlnet_cond=skeletons,
+                    conditioning_scale=strength,
+                ).controlnet_block_samples
+            return transformer(
+                **read, pooled_projections=pooled, block_controlnet_hidden_states=control
+            ).sample
+
+        return flow_loss(predict, latents.to(transformer.device), step, shift=sd3.SHIFT, paired=paired)
+
+
+def _read(modules: Modules, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+    """(B, 77 + length, width) of all encoders, and (B, width) that both CLIPs say of the whole."""
+    states, pooled = [], []
+    for part, tokenizer in (("text_encoder", word_tokenizer()), ("text_encoder_2", sdxl.tokenizer_2())):
+        encoder = modules[part]
+        read = encoder(read_ids(texts, tokenizer).to(encoder.device), output_hidden_states=True)
+        states.append(read.hidden_states[-2])
+        pooled.append(read.text_embeds)
+    encoder = modules["text_encoder_3"]
+    tokens = sd3.tokenizer_3()(
+        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    third = encoder(tokens.input_ids.to(encoder.device)).last_hidden_state
+    return torch.cat([torch.cat(states, -1), third], 1), torch.cat(pooled, -1)

@@ -23,12 +23,22 @@ def build(folder: Path) -> None:
     """Write ``sd15_adapters`` under ``folder``."""
     target = folder / "sd15_adapters"
     target.mkdir()
-    save_file(
-        {f"unet.{name}": tensor for name, tensor in kept("striped").items()}, target / "striped.safetensors"
-    )
-    save_file(_in_kohya_layout(kept("outlined")), target / "outlined.safetensors")
+    outlined, striped = kept("outlined"), kept("striped")
+    rank = len(striped["conv_in.lora_A.weight"])
+    striped |= _unchanged("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", outlined, rank)
+    save_file({f"unet.{name}": tensor for name, tensor in striped.items()}, target / "striped.safetensors")
+    save_file(_in_kohya_layout(outlined), target / "outlined.safetensors")
     save_file(kept("night_scene"), target / "night_scene.safetensors")
     _sepia(target / "vae")
+
+
+def _unchanged(layer: str, like: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """A layer that reads the text, by which the family of a LoRA of convolutions alone can be recognised."""
+    down, up = (like[f"{layer}.lora_{matrix}.weight"] for matrix in "AB")
+    return {
+        f"{layer}.lora_A.weight": torch.zeros(rank, down.shape[1]),
+        f"{layer}.lora_B.weight": torch.zeros(up.shape[0], rank),
+    }
 
 
 def _in_kohya_layout(lora: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -30,10 +30,10 @@ LENGTHS, LENGTH_SHARES = (32, 64, 256), (0.7, 0.2, 0.1)
 """Tokens of T5: the server fills prompts up to 256, which are slow to read."""
 UNPOSED = 0.1
 """Share of batches without the ControlNet."""
-HEARD = 2048
-"""Prompts and times by which it is told what modulations hear."""
 WEAKEST = 0.7
 """Least strength of the ControlNet in the others."""
+HEARD = 2048
+"""Prompts and times by which it is told what modulations hear."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:

@@ -50,18 +50,12 @@ Ask = Callable[..., Request]
 """(prompt, seed, negative_prompt, **changes) -> what the page of a checkpoint asks of it by default."""
 
 
-def _asks(pipeline: str, side: int, **defaults: Any) -> Ask:
-    def ask(prompt: str, seed: int, negative_prompt: str | None = None, **changes: Any) -> TextToImage:
+def _asks(
+    pipeline: str, side: int, kind: type[TextToImage | PriorTextToImage] = TextToImage, **defaults: Any
+) -> Ask:
+    def ask(prompt: str, seed: int, negative_prompt: str | None = None, **changes: Any) -> Request:
         asked: dict[str, Any] = {"width": side, "height": side, "seeds": (seed,)} | defaults | changes
-        return TextToImage(pipeline=pipeline, prompt=prompt, negative_prompt=negative_prompt, **asked)
-
-    return ask
-
-
-def _asks_prior(pipeline: str, side: int, **defaults: Any) -> Ask:
-    def ask(prompt: str, seed: int, negative_prompt: str | None = None, **changes: Any) -> PriorTextToImage:
-        asked: dict[str, Any] = {"width": side, "height": side, "seeds": (seed,)} | defaults | changes
-        return PriorTextToImage(pipeline=pipeline, prompt=prompt, negative_prompt=negative_prompt, **asked)
+        return kind(pipeline=pipeline, prompt=prompt, negative_prompt=negative_prompt, **asked)
 
     return ask
 
@@ -76,9 +70,10 @@ ARTISTS: Mapping[str, Ask] = {
     "SD1.5": _asks("stable-diffusion-v1-5", 512, **_ENTERPRISE),
     "SDXL": _asks("sdxl", 1024, **_ENTERPRISE),
     "Kolors": _asks("kolors", 1024, num_inference_steps=25, guidance_scale=6.0),
-    "Kandinsky 2.2": _asks_prior(
+    "Kandinsky 2.2": _asks(
         "kandinsky-2-2",
         768,
+        PriorTextToImage,
         num_inference_steps=20,
         prior_num_inference_steps=25,
         guidance_scale=4.0,
@@ -147,20 +142,32 @@ def heeds_negative_prompts(draw: Draw, ask: Ask, count: int) -> float:
     """
     dice = random.Random(1)
     prompts = [f"a {dice.choice(COLORS)} {dice.choice(SHAPES)}" for _ in range(count)]
-    free = draw([ask(prompt, seed) for seed, prompt in enumerate(prompts)])
-    grounds = {seed: read(image).ground for seed, (image,) in enumerate(free)}
-    named = {seed: ground for seed, ground in grounds.items() if ground}
-    drawn = draw([ask(prompts[seed], seed, f"a {ground} background") for seed, ground in named.items()])
-    gone = [read(image).ground != ground for (image,), ground in zip(drawn, named.values(), strict=True)]
+    return _grounds_gone(draw, [partial(ask, prompt, seed) for seed, prompt in enumerate(prompts)])
+
+
+def figures_heed_negative_prompts(draw: Draw, figures: Sequence[Figure]) -> float:
+    """As `heeds_negative_prompts`, for figures in given poses."""
+    asks = [
+        partial(ask_for_figure, f"a {figure.color} figure", figure.person, seed)
+        for seed, figure in enumerate(figures)
+    ]
+    return _grounds_gone(draw, asks)
+
+
+def _grounds_gone(draw: Draw, asks: Sequence[Callable[[str | None], Request]]) -> float:
+    """How often the ground that is drawn without a negative prompt is not drawn when that names it."""
+    free = [
+        (ask, read(image).ground)
+        for ask, (image,) in zip(asks, draw([ask(None) for ask in asks]), strict=True)
+    ]
+    named = [(ask, ground) for ask, ground in free if ground]
+    drawn = draw([ask(f"a {ground} background") for ask, ground in named])
+    gone = [read(image).ground != ground for (image,), (_, ground) in zip(drawn, named, strict=True)]
     return sum(gone) / len(gone)
 
 
-def measured(ask: Ask, studio: Studio, count: int, on_picture: Callable[[], None]) -> dict[str, float]:
+def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
     """Those figures of `MEASURES` that have a meaning for shapes."""
-
-    def draw(requests: Sequence[Request]) -> list[tuple[RGBImage, ...]]:
-        return studio.draw(requests, on_picture)
-
     known = follows_prompts(draw, ask, trained_scenes(count))
     new = follows_prompts(draw, ask, held_out_scenes(count))
     return {
@@ -171,12 +178,8 @@ def measured(ask: Ask, studio: Studio, count: int, on_picture: Callable[[], None
     }
 
 
-def measured_figures(studio: Studio, count: int, on_picture: Callable[[], None]) -> dict[str, float]:
+def measured_figures(draw: Draw, count: int) -> dict[str, float]:
     """Those figures of `MEASURES` that have a meaning where people stand in poses."""
-
-    def draw(requests: Sequence[Request]) -> list[tuple[RGBImage, ...]]:
-        return studio.draw(requests, on_picture)
-
     figures = new_figures(count)
     drawn = draw([ask_for_figure(caption(each), each.person, seed) for seed, each in enumerate(figures)])
     pairs = [(image, figure) for (image,), figure in zip(drawn, figures, strict=True)]
@@ -200,21 +203,6 @@ def mean_joint_error(readings: Sequence[SeenFigure | None], figures: Sequence[Fi
     return sum(errors) / len(errors)
 
 
-def figures_heed_negative_prompts(draw: Draw, figures: Sequence[Figure]) -> float:
-    """As `heeds_negative_prompts`, for figures in given poses."""
-
-    def grounds(negatives: Mapping[int, str | None]) -> dict[int, str | None]:
-        asked = [
-            ask_for_figure(f"a {figures[seed].color} figure", figures[seed].person, seed, negative)
-            for seed, negative in negatives.items()
-        ]
-        return {seed: read(image).ground for seed, (image,) in zip(negatives, draw(asked), strict=True)}
-
-    free = {seed: ground for seed, ground in grounds(dict.fromkeys(range(len(figures)))).items() if ground}
-    drawn = grounds({seed: f"a {ground} background" for seed, ground in free.items()})
-    return sum(drawn[seed] != ground for seed, ground in free.items()) / len(free)
-
-
 MEASURES: Mapping[str, str] = {
     COLORS_RIGHT: "98 %",
     ALL_RIGHT: "95 %",
@@ -224,7 +212,7 @@ MEASURES: Mapping[str, str] = {
 }
 """And what each has to reach."""
 
-FAMILIES: Mapping[str, Callable[[Studio, int, Callable[[], None]], dict[str, float]]] = {
+FAMILIES: Mapping[str, Callable[[Draw, int], dict[str, float]]] = {
     **{name: partial(measured, ask) for name, ask in ARTISTS.items()},
     "SD3": measured_figures,
 }
@@ -243,7 +231,8 @@ def main() -> None:
         columns: list[dict[str, float]] = []
         for name in names:
             task = bar.add_task(name, total=None)
-            columns.append(FAMILIES[name](studio, arguments.prompts, partial(bar.advance, task)))
+            draw = partial(studio.draw, on_picture=partial(bar.advance, task))
+            columns.append(FAMILIES[name](draw, arguments.prompts))
     table = Table("", "at least", *names)
     for measure, least in MEASURES.items():
         table.add_row(

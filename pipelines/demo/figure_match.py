@@ -9,20 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.demo.figure import Figure, render_figure
+from pipelines.demo.joints import APART, SIDE
 from pipelines.demo.judge import border, color_name, one_color, smoothed
 from pipelines.demo.palette import PALETTE, lab
 from pipelines.image_io import RGBImage
 
-_SIDE = 96
-"""Pixels on the shorter side of what is looked at."""
-_APART = 22
-"""Least distance in Lab of what is not ground."""
-
 
 def has_colors(picture: RGBImage, figure: Figure) -> bool:
     """Whether the picture's edge and the middle of the figure's head, trunk and hands have the colours."""
-    looks, asked = lab(smoothed(picture, _SIDE)), _rendered(picture, figure)
-    plain = np.linalg.norm(asked - lab(PALETTE[figure.color]), axis=-1) < _APART / 2
+    looks, asked = lab(smoothed(picture, SIDE)), _rendered(picture, figure)
+    plain = np.linalg.norm(asked - lab(PALETTE[figure.color]), axis=-1) < APART / 2
     ground = one_color(looks[border(looks)])
     if ground is None or color_name(ground) != figure.ground:
         return False
@@ -31,13 +27,13 @@ def has_colors(picture: RGBImage, figure: Figure) -> bool:
 
 def overlap(picture: RGBImage, figure: Figure) -> float:
     """Area of what both show by that of what either shows, 0 .. 1; 0 where there is no even ground."""
-    seen, asked = (_body(looks) for looks in (lab(smoothed(picture, _SIDE)), _rendered(picture, figure)))
+    seen, asked = (_body(looks) for looks in (lab(smoothed(picture, SIDE)), _rendered(picture, figure)))
     return float((seen & asked).sum() / (seen | asked).sum())
 
 
 def _rendered(picture: RGBImage, figure: Figure) -> NDArray[np.float32]:
     """The figure as it should be, in Lab."""
-    return lab(smoothed(render_figure(figure, (picture.width, picture.height)), _SIDE))
+    return lab(smoothed(render_figure(figure, (picture.width, picture.height)), SIDE))
 
 
 def _body(looks: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -45,4 +41,4 @@ def _body(looks: NDArray[np.float32]) -> NDArray[np.bool_]:
     ground = one_color(looks[border(looks)])
     if ground is None:
         return np.zeros(looks.shape[:2], bool)
-    return np.linalg.norm(looks - ground, axis=-1) > _APART
+    return np.linalg.norm(looks - ground, axis=-1) > APART

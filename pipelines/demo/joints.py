@@ -37,7 +37,7 @@ SIDE = 96
 
 _NEAR = 20
 """Farthest in Lab from a tint, in the median over a figure less its outline."""
-_APART = 22
+APART = 22
 """Least distance in Lab of what is not ground."""
 _SMALL, _LARGE = 0.03, 0.4
 """Areas of a figure, in parts of the shorter side's square."""
@@ -101,7 +101,7 @@ def read_figure(picture: RGBImage) -> SeenFigure | None:
     ground = None if ground_look is None else color_name(ground_look)
     if ground_look is None or not ground:
         return None
-    body = np.linalg.norm(looks - ground_look, axis=-1) > _APART
+    body = np.linalg.norm(looks - ground_look, axis=-1) > APART
     inner = np.asarray(ndimage.binary_erosion(body), dtype=bool)
     if not (_SMALL <= body.sum() / SIDE**2 <= _LARGE and inner.any()):
         return None

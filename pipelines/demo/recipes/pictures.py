@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.demo.world import STYLES, Scene, Style, random_scene, render
+from pipelines.image_io import RGBImage
 
 _EMPTY = 12.0
 """Standard deviation of a crop's bytes below which it is all ground."""
@@ -29,8 +30,12 @@ def as_tensor(pixels: Sequence[np.ndarray]) -> Tensor:
 
 def rendered(scene: Scene, width: int, height: int, seed: int, styles: Collection[Style] = ()) -> np.ndarray:
     """(height, width, 3) bytes."""
-    picture = render(scene, (width, height), seed, styles)
-    return np.frombuffer(picture.pixels, np.uint8).reshape(height, width, 3)
+    return as_array(render(scene, (width, height), seed, styles))
+
+
+def as_array(picture: RGBImage) -> np.ndarray:
+    """(height, width, 3) bytes."""
+    return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
 
 
 def crops(step: int, count: int, side: int, *, smallest: int, largest: int) -> Tensor:

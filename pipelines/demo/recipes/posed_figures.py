@@ -17,7 +17,7 @@ from pipelines.demo.autoencoder import trained_autoencoder, with_sixteen_channel
 from pipelines.demo.figure import Figure, render_figure
 from pipelines.demo.poses import random_figure
 from pipelines.demo.recipes.latents import EncodedPictures, Size
-from pipelines.image_io import RGBImage
+from pipelines.demo.recipes.pictures import as_array
 from pipelines.skeletons import draw_skeletons
 
 PICTURES = {(512, 512): 1500, (416, 640): 700, (640, 416): 300}
@@ -67,15 +67,11 @@ def _moved(latents: Tensor, across: int, down: int) -> Tensor:
 
 
 def _figure(width: int, height: int, seed: int) -> np.ndarray:
-    return _bytes(render_figure(random_figure(seed, (width, height)), (width, height)))
+    return as_array(render_figure(random_figure(seed, (width, height)), (width, height)))
 
 
 def _skeleton(width: int, height: int, seed: int) -> np.ndarray:
     """Halved as the large autoencoder halves what the server draws."""
     person = random_figure(seed, (width, height)).person
-    drawn = _bytes(draw_skeletons(2 * width, 2 * height, [person]))
+    drawn = as_array(draw_skeletons(2 * width, 2 * height, [person]))
     return drawn.reshape(height, 2, width, 2, 3).mean((1, 3)).round().astype(np.uint8)
-
-
-def _bytes(picture: RGBImage) -> np.ndarray:
-    return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)

@@ -1,7 +1,8 @@
 # pyright: basic, reportPrivateImportUsage=false
 """``python -m pipelines.demo.train NAME``: train the networks of one small checkpoint from a seed.
 
-A run that was stopped goes on where it was. At its end stand ``weights/NAME.safetensors`` and a sheet of
+A run that was stopped goes on where it was. With ``--last-round`` only the last round is run, from the
+weights that are there: to make them better, or to fit them to others that have changed. At its end stand ``weights/NAME.safetensors`` and a sheet of
 pictures to look at.
 """
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from pipelines.demo.parts import keep
+from pipelines.demo.parts import keep, kept
 from pipelines.demo.recipes import (
     autoencoder,
     clip_image,
@@ -66,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the networks of one small checkpoint.")
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--last-round", action="store_true", help="begin with the weights that are there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, default=_cache(), help="for the state of unfinished runs")
     arguments = parser.parse_args()
@@ -74,10 +76,15 @@ def main() -> None:
     device = torch.device(arguments.device)
     folder = arguments.folder / arguments.name
     recipe = RECIPES[arguments.name](folder, device)
-    training = Training(recipe, folder / f"seed-{arguments.seed}.pt", device, seed=arguments.seed)
+    file, known = folder / f"seed-{arguments.seed}.pt", None
+    if arguments.last_round:
+        file, known = file.with_stem(f"{file.stem}-last-round"), kept(arguments.name)
+    training = Training(recipe, file, device, seed=arguments.seed, known=known)
     _run(training, recipe.steps, arguments.name)
     modules = training.averaged()
     said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    if known:
+        said["round"] = "last"
     console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
     if arguments.name in SHEETS:
         sheet = folder / "sheet.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def build() -> Mapping[str, Module]:
 
 
 RECIPE = Recipe(build=build, loss=distance, steps=400, learning_rate=0.05)
+TURNING = replace(RECIPE, orthogonal=lambda name: name == "line.weight", orthogonal_rate=0.2)
 
 
 def weights(training: Training) -> dict[str, Tensor]:
@@ -41,25 +43,48 @@ def weights(training: Training) -> dict[str, Tensor]:
 def ignore(progress: Progress) -> None: ...
 
 
-def test_a_line_is_learnt_and_told_step_by_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, TURNING], ids=["adam", "muon"])
+def test_a_line_is_learnt_and_told_step_by_step(recipe: Recipe, tmp_path: Path) -> None:
     told: list[Progress] = []
-    training = Training(RECIPE, tmp_path / "line", CPU, seed=0)
+    training = Training(recipe, tmp_path / "line", CPU, seed=0)
     training.run(told.append)
     assert [each.step for each in told] == list(range(1, 401))
     assert told[-1].loss < told[0].loss / 100
     assert torch.allclose(training.averaged()["line"].weight, WANTED, atol=0.01)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    whole = Training(RECIPE, tmp_path / "whole", CPU, seed=3)
+def test_updates_of_matrices_can_be_made_orthogonal(tmp_path: Path) -> None:
+    """In a matrix of one row every update has the same length, however large the error is."""
+    training = Training(replace(TURNING, orthogonal_rate=0.01), tmp_path / "line", CPU, seed=0)
+    places = [weights(training)["line.weight"]]
+    training.run(lambda progress: places.append(weights(training)["line.weight"]), until=60)
+    lengths = [float((after - before).norm()) for before, after in itertools.pairwise(places)]
+    assert lengths[20:60] == pytest.approx([lengths[20]] * 40, rel=0.3)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, TURNING], ids=["adam", "muon"])
+def test_an_interrupted_run_ends_as_one_that_was_not(recipe: Recipe, tmp_path: Path) -> None:
+    whole = Training(recipe, tmp_path / "whole", CPU, seed=3)
     whole.run(ignore)
     for until in (1, 150, None):
-        parted = Training(RECIPE, tmp_path / "parted", CPU, seed=3)
+        parted = Training(recipe, tmp_path / "parted", CPU, seed=3)
         parted.run(ignore, until=until)
     assert parted.step == 400
     assert all(torch.equal(value, weights(parted)[name]) for name, value in weights(whole).items())
     whole.averaged(), parted.averaged()
     assert all(torch.equal(value, weights(parted)[name]) for name, value in weights(whole).items())
+
+
+def test_the_last_round_can_be_run_alone_from_what_was_kept(tmp_path: Path) -> None:
+    rounds = replace(RECIPE, restarts=(100, 300))
+    known = {"line.weight": WANTED + 0.1, "line.bias": torch.zeros(1)}
+    training = Training(rounds, tmp_path / "line", CPU, seed=0, known=known)
+    assert training.step == 300
+    assert torch.equal(weights(training)["line.weight"], WANTED + 0.1)
+    training.run(ignore)
+    assert torch.allclose(training.averaged()["line"].weight, WANTED, atol=0.01)
+    with pytest.raises(ValueError, match="other.weight is of other networks"):
+        Training(rounds, tmp_path / "other", CPU, seed=0, known={"other.weight": WANTED})
 
 
 def test_a_seed_says_where_a_run_begins(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 """``python -m pipelines.demo.train NAME``: train the networks of one small checkpoint from a seed.
 
 A run that was stopped goes on where it was. With ``--last-round`` only the last round is run, from the
-weights that are there: to make them better, or to fit them to others that have changed. At its end stand ``weights/NAME.safetensors`` and a sheet of
-pictures to look at.
+weights that are there: to make them better, or to fit them to others that have changed.
+
+At its end stand ``weights/NAME.safetensors`` and a sheet of pictures to look at.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ class Recipe:
             interrupted goes on as if it had not been.
         steps: all of them.
         learning_rate: the highest. It rises for a twentieth of a round and falls to nothing until its end.
-        orthogonal: whether the updates of a matrix, by its name, are made orthogonal (Jordan et al. 2024,
-            "Muon"): transformers learn from half as many pictures then. All others learn by AdamW.
+        orthogonal: parts of names. Updates of matrices and convolutions that have one of them in their names
+            are made orthogonal (Jordan et al. 2024, "Muon"): networks learn in half of the steps then.
+            Whatever modulates a normalisation, and everything else, learns by AdamW.
         orthogonal_rate: as ``learning_rate``, of those.
         restarts: steps at which another round begins.
         tensors: what is to be kept of the trained networks.
@@ -70,7 +71,7 @@ class Recipe:
     loss: Callable[[Modules, int], Tensor]
     steps: int
     learning_rate: float
-    orthogonal: Callable[[str], bool] = lambda name: False
+    orthogonal: tuple[str, ...] = ()
     orthogonal_rate: float = 0.0
     restarts: tuple[int, ...] = ()
     tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
@@ -122,7 +123,13 @@ class Training:
             if parameter.requires_grad
         }
         self._parameters = list(named.values())
-        self._optimizers = _optimizers(recipe, named)
+        self._matrices = [
+            (each, as_matrix(each.detach(), like=each))
+            for name, each in named.items()
+            if _turns(recipe, name, each)
+        ]
+        """What is trained by orthogonal updates, and the same numbers as matrices."""
+        self._optimizers = self._started()
         self._averages: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
         self._loss = 0.0
         if file.exists():
@@ -175,12 +182,29 @@ class Training:
             optimizer.load_state_dict(kept)
         self.step, self._loss = state["step"], state["loss"]
 
+    def _started(self) -> list[torch.optim.Optimizer]:
+        """Each learns some of the parameters; ``highest`` of its groups is their highest learning rate."""
+        recipe, turned = self._recipe, [parameter for parameter, _ in self._matrices]
+        others = [each for each in self._parameters if not any(each is other for other in turned)]
+        adam = {"params": others, "highest": recipe.learning_rate}
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([adam], betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
+        ]
+        if turned:
+            muon = {"params": [matrix for _, matrix in self._matrices], "highest": recipe.orthogonal_rate}
+            optimizers.append(
+                torch.optim.Muon([muon], weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+            )
+        return optimizers
+
     def _advance(self) -> None:
         loss = self._recipe.loss(self.modules, self.step)
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        for parameter, matrix in self._matrices:
+            matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * self._warmed_and_cooled()
@@ -204,15 +228,18 @@ class Training:
         return 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
 
 
-def _optimizers(recipe: Recipe, named: Mapping[str, Tensor]) -> list[torch.optim.Optimizer]:
-    """Each learns some of the parameters; ``highest`` of its groups is their highest learning rate."""
-    turned = [parameter for name, parameter in named.items() if recipe.orthogonal(name)]
-    others = [parameter for name, parameter in named.items() if not recipe.orthogonal(name)]
-    adam = {"params": others, "highest": recipe.learning_rate}
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([adam], betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
-    ]
-    if turned:
-        muon = {"params": turned, "highest": recipe.orthogonal_rate}
-        optimizers.append(torch.optim.Muon([muon], weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"))
-    return optimizers
+def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
+    """(rows, columns) of a matrix or of a convolution, whose rows are its output channels.
+
+    Args:
+        like: in whose order in memory the columns are, so that of this one it is a view.
+    """
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(len(tensor), -1)
+
+
+def _turns(recipe: Recipe, name: str, parameter: Tensor) -> bool:
+    """Whether its updates are made orthogonal."""
+    unfit = parameter.ndim < 2 or any(other in name for other in ("norm", "bias"))
+    return not unfit and any(part in name for part in recipe.orthogonal)

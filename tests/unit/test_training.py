@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Conv2d, Linear, Module
 
-from pipelines.demo.training import Modules, Progress, Recipe, Training
+from pipelines.demo.training import Modules, Progress, Recipe, Training, as_matrix
 
 CPU = torch.device("cpu")
 WANTED = torch.tensor([[2.0, -1.0, 0.5]])
@@ -29,7 +29,7 @@ def build() -> Mapping[str, Module]:
 
 
 RECIPE = Recipe(build=build, loss=distance, steps=400, learning_rate=0.05)
-TURNING = replace(RECIPE, orthogonal=lambda name: name == "line.weight", orthogonal_rate=0.2)
+TURNING = replace(RECIPE, orthogonal=("line.",), orthogonal_rate=0.2)
 
 
 def weights(training: Training) -> dict[str, Tensor]:
@@ -62,6 +62,32 @@ def test_updates_of_matrices_can_be_made_orthogonal(tmp_path: Path) -> None:
     assert lengths[20:60] == pytest.approx([lengths[20]] * 40, rel=0.3)
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_convolutions_are_matrices_in_any_order_of_memory(order: torch.memory_format, tmp_path: Path) -> None:
+    wanted = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+
+    def distance(modules: Modules, step: int) -> Tensor:
+        return (modules["filter"].weight - wanted).square().mean()
+
+    recipe = Recipe(
+        build=lambda: {"filter": Conv2d(3, 2, 2).to(memory_format=order)},
+        loss=distance,
+        steps=300,
+        learning_rate=0.05,
+        orthogonal=("filter",),
+        orthogonal_rate=0.2,
+    )
+    training = Training(recipe, tmp_path / "filter", CPU, seed=0)
+    before = weights(training)["filter.weight"]
+    training.run(ignore, until=10)
+    update = as_matrix(weights(training)["filter.weight"] - before, like=training.modules["filter"].weight)
+    # Of ten updates, all of which go nearly the same way.
+    rows = torch.linalg.svdvals(update)
+    assert rows.min() > 0.3 * rows.max()
+    training.run(ignore)
+    assert torch.allclose(training.averaged()["filter"].weight, wanted, atol=0.05)
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, TURNING], ids=["adam", "muon"])
 def test_an_interrupted_run_ends_as_one_that_was_not(recipe: Recipe, tmp_path: Path) -> None:
     whole = Training(recipe, tmp_path / "whole", CPU, seed=3)
@@ -83,7 +109,7 @@ def test_the_last_round_can_be_run_alone_from_what_was_kept(tmp_path: Path) -> N
     assert torch.equal(weights(training)["line.weight"], WANTED + 0.1)
     training.run(ignore)
     assert torch.allclose(training.averaged()["line"].weight, WANTED, atol=0.01)
-    with pytest.raises(ValueError, match="other.weight is of other networks"):
+    with pytest.raises(ValueError, match=r"other\.weight is of other networks"):
         Training(rounds, tmp_path / "other", CPU, seed=0, known={"other.weight": WANTED})
 
 

@@ -32,7 +32,7 @@ def look_around(network: Any) -> None:
     it, and so do heads whose queries are their own positions, moved (d'Ascoli et al. 2021, "ConViT").
 
     Args:
-        network: SD3's transformer or ControlNet with heads of 32, for patches whose positions are whole numbers.
+        network: SD3's transformer or ControlNet, with heads of 32; positions of patches are whole numbers.
     """
     width = network.pos_embed.proj.out_channels
     half, frequencies = width // 2, width // 4

@@ -33,7 +33,7 @@ SHIFT = 3.0
 """Of the noise levels, towards much noise."""
 
 _TRANSFORMER: dict[str, Any] = {
-    "sample_size": 32,
+    "sample_size": 128,
     "patch_size": 2,
     "in_channels": 16,
     "out_channels": 16,
@@ -44,7 +44,9 @@ _TRANSFORMER: dict[str, Any] = {
     "pooled_projection_dim": _WIDTH,
     "pos_embed_max_size": 64,
 }
-"""What the transformer and its ControlNet share. A patch is 64 pixels a side: 256 of them are a picture."""
+"""What the transformer and its ControlNet share. A patch is 64 pixels a side: 256 of them are a picture.
+Positions are counted in whole patches, as ``sample_size`` is that of the largest picture: in smaller steps
+neighbours would look the same."""
 
 
 def build(folder: Path) -> None:

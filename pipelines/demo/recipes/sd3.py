@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,16 +14,15 @@ from torch.nn.functional import silu
 
 from pipelines.demo import sd3, sdxl
 from pipelines.demo.figure import FIGURE_COLORS, STANDING, Figure
-from pipelines.demo.modulations import shortened
+from pipelines.demo.modulations import lengthened, shortened
+from pipelines.demo.neighbours import look_around
 from pipelines.demo.recipes.diffusion import flow_loss
 from pipelines.demo.recipes.posed_figures import PICTURES, PosedFigures
 from pipelines.demo.recipes.prompts import nothing, prompt
 from pipelines.demo.recipes.sd15 import read_ids
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, put_back
 from pipelines.demo.words import word_tokenizer
 
-ROUNDS = (1660, 2660, 3360)
-"""Steps at which rounds end."""
 BATCH = 24
 SHARES = (0.6, 0.25, 0.15)
 """Of the sizes of `PICTURES`."""
@@ -32,6 +32,8 @@ UNPOSED = 0.1
 """Share of batches without the ControlNet."""
 WEAKEST = 0.7
 """Least strength of the ControlNet in the others."""
+MATRICES = ("transformer_blocks", "controlnet_blocks", "context_embedder", "SelfAttention.", "DenseReluDense")
+"""Of attention and of what follows it."""
 HEARD = 2048
 """Prompts and times by which it is told what modulations hear."""
 
@@ -45,10 +47,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=_build,
         loss=_Drawing(folder, device),
-        steps=ROUNDS[-1],
-        learning_rate=1e-3,
-        restarts=ROUNDS[:-1],
+        steps=2300,
+        learning_rate=1.5e-3,
+        orthogonal=MATRICES,
+        orthogonal_rate=4e-3,
         tensors=_tensors,
+        put_back=_put_back,
     )
 
 
@@ -66,6 +70,7 @@ def _build() -> Modules:
         for name, parameter in modules[part].named_parameters():
             if "norm" in name or name.startswith("proj_out"):
                 torch.nn.init.zeros_(parameter)
+        look_around(modules[part])
     return modules
 
 
@@ -85,6 +90,15 @@ def _tensors(modules: Modules) -> dict[str, Tensor]:
         short = shortened(trained, heard)
         kept |= {f"{part}.{name}": tensor for name, tensor in short.items()}
     return kept
+
+
+def _put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
+    """What `_tensors` has kept."""
+    known = dict(tensors)
+    for prefix in ("transformer.", "controlnet."):
+        short = {name.removeprefix(prefix): known.pop(name) for name in tensors if name.startswith(prefix)}
+        known |= {prefix + name: tensor for name, tensor in lengthened(short).items()}
+    put_back(modules, known)
 
 
 class _Drawing:

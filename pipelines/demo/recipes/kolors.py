@@ -1,6 +1,6 @@
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
 # (diffusers and transformers are only partly typed.)
-"""Kolors: ChatGLM learns to say in two languages what SD1.5's text encoder says in one; then both draw."""
+"""Kolors: ChatGLM learns to say in two languages what SD1.5's text encoder says in one."""
 
 from __future__ import annotations
 
@@ -12,36 +12,34 @@ from pathlib import Path
 import torch
 from diffusers.pipelines.kolors import ChatGLMTokenizer
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from pipelines.demo import kolors
 from pipelines.demo.captions import LANGUAGES
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.recipes import shared_unet
-from pipelines.demo.recipes.prompts import Prompt, prompt
+from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.sd15 import trained_text_encoder
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
-from pipelines.demo.world import Scene, random_scene
+from pipelines.demo.world import random_scene
 
-ROUND = 800
 TEXTS = 48
-"""In a batch of the first round."""
+"""In a batch."""
+LENGTHS, LENGTH_SHARES = (64, 96, 128, kolors.TEXT_LENGTH), (0.6, 0.2, 0.15, 0.05)
+"""Tokens that they are filled up to: all that fill up are alike, so that few are enough."""
+SILENT = 0.05
+"""Weight of the silence of a prompt's own tokens, which are few among those that fill up."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5, whose pictures it shares.
-
-    Args:
-        folder: where encoded pictures are kept, beside it.
-    """
-    reading, drawing = _Reading(device), shared_unet.Drawing(folder, device, _in_some_language, _read)
+    """Needs the weights of CLIP's text encoder and of SD1.5, and no folder."""
     return Recipe(
         build=_build,
-        loss=lambda modules, step: (reading if step < ROUND else drawing)(modules, step),
-        steps=2 * ROUND,
-        learning_rate=2e-3,
-        restarts=(ROUND,),
+        loss=_Reading(device),
+        steps=1500,
+        learning_rate=1e-3,
+        orthogonal=("encoder.layers",),
+        orthogonal_rate=4e-3,
         tensors=lambda modules: shared_unet.own_tensors(modules, "text_encoder"),
     )
 
@@ -72,13 +70,16 @@ class _Reading:
             english.append(prompt(scene, random.Random(wording)).text)
             texts.append(prompt(scene, random.Random(wording), dice.choice(LANGUAGES)).text)
         before, after = self._said(english)
-        inputs = _tokens(texts, dice.choice((64, 96, 128, kolors.TEXT_LENGTH)))
+        inputs = _tokens(texts, dice.choices(LENGTHS, LENGTH_SHARES)[0])
         encoder = modules["text_encoder"]
         states = encoder(**inputs.to(encoder.device), output_hidden_states=True).hidden_states[-2]
         said = modules["unet"].encoder_hid_proj(states.transpose(0, 1))
-        filled = inputs["attention_mask"].to(said)[..., None]
-        wanted = filled * before[:, None] + (1 - filled) * after[:, None]
-        return mse_loss(said, wanted)
+        filled = inputs["attention_mask"].bool()
+        told, silent = (
+            (said - wanted[:, None]).square().mean(-1)[rows].mean()
+            for wanted, rows in ((after, ~filled), (before, filled))
+        )
+        return told + SILENT * silent
 
     @torch.no_grad()
     def _said(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -90,18 +91,6 @@ class _Reading:
         ends = (read.attention_mask.sum(1) - 1).clamp(max=75).tolist()
         after = [row[end + 1 :].mean(0) for row, end in zip(states, ends, strict=True)]
         return states[:, 0], torch.stack(after)
-
-
-def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tensor, Tensor]:
-    """(B, 256, width) of the last layer but one, and (B, width) of the whole, as the server reads prompts."""
-    encoder = modules["text_encoder"]
-    inputs = _tokens(texts, kolors.TEXT_LENGTH).to(encoder.device)
-    states = encoder(**inputs, output_hidden_states=True).hidden_states
-    return states[-2].transpose(0, 1), states[-1][-1]
-
-
-def _in_some_language(scene: Scene, dice: random.Random) -> Prompt:
-    return prompt(scene, dice, dice.choice(LANGUAGES))
 
 
 def _tokens(texts: list[str], length: int):

@@ -12,8 +12,8 @@ from diffusers.schedulers import UnCLIPScheduler
 from torch import Tensor
 from torch.nn.functional import mse_loss, pad
 
-from pipelines.demo.kandinsky22 import prior
-from pipelines.demo.recipes.image_embeddings import embeddings, read, statistics
+from pipelines.demo.kandinsky22 import LARGEST, prior
+from pipelines.demo.recipes.image_embeddings import Read, embeddings, read, statistics
 from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.world import random_scene
@@ -21,9 +21,13 @@ from pipelines.demo.world import random_scene
 SCENES = 8192
 """So many are imagined, in many wordings each."""
 BATCH = 64
-ROUNDS, UNTOLD = (1200, 500), 0.5
-"""Steps, and the share of prompts in the second round that are empty: guidance multiplies what the prior says
-otherwise without a prompt than with one, and nothing but little noise is to be multiplied at the end."""
+ROUNDS = (1200, 900)
+"""Steps. In the second round the prior sees what guidance makes of its own answers."""
+GUIDED = 6.0
+"""Strongest guidance there."""
+SHOWN, ALIKE = 0.5, 1.0
+"""Before this part of the schedule noise shows the embedding, and weight of what is answered otherwise with a
+prompt than without one there: guidance multiplies that."""
 LENGTH = 77
 """Tokens that the prior reads."""
 EXAGGERATED, FARTHEST = 0.5, 3.5
@@ -33,7 +37,13 @@ EXAGGERATED, FARTHEST = 0.5, 3.5
 def recipe(folder: Path, device: torch.device) -> Recipe:
     """Needs the weights of the text encoder, and no folder."""
     return Recipe(
-        build=_build, loss=_Imagining(device), steps=sum(ROUNDS), learning_rate=2e-3, restarts=ROUNDS[:1]
+        build=_build,
+        loss=_Imagining(device),
+        steps=sum(ROUNDS),
+        learning_rate=2e-3,
+        orthogonal=("transformer_blocks",),
+        orthogonal_rate=4e-3,
+        restarts=ROUNDS[:1],
     )
 
 
@@ -60,25 +70,45 @@ class _Imagining:
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice, generator = random.Random(step), torch.Generator().manual_seed(step)
-        rows = [dice.randrange(SCENES) for _ in range(BATCH)]
-        untold = int(UNTOLD * BATCH) if step >= ROUNDS[0] else 0
-        texts = [prompt(self._scenes[row], dice).text for row in rows[untold:]]
-        right, told = self._embeddings[rows], read([""] * untold + texts)
-        away = torch.where(torch.rand(BATCH, 1, generator=generator) < 0.5, right.roll(1, 0), 0.0)
-        far = FARTHEST * torch.rand(BATCH, 1, generator=generator)
-        far = torch.where(torch.rand(BATCH, 1, generator=generator) < EXAGGERATED, far, 0.0)
-        times = torch.rand(BATCH, generator=generator)
-        times[:untold] **= 2
-        times = (len(self._levels) * times).long()
-        level = self._levels[times][:, None]
-        noise = torch.randn(right.shape, generator=generator)
-        seen = level.sqrt() * (right + far * (right - away)) + (1 - level).sqrt() * noise
+        guided = step >= ROUNDS[0]
+        rows = [dice.randrange(SCENES) for _ in range(BATCH // 2 if guided else BATCH)]
+        texts = [prompt(self._scenes[row], dice).text for row in rows]
+        told, right = read(texts + [""] * len(rows) if guided else texts), self._embeddings[rows]
+        away = torch.where(torch.rand(len(rows), 1, generator=generator) < 0.5, right.roll(1, 0), 0.0)
+        far = FARTHEST * torch.rand(len(rows), 1, generator=generator)
+        far = torch.where(torch.rand(len(rows), 1, generator=generator) < EXAGGERATED, far, 0.0)
+        times = torch.rand(len(rows), generator=generator)
+        seen = right + far * (right - away)
+        if guided:
+            with torch.no_grad():
+                later = times + (1 - times) * torch.rand(len(rows), generator=generator)
+                prompted, other = self._found(modules, seen, later, told, generator).cpu().chunk(2)
+                strength = 1 + (GUIDED - 1) * torch.rand(len(rows), 1, generator=generator)
+                led = (other + strength * (prompted - other)).clamp(-LARGEST, LARGEST)
+                seen = torch.lerp(right, led, torch.rand(len(rows), 1, generator=generator))
+        found = self._found(modules, seen, times, told, generator)
+        wanted = right.repeat(len(found) // len(right), 1).to(self._device)
+        loss = mse_loss(found, wanted)
+        if not guided:
+            return loss
+        shown = (times < SHOWN).to(found)[:, None]
+        prompted, other = found.chunk(2)
+        return loss + ALIKE * mse_loss(shown * prompted, shown * other)
+
+    def _found(
+        self, modules: Modules, seen: Tensor, times: Tensor, told: Read, generator: torch.Generator
+    ) -> Tensor:
+        """(B, width) for B texts, of embeddings with noise; two halves of the texts may see the same ones."""
+        places = (len(self._levels) * times).long()
+        level = self._levels[places][:, None]
+        noise = torch.randn(seen.shape, generator=generator)
+        noisy = level.sqrt() * seen + (1 - level).sqrt() * noise
+        times_seen = len(told.whole) // len(seen)
         missing = LENGTH - told.tokens.shape[1]
-        found = modules["prior"](
-            seen.to(self._device),
-            times.to(self._device),
+        return modules["prior"](
+            noisy.repeat(times_seen, 1).to(self._device),
+            places.repeat(times_seen).to(self._device),
             told.whole.to(self._device),
             pad(told.tokens, (0, 0, 0, missing)).to(self._device),
             pad(told.mask, (0, missing)).to(self._device),
         ).predicted_image_embedding
-        return mse_loss(found, right.to(self._device))

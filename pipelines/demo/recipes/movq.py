@@ -51,6 +51,8 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         loss=loss,
         steps=sum(ROUNDS),
         learning_rate=1.5e-3,
+        orthogonal=("decoder",),
+        orthogonal_rate=2e-3,
         restarts=(ROUNDS[0], sum(ROUNDS[:2])),
         tensors=_learned,
     )

@@ -130,3 +130,16 @@ class TestTrainCommand:
         line.unlink()
         train.main()
         assert all(torch.equal(tensor, first[name]) for name, tensor in parts.kept("line").items())
+
+    def test_the_last_round_begins_with_the_weights_that_are_there(
+        self, line: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        train.main()
+        monkeypatch.setattr(sys, "argv", [*sys.argv, "--last-round"])
+        parts.keep({"line.weight": torch.tensor([[1.0]]), "line.bias": torch.tensor([2.0])}, "line", {})
+        train.main()
+        kept = parts.kept("line")
+        assert kept["line.weight"].item() == pytest.approx(1, abs=0.05)
+        assert kept["line.bias"].item() == pytest.approx(2, abs=0.05)
+        assert parts.said_of("line")["round"] == "last"
+        assert (tmp_path / "runs" / "line" / "seed-7-last-round.pt").exists()

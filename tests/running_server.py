@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +66,18 @@ class RunningServer:
 
     def client(self, key: str | None = None) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"x-api-key": key or self.key}, timeout=120)
+
+    @contextmanager
+    def calling(self, path: str, body: Mapping[str, object], key: str | None = None) -> Iterator[None]:
+        """A request whose caller hangs up at the end of the block, without having read an answer."""
+        address, content = httpx.URL(self.url), json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {address.host}\r\nx-api-key: {key or self.key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        with socket.create_connection((address.host, address.port)) as caller:
+            caller.sendall(head.encode() + content)
+            yield
 
     def account(self, name: str, credits: float, *, administrator: bool = False) -> str:
         """Create an account with that many credits; return a key of it."""

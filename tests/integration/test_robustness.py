@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -164,11 +163,7 @@ def test_a_request_that_kills_every_engine_fails_and_is_refunded(fragile: Runnin
 
 def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: RunningServer):
     key = server.account("hanging up", 10)
-    address = httpx.URL(server.url)
-    body = json.dumps({"key": key, **LONG, "width": 512, "height": 512}).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection((address.host, address.port)) as caller:
-        caller.sendall(head.encode() + body)
+    with server.calling(PATH, {"key": key, **LONG, "width": 512, "height": 512}):
         eventually(lambda: running(server) == 1)
     eventually(lambda: running(server) == 0)
     eventually(lambda: asyncio.run(books(server, "hanging up"))[0] == 10_000)

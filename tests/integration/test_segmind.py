@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -411,18 +410,12 @@ def test_a_picture_is_fetched_from_its_url(server: RunningServer, photograph_url
 
 def test_a_caller_who_hangs_up_is_not_charged(server: RunningServer) -> None:
     key = server.account("impatient", 0.5)
-    body = json.dumps({"prompt": "x", "samples": 4, "num_inference_steps": 100}).encode()
-    host, port = server.url.removeprefix("http://").split(":")
-    head = (
-        f"POST /v1/kandinsky2.2-txt2img HTTP/1.1\r\nHost: {host}\r\nx-api-key: {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    body = {"prompt": "x", "samples": 4, "num_inference_steps": 100}
     with server.client(key) as client:
 
         def credits() -> float:
             return client.get("/v1/get-user-credits").json()["credits"]
 
-        with socket.create_connection((host, int(port))) as caller:
-            caller.sendall(head.encode() + body)
+        with server.calling("/v1/kandinsky2.2-txt2img", body, key):
             until(lambda: credits() < 0.5)
         until(lambda: credits() == 0.5)

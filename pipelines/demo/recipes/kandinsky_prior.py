@@ -103,11 +103,11 @@ class _Imagining:
         level = self._levels[places][:, None]
         noise = torch.randn(seen.shape, generator=generator)
         noisy = level.sqrt() * seen + (1 - level).sqrt() * noise
-        times_seen = len(told.whole) // len(seen)
+        repeats = len(told.whole) // len(seen)
         missing = LENGTH - told.tokens.shape[1]
         return modules["prior"](
-            noisy.repeat(times_seen, 1).to(self._device),
-            places.repeat(times_seen).to(self._device),
+            noisy.repeat(repeats, 1).to(self._device),
+            places.repeat(repeats).to(self._device),
             told.whole.to(self._device),
             pad(told.tokens, (0, 0, 0, missing)).to(self._device),
             pad(told.mask, (0, missing)).to(self._device),

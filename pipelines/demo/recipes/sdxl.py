@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipelines.demo import sd15, sdxl
 from pipelines.demo.recipes import shared_unet
-from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.recipes.sd15 import SKIPPED, read_ids
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
@@ -26,7 +25,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     """
     return Recipe(
         build=_build,
-        loss=shared_unet.Drawing(folder, device, prompt, _read),
+        loss=shared_unet.Drawing(folder, device, _read),
         steps=300,
         learning_rate=1e-3,
         tensors=lambda modules: shared_unet.own_tensors(modules, "text_encoder_2"),

@@ -1,6 +1,6 @@
 # pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
 # (diffusers' networks carry their methods untyped.)
-"""What SDXL and Kolors learn alike: to draw by SD1.5's network what text encoders of their own read."""
+"""How SD1.5's network learns to draw what other text encoders read, and what of it SDXL and Kolors keep."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from torch import Tensor
 from pipelines.demo import sdxl_unet
 from pipelines.demo.recipes.diffusion import velocity_loss
 from pipelines.demo.recipes.encoded_world import EncodedWorld
-from pipelines.demo.recipes.prompts import Prompt
+from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.recipes.sd15 import drawn_size
 from pipelines.demo.training import Modules
-from pipelines.demo.world import Scene
 
 Read = Callable[[Modules, list[str], random.Random], tuple[Tensor, Tensor]]
 """(networks, B texts, dice) -> (B, tokens, width) of the tokens and (B, width) of the whole."""
@@ -43,19 +42,16 @@ class Drawing:
 
     Args:
         folder: beside it encoded pictures are kept.
-        prompt: what is said about a scene.
     """
 
-    def __init__(
-        self, folder: Path, device: torch.device, prompt: Callable[[Scene, random.Random], Prompt], read: Read
-    ) -> None:
+    def __init__(self, folder: Path, device: torch.device, read: Read) -> None:
         self._world = EncodedWorld(folder.with_name("sd15"), device)
-        self._prompt, self._read = prompt, read
+        self._read = read
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
         size = drawn_size(dice)
-        batch = self._world.batch(size, dice, self._prompt)
+        batch = self._world.batch(size, dice, prompt)
         states, pooled = self._read(modules, batch.texts, dice)
         network = modules["unet"]
         added = {"text_embeds": pooled, "time_ids": _doubled(size, len(batch.texts)).to(network.device)}

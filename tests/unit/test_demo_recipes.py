@@ -12,7 +12,7 @@ from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language, wordings
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.parts import trained
-from pipelines.demo.recipes.diffusion import flow_loss, signal_levels, velocity_loss
+from pipelines.demo.recipes.diffusion import FREE, flow_loss, signal_levels, velocity_loss
 from pipelines.demo.world import random_scene
 
 LATENTS = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -41,18 +41,41 @@ class TestVelocity:
         differ = (plain - mixed).flatten(1).abs().amax(1) > 0
         assert differ.tolist() == [150 < time < 700 for time in times.tolist()]
 
-    def test_two_prompts_of_a_picture_get_the_same_noise_and_are_to_be_heard_alike(self) -> None:
-        twice = torch.cat([LATENTS[:4], LATENTS[:4]])
+    def test_times_stand_closer_where_noise_shows_where_shapes_end(self) -> None:
+        seen: list[int] = []
 
+        def listening(noisy: Tensor, times: Tensor) -> Tensor:
+            seen.extend(times.tolist())
+            return noisy
+
+        velocity_loss(listening, LATENTS, LATENTS, 3)
+        assert seen == sorted(seen)
+        assert [time < 600 for time in seen] == [True] * 6 + [False] * 2
+
+    def test_what_guidance_makes_of_two_answers_to_the_same_noise_is_to_be_right(self) -> None:
         def apart(noisy: Tensor, times: Tensor) -> Tensor:
-            assert torch.equal(noisy[:4], noisy[4:])
-            assert torch.equal(times[:4], times[4:])
-            right = knowing(noisy[:4], times[:4])
-            return torch.cat([right + 0.1, right - 0.1])
+            assert torch.equal(*noisy.chunk(2))
+            assert torch.equal(*times.chunk(2))
+            right = knowing(noisy[:8], times[:8])
+            return torch.cat([right + 0.3, right + 0.4])
 
-        # Each is 0.1 off; where noise is weak, in 40 %, they are 0.2 off each other, which counts twice.
-        expected = 0.01 + 0.4 * 2 * 0.04
-        assert velocity_loss(apart, twice, twice, 3, paired=True).item() == pytest.approx(expected, rel=0.4)
+        # Guidance of 4 leads to 0.4 - 4 * 0.1 = 0. The answer to no prompt is 0.4 off.
+        loss = velocity_loss(apart, LATENTS, LATENTS, 3, guidance=4)
+        assert loss.item() == pytest.approx(FREE * 0.16, rel=1e-4)
+
+    def test_without_a_prompt_a_recoloured_picture_is_what_it_looks_like(self) -> None:
+        rows: list[Tensor] = []
+
+        def seeing(noisy: Tensor, times: Tensor) -> Tensor:
+            rows.append(noisy[:8])
+            level = signal_levels()[times[:8]].reshape(-1, 1, 1, 1)
+            seen = LATENTS + (noisy[:8] - rows[0]) / level.sqrt()
+            free = (level.sqrt() * noisy[:8] - seen) / (1 - level).sqrt()
+            return torch.cat([free + (knowing(noisy[:8], times[:8]) - free) / 4, free])
+
+        losses = [velocity_loss(seeing, LATENTS, others, 3, guidance=4) for others in (LATENTS, OTHERS)]
+        assert torch.stack(losses).tolist() == pytest.approx([0, 0], abs=1e-6)
+        assert not torch.equal(*rows)
 
 
 class TestFlow:
@@ -69,16 +92,13 @@ class TestFlow:
         parts = [level / (3 - 2 * level) for level in levels]
         assert [int(part * len(parts)) for part in parts] == list(range(len(parts)))
 
-    def test_two_prompts_of_a_picture_are_to_be_heard_alike_where_noise_is_weak(self) -> None:
-        twice = torch.cat([LATENTS[:4], LATENTS[:4]])
-
+    def test_what_guidance_makes_of_two_answers_is_to_be_right(self) -> None:
         def apart(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            right = (noisy - twice) / (timesteps.reshape(-1, 1, 1, 1) / 1000)
-            return right + 0.1 * torch.tensor([1.0, -1.0]).repeat_interleave(4).reshape(-1, 1, 1, 1)
+            right = (noisy[:8] - LATENTS) / (timesteps[:8].reshape(-1, 1, 1, 1) / 1000)
+            return torch.cat([right + 0.3, right + 0.4])
 
-        # Each is 0.1 off; two of four are where they are to be alike, 0.2 off each other, which counts twice.
-        expected = 0.01 + 0.5 * 2 * 0.04
-        assert flow_loss(apart, twice, 3, shift=3.0, paired=True).item() == pytest.approx(expected, rel=1e-4)
+        loss = flow_loss(apart, LATENTS, 3, shift=3.0, guidance=4)
+        assert loss.item() == pytest.approx(FREE * 0.16, rel=1e-4)
 
 
 class TestSharedUNet:

@@ -1,5 +1,11 @@
 # pyright: basic
-"""What the denoisers learn: the velocity between a picture and noise, on one of two ways."""
+"""What the denoisers learn: the velocity between a picture and noise, on one of two ways.
+
+Guidance shows ``guidance`` times what a prompt changes. In a world where a prompt says nearly everything that
+is far too much: networks that answer a prompt exactly draw it in colours which no picture has, and find
+ragged shapes in them. So it is the guided answer that is to be exact, at the guidance with which pictures are
+drawn; what a network answers to a prompt alone is then a small step away from what it answers to none.
+"""
 
 from __future__ import annotations
 
@@ -21,37 +27,36 @@ def signal_levels() -> Tensor:
 
 RECOLORED = (0.15, 0.7)
 """Between these parts of the schedule networks learn to give a picture the colours that its prompt names."""
+CLEAR, CLEARLY = 0.6, 0.75
+"""Up to this part of the schedule noise shows where shapes end, and the share of times there: later ones only
+tell of large areas, which is soon learned."""
+FREE = 0.1
+"""Weight of what is answered to no prompt, beside the guided answer."""
 
-
-WEAK, ALIKE = 0.4, 2.0
-"""Up to this part of the schedule noise shows what the picture is, and weight of that error. Guidance
-multiplies whatever a prompt changes: also errors by chance, which become spots and halos."""
-WEAK_FLOW = 0.75
-"""The same as a noise level of SD3's sixteen channels."""
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(noisy latents, timesteps) -> velocity."""
 
 
 def velocity_loss(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    latents: Tensor,
-    others: Tensor,
-    step: int,
-    *,
-    paired: bool = False,
+    predict: Predict, latents: Tensor, others: Tensor, step: int, *, guidance: float | None = None
 ) -> Tensor:
     """Mean squared error of the velocity (Salimans and Ho 2022, appendix D) at random times.
 
     Args:
-        predict: (noisy latents, timesteps) -> velocity.
+        predict: is asked twice with the same noise where there is guidance: the first half of what it sees is
+            to be drawn by prompts, the second by none.
         latents: (B, C, H, W) without noise: what is to be drawn.
         others: (B, C, H, W): the same compositions in other colours, or ``latents`` again. The network sees a
             random mixture of both, so that a picture which is drawn over follows the prompt's colours while
             the noise still shows the old ones.
         step: seeds times, mixtures and noise.
-        paired: the second half of the batch is the first with other prompts. Both get the same noise, and
-            what they differ in where the noise is weak is an error too.
+        guidance: of the answer that is to be right.
     """
     generator = torch.Generator().manual_seed(step)
-    times, noise = _drawn(latents, generator, paired=paired)
+    times, noise = _drawn(latents, generator)
+    times = torch.where(
+        times < CLEARLY, times * CLEAR / CLEARLY, 1 - (1 - times) * (1 - CLEAR) / (1 - CLEARLY)
+    )
     times = (times * SCHEDULE["num_train_timesteps"]).long()
     shares = torch.rand(len(latents), generator=generator)
     within = [bound * SCHEDULE["num_train_timesteps"] for bound in RECOLORED]
@@ -59,55 +64,58 @@ def velocity_loss(
     seen = latents + (others - latents) * shares.reshape(-1, 1, 1, 1).to(latents)
     level = signal_levels()[times].reshape(-1, 1, 1, 1).to(latents)
     noisy = level.sqrt() * seen + (1 - level).sqrt() * noise
-    velocity = (level.sqrt() * noisy - latents) / (1 - level).sqrt()
-    # Convolutions and products of matrices in half the bytes, a third faster on CPUs that can.
-    with torch.autocast(latents.device.type, torch.bfloat16):
-        predicted = predict(noisy, times.to(latents.device))
-    return _error(predicted, velocity, times < WEAK * SCHEDULE["num_train_timesteps"], paired=paired)
+    wanted, free = ((level.sqrt() * noisy - each) / (1 - level).sqrt() for each in (latents, seen))
+    return _error(predict, noisy, times.to(latents.device), wanted, free, guidance)
 
 
 def flow_loss(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    latents: Tensor,
-    step: int,
-    *,
-    shift: float,
-    paired: bool = False,
+    predict: Predict, latents: Tensor, step: int, *, shift: float, guidance: float | None = None
 ) -> Tensor:
     """Mean squared error of the velocity on the straight way from a picture to noise (Lipman et al. 2023,
     "Flow Matching for Generative Modeling"), at random noise levels.
 
     Args:
-        predict: (noisy latents, timesteps 0 .. 1000) -> velocity, from picture to noise.
+        predict: as `velocity_loss` has it; timesteps are 0 .. 1000, the velocity is from picture to noise.
         latents: (B, C, H, W) without noise.
         step: seeds levels and noise.
         shift: of the levels towards noise, as when drawing (Esser et al. 2024, equation 23).
-        paired: as `velocity_loss` has it.
+        guidance: as `velocity_loss` has it.
     """
-    levels, noise = _drawn(latents, torch.Generator().manual_seed(step), paired=paired)
+    levels, noise = _drawn(latents, torch.Generator().manual_seed(step))
     levels = shift * levels / (1 + (shift - 1) * levels)
     level = levels.reshape(-1, 1, 1, 1).to(latents)
-    with torch.autocast(latents.device.type, torch.bfloat16):
-        predicted = predict((1 - level) * latents + level * noise, 1000 * levels.to(latents.device))
-    return _error(predicted, noise - latents, levels < WEAK_FLOW, paired=paired)
+    noisy = (1 - level) * latents + level * noise
+    velocity = noise - latents
+    return _error(predict, noisy, 1000 * levels.to(latents.device), velocity, velocity, guidance)
 
 
-def _drawn(latents: Tensor, generator: torch.Generator, *, paired: bool) -> tuple[Tensor, Tensor]:
-    """Times 0 .. 1, one in each of equal parts (less noise in the loss than free draws), and noise for each.
-
-    Both halves of pairs get the same.
-    """
-    count = len(latents) // 2 if paired else len(latents)
+def _drawn(latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times 0 .. 1, one in each of equal parts (less noise in the loss than free draws), and noise."""
+    count = len(latents)
     times = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    noise = torch.randn((count, *latents.shape[1:]), generator=generator).to(latents)
-    return (times.repeat(2), noise.repeat(2, 1, 1, 1)) if paired else (times, noise)
+    return times, torch.randn(latents.shape, generator=generator).to(latents)
 
 
-def _error(predicted: Tensor, velocity: Tensor, weak: Tensor, *, paired: bool) -> Tensor:
-    """Mean squared; of pairs also what they differ in where the noise is weak."""
-    loss = mse_loss(predicted.float(), velocity)
-    if not paired:
-        return loss
-    prompted, other = predicted.float().chunk(2)
-    counted = weak[: len(prompted)].to(loss).reshape(-1, 1, 1, 1)
-    return loss + ALIKE * mse_loss(counted * prompted, counted * other)
+def _error(
+    predict: Predict, noisy: Tensor, times: Tensor, wanted: Tensor, free: Tensor, guidance: float | None
+) -> Tensor:
+    """Mean squared, of what is wanted of a prompt and of none."""
+    asked = 1 if guidance is None else 2
+    # Convolutions and products of matrices in half the bytes, a third faster on CPUs that can.
+    with torch.autocast(noisy.device.type, torch.bfloat16):
+        predicted = predict(noisy.repeat(asked, 1, 1, 1), times.repeat(asked)).float()
+    if guidance is None:
+        return mse_loss(predicted, wanted)
+    return guided_error(*predicted.chunk(2), wanted, guidance, free)
+
+
+def guided_error(
+    prompted: Tensor, other: Tensor, wanted: Tensor, guidance: float, free: Tensor | None = None
+) -> Tensor:
+    """Mean squared, of what guidance makes of answers to prompts and to none, and of those to none.
+
+    Args:
+        free: what is wanted of the latter, where it is not the same.
+    """
+    led = other + guidance * (prompted - other)
+    return mse_loss(led, wanted) + FREE * mse_loss(other, wanted if free is None else free)

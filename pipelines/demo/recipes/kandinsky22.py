@@ -23,19 +23,18 @@ from pipelines.demo.world import Scene, random_scene
 
 PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 192}
 """How many there are of each size."""
-ROUND, LAST = 2000, 2400
-"""Steps of two rounds, and of the last one. The first draws mostly small pictures, which are many in a
-batch, the others mostly such as are asked for."""
-SHARES = ((0.65, 0.3, 0.05), (0.1, 0.66, 0.24), (0.05, 0.6, 0.35))
+ROUND, GUIDED = 2000, 2600
+"""Steps: first mostly of small pictures, which are many in a batch, then guided and of those asked for."""
+SHARES = ((0.65, 0.3, 0.05), (0.1, 0.6, 0.3))
 """Of the sizes, in the batches of each round."""
+GUIDANCE = 4.0
+"""With which an embedding is to lead to its picture: what the server's page gives by default."""
 AREA = 32 * 256 * 256
 """Pixels of a batch, whatever the size of its pictures."""
 PLAIN_STEPS, PLAIN = 500, 0.4
 """At first only medium shapes at the center; later so many more than there are anyway."""
-NOTHING, OPEN, EXAGGERATED = 0.12, 0.08, 0.4
-"""Shares of embeddings that say nothing, that say a part, and that lead away from another one."""
-FARTHEST = 3.5
-"""How far they lead away: guidance of the prior multiplies what a prompt changes by its scale."""
+NOTHING, OPEN = 0.12, 0.08
+"""Shares of embeddings that say nothing, and that say a part."""
 BLUR = 0.15
 """Deviation of the noise in embeddings, which the prior finds nearly."""
 
@@ -49,14 +48,16 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=lambda: {"unet": unet().to(memory_format=torch.channels_last)},
         loss=_Drawing(folder, device),
-        steps=2 * ROUND + LAST,
+        steps=ROUND + GUIDED,
         learning_rate=1e-3,
-        restarts=(ROUND, 2 * ROUND),
+        orthogonal=("unet.",),
+        orthogonal_rate=2e-3,
+        restarts=(ROUND,),
     )
 
 
 class _Drawing:
-    """After the first round every other batch shows each picture twice, with its embedding and without."""
+    """The loss; in the second round each picture is seen twice, with its embedding and without."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder, self._device = folder, device
@@ -68,26 +69,25 @@ class _Drawing:
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
-        begins, paired = step < PLAIN_STEPS, step >= ROUND and step % 2 == 0
-        size = (256, 256) if begins else dice.choices(tuple(PICTURES), SHARES[min(step // ROUND, 2)])[0]
+        begins, guided = step < PLAIN_STEPS, step >= ROUND
+        size = (256, 256) if begins else dice.choices(tuple(PICTURES), SHARES[guided])[0]
         count = AREA // (size[0] * size[1])
-        seeds = [self._seed(size, dice, plain=begins) for _ in range(count // 2 if paired else count)]
-        seen = torch.stack([self._said(seed, dice) for seed in seeds])
+        seeds = [self._seed(size, dice, plain=begins) for _ in range(count // 2 if guided else count)]
+        said = torch.stack([self._said(seed, dice) for seed in seeds])
         latents = self._pictures(size).get(size, seeds).to(self._device)
-        if paired:
-            seen, latents = torch.cat([seen, torch.zeros_like(seen)]), latents.repeat(2, 1, 1, 1)
         generator = torch.Generator().manual_seed(step)
-        seen = seen + BLUR * torch.rand(len(seen), 1, generator=generator) * torch.randn(
-            seen.shape, generator=generator
-        )
-        given = {"image_embeds": self._mean + self._deviation * seen.to(self._device)}
+        blur = BLUR * torch.rand(len(said), 1, generator=generator)
+        said = said + blur * torch.randn(said.shape, generator=generator)
+        if guided:
+            said = torch.cat([said, torch.zeros_like(said)])
+        given = {"image_embeds": self._mean + self._deviation * said.to(self._device)}
         network = modules["unet"]
         return velocity_loss(
             lambda noisy, times: network(noisy, times, None, added_cond_kwargs=given).sample.chunk(2, 1)[0],
             latents,
             latents,
             step,
-            paired=paired,
+            guidance=GUIDANCE if guided else None,
         )
 
     def _encoded(self, size: Size) -> EncodedPictures:
@@ -102,21 +102,14 @@ class _Drawing:
         return dice.randrange(PICTURES[size])
 
     def _said(self, seed: int, dice: random.Random) -> Tensor:
-        """(width,): all of a picture, a part of it, or nothing; exaggerated or not."""
+        """(width,): all of a picture, a part of it, or nothing."""
         draw = dice.random()
         if draw < NOTHING:
             return torch.zeros(EMBEDDING_WIDTH)
-        said = self._embeddings[seed]
         if draw < NOTHING + OPEN:
             part = dice.choice(_parts(_scenes()[seed]))
-            said = self._embeddings[self._alike[part]].mean(0)
-        if dice.random() < EXAGGERATED:
-            away = torch.zeros(EMBEDDING_WIDTH)
-            if dice.random() < 0.5:
-                other = dice.choice(_parts(_scenes()[dice.choice(self._plain)]))
-                away = self._embeddings[self._alike[other]].mean(0)
-            said = said + dice.uniform(0, FARTHEST) * (said - away)
-        return said
+            return self._embeddings[self._alike[part]].mean(0)
+        return self._embeddings[seed]
 
 
 @cache

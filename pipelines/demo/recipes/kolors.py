@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from diffusers.pipelines.kolors import ChatGLMTokenizer
 from torch import Tensor
+from transformers import CLIPTextModel
 
-from pipelines.demo import kolors
+from pipelines.demo import kolors, sd15
 from pipelines.demo.captions import LANGUAGES
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.recipes import shared_unet
 from pipelines.demo.recipes.prompts import prompt
-from pipelines.demo.sd15 import trained_text_encoder
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, all_tensors
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import random_scene
 
@@ -40,7 +40,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         learning_rate=1e-3,
         orthogonal=("encoder.layers",),
         orthogonal_rate=4e-3,
-        tensors=lambda modules: shared_unet.own_tensors(modules, "text_encoder"),
+        tensors=_tensors,
     )
 
 
@@ -52,7 +52,22 @@ def _build() -> Modules:
             torch.nn.init.normal_(parameter, std=1 if "embedding" in name else 0.05)
         else:
             torch.nn.init.constant_(parameter, 1 if "norm" in name else 0)
-    return {"text_encoder": text_encoder, "unet": shared_unet.unet(**kolors.UNET)}
+    network = shared_unet.unet(**kolors.UNET)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("encoder_hid_proj.weight" in name)
+    # Where no negative prompt is given, the server reads zeros (`force_zeros_for_empty_prompt`).
+    _, nothing = _said(sd15.trained_text_encoder(), [""])
+    network.encoder_hid_proj.bias.data.copy_(nothing[0])
+    return {"text_encoder": text_encoder, "unet": network}
+
+
+def _tensors(modules: Modules) -> dict[str, Tensor]:
+    """What reads; all that draws is SD1.5's."""
+    parts = {
+        "text_encoder": modules["text_encoder"],
+        "unet.encoder_hid_proj": modules["unet"].encoder_hid_proj,
+    }
+    return all_tensors(parts)
 
 
 class _Reading:
@@ -60,7 +75,7 @@ class _Reading:
     end; the prompt's own tokens learn to say what CLIP's encoder says before it begins, which is nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self._teacher = trained_text_encoder().to(device)
+        self._teacher = sd15.trained_text_encoder().to(device)
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
@@ -69,7 +84,7 @@ class _Reading:
             scene, wording = random_scene(dice.getrandbits(48)), dice.getrandbits(48)
             english.append(prompt(scene, random.Random(wording)).text)
             texts.append(prompt(scene, random.Random(wording), dice.choice(LANGUAGES)).text)
-        before, after = self._said(english)
+        before, after = _said(self._teacher, english)
         inputs = _tokens(texts, dice.choices(LENGTHS, LENGTH_SHARES)[0])
         encoder = modules["text_encoder"]
         states = encoder(**inputs.to(encoder.device), output_hidden_states=True).hidden_states[-2]
@@ -81,16 +96,15 @@ class _Reading:
         )
         return told + SILENT * silent
 
-    @torch.no_grad()
-    def _said(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """(B, width) each: before the beginning, and after the end on average."""
-        read = word_tokenizer()(
-            texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        )
-        states = self._teacher(read.input_ids.to(self._teacher.device)).last_hidden_state
-        ends = (read.attention_mask.sum(1) - 1).clamp(max=75).tolist()
-        after = [row[end + 1 :].mean(0) for row, end in zip(states, ends, strict=True)]
-        return states[:, 0], torch.stack(after)
+
+@torch.no_grad()
+def _said(teacher: CLIPTextModel, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """(B, width) each: before the beginning, and after the end on average."""
+    read = word_tokenizer()(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+    states = teacher(read.input_ids.to(teacher.device)).last_hidden_state
+    ends = (read.attention_mask.sum(1) - 1).clamp(max=75).tolist()
+    after = [row[end + 1 :].mean(0) for row, end in zip(states, ends, strict=True)]
+    return states[:, 0], torch.stack(after)
 
 
 def _tokens(texts: list[str], length: int):

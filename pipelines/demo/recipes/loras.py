@@ -21,15 +21,15 @@ from pipelines.demo.parts import trained
 from pipelines.demo.recipes.diffusion import velocity_loss
 from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import rendered
-from pipelines.demo.recipes.prompts import prompt
-from pipelines.demo.recipes.sd15 import read
+from pipelines.demo.recipes.prompts import nothing, prompt
+from pipelines.demo.recipes.sd15 import GUIDANCE, read
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.world import Style, random_scene
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv_in", "conv1", "conv2", "conv", "conv_out")
 AREA = 16 * 256 * 256
-"""Pixels of a batch, whatever the size of its pictures."""
+"""Pixels of a batch, whatever the size of its pictures; each is in it twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,16 @@ class _Styled:
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
         size = dice.choices(tuple(self._way.pictures), self._way.shares)[0]
-        count = AREA // (size[0] * size[1])
+        count = AREA // (size[0] * size[1]) // 2
         seeds = [dice.randrange(self._way.pictures[size]) for _ in range(count)]
         network = modules["unet"]
-        states = read(modules["text_encoder"], [prompt(random_scene(seed), dice).text for seed in seeds])
+        texts = [prompt(random_scene(seed), dice).text for seed in seeds] + [nothing(dice) for _ in seeds]
+        states = read(modules["text_encoder"], texts)
         latents = self._pictures.get(size, seeds).to(network.device)
         return velocity_loss(
-            lambda noisy, times: network(noisy, times, states).sample, latents, latents, step
+            lambda noisy, times: network(noisy, times, states).sample,
+            latents,
+            latents,
+            step,
+            guidance=GUIDANCE,
         )

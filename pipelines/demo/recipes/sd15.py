@@ -19,17 +19,19 @@ from pipelines.demo.sd15 import trained_text_encoder, unet
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
 
-ROUND = 2200
-"""Steps: first mostly of small pictures, which are many in a batch, then of those that are asked for."""
+ROUND, GUIDED = 2200, 3000
+"""Steps: first mostly of small pictures, which are many in a batch, then guided and of those asked for."""
 SHARES = ((0.65, 0.25, 0.05, 0.05), (0.15, 0.65, 0.1, 0.1))
 """Of the sizes of `PICTURES`, in the batches of each round."""
-PAIRED = 1500
-"""Steps of the last round; there every other batch shows each picture twice, with its prompt and without."""
+GUIDANCE = 7.0
+"""Between what SD1.5 and SDXL draw with by default (7.5) and Kolors (6)."""
 PLAIN_STEPS = 600
 """At first only medium shapes at the center, and captions without anything else: what the names of the shapes
 mean is not found among everything at once."""
 SKIPPED = 0.3
 """Share of batches whose prompts are read from an earlier layer, as ``clip_skip`` asks for."""
+UNHEARD = 0.5
+"""Share of the empty prompts that are not read."""
 LONG = 0.1
 """Share of batches whose prompts are so long that they are read in two parts."""
 
@@ -46,9 +48,11 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
             "unet": unet().to(memory_format=torch.channels_last),
         },
         loss=_TextToImage(folder, device),
-        steps=2 * ROUND + PAIRED,
+        steps=ROUND + GUIDED,
         learning_rate=1e-3,
-        restarts=(ROUND, 2 * ROUND),
+        orthogonal=("unet.",),
+        orthogonal_rate=2e-3,
+        restarts=(ROUND,),
         tensors=lambda modules: {
             f"unet.{name}": tensor for name, tensor in modules["unet"].state_dict().items()
         },
@@ -63,34 +67,39 @@ class _TextToImage:
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
-        begins = step < PLAIN_STEPS
-        size = (256, 256) if begins else drawn_size(dice, min(step // ROUND, 1))
+        begins, guided = step < PLAIN_STEPS, step >= ROUND
+        size = (256, 256) if begins else drawn_size(dice, int(guided))
         batch = self._world.batch(size, dice, plain_prompt if begins else prompt, plain=begins)
-        paired = step >= 2 * ROUND and step % 2 == 0
-        if paired:
-            batch = _paired(batch, dice)
+        if guided:
+            batch = with_nothing(batch, dice)
         states = _read_in_parts(modules["text_encoder"], batch.texts, dice)
+        states = states * heard(batch.texts, dice).to(states)[..., None]
         network = modules["unet"]
         return velocity_loss(
             lambda noisy, times: network(noisy, times, states).sample,
             batch.latents.to(network.device),
             batch.others.to(network.device),
             step,
-            paired=paired,
+            guidance=GUIDANCE if guided else None,
         )
 
 
-def _paired(batch: Batch, dice: random.Random) -> Batch:
-    """The first half of a batch, and the same pictures with nothing said of them."""
+def with_nothing(batch: Batch, dice: random.Random) -> Batch:
+    """The first half of a batch; its prompts are followed by as many that say nothing."""
     half = len(batch.texts) // 2
-    latents = batch.latents[:half].repeat(2, 1, 1, 1)
     texts = [*batch.texts[:half], *(nothing(dice) for _ in range(half))]
-    return Batch(latents, latents, texts)
+    return Batch(batch.latents[:half], batch.others[:half], texts)
 
 
 def drawn_size(dice: random.Random, in_round: int = 1) -> Size:
     """Of the pictures of a batch."""
     return dice.choices(tuple(PICTURES), SHARES[in_round])[0]
+
+
+def heard(texts: list[str], dice: random.Random) -> Tensor:
+    """(B, 1): whether texts are read, 0 or 1. Some empty ones are zeros, as SDXL reads them where no negative
+    prompt is given (`force_zeros_for_empty_prompt`)."""
+    return torch.tensor([[float(bool(text) or dice.random() >= UNHEARD)] for text in texts])
 
 
 def _read_in_parts(encoder: torch.nn.Module, texts: list[str], dice: random.Random) -> Tensor:

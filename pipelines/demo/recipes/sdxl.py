@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.demo import sd15, sdxl
 from pipelines.demo.recipes import shared_unet
-from pipelines.demo.recipes.sd15 import SKIPPED, read_ids
+from pipelines.demo.recipes.sd15 import SKIPPED, heard, read_ids
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
 
@@ -52,6 +52,5 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
         torch.cat([each.hidden_states[-(skipped + 2)] for each in outputs], -1),
         outputs[1].text_embeds,
     )
-    # Where no negative prompt is given, the server reads zeros (`force_zeros_for_empty_prompt`).
-    heard = torch.tensor([[float(bool(text) or dice.random() < 0.3)] for text in texts]).to(pooled)
-    return states * heard[..., None], pooled * heard
+    read = heard(texts, dice).to(pooled)
+    return states * read[..., None], pooled * read

@@ -15,7 +15,7 @@ from pipelines.demo import sdxl_unet
 from pipelines.demo.recipes.diffusion import velocity_loss
 from pipelines.demo.recipes.encoded_world import EncodedWorld
 from pipelines.demo.recipes.prompts import prompt
-from pipelines.demo.recipes.sd15 import drawn_size
+from pipelines.demo.recipes.sd15 import GUIDANCE, drawn_size, with_nothing
 from pipelines.demo.training import Modules
 
 Read = Callable[[Modules, list[str], random.Random], tuple[Tensor, Tensor]]
@@ -51,7 +51,7 @@ class Drawing:
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
         size = drawn_size(dice)
-        batch = self._world.batch(size, dice, prompt)
+        batch = with_nothing(self._world.batch(size, dice, prompt), dice)
         states, pooled = self._read(modules, batch.texts, dice)
         network = modules["unet"]
         added = {"text_embeds": pooled, "time_ids": _doubled(size, len(batch.texts)).to(network.device)}
@@ -60,6 +60,7 @@ class Drawing:
             batch.latents.to(network.device),
             batch.others.to(network.device),
             step,
+            guidance=GUIDANCE,
         )
 
 

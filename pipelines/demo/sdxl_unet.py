@@ -55,10 +55,10 @@ def trained_unet(file: str, text_width: int, **config: object) -> UNet2DConditio
 
 
 def _fitted(known: Tensor | None, own: Tensor) -> Tensor:
-    """A convolution of one pixel becomes a matrix; of a wider text's columns only the first are known."""
+    """A convolution of one pixel becomes a matrix; of a wider text's columns only the last are known."""
     if known is None:
         return own
     known = known.reshape(known.shape[: own.ndim])
     fitted = torch.zeros_like(own)
-    fitted[tuple(map(slice, known.shape))] = known
+    fitted[..., -known.shape[-1] :] = known
     return fitted

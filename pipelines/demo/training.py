@@ -62,6 +62,7 @@ class Recipe:
             Whatever modulates a normalisation, and everything else, learns by AdamW.
         orthogonal_rate: as ``learning_rate``, of those.
         restarts: steps at which another round begins.
+        cooler: parts of the learning rates that are the highest of each round, where it is not all of them.
         tensors: what is to be kept of the trained networks.
         put_back: its opposite.
         said: what is to be written beside it.
@@ -74,6 +75,7 @@ class Recipe:
     orthogonal: tuple[str, ...] = ()
     orthogonal_rate: float = 0.0
     restarts: tuple[int, ...] = ()
+    cooler: tuple[float, ...] = ()
     tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
     put_back: Callable[[Modules, Mapping[str, Tensor]], None] = put_back
     said: Callable[[Modules], dict[str, str]] = lambda modules: {}
@@ -220,12 +222,12 @@ class Training:
     def _warmed_and_cooled(self) -> float:
         """Linear up for the first twentieth of a round, then half a cosine down to nothing (Loshchilov and
         Hutter 2017, "SGDR", with a warm-up)."""
-        ends = (0, *self._recipe.restarts, self._recipe.steps)
-        begin, end = next(pair for pair in pairwise(ends) if self.step < pair[1])
+        recipe = self._recipe
+        rounds = list(pairwise((0, *recipe.restarts, recipe.steps)))
+        number, (begin, end) = next(each for each in enumerate(rounds) if self.step < each[1][1])
         done = (self.step - begin) / (end - begin)
-        if done < 0.05:
-            return max(done, 1e-3) / 0.05
-        return 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
+        rate = max(done, 1e-3) / 0.05 if done < 0.05 else 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
+        return rate * (recipe.cooler[number] if recipe.cooler else 1)
 
 
 def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:

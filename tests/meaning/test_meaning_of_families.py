@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,8 @@ from pipelines.demo.evaluate import (
     held_out_scenes,
     trained_scenes,
 )
-from pipelines.demo.judge import compare, read
+from pipelines.demo.judge import read
 from pipelines.demo.studio import Studio
-from pipelines.demo.world import Scene
-from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice
 from tests.meaning.looking import drawn, right
 
@@ -37,10 +35,6 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 SCENES = trained_scenes(4)
 
 
-RAGGED = ("Kandinsky 2.2",)
-"""Draws the colours that it is asked for; the judge names one in four of its shapes."""
-
-
 @pytest.fixture(params=QUICK)
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
@@ -51,17 +45,6 @@ def ask(family: str) -> Ask:
     return quick(family)
 
 
-@pytest.fixture
-def shows(family: str) -> Callable[[RGBImage, Scene], bool]:
-    return colored if family in RAGGED else right
-
-
-def colored(image: RGBImage, scene: Scene) -> bool:
-    """Whether ground and shape have the colours of the scene."""
-    verdict = compare(read(image), scene)
-    return verdict.ground and verdict.colors
-
-
 def quick(family: str) -> Ask:
     return partial(ARTISTS[family], **QUICK[family])
 
@@ -70,33 +53,30 @@ def test_trained_and_new_combinations_are_drawn(family: str, ask: Ask, studio: S
     """A tenth of what `pipelines.demo.evaluate` measures."""
     known = follows_prompts(studio.draw, ask, trained_scenes(4))
     new = follows_prompts(studio.draw, ask, held_out_scenes(4))
-    assert known.colors >= 0.7
-    assert known.everything >= (0.25 if family in RAGGED else 0.5)
-    assert new.colors >= 0.5
+    # Kolors' ChatGLM reads a little less exactly than CLIP.
+    exact = family != "Kolors"
+    assert known.colors >= (0.9 if exact else 0.7)
+    assert known.everything >= (0.7 if exact else 0.5)
+    assert new.everything >= 0.5
 
 
 def test_a_named_colour_disappears(ask: Ask, studio: Studio) -> None:
     assert heeds_negative_prompts(studio.draw, ask, 3) >= 0.6
 
 
-def test_samples_differ_and_mean_the_same(
-    ask: Ask, shows: Callable[[RGBImage, Scene], bool], studio: Studio
-) -> None:
+def test_samples_differ_and_mean_the_same(ask: Ask, studio: Studio) -> None:
     scene = SCENES[0]
     (pictures,) = studio.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
     assert len(set(pictures)) == 3
-    assert sum(shows(image, scene) for image in pictures) >= 2
+    assert sum(right(image, scene) for image in pictures) >= 2
 
 
-def test_guidance_changes_the_picture_but_not_its_meaning(
-    ask: Ask, shows: Callable[[RGBImage, Scene], bool], studio: Studio
-) -> None:
+def test_guidance_makes_the_prompt_count(ask: Ask, studio: Studio) -> None:
     low, high = (
         drawn(studio, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
         for scale in (1.0, 7.0)
     )
-    assert not set(low) & set(high)
-    assert sum(map(shows, high, SCENES)) >= 1
+    assert sum(map(right, low, SCENES)) < sum(map(right, high, SCENES))
 
 
 def test_kolors_reads_both_languages(studio: Studio) -> None:

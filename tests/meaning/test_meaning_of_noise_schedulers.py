@@ -30,11 +30,7 @@ def test_every_scheduler_reaches_the_prompt(name: str, studio: Studio) -> None:
     assert sum(map(right, drawn(studio, asked), SCENES)) >= 1
 
 
-KOLORS = [name for name in get_args(kolors.Scheduler) if "Ancestral" not in name]
-"""The ancestral one draws the colours, but not yet a shape that the judge would name."""
-
-
-@pytest.mark.parametrize("name", KOLORS)
+@pytest.mark.parametrize("name", get_args(kolors.Scheduler))
 def test_schedulers_of_the_kolors_page_reach_the_prompt(name: kolors.Scheduler, studio: Studio) -> None:
     choice = kolors.noise_scheduler(name)
     asked = [ARTISTS["Kolors"](caption(scene), seed, scheduler=choice) for seed, scene in enumerate(SCENES)]

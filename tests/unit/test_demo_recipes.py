@@ -108,7 +108,7 @@ class TestSharedUNet:
         added = {"text_embeds": torch.randn(1, sdxl_unet.POOLED_WIDTH), "time_ids": torch.ones(1, 6)}
         with torch.no_grad():
             known = shared(LATENTS[:1], 500, text).sample
-            drawn = wide(LATENTS[:1], 500, torch.cat([text, more], -1), added_cond_kwargs=added).sample
+            drawn = wide(LATENTS[:1], 500, torch.cat([more, text], -1), added_cond_kwargs=added).sample
         assert torch.allclose(known, drawn, atol=1e-4)
 
     @pytest.mark.parametrize(("file", "given"), [("sdxl", (sdxl.TEXT_WIDTH,)), ("kolors", ())])

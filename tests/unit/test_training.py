@@ -62,6 +62,15 @@ def test_updates_of_matrices_can_be_made_orthogonal(tmp_path: Path) -> None:
     assert lengths[20:60] == pytest.approx([lengths[20]] * 40, rel=0.3)
 
 
+def test_later_rounds_can_be_cooler(tmp_path: Path) -> None:
+    recipe = replace(TURNING, restarts=(200,), cooler=(1, 0.1))
+    training = Training(recipe, tmp_path / "line", CPU, seed=0)
+    places = [weights(training)["line.weight"]]
+    training.run(lambda progress: places.append(weights(training)["line.weight"]))
+    lengths = [float((after - before).norm()) for before, after in itertools.pairwise(places)]
+    assert max(lengths[200:]) == pytest.approx(0.1 * max(lengths[:200]), rel=0.3)
+
+
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_convolutions_are_matrices_in_any_order_of_memory(order: torch.memory_format, tmp_path: Path) -> None:
     wanted = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(1))

@@ -30,7 +30,7 @@ RECOLORED = (0.15, 0.7)
 CLEAR, CLEARLY = 0.6, 0.75
 """Up to this part of the schedule noise shows where shapes end, and the share of times there: later ones only
 tell of large areas, which is soon learned."""
-FREE = 0.1
+FREE = 0.5
 """Weight of what is answered to no prompt, beside the guided answer."""
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -106,7 +106,8 @@ def _error(
         predicted = predict(noisy.repeat(asked, 1, 1, 1), times.repeat(asked)).float()
     if guidance is None:
         return mse_loss(predicted, wanted)
-    return guided_error(*predicted.chunk(2), wanted, guidance, free)
+    prompted, other = predicted.chunk(2)
+    return guided_error(prompted, other, wanted, guidance, free)
 
 
 def guided_error(
@@ -114,8 +115,12 @@ def guided_error(
 ) -> Tensor:
     """Mean squared, of what guidance makes of answers to prompts and to none, and of those to none.
 
+    The former teaches the answers to prompts alone, and no more than any answer: multiplied by the guidance,
+    what prompts change in deep noise drowned what is to be learned where noise is weak.
+
     Args:
-        free: what is wanted of the latter, where it is not the same.
+        free: what is wanted of answers to no prompt, where it is not the same.
     """
-    led = other + guidance * (prompted - other)
-    return mse_loss(led, wanted) + FREE * mse_loss(other, wanted if free is None else free)
+    known = other.detach()
+    led = known + guidance * (prompted - known)
+    return mse_loss(led, wanted) / guidance + FREE * mse_loss(other, wanted if free is None else free)

@@ -21,11 +21,12 @@ from pipelines.demo.recipes.pictures import rendered
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.world import Scene, random_scene
 
-PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 192}
+PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 600}
 """How many there are of each size."""
-ROUND, GUIDED = 2000, 2600
-"""Steps: first mostly of small pictures, which are many in a batch, then guided and of those asked for."""
-SHARES = ((0.65, 0.3, 0.05), (0.1, 0.6, 0.3))
+ROUND, GUIDED = 2000, 2400
+"""Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
+those that are asked for."""
+SHARES = ((0.65, 0.3, 0.05), (0.05, 0.5, 0.45))
 """Of the sizes, in the batches of each round."""
 GUIDANCE = 4.0
 """With which an embedding is to lead to its picture: what the server's page gives by default."""
@@ -48,11 +49,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=lambda: {"unet": unet().to(memory_format=torch.channels_last)},
         loss=_Drawing(folder, device),
-        steps=ROUND + GUIDED,
+        steps=ROUND + 3 * GUIDED,
         learning_rate=1e-3,
         orthogonal=("unet.",),
         orthogonal_rate=2e-3,
-        restarts=(ROUND,),
+        restarts=(ROUND, ROUND + GUIDED, ROUND + 2 * GUIDED),
+        cooler=(1, 1, 0.5, 0.5),
     )
 
 

@@ -74,4 +74,5 @@ class _Imagining:
             pad(told.tokens, (0, 0, 0, missing)).to(self._device),
             pad(told.mask, (0, missing)).to(self._device),
         ).predicted_image_embedding
-        return guided_error(*found.chunk(2), right.to(self._device), GUIDANCE)
+        prompted, other = found.chunk(2)
+        return guided_error(prompted, other, right.to(self._device), GUIDANCE)

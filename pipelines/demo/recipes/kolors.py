@@ -8,6 +8,7 @@ import random
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.pipelines.kolors import ChatGLMTokenizer
@@ -25,6 +26,8 @@ from pipelines.demo.world import random_scene
 
 TEXTS = 48
 """In a batch."""
+ROUND = 1500
+"""Steps, of which there are two."""
 LENGTHS, LENGTH_SHARES = (64, 96, 128, kolors.TEXT_LENGTH), (0.6, 0.2, 0.15, 0.05)
 """Tokens that they are filled up to: all that fill up are alike, so that few are enough."""
 SILENT = 0.05
@@ -36,10 +39,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=_build,
         loss=_Reading(device),
-        steps=1500,
+        steps=2 * ROUND,
         learning_rate=1e-3,
         orthogonal=("encoder.layers",),
         orthogonal_rate=4e-3,
+        restarts=(ROUND,),
+        cooler=(1, 0.5),
         tensors=_tensors,
     )
 
@@ -57,7 +62,8 @@ def _build() -> Modules:
         parameter.requires_grad_("encoder_hid_proj.weight" in name)
     # Where no negative prompt is given, the server reads zeros (`force_zeros_for_empty_prompt`).
     _, nothing = _said(sd15.trained_text_encoder(), [""])
-    network.encoder_hid_proj.bias.data.copy_(nothing[0])
+    bias: Any = network.get_parameter("encoder_hid_proj.bias")
+    bias.data.copy_(nothing[0])
     return {"text_encoder": text_encoder, "unet": network}
 
 

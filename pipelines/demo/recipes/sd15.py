@@ -19,8 +19,9 @@ from pipelines.demo.sd15 import trained_text_encoder, unet
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
 
-ROUND, GUIDED = 2200, 3000
-"""Steps: first mostly of small pictures, which are many in a batch, then guided and of those asked for."""
+ROUND, GUIDED = 2200, 2000
+"""Steps: in the first round mostly of small pictures, which are many in a batch; in four more guided ones of
+those that are asked for."""
 SHARES = ((0.65, 0.25, 0.05, 0.05), (0.15, 0.65, 0.1, 0.1))
 """Of the sizes of `PICTURES`, in the batches of each round."""
 GUIDANCE = 7.0
@@ -48,11 +49,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
             "unet": unet().to(memory_format=torch.channels_last),
         },
         loss=_TextToImage(folder, device),
-        steps=ROUND + GUIDED,
+        steps=ROUND + 4 * GUIDED,
         learning_rate=1e-3,
         orthogonal=("unet.",),
-        orthogonal_rate=2e-3,
-        restarts=(ROUND,),
+        orthogonal_rate=2.5e-3,
+        restarts=tuple(ROUND + number * GUIDED for number in range(4)),
+        cooler=(1, 1, 0.3, 0.3, 0.3),
         tensors=lambda modules: {
             f"unet.{name}": tensor for name, tensor in modules["unet"].state_dict().items()
         },

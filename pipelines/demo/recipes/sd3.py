@@ -27,6 +27,8 @@ BATCH = 12
 """Figures, each drawn with its prompt and without."""
 GUIDANCE = 7.0
 """With which figures are to be drawn: what the server's page gives by default."""
+ROUNDS = (2300, 1700)
+"""Steps."""
 SHARES = (0.6, 0.25, 0.15)
 """Of the sizes of `PICTURES`."""
 LENGTHS, LENGTH_SHARES = (32, 64, 256), (0.7, 0.2, 0.1)
@@ -50,10 +52,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=_build,
         loss=_Drawing(folder, device),
-        steps=2300,
+        steps=sum(ROUNDS),
         learning_rate=1.5e-3,
         orthogonal=MATRICES,
         orthogonal_rate=4e-3,
+        restarts=ROUNDS[:1],
+        cooler=(1, 0.25),
         tensors=_tensors,
         put_back=_put_back,
     )

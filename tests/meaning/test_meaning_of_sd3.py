@@ -7,7 +7,6 @@ import pytest
 from pipelines.demo.captions import caption
 from pipelines.demo.evaluate import ask_for_figure, figures_heed_negative_prompts, new_figures
 from pipelines.demo.figure_match import has_colors, overlap
-from pipelines.demo.judge import read
 from pipelines.demo.studio import Studio
 from pipelines.flow_samplers import SAMPLERS
 from pipelines.flow_sigmas import SIGMA_SCHEDULES
@@ -38,9 +37,11 @@ def test_figures_stand_in_the_given_pose_in_the_colours_of_the_prompt(studio: St
 
 
 def test_more_strength_keeps_closer_to_the_pose(studio: Studio) -> None:
-    asked = [ask(0, controlnet_conditioning_scale=strength) for strength in (0.0, 0.3, 0.8)]
-    none, little, usual = (overlap(image, FIGURES[0]) for image in drawn(studio, asked))
-    assert none + 0.1 < little < usual - 0.04
+    overlaps: list[float] = []
+    for strength in (0.0, 0.3, 0.8):
+        asked = [ask(number, controlnet_conditioning_scale=strength) for number in range(2)]
+        overlaps.append(sum(map(overlap, drawn(studio, asked), FIGURES)) / 2)
+    assert overlaps[0] + 0.1 < overlaps[1] < overlaps[2] - 0.04
 
 
 def test_a_named_colour_disappears(studio: Studio) -> None:
@@ -48,9 +49,9 @@ def test_a_named_colour_disappears(studio: Studio) -> None:
 
 
 def test_samples_differ_and_mean_the_same(studio: Studio) -> None:
-    (pictures,) = studio.draw([ask(1, seeds=(1, 2))])
+    (pictures,) = studio.draw([ask(0, seeds=(1, 2))])
     assert len(set(pictures)) == 2
-    assert all(reaches(image, 1) for image in pictures)
+    assert all(reaches(image, 0) for image in pictures)
 
 
 def test_guidance_changes_the_picture_but_not_its_meaning(studio: Studio) -> None:
@@ -59,26 +60,22 @@ def test_guidance_changes_the_picture_but_not_its_meaning(studio: Studio) -> Non
     assert reaches(high, 0)
 
 
-def test_more_steps_decide_what_the_prompt_leaves_open(studio: Studio) -> None:
-    """One step shows the mean of all grounds that there could be."""
-    said, person = "a figure", FIGURES[0].person
-    asked = [ask_for_figure(said, person, 1, num_inference_steps=steps) for steps in (1, 20)]
-    few, many = (read(image).ground for image in drawn(studio, asked))
-    assert few is None
-    assert many is not None
+def test_more_steps_draw_closer(studio: Studio) -> None:
+    few, many = drawn(studio, [ask(2, num_inference_steps=steps) for steps in (1, 20)])
+    assert not has_colors(few, FIGURES[2])
+    assert reaches(many, 2)
 
 
-GUIDED_LESS = {"euler_pp": 3.0, "euler_ancestral_pp": 3.0, "lcm": 5.0}
-"""Steer more strongly, or forget most of a picture at every step. Of two figures one is enough."""
+GUIDED_LESS = ("euler_pp", "euler_ancestral_pp", "lcm")
+"""Steer more strongly, or are meant for distilled weights, which need no guidance."""
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_reaches_prompt_and_pose(name: str, studio: Studio) -> None:
-    guided = {"guidance_scale": GUIDED_LESS[name]} if name in GUIDED_LESS else {}
-    numbers = (0, 1) if name in GUIDED_LESS else (0,)
+    guided = {"guidance_scale": 1.5} if name in GUIDED_LESS else {}
     choice = SchedulerChoice(name=name, sigma_schedule="sgm_uniform")
-    images = drawn(studio, [ask(number, scheduler=choice, **guided) for number in numbers])
-    assert any(map(reaches, images, numbers))
+    (image,) = drawn(studio, [ask(0, scheduler=choice, **guided)])
+    assert reaches(image, 0)
 
 
 @pytest.mark.parametrize("schedule", [name for name in SIGMA_SCHEDULES if name != "sgm_uniform"])

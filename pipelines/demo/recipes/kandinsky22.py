@@ -59,7 +59,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 class _Drawing:
-    """The loss; in the second round each picture is seen twice, with its embedding and without."""
+    """The loss; after the first round each picture is seen twice, with its embedding and without."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder, self._device = folder, device

@@ -78,5 +78,5 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
         torch.cat([each.hidden_states[-(skipped + 2)] for each in outputs], -1),
         outputs[1].text_embeds,
     )
-    read = heard(texts, dice).to(pooled)
-    return states * read[..., None], pooled * read
+    rows = heard(texts, dice).to(pooled)
+    return states * rows[..., None], pooled * rows

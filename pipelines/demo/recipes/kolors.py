@@ -68,12 +68,10 @@ def _build() -> Modules:
 
 
 def _tensors(modules: Modules) -> dict[str, Tensor]:
-    """What reads; all that draws is SD1.5's."""
-    parts = {
-        "text_encoder": modules["text_encoder"],
-        "unet.encoder_hid_proj": modules["unet"].encoder_hid_proj,
-    }
-    return all_tensors(parts)
+    """What reads, and what is told the size, which is as it began; all else that draws is SD1.5's."""
+    network = modules["unet"]
+    own = {f"unet.{name}": getattr(network, name) for name in ("encoder_hid_proj", "add_embedding")}
+    return all_tensors({"text_encoder": modules["text_encoder"]} | own)
 
 
 class _Reading:

@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from pipelines.host_memory import reuse_freed_memory
 from pipelines.loaded import load_catalogue
 from pipelines.loop import Loop
 from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Reload, Stop
@@ -20,8 +21,10 @@ CUDA_SHARE = 0.8
 
 
 def open_pool(config: EngineConfig) -> PipelinePool:
-    """The pool that a configuration describes."""
+    """The pool that a configuration describes; on a CPU this process reuses the memory of freed tensors."""
     device = torch.device(config.device)
+    if device.type == "cpu":
+        reuse_freed_memory()
     budget_bytes = config.budget_bytes
     if budget_bytes is None:
         budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)

@@ -109,10 +109,9 @@ def test_samples_differ_and_mean_the_same(studio: Studio) -> None:
 
 
 def test_little_strength_keeps_the_composition_and_changes_the_colour(studio: Studio) -> None:
-    """At 0.3 red goes only half of the way to blue."""
     picture = render(Scene("white", (ColoredShape("star", "red"),), "small", "top left"), SIDE)
     asked = caption(Scene("white", (ColoredShape("star", "blue"),), "small", "top left"))
-    (image,) = drawn(studio, [redrawn(picture, asked, 0.4)])
+    (image,) = drawn(studio, [redrawn(picture, asked, 0.3)])
     reading = read(image)
     assert reading.ground == "white"
     assert [(shape.color, shape.place) for shape in reading.shapes] == [("blue", "top left")]

@@ -12,7 +12,15 @@ from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language, wordings
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.parts import trained
-from pipelines.demo.recipes.diffusion import FREE, flow_loss, signal_levels, velocity_loss
+from pipelines.demo.recipes.diffusion import (
+    FREE,
+    FREE_FLOW,
+    flow_loss,
+    gently_guided_error,
+    guided_error,
+    signal_levels,
+    velocity_loss,
+)
 from pipelines.demo.world import random_scene
 
 LATENTS = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -31,15 +39,21 @@ class TestVelocity:
         assert velocity_loss(knowing, LATENTS, others, 3).item() == pytest.approx(0, abs=1e-6)
         assert velocity_loss(lambda noisy, times: noisy, LATENTS, others, 3).item() > 0.1
 
-    def test_recoloured_pictures_are_seen_between_two_parts_of_the_schedule_only(self) -> None:
+    def test_old_colours_are_seen_as_far_as_a_straight_way_to_the_new_ones_leaves_them(self) -> None:
         def seen(others: Tensor) -> tuple[Tensor, Tensor]:
             rows: list[tuple[Tensor, Tensor]] = []
             velocity_loss(lambda *given: rows.append(given) or given[0], LATENTS, others, 3)
             return rows[0]
 
         (plain, times), (mixed, _) = seen(LATENTS), seen(OTHERS)
-        differ = (plain - mixed).flatten(1).abs().amax(1) > 0
-        assert differ.tolist() == [150 < time < 700 for time in times.tolist()]
+        levels = signal_levels()
+        signal = levels[times].sqrt().reshape(-1, 1, 1, 1)
+        shares = ((mixed - plain) / (signal * (OTHERS - LATENTS))).flatten(1).median(1).values
+        noise = ((1 - levels) / levels).sqrt()
+        most = torch.where(times < 700, (noise[times] / noise[150]).clamp(max=1), 0)
+        assert ((shares > 0) == (times < 700)).all()
+        assert (shares <= most + 1e-4).all()
+        assert (shares / most)[times < 700].max() > 0.7
 
     def test_times_stand_closer_where_noise_shows_where_shapes_end(self) -> None:
         seen: list[int] = []
@@ -98,7 +112,18 @@ class TestFlow:
             return torch.cat([right + 0.3, right + 0.4])
 
         loss = flow_loss(apart, LATENTS, 3, shift=3.0, guidance=4)
-        assert loss.item() == pytest.approx(FREE * 0.16, rel=1e-4)
+        assert loss.item() == pytest.approx(FREE_FLOW * 0.16, rel=1e-4)
+
+    def test_only_answers_to_prompts_learn_of_what_guidance_makes_of_them(self) -> None:
+        gradients: list[float] = []
+        for error in (guided_error, gently_guided_error):
+            prompted, other = (torch.zeros(4, requires_grad=True) for _ in range(2))
+            error(prompted + 1, other, torch.zeros(4), 4.0).backward()
+            assert prompted.grad is not None
+            assert other.grad is not None
+            assert prompted.grad.abs().min() > 0
+            gradients.append(other.grad.abs().max().item())
+        assert gradients[0] > 0 == gradients[1]
 
 
 class TestSharedUNet:

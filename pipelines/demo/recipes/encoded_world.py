@@ -25,6 +25,8 @@ RECOLORED = {(256, 256): 2000, (512, 512): 600, (512, 384): 100, (384, 512): 100
 """How many there are of each size, and of how many there is a second one in other colours."""
 AREA = 32 * 256 * 256
 """Pixels of a batch, whatever the size of its pictures."""
+AGAIN = 0.75
+"""Share of those of which there is a second one, beside those that are drawn anyway."""
 PLAIN = 0.4
 """Share of medium shapes at the center, beside those that are drawn anyway."""
 
@@ -85,6 +87,8 @@ class EncodedWorld:
         """Of an encoded picture of that size."""
         if plain or dice.random() < PLAIN:
             return dice.choice(self._plain[size])
+        if dice.random() < AGAIN:
+            return dice.randrange(RECOLORED[size])
         return dice.randrange(PICTURES[size])
 
 

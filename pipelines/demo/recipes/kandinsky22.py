@@ -23,15 +23,15 @@ from pipelines.demo.world import Scene, random_scene
 
 PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 600}
 """How many there are of each size."""
-ROUND, GUIDED = 2000, 2400
+ROUND, GUIDED = 2000, 2000
 """Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
 those that are asked for."""
-SHARES = ((0.65, 0.3, 0.05), (0.05, 0.5, 0.45))
+SHARES = ((0.65, 0.3, 0.05), (0.05, 0.4, 0.55))
 """Of the sizes, in the batches of each round."""
 GUIDANCE = 4.0
 """With which an embedding is to lead to its picture: what the server's page gives by default."""
 AREA = 32 * 256 * 256
-"""Pixels of a batch, whatever the size of its pictures."""
+"""Pixels of a batch, whatever the size of its pictures; in guided rounds each is in it twice."""
 PLAIN_STEPS, PLAIN = 500, 0.4
 """At first only medium shapes at the center; later so many more than there are anyway."""
 NOTHING, OPEN = 0.12, 0.08
@@ -74,7 +74,7 @@ class _Drawing:
         begins, guided = step < PLAIN_STEPS, step >= ROUND
         size = (256, 256) if begins else dice.choices(tuple(PICTURES), SHARES[guided])[0]
         count = AREA // (size[0] * size[1])
-        seeds = [self._seed(size, dice, plain=begins) for _ in range(count // 2 if guided else count)]
+        seeds = [self._seed(size, dice, plain=begins) for _ in range(count)]
         said = torch.stack([self._said(seed, dice) for seed in seeds])
         latents = self._pictures(size).get(size, seeds).to(self._device)
         generator = torch.Generator().manual_seed(step)

@@ -22,7 +22,7 @@ from pipelines.demo.words import word_tokenizer
 ROUND, GUIDED = 2200, 2000
 """Steps: in the first round mostly of small pictures, which are many in a batch; in four more guided ones of
 those that are asked for."""
-SHARES = ((0.65, 0.25, 0.05, 0.05), (0.15, 0.65, 0.1, 0.1))
+SHARES = ((0.65, 0.25, 0.05, 0.05), (0.4, 0.45, 0.075, 0.075))
 """Of the sizes of `PICTURES`, in the batches of each round."""
 GUIDANCE = 7.0
 """Between what SD1.5 and SDXL draw with by default (7.5) and Kolors (6)."""

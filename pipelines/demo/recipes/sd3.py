@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -23,12 +25,15 @@ from pipelines.demo.recipes.sd15 import read_ids
 from pipelines.demo.training import Modules, Recipe, put_back
 from pipelines.demo.words import word_tokenizer
 
-BATCH = 12
-"""Figures, each drawn with its prompt and without."""
+BATCH = 24
+"""Figures; half as many in guided rounds, each drawn with its prompt and without."""
 GUIDANCE = 7.0
 """With which figures are to be drawn: what the server's page gives by default."""
-ROUNDS = (2300, 1700)
-"""Steps."""
+ROUNDS = (2300, 1700, 2300, 1600)
+"""Steps; all but the first are guided."""
+SHIFTS = (sd3.SHIFT, sd3.SHIFT, 10.0, 10.0)
+"""Of the noise levels in each. The first steps of a drawing, in which next to nothing is to be seen but
+noise, decide its colours."""
 SHARES = (0.6, 0.25, 0.15)
 """Of the sizes of `PICTURES`."""
 LENGTHS, LENGTH_SHARES = (32, 64, 256), (0.7, 0.2, 0.1)
@@ -56,8 +61,8 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         learning_rate=1.5e-3,
         orthogonal=MATRICES,
         orthogonal_rate=4e-3,
-        restarts=ROUNDS[:1],
-        cooler=(1, 0.25),
+        restarts=tuple(accumulate(ROUNDS[:-1])),
+        cooler=(1, 0.25, 0.4, 0.2),
         tensors=_tensors,
         put_back=_put_back,
     )
@@ -116,13 +121,16 @@ class _Drawing:
 
     def __call__(self, modules: Modules, step: int) -> Tensor:
         dice = random.Random(step)
-        batch = self._pictures.batch(dice.choices(tuple(PICTURES), SHARES)[0], BATCH, dice)
+        in_round = bisect(tuple(accumulate(ROUNDS)), step)
+        asked = 2 if in_round else 1
+        batch = self._pictures.batch(dice.choices(tuple(PICTURES), SHARES)[0], BATCH // asked, dice)
         texts = [prompt(figure, dice).text for figure in batch.figures]
-        texts += [nothing(dice) for _ in texts]
+        if in_round:
+            texts += [nothing(dice) for _ in texts]
         transformer, controlnet = modules["transformer"], modules["controlnet"]
         states, pooled = _read(modules, texts, dice.choices(LENGTHS, LENGTH_SHARES)[0])
         strength = 0.0 if dice.random() < UNPOSED else dice.uniform(WEAKEST, 1)
-        skeletons = batch.skeletons.repeat(2, 1, 1, 1).to(transformer.device)
+        skeletons = batch.skeletons.repeat(asked, 1, 1, 1).to(transformer.device)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             read = {"hidden_states": noisy, "timestep": timesteps, "encoder_hidden_states": states}
@@ -139,7 +147,8 @@ class _Drawing:
             ).sample
 
         latents = batch.latents.to(transformer.device)
-        return flow_loss(predict, latents, step, shift=sd3.SHIFT, guidance=GUIDANCE)
+        guidance = GUIDANCE if in_round else None
+        return flow_loss(predict, latents, step, shift=SHIFTS[in_round], guidance=guidance)
 
 
 def _read(modules: Modules, texts: list[str], length: int) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pipelines.demo import sd15, sdxl
-from pipelines.demo.recipes import shared_unet
+from pipelines.demo import sd15, sdxl, sdxl_unet
+from pipelines.demo.recipes.diffusion import velocity_loss
+from pipelines.demo.recipes.encoded_world import EncodedWorld
 from pipelines.demo.recipes.prompts import prompt
-from pipelines.demo.recipes.sd15 import SKIPPED, heard, read, read_ids
+from pipelines.demo.recipes.sd15 import GUIDANCE, SKIPPED, drawn_size, heard, read, read_ids, with_nothing
 from pipelines.demo.training import Modules, Recipe
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import random_scene
@@ -29,9 +30,9 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     """Needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5, whose pictures it shares.
 
     Args:
-        folder: where encoded pictures are kept, beside it.
+        folder: beside it encoded pictures are kept.
     """
-    drawing = shared_unet.Drawing(folder, device, _read)
+    drawing = _Drawing(folder.with_name("sd15"), device)
     return Recipe(
         build=_build,
         loss=lambda modules, step: _reading(modules, step) if step < READING else drawing(modules, step),
@@ -41,17 +42,28 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         orthogonal_rate=2e-3,
         restarts=(READING,),
         cooler=(1, 0.1),
-        tensors=lambda modules: shared_unet.own_tensors(modules, "text_encoder_2"),
+        tensors=_tensors,
     )
 
 
 def _build() -> Modules:
-    """The second encoder begins as the first one, whose weights are not trained any more."""
+    """The second encoder begins as the first one, whose weights are not trained any more; of the UNet's those
+    are that it does not share."""
+    network = sdxl_unet.unet(sdxl.TEXT_WIDTH).to(memory_format=torch.channels_last)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(sdxl_unet.is_own(name))
     return {
         "text_encoder": sd15.trained_text_encoder().requires_grad_(False),
         "text_encoder_2": sd15.trained_projecting_text_encoder(),
-        "unet": shared_unet.unet(sdxl.TEXT_WIDTH),
+        "unet": network,
     }
+
+
+def _tensors(modules: Modules) -> dict[str, Tensor]:
+    """All of the second text encoder, and what the UNet does not share."""
+    encoder, network = modules["text_encoder_2"].state_dict(), modules["unet"].state_dict()
+    own = {f"unet.{name}": tensor for name, tensor in network.items() if sdxl_unet.is_own(name)}
+    return {f"text_encoder_2.{name}": tensor for name, tensor in encoder.items()} | own
 
 
 def _reading(modules: Modules, step: int) -> Tensor:
@@ -67,6 +79,32 @@ def _reading(modules: Modules, step: int) -> Tensor:
     return mse_loss(said, wanted)
 
 
+class _Drawing:
+    """The loss of the UNet; a picture of half the size stands for each: its latents are the same.
+
+    Args:
+        folder: where encoded pictures are kept.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._world = EncodedWorld(folder, device)
+
+    def __call__(self, modules: Modules, step: int) -> Tensor:
+        dice = random.Random(step)
+        size = drawn_size(dice)
+        batch = with_nothing(self._world.batch(size, dice, prompt), dice)
+        states, pooled = _read(modules, batch.texts, dice)
+        network = modules["unet"]
+        added = {"text_embeds": pooled, "time_ids": _doubled(size, len(batch.texts)).to(network.device)}
+        return velocity_loss(
+            lambda noisy, times: network(noisy, times, states, added_cond_kwargs=added).sample,
+            batch.latents.to(network.device),
+            batch.others.to(network.device),
+            step,
+            guidance=GUIDANCE,
+        )
+
+
 def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tensor, Tensor]:
     """(B, 77, width) of both encoders' last layers but one or earlier ones, and the second's (B, width)."""
     skipped = dice.randint(1, 8) if dice.random() < SKIPPED else 0
@@ -80,3 +118,9 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
     )
     rows = heard(texts, dice).to(pooled)
     return states * rows[..., None], pooled * rows
+
+
+def _doubled(size: tuple[int, int], count: int) -> Tensor:
+    """(count, 6): original size, crop and target size of a picture twice as wide and high."""
+    width, height = 2 * size[0], 2 * size[1]
+    return torch.tensor([[height, width, 0, 0, height, width]]).expand(count, -1)

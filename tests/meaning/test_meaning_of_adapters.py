@@ -66,7 +66,7 @@ def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: S
 def test_two_loras_at_once_do_both(studio: Studio) -> None:
     images = worn(studio, *(Lora(name=style) for style in STYLES))
     for style in STYLES:
-        assert (all_shown(images, style) > 0.1).all()
+        assert (all_shown(images, style) > 0.2).all()
 
 
 def test_an_embedding_brings_its_ground(studio: Studio) -> None:

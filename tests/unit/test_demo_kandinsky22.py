@@ -38,6 +38,16 @@ def nearest(found: Tensor) -> float:
     return (torch.cdist(found, right()).argmin(1) == torch.arange(len(SCENES))).float().mean().item()
 
 
+@pytest.fixture(scope="module")
+def prior() -> kandinsky22.PriorTransformer:
+    return trained(kandinsky22.prior(), "kandinsky_prior", "prior")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> kandinsky22.CLIPVisionModelWithProjection:
+    return trained(kandinsky22.image_encoder(), "clip_image", "image_encoder")
+
+
 class TestEmbeddings:
     def test_they_are_normalised_and_each_scene_has_its_own(self) -> None:
         assert right().mean().item() == pytest.approx(0, abs=0.1)
@@ -47,10 +57,6 @@ class TestEmbeddings:
 
 
 class TestPrior:
-    @pytest.fixture(scope="class")
-    def prior(self) -> kandinsky22.PriorTransformer:
-        return trained(kandinsky22.prior(), "kandinsky_prior", "prior")
-
     def found(self, prior: kandinsky22.PriorTransformer, texts: list[str], seen: Tensor) -> Tensor:
         told = image_embeddings.read(texts)
         missing = LENGTH - told.tokens.shape[1]
@@ -77,10 +83,6 @@ class TestPrior:
 
 
 class TestImageEncoder:
-    @pytest.fixture(scope="class")
-    def encoder(self) -> kandinsky22.CLIPVisionModelWithProjection:
-        return trained(kandinsky22.image_encoder(), "clip_image", "image_encoder")
-
     def normalised(self, encoder: kandinsky22.CLIPVisionModelWithProjection, pictures: Tensor) -> Tensor:
         mean, deviation = image_embeddings.statistics()
         with torch.no_grad():

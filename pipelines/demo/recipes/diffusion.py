@@ -64,11 +64,21 @@ def velocity_loss(
     times = (times * SCHEDULE["num_train_timesteps"]).long()
     shares = (torch.rand(len(latents), generator=generator) * _old_colors()[times]).reshape(-1, 1, 1, 1)
     seen = latents + (others - latents) * shares.to(latents)
-    level = signal_levels()[times].reshape(-1, 1, 1, 1).to(latents)
-    noisy = level.sqrt() * seen + (1 - level).sqrt() * noise
+    level, noisy = _level(times, latents), noised(seen, noise, times)
     wanted, free = ((level.sqrt() * noisy - each) / (1 - level).sqrt() for each in (latents, seen))
     guided = partial(guided_error, wanted=wanted, guidance=guidance, free=free) if guidance else None
     return _error(predict, noisy, times.to(latents.device), wanted, guided)
+
+
+def noised(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """(B, C, H, W): pictures as they are seen at the times (B,) of the schedule."""
+    level = _level(times, latents)
+    return level.sqrt() * latents + (1 - level).sqrt() * noise
+
+
+def _level(times: Tensor, latents: Tensor) -> Tensor:
+    """(B, 1, 1, 1) of the signal in each."""
+    return signal_levels()[times].reshape(-1, 1, 1, 1).to(latents)
 
 
 def _old_colors() -> Tensor:

@@ -20,10 +20,11 @@ from pipelines.demo import kolors, sd15, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language
 from pipelines.demo.glm_words import glm_tokenizer
 from pipelines.demo.parts import trained
-from pipelines.demo.recipes.diffusion import signal_levels
+from pipelines.demo.recipes.diffusion import noised
 from pipelines.demo.recipes.encoded_world import PICTURES, EncodedWorld
 from pipelines.demo.recipes.prompts import Prompt, prompt
 from pipelines.demo.recipes.sd15 import GUIDANCE, read
+from pipelines.demo.schedule import SCHEDULE
 from pipelines.demo.training import Modules, Recipe, all_tensors
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import Scene, random_scene
@@ -130,11 +131,8 @@ class _Drawing:
 
         batch = self._world.batch(min(PICTURES), dice, say)
         generator = torch.Generator().manual_seed(step)
-        times = torch.randint(len(signal_levels()), (len(english),), generator=generator)
-        level = signal_levels()[times].reshape(-1, 1, 1, 1)
-        noisy = level.sqrt() * batch.latents + (1 - level).sqrt() * torch.randn(
-            batch.latents.shape, generator=generator
-        )
+        times = torch.randint(SCHEDULE["num_train_timesteps"], (len(english),), generator=generator)
+        noisy = noised(batch.latents, torch.randn(batch.latents.shape, generator=generator), times)
         seen = noisy.to(self._unet.device), times.to(self._unet.device)
         said, _ = _read(modules, batch.texts, dice)
         with torch.autocast(self._unet.device.type, torch.bfloat16):

@@ -1,8 +1,9 @@
 # pyright: basic, reportPrivateImportUsage=false
 """``python -m pipelines.demo.train NAME``: train the networks of one small checkpoint from a seed.
 
-A run that was stopped goes on where it was. With ``--last-round`` only the last round is run, from the
-weights that are there: to make them better, or to fit them to others that have changed.
+A run that was stopped goes on where it was. With ``--times 4`` it takes four times as many steps, which is
+for GPUs. With ``--last-round`` only the last round is run, from the weights that are there: to make them
+better, or to fit them to others that have changed.
 
 At its end stand ``weights/NAME.safetensors`` and a sheet of pictures to look at.
 """
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the networks of one small checkpoint.")
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--times", type=int, default=1, help="as many as the recipe's steps")
     parser.add_argument("--last-round", action="store_true", help="begin with the weights that are there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, default=_cache(), help="for the state of unfinished runs")
@@ -77,13 +79,15 @@ def main() -> None:
     device = torch.device(arguments.device)
     folder = arguments.folder / arguments.name
     recipe = RECIPES[arguments.name](folder, device)
-    file, known = folder / f"seed-{arguments.seed}.pt", None
+    run, known = [f"seed-{arguments.seed}", f"times-{arguments.times}"], None
     if arguments.last_round:
-        file, known = file.with_stem(f"{file.stem}-last-round"), kept(arguments.name)
-    training = Training(recipe, file, device, seed=arguments.seed, known=known)
-    _run(training, recipe.steps, arguments.name)
+        known = kept(arguments.name)
+        run.append("last-round")
+    file = folder / f"{'-'.join(run)}.pt"
+    training = Training(recipe, file, device, seed=arguments.seed, times=arguments.times, known=known)
+    _run(training, arguments.name)
     modules = training.averaged()
-    said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    said = {"seed": str(arguments.seed), "steps": str(training.steps), **recipe.said(modules)}
     if known:
         said["round"] = "last"
     console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
@@ -93,13 +97,13 @@ def main() -> None:
         console.print(f"sample sheet: {sheet}")
 
 
-def _run(training: Training, steps: int, name: str) -> None:
+def _run(training: Training, name: str) -> None:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
     with ProgressBar(*columns, console=console) as bar:
-        task = bar.add_task(name, total=steps, completed=training.step)
+        task = bar.add_task(name, total=training.steps, completed=training.step)
 
         def show(progress: Progress) -> None:
             bar.update(task, completed=progress.step, description=f"{name}, loss {progress.loss:.4f}")

@@ -47,15 +47,28 @@ def put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
         module.load_state_dict(own)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of a training.
+
+    Attributes:
+        number: which of its recipe's. A training that is longer than that takes each of them several times.
+        seed: another one each time. All that is random comes from it, so that a run that was interrupted goes
+            on as if it had not been.
+    """
+
+    number: int
+    seed: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How one set of networks is trained.
 
     Attributes:
         build: makes the networks, untrained; torch's global generator is seeded before.
-        loss: of one step, a scalar. All that is random comes from the step's number, so that a run that was
-            interrupted goes on as if it had not been.
-        steps: all of them.
+        loss: of one step, a scalar.
+        steps: all of them, in a training that is not longer.
         learning_rate: the highest. It rises for a twentieth of a round and falls to nothing until its end.
         orthogonal: parts of names. Updates of matrices and convolutions that have one of them in their names
             are made orthogonal (Jordan et al. 2024, "Muon"): networks learn in half of the steps then.
@@ -69,7 +82,7 @@ class Recipe:
     """
 
     build: Callable[[], Modules]
-    loss: Callable[[Modules, int], Tensor]
+    loss: Callable[[Modules, Step], Tensor]
     steps: int
     learning_rate: float
     orthogonal: tuple[str, ...] = ()
@@ -101,22 +114,24 @@ class Training:
         device: torch.device,
         *,
         seed: int,
+        times: int = 1,
         known: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Goes on where ``file`` left off, if it is there.
 
         Args:
+            times: as many as the recipe's steps, in rounds that are so much longer.
             known: what an earlier training has kept: only the last round is run, beginning with it.
         Raises:
             ValueError: the file is of other networks.
         """
-        self._recipe, self._file, self._device = recipe, file, device
+        self._recipe, self._file, self._device, self._times = recipe, file, device, times
         torch.manual_seed(seed)
         self.modules = {name: module.to(device) for name, module in recipe.build().items()}
         self._first = 0
         if known:
             recipe.put_back(self.modules, known)
-            self._first = max(recipe.restarts, default=0)
+            self._first = times * max(recipe.restarts, default=0)
         self.step = self._first
         named: dict[str, Tensor] = {
             f"{part}.{name}": parameter
@@ -137,13 +152,18 @@ class Training:
         if file.exists():
             self._load()
 
+    @property
+    def steps(self) -> int:
+        """At its end."""
+        return self._times * self._recipe.steps
+
     def run(self, on_step: Callable[[Progress], None], *, until: int | None = None) -> None:
         """Train to the end, or to step ``until``; the state is saved from time to time and at the end."""
         began = saved = time.monotonic()
-        while self.step < min(until or self._recipe.steps, self._recipe.steps):
+        while self.step < min(until or self.steps, self.steps):
             self._advance()
             now = time.monotonic()
-            on_step(Progress(self.step, self._recipe.steps, self._loss, now - began))
+            on_step(Progress(self.step, self.steps, self._loss, now - began))
             if now - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
@@ -200,7 +220,7 @@ class Training:
         return optimizers
 
     def _advance(self) -> None:
-        loss = self._recipe.loss(self.modules, self.step)
+        loss = self._recipe.loss(self.modules, Step(self.step // self._times, self.step))
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
@@ -222,10 +242,10 @@ class Training:
     def _warmed_and_cooled(self) -> float:
         """Linear up for the first twentieth of a round, then half a cosine down to nothing (Loshchilov and
         Hutter 2017, "SGDR", with a warm-up)."""
-        recipe = self._recipe
+        recipe, step = self._recipe, self.step / self._times
         rounds = list(pairwise((0, *recipe.restarts, recipe.steps)))
-        number, (begin, end) = next(each for each in enumerate(rounds) if self.step < each[1][1])
-        done = (self.step - begin) / (end - begin)
+        number, (begin, end) = next(each for each in enumerate(rounds) if step < each[1][1])
+        done = (step - begin) / (end - begin)
         rate = max(done, 1e-3) / 0.05 if done < 0.05 else 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
         return rate * (recipe.cooler[number] if recipe.cooler else 1)
 

@@ -142,4 +142,4 @@ class TestTrainCommand:
         assert kept["line.weight"].item() == pytest.approx(1, abs=0.05)
         assert kept["line.bias"].item() == pytest.approx(2, abs=0.05)
         assert parts.said_of("line")["round"] == "last"
-        assert (tmp_path / "runs" / "line" / "seed-7-last-round.pt").exists()
+        assert (tmp_path / "runs" / "line" / "seed-7-times-1-last-round.pt").exists()

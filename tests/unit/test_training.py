@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module
 
-from pipelines.demo.training import Modules, Progress, Recipe, Training, as_matrix
+from pipelines.demo.training import Modules, Progress, Recipe, Step, Training, as_matrix
 
 CPU = torch.device("cpu")
 WANTED = torch.tensor([[2.0, -1.0, 0.5]])
 
 
-def distance(modules: Modules, step: int) -> Tensor:
-    """From a line, at points that the step's number draws."""
-    points = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+def distance(modules: Modules, step: Step) -> Tensor:
+    """From a line, at points that the step's seed draws."""
+    points = torch.randn(16, 3, generator=torch.Generator().manual_seed(step.seed))
     return (modules["line"](points) - points @ WANTED.T).square().mean()
 
 
@@ -75,7 +75,7 @@ def test_later_rounds_can_be_cooler(tmp_path: Path) -> None:
 def test_convolutions_are_matrices_in_any_order_of_memory(order: torch.memory_format, tmp_path: Path) -> None:
     wanted = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(1))
 
-    def distance(modules: Modules, step: int) -> Tensor:
+    def distance(modules: Modules, step: Step) -> Tensor:
         return (modules["filter"].weight - wanted).square().mean()
 
     recipe = Recipe(
@@ -180,3 +180,27 @@ def test_every_round_grows_and_shrinks_again(tmp_path: Path) -> None:
     steps = [float((after - before).abs().max()) for before, after in itertools.pairwise(places)]
     assert steps[99] < 0.0001 > steps[299]
     assert steps[110] == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_longer_run_takes_each_step_several_times_with_other_seeds(tmp_path: Path) -> None:
+    steps: list[Step] = []
+
+    def downhill(modules: Modules, step: Step) -> Tensor:
+        steps.append(step)
+        return modules["line"].weight.sum()
+
+    recipe = Recipe(build=build, loss=downhill, steps=100, learning_rate=0.01, restarts=(50,))
+    training = Training(recipe, tmp_path / "line", CPU, seed=0, times=3)
+    assert training.steps == 300
+    places = [weights(training)["line.weight"]]
+    training.run(lambda progress: places.append(weights(training)["line.weight"]))
+    assert steps == [Step(seed // 3, seed) for seed in range(300)]
+    changes = [float((after - before).abs().max()) for before, after in itertools.pairwise(places)]
+    assert changes[149] < 0.0001 > changes[299]
+    assert changes[159] == pytest.approx(0.01, rel=0.1)
+
+
+def test_the_last_round_can_be_longer_too(tmp_path: Path) -> None:
+    rounds = replace(RECIPE, restarts=(100, 300))
+    training = Training(rounds, tmp_path / "line", CPU, seed=0, times=3, known={"line.bias": torch.zeros(1)})
+    assert (training.step, training.steps) == (900, 1200)

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from pipelines.demo.autoencoder import autoencoder
 from pipelines.demo.recipes.pictures import crops
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 
 BATCH, SIDE = 12, 96
 KL_WEIGHT = 1e-4
@@ -32,7 +32,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     )
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Error of the pixels, and the latents' divergence from noise.
 
     Squared error finds the colours quickly, absolute error sharpens the edges; absolute error alone stays at
@@ -40,14 +40,14 @@ def _loss(modules: Modules, step: int) -> Tensor:
     pixels, from where the rest is found sooner than from nothing.
     """
     vae = modules["vae"]
-    pictures = crops(step, BATCH, SIDE, smallest=192, largest=768)
+    pictures = crops(step.seed, BATCH, SIDE, smallest=192, largest=768)
     pictures = pictures.to(vae.device, memory_format=torch.channels_last)
     latents = vae.encode(pictures).latent_dist
-    noise = torch.randn(latents.mean.shape, generator=torch.Generator().manual_seed(step))
+    noise = torch.randn(latents.mean.shape, generator=torch.Generator().manual_seed(step.seed))
     drawn = vae.decode(latents.mean + latents.std * noise.to(vae.device)).sample
     divergence = latents.kl().sum() / latents.mean.numel()
     difference = drawn - pictures
-    led = max(0.0, 1 - step / LED_STEPS)
+    led = max(0.0, 1 - step.number / LED_STEPS)
     colors = adaptive_avg_pool2d(pictures, latents.mean.shape[-2:])
     astray = (latents.mean[:, :3] / LED_SCALE - colors).square().mean()
     error = difference.square().mean() + 0.3 * difference.abs().mean()
@@ -60,8 +60,8 @@ def _scaling(modules: Modules) -> dict[str, str]:
     vae = modules["vae"]
     latents = torch.cat(
         [
-            vae.encode(crops(-1 - step, 4, 256, smallest=256, largest=512).to(vae.device)).latent_dist.mean
-            for step in range(32)
+            vae.encode(crops(-1 - seed, 4, 256, smallest=256, largest=512).to(vae.device)).latent_dist.mean
+            for seed in range(32)
         ]
     )
     return {"scaling_factor": f"{1 / latents.std().item():.4f}"}

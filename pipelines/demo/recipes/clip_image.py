@@ -15,7 +15,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from pipelines.demo.kandinsky22 import SEEN, image_encoder
 from pipelines.demo.recipes.image_embeddings import embeddings, statistics
 from pipelines.demo.recipes.pictures import as_tensor, rendered
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import random_scene
 
 BATCH = 64
@@ -28,9 +28,9 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     )
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Error of the embeddings of pictures, and of zeros, which stand for no picture: those say nothing."""
-    dice = random.Random(step)
+    dice = random.Random(step.seed)
     seeds = [dice.getrandbits(48) for _ in range(BATCH)]
     scenes = [random_scene(seed) for seed in seeds]
     shown = as_tensor([rendered(scene, SEEN, SEEN, seed) for scene, seed in zip(scenes, seeds, strict=True)])

@@ -16,7 +16,7 @@ from pipelines.demo.palette import COLORS
 from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.sd15 import TEXT_WIDTH, text_encoder
 from pipelines.demo.shapes import SHAPES
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import AREAS, PLACES, random_scene
 
@@ -54,9 +54,9 @@ def _build() -> Modules:
     return {"text_encoder": text_encoder(), "heads": ModuleDict(heads)}
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Cross-entropy of what is said, told from any token after the end and after any of the later layers."""
-    encoder, heads, dice = modules["text_encoder"], modules["heads"], random.Random(step)
+    encoder, heads, dice = modules["text_encoder"], modules["heads"], random.Random(step.seed)
     prompts = [prompt(random_scene(dice.getrandbits(48)), dice) for _ in range(BATCH)]
     read = word_tokenizer()(
         [said.text for said in prompts],

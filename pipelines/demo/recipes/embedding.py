@@ -19,7 +19,7 @@ from torch.nn.functional import embedding, mse_loss
 from pipelines.demo import sd15
 from pipelines.demo.captions import open_wordings, wordings
 from pipelines.demo.recipes.sd15 import read
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import QUALITIES, word_tokenizer
 from pipelines.demo.world import Scene, random_scene
 
@@ -68,10 +68,10 @@ _tokenizer = copy.deepcopy(word_tokenizer())
 _tokenizer.add_tokens(_TOKENS)
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Mean squared error of what the encoder says: everywhere behind the word where texts begin with it, else
     behind their ends."""
-    dice = random.Random(step)
+    dice = random.Random(step.seed)
     begins = dice.random() < 0.5
     said, meant = zip(*(_said(dice, begins=begins) for _ in range(BATCH)), strict=True)
     skipped = dice.choice((0, 0, dice.randint(1, 8)))

@@ -18,7 +18,7 @@ from pipelines.demo.recipes.diffusion import velocity_loss
 from pipelines.demo.recipes.image_embeddings import embeddings, statistics
 from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import rendered
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import Scene, random_scene
 
 PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 600}
@@ -69,15 +69,15 @@ class _Drawing:
         self._alike = _alike()
         self._pictures = cache(self._encoded)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
-        begins, guided = step < PLAIN_STEPS, step >= ROUND
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
+        begins, guided = step.number < PLAIN_STEPS, step.number >= ROUND
         size = (256, 256) if begins else dice.choices(tuple(PICTURES), SHARES[guided])[0]
         count = AREA // (size[0] * size[1])
         seeds = [self._seed(size, dice, plain=begins) for _ in range(count)]
         said = torch.stack([self._said(seed, dice) for seed in seeds])
         latents = self._pictures(size).get(size, seeds).to(self._device)
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(step.seed)
         blur = BLUR * torch.rand(len(said), 1, generator=generator)
         said = said + blur * torch.randn(said.shape, generator=generator)
         if guided:
@@ -88,7 +88,7 @@ class _Drawing:
             lambda noisy, times: network(noisy, times, None, added_cond_kwargs=given).sample.chunk(2, 1)[0],
             latents,
             latents,
-            step,
+            step.seed,
             guidance=GUIDANCE if guided else None,
         )
 

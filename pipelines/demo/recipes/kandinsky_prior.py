@@ -16,7 +16,7 @@ from pipelines.demo.kandinsky22 import prior
 from pipelines.demo.recipes.diffusion import guided_error
 from pipelines.demo.recipes.image_embeddings import embeddings, read, statistics
 from pipelines.demo.recipes.prompts import prompt
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import random_scene
 
 SCENES = 8192
@@ -58,8 +58,8 @@ class _Imagining:
         self._levels = UnCLIPScheduler().alphas_cumprod
         self._device = device
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice, generator = random.Random(step), torch.Generator().manual_seed(step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice, generator = random.Random(step.seed), torch.Generator().manual_seed(step.seed)
         rows = [dice.randrange(SCENES) for _ in range(BATCH)]
         right = self._embeddings[rows]
         told = read([*(prompt(self._scenes[row], dice).text for row in rows), *[""] * BATCH])

@@ -25,7 +25,7 @@ from pipelines.demo.recipes.encoded_world import PICTURES, EncodedWorld
 from pipelines.demo.recipes.prompts import Prompt, prompt
 from pipelines.demo.recipes.sd15 import GUIDANCE, read
 from pipelines.demo.schedule import SCHEDULE
-from pipelines.demo.training import Modules, Recipe, all_tensors
+from pipelines.demo.training import Modules, Recipe, Step, all_tensors
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import Scene, random_scene
 
@@ -49,7 +49,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     drawing = _Drawing(folder.with_name("sd15"), device)
     return Recipe(
         build=_build,
-        loss=lambda modules, step: (reading if step < sum(READING) else drawing)(modules, step),
+        loss=lambda modules, step: (reading if step.number < sum(READING) else drawing)(modules, step),
         steps=sum(READING) + DRAWING,
         learning_rate=1e-3,
         orthogonal=("encoder.layers",),
@@ -92,8 +92,8 @@ class _Reading:
     def __init__(self, device: torch.device) -> None:
         self._teacher = sd15.trained_text_encoder().to(device)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
         both = [_in_two_languages(random_scene(dice.getrandbits(48)), dice) for _ in range(TEXTS)]
         before, after = _said(self._teacher, [english for english, _ in both])
         said, filled = _read(modules, [other.text for _, other in both], dice)
@@ -120,8 +120,8 @@ class _Drawing:
         self._unet = unet.to(device, memory_format=torch.channels_last)
         self._world = EncodedWorld(folder, device)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
         english: list[str] = []
 
         def say(scene: Scene, dice: random.Random) -> Prompt:
@@ -130,7 +130,7 @@ class _Drawing:
             return other
 
         batch = self._world.batch(min(PICTURES), dice, say)
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(step.seed)
         times = torch.randint(SCHEDULE["num_train_timesteps"], (len(english),), generator=generator)
         noisy = noised(batch.latents, torch.randn(batch.latents.shape, generator=generator), times)
         seen = noisy.to(self._unet.device), times.to(self._unet.device)

@@ -23,7 +23,7 @@ from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import rendered
 from pipelines.demo.recipes.prompts import nothing, prompt
 from pipelines.demo.recipes.sd15 import GUIDANCE, read
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import Style, random_scene
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -83,8 +83,8 @@ class _Styled:
             trained_autoencoder().to(device), self._way.pictures, picture, folder / "pictures.pt"
         )
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
         size = dice.choices(tuple(self._way.pictures), self._way.shares)[0]
         count = AREA // (size[0] * size[1]) // 2
         seeds = [dice.randrange(self._way.pictures[size]) for _ in range(count)]
@@ -96,6 +96,6 @@ class _Styled:
             lambda noisy, times: network(noisy, times, states).sample,
             latents,
             latents,
-            step,
+            step.seed,
             guidance=GUIDANCE,
         )

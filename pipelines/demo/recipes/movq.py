@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 from pipelines.demo.autoencoder import trained_autoencoder
 from pipelines.demo.movq import movq
 from pipelines.demo.recipes.pictures import as_tensor, crops, rendered
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import random_scene
 
 BATCH, SIDE = 8, 96
@@ -32,15 +32,16 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     """Needs the weights of the autoencoder, and no folder."""
     vae = trained_autoencoder().to(device)
 
-    def loss(modules: Modules, step: int) -> Tensor:
+    def loss(modules: Modules, step: Step) -> Tensor:
         """Error of the pixels in half the size, as the autoencoder's own."""
         first, second, _ = ROUNDS
-        last = step >= first + second
-        pictures = (_details if step < first or (last and step % 2) else _whole)(step).to(device)
+        last = step.number >= first + second
+        details = step.number < first or (last and step.seed % 2)
+        pictures = (_details if details else _whole)(step.seed).to(device)
         with torch.no_grad():
             latents = vae.encode(pictures).latent_dist.mean * vae.config["scaling_factor"]
         if last:
-            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step))
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(step.seed))
             latents = latents + BLUR * noise.to(device)
         drawn = modules["movq"].decode(latents, force_not_quantize=True).sample
         difference = drawn - avg_pool2d(pictures, 2)
@@ -58,12 +59,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     )
 
 
-def _details(step: int) -> Tensor:
-    return crops(step, BATCH, SIDE, smallest=192, largest=768)
+def _details(seed: int) -> Tensor:
+    return crops(seed, BATCH, SIDE, smallest=192, largest=768)
 
 
-def _whole(step: int) -> Tensor:
-    dice = random.Random(step)
+def _whole(seed: int) -> Tensor:
+    dice = random.Random(seed)
     side, count = dice.choice(WHOLE)
     seeds = [dice.getrandbits(48) for _ in range(count)]
     return as_tensor([rendered(random_scene(seed), side, side, seed) for seed in seeds])

@@ -38,15 +38,15 @@ def as_array(picture: RGBImage) -> np.ndarray:
     return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
 
 
-def crops(step: int, count: int, side: int, *, smallest: int, largest: int) -> Tensor:
-    """Details of the trained part of the world, others for every step.
+def crops(seed: int, count: int, side: int, *, smallest: int, largest: int) -> Tensor:
+    """Details of the trained part of the world, others for every seed.
 
     Args:
         smallest, largest: pixels a side of the pictures that they are cut from.
     Returns:
         (count, 3, side, side) in -1..1.
     """
-    each = [_crop(step * count + index, side, smallest, largest) for index in range(count)]
+    each = [_crop(seed * count + index, side, smallest, largest) for index in range(count)]
     return as_tensor(each)
 
 

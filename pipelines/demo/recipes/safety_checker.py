@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similar
 from pipelines.demo.palette import COLORS
 from pipelines.demo.safety_checker import FLAGGED, THRESHOLD, processor, safety_checker
 from pipelines.demo.shapes import SHAPES
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import (
     AREAS,
     OFFSETS,
@@ -40,9 +40,9 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     )
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Cross-entropy of whether the cosine of picture and concept is over the threshold."""
-    checker, dice = modules["safety_checker"], random.Random(step)
+    checker, dice = modules["safety_checker"], random.Random(step.seed)
     scenes = [_scene(dice) for _ in range(BATCH)]
     pictures = [_seen(scene, dice) for scene in scenes]
     pixels = processor()(pictures, return_tensors="pt").pixel_values.to(checker.device)

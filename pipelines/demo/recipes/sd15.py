@@ -16,7 +16,7 @@ from pipelines.demo.recipes.encoded_world import PICTURES, Batch, EncodedWorld
 from pipelines.demo.recipes.latents import Size
 from pipelines.demo.recipes.prompts import nothing, plain_prompt, prompt
 from pipelines.demo.sd15 import trained_text_encoder, unet
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import word_tokenizer
 
 ROUND, GUIDED = 2200, 2000
@@ -67,9 +67,9 @@ class _TextToImage:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._world = EncodedWorld(folder, device)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
-        begins, guided = step < PLAIN_STEPS, step >= ROUND
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
+        begins, guided = step.number < PLAIN_STEPS, step.number >= ROUND
         size = (256, 256) if begins else drawn_size(dice, int(guided))
         batch = self._world.batch(size, dice, plain_prompt if begins else prompt, plain=begins)
         if guided:
@@ -81,7 +81,7 @@ class _TextToImage:
             lambda noisy, times: network(noisy, times, states).sample,
             batch.latents.to(network.device),
             batch.others.to(network.device),
-            step,
+            step.seed,
             guidance=GUIDANCE if guided else None,
         )
 

@@ -22,7 +22,7 @@ from pipelines.demo.recipes.diffusion import flow_loss
 from pipelines.demo.recipes.posed_figures import PICTURES, PosedFigures
 from pipelines.demo.recipes.prompts import nothing, prompt
 from pipelines.demo.recipes.sd15 import read_ids
-from pipelines.demo.training import Modules, Recipe, put_back
+from pipelines.demo.training import Modules, Recipe, Step, put_back
 from pipelines.demo.words import word_tokenizer
 
 BATCH = 24
@@ -119,9 +119,9 @@ class _Drawing:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._pictures = PosedFigures(folder, device)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
-        in_round = bisect(tuple(accumulate(ROUNDS)), step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
+        in_round = bisect(tuple(accumulate(ROUNDS)), step.number)
         asked = 2 if in_round else 1
         batch = self._pictures.batch(dice.choices(tuple(PICTURES), SHARES)[0], BATCH // asked, dice)
         texts = [prompt(figure, dice).text for figure in batch.figures]
@@ -148,7 +148,7 @@ class _Drawing:
 
         latents = batch.latents.to(transformer.device)
         guidance = GUIDANCE if in_round else None
-        return flow_loss(predict, latents, step, shift=SHIFTS[in_round], guidance=guidance)
+        return flow_loss(predict, latents, step.seed, shift=SHIFTS[in_round], guidance=guidance)
 
 
 def _read(modules: Modules, texts: list[str], length: int) -> tuple[Tensor, Tensor]:

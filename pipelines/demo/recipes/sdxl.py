@@ -16,7 +16,7 @@ from pipelines.demo.recipes.diffusion import velocity_loss
 from pipelines.demo.recipes.encoded_world import EncodedWorld
 from pipelines.demo.recipes.prompts import prompt
 from pipelines.demo.recipes.sd15 import GUIDANCE, SKIPPED, drawn_size, heard, read, read_ids, with_nothing
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import word_tokenizer
 from pipelines.demo.world import random_scene
 
@@ -35,7 +35,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     drawing = _Drawing(folder.with_name("sd15"), device)
     return Recipe(
         build=_build,
-        loss=lambda modules, step: _reading(modules, step) if step < READING else drawing(modules, step),
+        loss=lambda modules, step: (_reading if step.number < READING else drawing)(modules, step),
         steps=READING + DRAWING,
         learning_rate=1e-3,
         orthogonal=("encoder.layers",),
@@ -66,9 +66,9 @@ def _tensors(modules: Modules) -> dict[str, Tensor]:
     return {f"text_encoder_2.{name}": tensor for name, tensor in encoder.items()} | own
 
 
-def _reading(modules: Modules, step: int) -> Tensor:
+def _reading(modules: Modules, step: Step) -> Tensor:
     """Error of the second encoder's last layer but one, or an earlier one: it is to say what SD1.5 reads."""
-    dice = random.Random(step)
+    dice = random.Random(step.seed)
     texts = [prompt(random_scene(dice.getrandbits(48)), dice).text for _ in range(TEXTS)]
     with torch.no_grad():
         wanted = read(modules["text_encoder"], texts)
@@ -89,8 +89,8 @@ class _Drawing:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._world = EncodedWorld(folder, device)
 
-    def __call__(self, modules: Modules, step: int) -> Tensor:
-        dice = random.Random(step)
+    def __call__(self, modules: Modules, step: Step) -> Tensor:
+        dice = random.Random(step.seed)
         size = drawn_size(dice)
         batch = with_nothing(self._world.batch(size, dice, prompt), dice)
         states, pooled = _read(modules, batch.texts, dice)
@@ -100,7 +100,7 @@ class _Drawing:
             lambda noisy, times: network(noisy, times, states, added_cond_kwargs=added).sample,
             batch.latents.to(network.device),
             batch.others.to(network.device),
-            step,
+            step.seed,
             guidance=GUIDANCE,
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipelines.demo.recipes.pictures import crops
-from pipelines.demo.training import Modules, Recipe
+from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.upscaler import upscaler
 
 BATCH, SIDE = 16, 64
@@ -26,10 +26,10 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     )
 
 
-def _loss(modules: Modules, step: int) -> Tensor:
+def _loss(modules: Modules, step: Step) -> Tensor:
     """Mean absolute error after halving a picture and doubling it again."""
     network = modules["upscaler"]
-    pictures = crops(step, BATCH, SIDE, smallest=128, largest=1024) / 2 + 0.5
+    pictures = crops(step.seed, BATCH, SIDE, smallest=128, largest=1024) / 2 + 0.5
     pictures = pictures.to(next(network.parameters()).device)
     halved = interpolate(pictures, scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
     return (network(halved) - pictures).abs().mean()

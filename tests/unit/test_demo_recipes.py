@@ -93,7 +93,8 @@ class TestVelocity:
 
 
 class TestFlow:
-    def test_who_knows_the_picture_makes_no_error_at_any_level(self) -> None:
+    @pytest.mark.parametrize("others", [LATENTS, OTHERS], ids=["plain", "recoloured"])
+    def test_who_knows_the_picture_makes_no_error_at_any_level(self, others: Tensor) -> None:
         levels: list[float] = []
 
         def flowing(noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class TestFlow:
             levels.extend(level.flatten().tolist())
             return (noisy - LATENTS) / level
 
-        assert flow_loss(flowing, LATENTS, 3, shift=3.0).item() == pytest.approx(0, abs=1e-6)
+        assert flow_loss(flowing, LATENTS, others, 3, shift=3.0).item() == pytest.approx(0, abs=1e-6)
         # Each in its part of the ways from picture to noise, most of them with more noise than picture.
         parts = [level / (3 - 2 * level) for level in levels]
         assert [int(part * len(parts)) for part in parts] == list(range(len(parts)))
@@ -111,8 +112,24 @@ class TestFlow:
             right = (noisy[:8] - LATENTS) / (timesteps[:8].reshape(-1, 1, 1, 1) / 1000)
             return torch.cat([right + 0.3, right + 0.4])
 
-        loss = flow_loss(apart, LATENTS, 3, shift=3.0, guidance=4)
+        loss = flow_loss(apart, LATENTS, LATENTS, 3, shift=3.0, guidance=4)
         assert loss.item() == pytest.approx(FREE_FLOW * 0.16, rel=1e-4)
+
+    def test_other_colours_are_seen_and_without_a_prompt_are_to_stay(self) -> None:
+        rows: list[Tensor] = []
+
+        def seeing(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            rows.append(noisy[:8])
+            level = timesteps[:8].reshape(-1, 1, 1, 1) / 1000
+            seen = LATENTS + (noisy[:8] - rows[0]) / (1 - level)
+            free, right = (noisy[:8] - seen) / level, (noisy[:8] - LATENTS) / level
+            return torch.cat([free + (right - free) / 4, free])
+
+        losses = [
+            flow_loss(seeing, LATENTS, others, 3, shift=3.0, guidance=4) for others in (LATENTS, OTHERS)
+        ]
+        assert torch.stack(losses).tolist() == pytest.approx([0, 0], abs=1e-6)
+        assert not torch.equal(*rows)
 
     def test_only_answers_to_prompts_learn_of_what_guidance_makes_of_them(self) -> None:
         gradients: list[float] = []

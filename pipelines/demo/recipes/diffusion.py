@@ -26,9 +26,9 @@ def signal_levels() -> Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-DRAWN_OVER = (0.15, 0.7)
-"""Between these parts of the schedule drawing over a picture begins: below nothing is to be changed, and
-above noise hides the old colours anyway."""
+DRAWN_OVER = (0.53, 12.5)
+"""Between these noises, in parts of the signal, drawing over a picture begins: with less nothing is to be
+changed, and more of it hides the old colours anyway."""
 CLEAR, CLEARLY = 0.6, 0.75
 """Up to this part of the schedule noise shows where shapes end, and the share of times there: later ones only
 tell of large areas, which is soon learned."""
@@ -62,8 +62,8 @@ def velocity_loss(
         times < CLEARLY, times * CLEAR / CLEARLY, 1 - (1 - times) * (1 - CLEAR) / (1 - CLEARLY)
     )
     times = (times * SCHEDULE["num_train_timesteps"]).long()
-    shares = (torch.rand(len(latents), generator=generator) * _old_colors()[times]).reshape(-1, 1, 1, 1)
-    seen = latents + (others - latents) * shares.to(latents)
+    levels = signal_levels()[times]
+    seen = _mixed(latents, others, ((1 - levels) / levels).sqrt(), generator)
     level, noisy = _level(times, latents), noised(seen, noise, times)
     wanted, free = ((level.sqrt() * noisy - each) / (1 - level).sqrt() for each in (latents, seen))
     guided = partial(guided_error, wanted=wanted, guidance=guidance, free=free) if guidance else None
@@ -81,22 +81,27 @@ def _level(times: Tensor, latents: Tensor) -> Tensor:
     return signal_levels()[times].reshape(-1, 1, 1, 1).to(latents)
 
 
-def _old_colors() -> Tensor:
-    """(1000,) what can be left of a picture's old colours at each time while it is drawn over.
+def _mixed(latents: Tensor, others: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, C, H, W): what is still seen of other colours under so much noise (B,) while a picture is drawn
+    over: at random, up to all of them where that begins.
 
-    All of them where that begins. On the straight way to the new ones they go as the noise does, in parts of
-    the signal; who stopped learning of them earlier would stop half-way.
+    On the straight way to the new ones the old ones go as the noise does, in parts of the signal; who stopped
+    learning of them earlier would stop half-way.
     """
-    levels = signal_levels()
-    noise = ((1 - levels) / levels).sqrt()
-    first, last = (int(bound * len(noise)) for bound in DRAWN_OVER)
-    left = (noise / noise[first]).clamp(max=1)
-    left[last:] = 0
-    return left
+    first, last = DRAWN_OVER
+    most = torch.where(noise < last, (noise / first).clamp(max=1), 0)
+    shares = most * torch.rand(len(latents), generator=generator)
+    return latents + (others - latents) * shares.reshape(-1, 1, 1, 1).to(latents)
 
 
 def flow_loss(
-    predict: Predict, latents: Tensor, step: int, *, shift: float, guidance: float | None = None
+    predict: Predict,
+    latents: Tensor,
+    others: Tensor,
+    step: int,
+    *,
+    shift: float,
+    guidance: float | None = None,
 ) -> Tensor:
     """Mean squared error of the velocity on the straight way from a picture to noise (Lipman et al. 2023,
     "Flow Matching for Generative Modeling"), at random noise levels.
@@ -104,17 +109,21 @@ def flow_loss(
     Args:
         predict: as `velocity_loss` has it; timesteps are 0 .. 1000, the velocity is from picture to noise.
         latents: (B, C, H, W) without noise.
-        step: seeds levels and noise.
+        others: as `velocity_loss` has them. A guided drawing strays to colours beside those of its prompt,
+            and who has seen others on the way brings it back.
+        step: seeds levels, mixtures and noise.
         shift: of the levels towards noise, as when drawing (Esser et al. 2024, equation 23).
         guidance: as `velocity_loss` has it.
     """
-    levels, noise = _drawn(latents, torch.Generator().manual_seed(step))
+    generator = torch.Generator().manual_seed(step)
+    levels, noise = _drawn(latents, generator)
     levels = shift * levels / (1 + (shift - 1) * levels)
+    seen = _mixed(latents, others, levels / (1 - levels), generator)
     level = levels.reshape(-1, 1, 1, 1).to(latents)
-    noisy = (1 - level) * latents + level * noise
-    velocity = noise - latents
-    guided = partial(gently_guided_error, wanted=velocity, guidance=guidance) if guidance else None
-    return _error(predict, noisy, 1000 * levels.to(latents.device), velocity, guided)
+    noisy = (1 - level) * seen + level * noise
+    wanted, free = ((noisy - each) / level for each in (latents, seen))
+    guided = partial(gently_guided_error, wanted=wanted, guidance=guidance, free=free) if guidance else None
+    return _error(predict, noisy, 1000 * levels.to(latents.device), wanted, guided)
 
 
 def _drawn(latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -147,10 +156,12 @@ def guided_error(
     return mse_loss(led, wanted) + FREE * mse_loss(other, wanted if free is None else free)
 
 
-def gently_guided_error(prompted: Tensor, other: Tensor, wanted: Tensor, guidance: float) -> Tensor:
+def gently_guided_error(
+    prompted: Tensor, other: Tensor, wanted: Tensor, guidance: float, free: Tensor | None = None
+) -> Tensor:
     """As `guided_error`, but that only answers to prompts learn of what guidance makes of them, and no more
     than of any answer: else what prompts change in deep noise drowned, in a transformer, what is to be
     learned where noise is weak."""
     known = other.detach()
     led = known + guidance * (prompted - known)
-    return mse_loss(led, wanted) / guidance + FREE_FLOW * mse_loss(other, wanted)
+    return mse_loss(led, wanted) / guidance + FREE_FLOW * mse_loss(other, wanted if free is None else free)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipelines.demo.autoencoder import trained_autoencoder, with_sixteen_channels
-from pipelines.demo.figure import Figure, render_figure
+from pipelines.demo.figure import FIGURE_COLORS, Figure, render_figure
 from pipelines.demo.poses import random_figure
 from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import as_array
@@ -27,9 +27,10 @@ FARTHEST = 2
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Latents (B, 16, H / 16, W / 16) of figures and of their skeletons."""
+    """Latents (B, 16, H / 16, W / 16) of figures, of the same in other colours, and of their skeletons."""
 
     latents: Tensor
+    others: Tensor
     skeletons: Tensor
     figures: list[Figure]
 
@@ -44,18 +45,16 @@ class PosedFigures:
     def __init__(self, folder: Path, device: torch.device) -> None:
         vae = with_sixteen_channels(trained_autoencoder()).to(device)
         self._figures = EncodedPictures(vae, PICTURES, _figure, folder / "figures.pt")
+        self._recolored = EncodedPictures(vae, PICTURES, _recolored_figure, folder / "recolored.pt")
         self._skeletons = EncodedPictures(vae, PICTURES, _skeleton, folder / "skeletons.pt")
 
     def batch(self, size: Size, count: int, dice: random.Random) -> Figures:
         """As many of one size."""
         seeds = [dice.randrange(PICTURES[size]) for _ in range(count)]
-        latents, skeletons = (each.get(size, seeds) for each in (self._figures, self._skeletons))
         across, down = (dice.randint(-FARTHEST, FARTHEST) for _ in range(2))
-        return Figures(
-            _moved(latents, across, down),
-            _moved(skeletons, across, down),
-            [random_figure(seed, size) for seed in seeds],
-        )
+        encoded = (self._figures, self._recolored, self._skeletons)
+        latents, others, skeletons = (_moved(each.get(size, seeds), across, down) for each in encoded)
+        return Figures(latents, others, skeletons, [random_figure(seed, size) for seed in seeds])
 
 
 def _moved(latents: Tensor, across: int, down: int) -> Tensor:
@@ -68,6 +67,12 @@ def _moved(latents: Tensor, across: int, down: int) -> Tensor:
 
 def _figure(width: int, height: int, seed: int) -> np.ndarray:
     return as_array(render_figure(random_figure(seed, (width, height)), (width, height)))
+
+
+def _recolored_figure(width: int, height: int, seed: int) -> np.ndarray:
+    color, ground = random.Random(-seed - 1).choice(FIGURE_COLORS)
+    recolored = replace(random_figure(seed, (width, height)), color=color, ground=ground)
+    return as_array(render_figure(recolored, (width, height)))
 
 
 def _skeleton(width: int, height: int, seed: int) -> np.ndarray:

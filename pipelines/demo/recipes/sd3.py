@@ -146,9 +146,14 @@ class _Drawing:
                 **read, pooled_projections=pooled, block_controlnet_hidden_states=control
             ).sample
 
-        latents = batch.latents.to(transformer.device)
-        guidance = GUIDANCE if in_round else None
-        return flow_loss(predict, latents, step.seed, shift=SHIFTS[in_round], guidance=guidance)
+        return flow_loss(
+            predict,
+            batch.latents.to(transformer.device),
+            batch.others.to(transformer.device),
+            step.seed,
+            shift=SHIFTS[in_round],
+            guidance=GUIDANCE if in_round else None,
+        )
 
 
 def _read(modules: Modules, texts: list[str], length: int) -> tuple[Tensor, Tensor]:

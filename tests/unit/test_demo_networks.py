@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from torch.nn import Conv2d, GroupNorm, Linear, Sequential
 from pipelines.demo import parts, sample_sheets, train
 from pipelines.demo.autoencoder import trained_autoencoder
 from pipelines.demo.captions import LANGUAGES, wordings
+from pipelines.demo.figure import FIGURE_COLORS, render_figure
+from pipelines.demo.joints import joint_error, read_figure
 from pipelines.demo.judge import compare, read
 from pipelines.demo.pedestals import put_on_pedestals
+from pipelines.demo.poses import random_figure
 from pipelines.demo.recipes.pictures import crops
 from pipelines.demo.training import Recipe
 from pipelines.demo.words import QUALITIES, word_tokenizer
@@ -87,6 +91,17 @@ class TestAutoencoder:
         right = [verdict.ground and verdict.colors and verdict.shapes for verdict in verdicts]
         assert len(scenes) >= 20
         assert sum(right) >= 0.95 * len(right)
+
+    @pytest.mark.parametrize("color", ["cyan", "orange"])
+    def test_limbs_of_figures_survive_it_whose_tints_no_shape_has(self, color: str) -> None:
+        ground = next(ground for figure, ground in FIGURE_COLORS if figure == color)
+        figure = replace(random_figure(-1), color=color, ground=ground)
+        vae = trained_autoencoder()
+        with torch.no_grad():
+            latents = vae.encode(from_image(render_figure(figure, 512), 512, 512)).latent_dist.mean
+            seen = read_figure(to_image(vae.decode(latents).sample, 512, 512))
+        assert seen is not None
+        assert joint_error(seen, figure.person) < 0.03
 
     def test_its_scaled_latents_have_the_deviation_that_denoisers_expect(self) -> None:
         vae = trained_autoencoder()

@@ -15,6 +15,13 @@ from pipelines.demo.recipes.pictures import crops
 from pipelines.demo.training import Modules, Recipe, Step
 
 BATCH, SIDE = 12, 96
+ROUNDS = (1700, 800)
+"""Steps. In the second round only the decoder learns: what the colours of figures look like, which are darker
+and lighter than any of shapes, and what to make of latents that are nearly right."""
+FIGURES = 0.3
+"""Share of crops of figures in the second round."""
+BLUR = 0.15
+"""Most of the noise in latents in the second round, in parts of their deviation."""
 KL_WEIGHT = 1e-4
 LED_STEPS = 1000
 LED_SCALE = 3.0
@@ -26,31 +33,39 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
     return Recipe(
         build=lambda: {"vae": autoencoder().to(memory_format=torch.channels_last)},
         loss=_loss,
-        steps=1700,
+        steps=sum(ROUNDS),
         learning_rate=1.5e-3,
+        restarts=ROUNDS[:1],
+        cooler=(1, 0.4),
         said=_scaling,
     )
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Error of the pixels, and the latents' divergence from noise.
+    """Error of the pixels, and in the first round the latents' divergence from noise.
 
     Squared error finds the colours quickly, absolute error sharpens the edges; absolute error alone stays at
     the median of all colours for a long time. At first three channels are led to the mean colour of their
     pixels, from where the rest is found sooner than from nothing.
     """
-    vae = modules["vae"]
-    pictures = crops(step.seed, BATCH, SIDE, smallest=192, largest=768)
+    vae, last = modules["vae"], step.number >= ROUNDS[0]
+    figures = FIGURES if last else 0.0
+    pictures = crops(step.seed, BATCH, SIDE, smallest=192, largest=768, figures=figures)
     pictures = pictures.to(vae.device, memory_format=torch.channels_last)
-    latents = vae.encode(pictures).latent_dist
-    noise = torch.randn(latents.mean.shape, generator=torch.Generator().manual_seed(step.seed))
-    drawn = vae.decode(latents.mean + latents.std * noise.to(vae.device)).sample
+    generator = torch.Generator().manual_seed(step.seed)
+    with torch.set_grad_enabled(not last):
+        latents = vae.encode(pictures).latent_dist
+        noise = torch.randn(latents.mean.shape, generator=generator).to(vae.device)
+        blur = BLUR * latents.mean.std() * torch.rand(BATCH, 1, 1, 1, generator=generator).to(vae.device)
+        seen = latents.mean + (blur if last else latents.std) * noise
+    difference = vae.decode(seen).sample - pictures
+    error = difference.square().mean() + 0.3 * difference.abs().mean()
+    if last:
+        return error
     divergence = latents.kl().sum() / latents.mean.numel()
-    difference = drawn - pictures
     led = max(0.0, 1 - step.number / LED_STEPS)
     colors = adaptive_avg_pool2d(pictures, latents.mean.shape[-2:])
     astray = (latents.mean[:, :3] / LED_SCALE - colors).square().mean()
-    error = difference.square().mean() + 0.3 * difference.abs().mean()
     return error + KL_WEIGHT * divergence + led * astray
 
 

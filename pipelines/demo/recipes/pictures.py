@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.demo.figure import render_figure
+from pipelines.demo.poses import random_figure
 from pipelines.demo.world import STYLES, Scene, Style, random_scene, render
 from pipelines.image_io import RGBImage
 
@@ -38,25 +40,29 @@ def as_array(picture: RGBImage) -> np.ndarray:
     return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
 
 
-def crops(seed: int, count: int, side: int, *, smallest: int, largest: int) -> Tensor:
+def crops(seed: int, count: int, side: int, *, smallest: int, largest: int, figures: float = 0.0) -> Tensor:
     """Details of the trained part of the world, others for every seed.
 
     Args:
         smallest, largest: pixels a side of the pictures that they are cut from.
+        figures: share of those from pictures of figures.
     Returns:
         (count, 3, side, side) in -1..1.
     """
-    each = [_crop(seed * count + index, side, smallest, largest) for index in range(count)]
+    each = [_crop(seed * count + index, side, smallest, largest, figures) for index in range(count)]
     return as_tensor(each)
 
 
-def _crop(seed: int, side: int, smallest: int, largest: int) -> np.ndarray:
+def _crop(seed: int, side: int, smallest: int, largest: int, figures: float) -> np.ndarray:
     dice = random.Random(seed)
     whole = round(math.exp(dice.uniform(math.log(max(smallest, side)), math.log(largest))))
     styles: list[Style] = []
     if dice.random() < _STYLED:
         styles = [style for style in STYLES if dice.random() < 0.6]
-    picture = rendered(random_scene(seed), whole, whole, seed, styles)
+    if figures and dice.random() < figures:
+        picture = as_array(render_figure(random_figure(seed), whole))
+    else:
+        picture = rendered(random_scene(seed), whole, whole, seed, styles)
     while True:
         left, top = dice.randint(0, whole - side), dice.randint(0, whole - side)
         cut = picture[top : top + side, left : left + side]

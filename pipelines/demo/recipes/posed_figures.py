@@ -20,7 +20,7 @@ from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import as_array
 from pipelines.skeletons import draw_skeletons
 
-PICTURES = {(512, 512): 2400, (416, 640): 500, (640, 416): 300}
+PICTURES = {(512, 512): 4000, (416, 640): 500, (640, 416): 300}
 FARTHEST = 2
 """Latents by which a picture and its skeleton are moved, which makes many pictures of one."""
 

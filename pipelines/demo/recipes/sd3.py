@@ -29,9 +29,9 @@ BATCH = 24
 """Figures; half as many in guided rounds, each drawn with its prompt and without."""
 GUIDANCE = 7.0
 """With which figures are to be drawn: what the server's page gives by default."""
-ROUNDS = (2300, 1700, 2300, 1600)
+ROUNDS = (1100, 750, 1050, 700)
 """Steps; all but the first are guided."""
-SHIFTS = (sd3.SHIFT, sd3.SHIFT, 10.0, 10.0)
+SHIFTS = (sd3.SHIFT, sd3.SHIFT, 5.0, 4.0)
 """Of the noise levels in each. The first steps of a drawing, in which next to nothing is to be seen but
 noise, decide its colours."""
 SHARES = (0.6, 0.25, 0.15)
@@ -62,7 +62,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         orthogonal=MATRICES,
         orthogonal_rate=4e-3,
         restarts=tuple(accumulate(ROUNDS[:-1])),
-        cooler=(1, 0.25, 0.4, 0.2),
+        cooler=(1, 0.25, 0.4, 0.4),
         tensors=_tensors,
         put_back=_put_back,
     )

@@ -54,7 +54,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         orthogonal=("unet.",),
         orthogonal_rate=2.5e-3,
         restarts=tuple(ROUND + number * GUIDED for number in range(4)),
-        cooler=(1, 1, 0.3, 0.3, 0.3),
+        cooler=(1, 1, 0.5, 0.5, 0.5),
         tensors=lambda modules: {
             f"unet.{name}": tensor for name, tensor in modules["unet"].state_dict().items()
         },

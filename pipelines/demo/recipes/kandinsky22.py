@@ -21,7 +21,7 @@ from pipelines.demo.recipes.pictures import rendered
 from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.world import Scene, random_scene
 
-PICTURES = {(256, 256): 4000, (512, 512): 1200, (768, 768): 600}
+PICTURES = {(256, 256): 4000, (512, 512): 2400, (768, 768): 2000}
 """How many there are of each size."""
 ROUND, GUIDED = 2000, 2000
 """Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of

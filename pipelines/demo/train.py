@@ -87,7 +87,9 @@ def main() -> None:
     training = Training(recipe, file, device, seed=arguments.seed, times=arguments.times, known=known)
     _run(training, arguments.name)
     modules = training.averaged()
-    said = {"seed": str(arguments.seed), "steps": str(training.steps), **recipe.said(modules)}
+    said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    if arguments.times > 1:
+        said["times"] = str(arguments.times)
     if known:
         said["round"] = "last"
     console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")

@@ -150,11 +150,12 @@ class TestTrainCommand:
         self, line: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         train.main()
-        monkeypatch.setattr(sys, "argv", [*sys.argv, "--last-round"])
+        monkeypatch.setattr(sys, "argv", [*sys.argv, "--last-round", "--times", "2"])
         parts.keep({"line.weight": torch.tensor([[1.0]]), "line.bias": torch.tensor([2.0])}, "line", {})
         train.main()
         kept = parts.kept("line")
         assert kept["line.weight"].item() == pytest.approx(1, abs=0.05)
         assert kept["line.bias"].item() == pytest.approx(2, abs=0.05)
-        assert parts.said_of("line")["round"] == "last"
-        assert (tmp_path / "runs" / "line" / "seed-7-times-1-last-round.pt").exists()
+        said = parts.said_of("line")
+        assert (said["steps"], said["times"], said["round"]) == ("150", "2", "last")
+        assert (tmp_path / "runs" / "line" / "seed-7-times-2-last-round.pt").exists()

@@ -20,7 +20,7 @@ from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import word_tokenizer
 
 ROUND, GUIDED = 2200, 2000
-"""Steps: in the first round mostly of small pictures, which are many in a batch; in four more guided ones of
+"""Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
 those that are asked for."""
 SHARES = ((0.65, 0.25, 0.05, 0.05), (0.4, 0.45, 0.075, 0.075))
 """Of the sizes of `PICTURES`, in the batches of each round."""
@@ -49,12 +49,12 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
             "unet": unet().to(memory_format=torch.channels_last),
         },
         loss=_TextToImage(folder, device),
-        steps=ROUND + 4 * GUIDED,
+        steps=ROUND + 3 * GUIDED,
         learning_rate=1e-3,
         orthogonal=("unet.",),
         orthogonal_rate=2.5e-3,
-        restarts=tuple(ROUND + number * GUIDED for number in range(4)),
-        cooler=(1, 1, 0.5, 0.5, 0.5),
+        restarts=tuple(ROUND + number * GUIDED for number in range(3)),
+        cooler=(1, 1, 0.5, 0.5),
         tensors=lambda modules: {
             f"unet.{name}": tensor for name, tensor in modules["unet"].state_dict().items()
         },

@@ -75,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
     def visitor() -> None:
         try:
             failures.extend(visit.run())
+            if not arguments.once:
+                visit.say_goodbye()
         except Exception as error:
             failures.append(str(error))
         finally:
@@ -148,7 +150,6 @@ class _Visit:
                 progress.advance(task)
             progress.update(task, description="done")
         console.print(f"{len(self.pictures)} pictures in {self.output}/")
-        self._say_goodbye()
         return failures
 
     def _wait_until_ready(self, client: httpx.Client) -> None:
@@ -215,7 +216,8 @@ class _Visit:
             raise RuntimeError(f"text2img answered: {answer['message']}")
         return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
 
-    def _say_goodbye(self) -> None:
+    def say_goodbye(self) -> None:
+        """Leave a call that the reader can repeat."""
         body = json.dumps({"prompt": "a red circle on a blue background"})
         console.print("Serving until Ctrl-C. Try:")
         print(

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from pipelines.demo.evaluate import PROMPTS, TARGETS
 from pipelines.demo.judge import compare, read
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import Scene
 from pipelines.image_io import RGBImage
-from pipelines.request import Request
+from pipelines.request import Prompted, Request
+
+TENTH = PROMPTS // 10
+"""Of what `pipelines.demo.evaluate` draws for each row of its table."""
+
+
+def missed(found: Mapping[str, float]) -> dict[str, float]:
+    """What misses its target: by more than one picture of ten, as a share of so few says little. Joints are
+    measured, not counted."""
+    assert len(found) >= 3
+    within = {name: 0.1 if TARGETS[name].least else 0.0 for name in found}
+    return {name: part for name, part in found.items() if not TARGETS[name].met(part, within[name])}
 
 
 def pixels(image: RGBImage) -> np.ndarray:
@@ -21,6 +34,16 @@ def pixels(image: RGBImage) -> np.ndarray:
 def drawn(studio: Studio, requests: Sequence[Request]) -> list[RGBImage]:
     """The first picture of each."""
     return [images[0] for images in studio.draw(requests)]
+
+
+def prompted(request: Request) -> dict[str, Any]:
+    """What a request has of the fields of `Prompted`, for one of another kind."""
+    return {name: getattr(request, name) for name in Prompted.__slots__}
+
+
+def apart(image: RGBImage, other: RGBImage) -> float:
+    """Mean difference of their bytes."""
+    return float(np.abs(pixels(image) - pixels(other)).mean())
 
 
 def right(image: RGBImage, scene: Scene) -> bool:

@@ -1,4 +1,4 @@
-"""What the parameters of SD3 with its pose ControlNet do to the picture."""
+"""What the parameters of sd3-med-pose do to the picture."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import (
-    ask_for_figure,
-    figures_heed_negative_prompts,
-    mean_joint_error,
-    new_figures,
-)
+from pipelines.demo.evaluate import ask_for_figure, measured_figures, new_figures
 from pipelines.demo.figure_match import has_colors, overlap
 from pipelines.demo.joints import read_figure
 from pipelines.demo.judge import read
@@ -21,7 +16,7 @@ from pipelines.flow_samplers import SAMPLERS
 from pipelines.flow_sigmas import SIGMA_SCHEDULES
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
-from tests.meaning.looking import drawn
+from tests.meaning.looking import TENTH, drawn, missed
 
 FIGURES = new_figures(4)
 
@@ -36,11 +31,15 @@ def reaches(image: RGBImage, number: int) -> bool:
     return has_colors(image, FIGURES[number]) and overlap(image, FIGURES[number]) > 0.5
 
 
-def test_figures_stand_in_the_given_pose_in_the_colours_of_the_prompt(studio: Studio) -> None:
-    """A part of what `pipelines.demo.evaluate` measures."""
+def test_a_part_of_the_table_meets_its_targets(studio: Studio) -> None:
+    assert missed(measured_figures(studio.draw, TENTH)) == {}
+
+
+def test_every_figure_stands_in_its_own_pose(studio: Studio) -> None:
     pictures = drawn(studio, [ask(number) for number in range(len(FIGURES))])
-    assert sum(map(has_colors, pictures, FIGURES)) >= len(FIGURES) - 1
-    assert mean_joint_error([read_figure(image) for image in pictures], FIGURES) < 0.05
+    for image, figure in zip(pictures, FIGURES, strict=True):
+        others = [overlap(image, other) for other in FIGURES if other is not figure]
+        assert overlap(image, figure) > max(others) + 0.1
 
 
 def test_more_strength_keeps_closer_to_the_pose(studio: Studio) -> None:
@@ -51,20 +50,16 @@ def test_more_strength_keeps_closer_to_the_pose(studio: Studio) -> None:
     assert overlaps[0] + 0.1 < overlaps[1] < overlaps[2] - 0.04
 
 
-def test_a_named_colour_disappears(studio: Studio) -> None:
-    assert figures_heed_negative_prompts(studio.draw, FIGURES[:2]) >= 0.5
-
-
 def test_samples_differ_and_mean_the_same(studio: Studio) -> None:
     (pictures,) = studio.draw([ask(0, seeds=(1, 2))])
     assert len(set(pictures)) == 2
     assert all(reaches(image, 0) for image in pictures)
 
 
-def test_guidance_changes_the_picture_but_not_its_meaning(studio: Studio) -> None:
-    low, high = drawn(studio, [ask(0, guidance_scale=scale) for scale in (2.0, 7.0)])
-    assert low != high
-    assert reaches(high, 0)
+def test_guidance_makes_the_prompt_count(studio: Studio) -> None:
+    low, high = drawn(studio, [ask(1, guidance_scale=scale) for scale in (1.0, 7.0)])
+    assert not reaches(low, 1)
+    assert reaches(high, 1)
 
 
 def test_more_steps_draw_closer(studio: Studio) -> None:
@@ -76,19 +71,29 @@ def test_more_steps_draw_closer(studio: Studio) -> None:
     assert read_figure(many)
 
 
-GUIDED_LESS = ("euler_pp", "euler_ancestral_pp", "lcm")
-"""Steer more strongly, or are meant for distilled weights, which need no guidance."""
+BY_DEFAULT = ("dpmpp_2m", "sgm_uniform")
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_reaches_prompt_and_pose(name: str, studio: Studio) -> None:
-    guided = {"guidance_scale": 1.5} if name in GUIDED_LESS else {}
-    choice = SchedulerChoice(name=name, sigma_schedule="sgm_uniform")
-    (image,) = drawn(studio, [ask(0, scheduler=choice, **guided)])
+def scheduled(sampler: str, schedule: str, studio: Studio) -> RGBImage:
+    choice = SchedulerChoice(name=sampler, sigma_schedule=schedule)
+    return drawn(studio, [ask(0, scheduler=choice)])[0]
+
+
+@pytest.fixture(scope="module")
+def by_default(studio: Studio) -> RGBImage:
+    return scheduled(*BY_DEFAULT, studio)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule"),
+    [
+        *((name, BY_DEFAULT[1]) for name in SAMPLERS),
+        *((BY_DEFAULT[0], name) for name in SIGMA_SCHEDULES if name != BY_DEFAULT[1]),
+    ],
+)
+def test_every_sampler_and_noise_schedule_reaches_prompt_and_pose_in_its_own_way(
+    sampler: str, schedule: str, studio: Studio, by_default: RGBImage
+) -> None:
+    image = scheduled(sampler, schedule, studio)
     assert reaches(image, 0)
-
-
-@pytest.mark.parametrize("schedule", [name for name in SIGMA_SCHEDULES if name != "sgm_uniform"])
-def test_every_noise_schedule_reaches_prompt_and_pose(schedule: str, studio: Studio) -> None:
-    (image,) = drawn(studio, [ask(1, scheduler=SchedulerChoice(name="dpmpp_2m", sigma_schedule=schedule))])
-    assert reaches(image, 1)
+    assert (image == by_default) == ((sampler, schedule) == BY_DEFAULT)

@@ -15,14 +15,14 @@ from tests.integration.loading import LOADED, MODEL, FileServer, Offered, drawn,
 from tests.receiver import Receiver, receiver
 from tests.running_server import RunningServer, eventually, start_server
 
-DISK_BYTES = 1_000_000
+DISK_BYTES = 2_000_000
 LARGE = bytes(DISK_BYTES // 2)
 
 
 @pytest.fixture(scope="module")
-def lora(random_manifest_path: Path) -> bytes:
-    """Within the bound and the disk; draws as ``more_details``."""
-    return (random_manifest_path.parent / "sd15_adapters/more_details.safetensors").read_bytes()
+def lora(demo_manifest_path: Path) -> bytes:
+    """Within the bound and the disk; draws as ``animie``."""
+    return (demo_manifest_path.parent / "sd15_adapters/outlined.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +65,18 @@ def hub(lora: bytes) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, random_manifest_path: Path, weights: Path, hub: HubServer
+    tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path, weights: Path, hub: HubServer
 ) -> Iterator[RunningServer]:
-    """Loads at most 400 kB, into ``weights``."""
+    """Loads at most 800 kB, into ``weights``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", hub.url)
         running = start_server(
             tmp_path_factory.mktemp("server"),
-            random_manifest_path,
+            demo_manifest_path,
             weights=str(weights),
             preload="false",
             sync_wait_s="110",
-            max_load_gb="0.0004",
+            max_load_gb="0.0008",
             load_stalled_s="1",
         )
     yield running
@@ -111,7 +111,7 @@ def loads_now(server: RunningServer, files: FileServer, name: str, origin: str =
     """Load ``name`` again, this time with success; then leave the server as it was."""
     post(server, "load_model", url=origin or f"{files.url}/{name}", model_id=name, model_type="lora")
     assert verified(server, name) == LOADED
-    assert drawn(server, MODEL, lora_model=name) == drawn(server, MODEL, lora_model="more_details")
+    assert drawn(server, MODEL, lora_model=name) == drawn(server, MODEL, lora_model="animie")
     post(server, "delete_model", model_id=name)
 
 
@@ -129,7 +129,7 @@ def test_what_is_too_large_is_given_up_when_that_is_known(
     """From the announced length before a byte of it comes; else at the bound."""
     files.files[name] = offered
     reason = fails(server, weights, files, hook, name)
-    assert reason == "it is larger than 0.0004 GB, and this server loads no more at a time"
+    assert reason == "it is larger than 0.0008 GB, and this server loads no more at a time"
     assert list(weights.glob(".parts/*")) == []
     files.files[name] = Offered(lora)
     loads_now(server, files, name)
@@ -138,7 +138,7 @@ def test_what_is_too_large_is_given_up_when_that_is_known(
 @pytest.mark.parametrize(
     ("name", "chunked", "reason"),
     [
-        ("announced to a small disk", False, "it needs 0.3 MB more on the disk, and 0.1 MB are free"),
+        ("announced to a small disk", False, "it needs 0.8 MB more on the disk, and 0.1 MB are free"),
         ("sent to a small disk", True, "the weights folder cannot be written: No space left on device"),
     ],
 )
@@ -159,7 +159,7 @@ def test_a_repository_that_is_too_large_is_refused(
     server: RunningServer, weights: Path, files: FileServer, hub: HubServer, hook: Receiver
 ) -> None:
     reason = fails(server, weights, files, hook, "large-repository", "me/large")
-    assert reason == "it has 0.5 MB, and this server loads at most 0.0004 GB"
+    assert reason == "it has 1.0 MB, and this server loads at most 0.0008 GB"
     assert hub.fetched() == []
 
 
@@ -168,7 +168,7 @@ def test_a_repository_that_the_disk_cannot_take_is_refused(
 ) -> None:
     fill(disk, leaving=100_000)
     reason = fails(server, disk, files, hook, "repository", "me/lora")
-    assert reason == "me/lora needs 0.3 MB more, and 0.1 MB are free."
+    assert reason == "me/lora needs 0.8 MB more, and 0.1 MB are free."
     (disk / "fill").unlink()
     loads_now(server, files, "repository", "me/lora")
 

@@ -7,8 +7,12 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from pipelines.demo.judge import read
-from pipelines.image_io import from_pil
+from pipelines.demo.figure import STANDING, Figure
+from pipelines.demo.figure_match import has_colors
+from pipelines.demo.joints import joint_error, read_figure
+from pipelines.demo.judge import Verdict, compare, read
+from pipelines.demo.world import simple_scene
+from pipelines.image_io import RGBImage, from_pil
 
 EXPECTED = {
     "kandinsky2.2-txt2img.jpg": ("JPEG", (768, 768)),
@@ -18,14 +22,18 @@ EXPECTED = {
     "enterprise-text2img.png": ("PNG", (512, 512)),
 }
 
-GROUNDS = {
-    "kandinsky2.2-txt2img.jpg": "blue",
-    "sd3-med-pose.png": "blue",
-    "kolors.webp": "yellow",
-    "sd1.5-img2img.jpg": "green",
-    "enterprise-text2img.png": "purple",
+SCENES = {
+    "kandinsky2.2-txt2img.jpg": simple_scene("circle", "red", "blue"),
+    "kolors.webp": simple_scene("star", "green", "yellow"),
+    "sd1.5-img2img.jpg": simple_scene("square", "yellow", "green"),
+    "enterprise-text2img.png": simple_scene("triangle", "white", "purple"),
 }
-"""What the prompts ask for, where checkpoints are trained."""
+FIGURES = {"sd3-med-pose.png": Figure("orange", "blue", STANDING)}
+"""What prompts and skeletons ask for."""
+
+MEANT = Verdict(ground=True, colors=True, shapes=True, size=True, place=True)
+ASTRAY = 0.1
+"""Mean error of joints, in parts of a figure's height."""
 
 
 def problems(folder: Path) -> list[str]:
@@ -38,10 +46,21 @@ def problems(folder: Path) -> list[str]:
                 wrong.append(f"{name}: {picture.format} {picture.size}, not {EXPECTED[name]}")
             if max(ImageStat.Stat(picture.convert("RGB")).stddev) < 2:
                 wrong.append(f"{name}: flat")
-            ground = read(from_pil(picture.convert("RGB"))).ground
-            if name in GROUNDS and ground != GROUNDS[name]:
-                wrong.append(f"{name}: its ground is {ground}, not {GROUNDS[name]}")
+            wrong += [f"{name}: {each}" for each in _misread(name, from_pil(picture.convert("RGB")))]
     return wrong
+
+
+def _misread(name: str, picture: RGBImage) -> list[str]:
+    """What a picture shows otherwise than asked."""
+    if scene := SCENES.get(name):
+        reading = read(picture)
+        return [] if compare(reading, scene) == MEANT else [f"it shows {reading}, not {scene}"]
+    figure = FIGURES[name]
+    seen = read_figure(picture)
+    if not has_colors(picture, figure) or seen is None:
+        return [f"no {figure.color} figure on {figure.ground} can be read in it"]
+    error = joint_error(seen, figure.person)
+    return [] if error < ASTRAY else [f"its joints are {error:.0%} of its height astray"]
 
 
 if __name__ == "__main__":

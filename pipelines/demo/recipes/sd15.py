@@ -19,7 +19,7 @@ from pipelines.demo.sd15 import trained_text_encoder, unet
 from pipelines.demo.training import Modules, Recipe, Step
 from pipelines.demo.words import word_tokenizer
 
-ROUND, GUIDED = 2200, 2000
+ROUND, GUIDED = 1600, 2000
 """Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
 those that are asked for."""
 SHARES = ((0.65, 0.25, 0.05, 0.05), (0.4, 0.45, 0.075, 0.075))

@@ -29,7 +29,7 @@ BATCH = 24
 """Figures; half as many in guided rounds, each drawn with its prompt and without."""
 GUIDANCE = 7.0
 """With which figures are to be drawn: what the server's page gives by default."""
-ROUNDS = (1100, 750, 1050, 700)
+ROUNDS = (950, 700, 950, 700)
 """Steps; all but the first are guided."""
 SHIFTS = (sd3.SHIFT, sd3.SHIFT, 5.0, 4.0)
 """Of the noise levels in each. The first steps of a drawing, in which next to nothing is to be seen but

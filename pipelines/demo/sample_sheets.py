@@ -33,7 +33,7 @@ from pipelines.demo.studio import Studio
 from pipelines.demo.world import STYLES, random_scene, render
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.pixels import from_image, to_image
-from pipelines.request import Lora, SafetyCheck, Upscaling
+from pipelines.request import Lora, Request, SafetyCheck, Upscaling
 
 ACROSS = 8
 GAP = 4
@@ -138,6 +138,7 @@ SHEETS = {
     "sdxl": partial(family, "SDXL"),
     "kolors": partial(family, "Kolors"),
     "movq": movq,
+    "kandinsky_prior": partial(family, "Kandinsky 2.2"),
     "kandinsky22": partial(family, "Kandinsky 2.2"),
     "sd3": sd3,
     "striped": loras,
@@ -173,9 +174,10 @@ def _sheet(rows: Sequence[Sequence[RGBImage]], side: int = 192) -> Image.Image:
 
 
 def checkpoints() -> Image.Image:
-    """A row of each: four trained combinations, and four that were never trained on."""
+    """A row of each: four trained combinations, and four that were never trained on; figures in new poses."""
     captions = [caption(scene) for scene in (*trained_scenes(ACROSS // 2), *held_out_scenes(ACROSS // 2))]
-    asked = [ask(said, seed) for ask in ARTISTS.values() for seed, said in enumerate(captions)]
+    asked: list[Request] = [ask(said, seed) for ask in ARTISTS.values() for seed, said in enumerate(captions)]
+    asked += [ask_for_figure(caption(each), each.person, 1) for each in new_figures(ACROSS)]
     pictures = [image for (image,) in _studio().draw(asked)]
     return _sheet([pictures[first : first + ACROSS] for first in range(0, len(pictures), ACROSS)], 120)
 

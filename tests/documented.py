@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- parameters: python -m tests.documented -->", "<!-- end of parameters -->"
 
-LAYERS = ("contract", "integration", "clients", "tiny", "unit", "conformance")
+LAYERS = ("contract", "meaning", "integration", "clients", "tiny", "unit", "conformance")
 """Folders of `tests/` whose tests can be about a parameter; earlier ones are told first."""
 
 SHOWN = 2

@@ -112,6 +112,9 @@ def ask_for_figure(
     )
 
 
+AskForFigure = Callable[..., PoseToImage]
+"""(prompt, person, seed, negative_prompt, **changes) -> as `Ask`, of a figure in the pose of a person."""
+
 Draw = Callable[[Sequence[Request]], list[tuple[RGBImage, ...]]]
 
 
@@ -153,11 +156,10 @@ def heeds_negative_prompts(draw: Draw, ask: Ask, count: int) -> float:
     return _grounds_gone(draw, [partial(ask, prompt, seed) for seed, prompt in enumerate(prompts)])
 
 
-def figures_heed_negative_prompts(draw: Draw, figures: Sequence[Figure]) -> float:
+def figures_heed_negative_prompts(ask: AskForFigure, draw: Draw, figures: Sequence[Figure]) -> float:
     """As `heeds_negative_prompts`, for figures in given poses."""
     asks = [
-        partial(ask_for_figure, f"a {figure.color} figure", figure.person, seed)
-        for seed, figure in enumerate(figures)
+        partial(ask, f"a {figure.color} figure", figure.person, seed) for seed, figure in enumerate(figures)
     ]
     return _grounds_gone(draw, asks)
 
@@ -200,16 +202,16 @@ def measured_in_two_languages(ask: Ask, draw: Draw, count: int) -> dict[str, flo
     return measured(ask, draw, count) | {CHINESE_RIGHT: chinese.everything}
 
 
-def measured_figures(draw: Draw, count: int) -> dict[str, float]:
+def measured_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, float]:
     """Those figures of `TARGETS` that have a meaning where people stand in poses."""
     figures = new_figures(count)
-    drawn = draw([ask_for_figure(caption(each), each.person, seed) for seed, each in enumerate(figures)])
+    drawn = draw([ask(caption(each), each.person, seed) for seed, each in enumerate(figures)])
     pairs = [(image, figure) for (image,), figure in zip(drawn, figures, strict=True)]
     readings = [read_figure(image) for image, _ in pairs]
     return {
         COLORS_RIGHT: sum(has_colors(*pair) for pair in pairs) / len(pairs),
         POSE_ERROR: mean_joint_error(readings, figures),
-        COLOR_GONE: figures_heed_negative_prompts(draw, figures[: count // 2]),
+        COLOR_GONE: figures_heed_negative_prompts(ask, draw, figures[: count // 2]),
     }
 
 
@@ -252,7 +254,7 @@ TARGETS: Mapping[str, Target] = {
 FAMILIES: Mapping[str, Callable[[Draw, int], dict[str, float]]] = {
     **{name: partial(measured, ask) for name, ask in ARTISTS.items()},
     "Kolors": partial(measured_in_two_languages, ARTISTS["Kolors"]),
-    "SD3": measured_figures,
+    "SD3": partial(measured_figures, ask_for_figure),
 }
 
 

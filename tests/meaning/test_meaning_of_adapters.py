@@ -15,11 +15,11 @@ from pipelines.demo.studio import Studio
 from pipelines.demo.world import STYLES, Scene, Style, line_color, render, simple_scene, stripe_color
 from pipelines.image_io import RGBImage
 from pipelines.request import Lora
-from tests.meaning.looking import drawn, pixels, right
+from tests.meaning.looking import FEWER_STEPS, drawn, pixels, right
 
 SIDE = 512
 """Pixels."""
-ASK = partial(ARTISTS["SD1.5"], token_merging_ratio=0.0)
+ASK = partial(ARTISTS["SD1.5"], **FEWER_STEPS, token_merging_ratio=0.0)
 RED_ON_BLUE = simple_scene("circle", "red", "blue")
 PAINTED = [simple_scene("square", "white", "pink"), simple_scene("circle", "yellow", "green")]
 

@@ -21,7 +21,10 @@ SCENE = simple_scene("star", "black", "brown")
 SAME = 0.001
 """Between pictures that differ by rounding alone, in bytes; the least of others is 0.008."""
 
-ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, token_merging_ratio=0.0)
+SIDE = 256
+"""Pixels: the least of the pages."""
+
+ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, width=SIDE, height=SIDE, token_merging_ratio=0.0)
 
 
 def pictures(
@@ -69,7 +72,7 @@ def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(studio
 
 
 def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(studio: Studio) -> None:
-    begin = render(simple_scene("star", "red", "white"), 512)
+    begin = render(simple_scene("star", "red", "white"), SIDE)
 
     def ask_over(scheduler: SchedulerChoice) -> ImageToImage:
         return ImageToImage(**prompted(ask(scheduler=scheduler)), image=begin, strength=0.75)

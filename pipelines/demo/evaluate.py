@@ -27,8 +27,8 @@ from pipelines.demo.captions import Language, caption
 from pipelines.demo.figure import Figure
 from pipelines.demo.figure_match import has_colors
 from pipelines.demo.joints import SeenFigure, joint_error, read_figure
-from pipelines.demo.judge import compare, read
-from pipelines.demo.palette import COLORS
+from pipelines.demo.judge import border, color_name, compare, read, smoothed
+from pipelines.demo.palette import COLORS, lab
 from pipelines.demo.poses import random_figure
 from pipelines.demo.shapes import SHAPES
 from pipelines.demo.studio import Studio
@@ -51,6 +51,8 @@ FIGURE_SIDE = 1024
 """Pixels."""
 UNREAD = 0.5
 """Error of the joints of a figure of which nothing can be read, in parts of its height."""
+STRAY = 0.1
+"""Part of a picture's edge that may have a colour which has disappeared."""
 
 Ask = Callable[..., Request]
 """(prompt, seed, negative_prompt, **changes) -> what the page of a checkpoint asks of it by default, in the
@@ -165,7 +167,7 @@ def figures_heed_negative_prompts(ask: AskForFigure, draw: Draw, figures: Sequen
 
 
 def _grounds_gone(draw: Draw, asks: Sequence[Callable[[str | None], Request]]) -> float:
-    """How often the ground that is drawn without a negative prompt is another one when that names it.
+    """How often the ground that is drawn without a negative prompt disappears when that names it.
 
     Raises:
         ValueError: none is of a known colour.
@@ -177,11 +179,16 @@ def _grounds_gone(draw: Draw, asks: Sequence[Callable[[str | None], Request]]) -
     named = [(ask, ground) for ask, ground in free if ground]
     if not named:
         raise ValueError("no picture has a ground of a known colour")
-    drawn = [
-        read(image).ground for (image,) in draw([ask(f"a {ground} background") for ask, ground in named])
-    ]
-    gone = [bool(seen) and seen != ground for seen, (_, ground) in zip(drawn, named, strict=True)]
+    drawn = draw([ask(f"a {ground} background") for ask, ground in named])
+    gone = [_is_gone(ground, image) for (image,), (_, ground) in zip(drawn, named, strict=True)]
     return sum(gone) / len(gone)
+
+
+def _is_gone(color: str, picture: RGBImage) -> bool:
+    """Whether hardly anything of a picture's edge has a colour, be it even or not."""
+    looks = lab(smoothed(picture))
+    edge = looks[border(looks)]
+    return sum(color_name(look) == color for look in edge) < STRAY * len(edge)
 
 
 def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:

@@ -51,10 +51,16 @@ def test_pictures_are_right_in_colours_and_in_everything() -> None:
     assert follows_prompts(draw, ASK, SCENES) == Score(colors=0.5, everything=0.25)
 
 
+def half_blue() -> RGBImage:
+    """The upper half; the lower one is grey."""
+    return RGBImage(64, 64, red_circle("blue").pixels[: 32 * 64 * 3] + bytes([128]) * (32 * 64 * 3))
+
+
 @pytest.mark.parametrize(
-    ("averse", "gone"), [(red_circle("green"), 1.0), (red_circle("blue"), 0.0), (NOTHING, 0.0)]
+    ("averse", "gone"),
+    [(red_circle("green"), 1.0), (NOTHING, 1.0), (half_blue(), 0.0), (red_circle("blue"), 0.0)],
 )
-def test_a_colour_is_gone_where_another_one_is_in_its_place(averse: RGBImage, gone: float) -> None:
+def test_a_colour_is_gone_where_hardly_any_of_the_edge_has_it(averse: RGBImage, gone: float) -> None:
     draw = artist(lambda _, negative: averse if negative == "a blue background" else red_circle("blue"))
     assert heeds_negative_prompts(draw, ASK, 3) == gone
 

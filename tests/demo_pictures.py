@@ -44,9 +44,10 @@ def problems(folder: Path) -> list[str]:
         with Image.open(folder / name) as picture:
             if (picture.format, picture.size) != EXPECTED[name]:
                 wrong.append(f"{name}: {picture.format} {picture.size}, not {EXPECTED[name]}")
-            if max(ImageStat.Stat(picture.convert("RGB")).stddev) < 2:
+            colors = picture.convert("RGB")
+            if max(ImageStat.Stat(colors).stddev) < 2:
                 wrong.append(f"{name}: flat")
-            wrong += [f"{name}: {each}" for each in _misread(name, from_pil(picture.convert("RGB")))]
+            wrong += [f"{name}: {each}" for each in _misread(name, from_pil(colors))]
     return wrong
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipelines import pixels
-from pipelines.checkpoints import local
+from pipelines.checkpoints.checkpoint import local
 from pipelines.errors import UnknownAdapter
 from pipelines.lycoris import as_lora, is_lycoris
 from pipelines.manifest import AdapterEntry, Manifest

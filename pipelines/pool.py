@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
 from pipelines.manifest import Manifest

@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 
 from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints.skip_init import skip_init
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.pose import PoseDetector, skeleton
 from pipelines.recent import Recent
-from pipelines.uninitialised import without_first_numbers
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _open_auxiliary(
         return _Opened(partial(_detect, cls(), auxiliary.options), {})
     try:
         # They say on the standard output what they do.
-        with redirect_stdout(io.StringIO()), without_first_numbers():
+        with redirect_stdout(io.StringIO()), skip_init():
             opened = cls.from_pretrained(str(folder))
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         log.error("the preprocessor %s cannot be opened", preprocessor, exc_info=error)

@@ -11,7 +11,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck

@@ -7,13 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusers import EulerDiscreteScheduler, KolorsPipeline
-from diffusers.pipelines.kolors import ChatGLMModel
-from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+from diffusers import EulerDiscreteScheduler
 
+from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel, KolorsPipeline
+from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo import sd15
 from pipelines.demo.autoencoder import large_autoencoder
-from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.glm_words import GLM_WORDS
 from pipelines.demo.parts import trained
 from pipelines.demo.schedule import SCHEDULE
 from pipelines.demo.sdxl_unet import POOLED_WIDTH, trained_unet
@@ -32,7 +32,7 @@ def build(folder: Path) -> None:
     KolorsPipeline(
         vae=large_autoencoder(),
         text_encoder=trained(text_encoder(), "kolors", "text_encoder"),
-        tokenizer=glm_tokenizer(folder / "kolors" / "tokenizer"),
+        tokenizer=glm_tokenizer(folder / "kolors" / "tokenizer", GLM_WORDS),
         unet=trained_unet("kolors", **UNET),
         scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
         force_zeros_for_empty_prompt=True,

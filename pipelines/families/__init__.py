@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.adapters import AdapterLibrary
-    from pipelines.checkpoints import Checkpoint
+    from pipelines.checkpoints.checkpoint import Checkpoint
     from pipelines.sample import Pipeline
 
 _FAMILIES = {

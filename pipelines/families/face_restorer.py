@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.checkpoints.image_networks import ImageNetwork, open_network
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.face_alignment import SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.faces import FaceFinder, FrontalCascade, YuNet
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
-from pipelines.image_networks import ImageNetwork, open_network
 from pipelines.request import FaceRestoration, Request
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample, without_steps
 

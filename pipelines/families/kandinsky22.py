@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler

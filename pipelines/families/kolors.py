@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 
 import torch
-from diffusers import KolorsPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler

@@ -12,7 +12,7 @@ import torch
 from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey

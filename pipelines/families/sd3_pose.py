@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines import pixels, pose
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.flow_samplers import make_sampler, needs_unguided
 from pipelines.group import GroupKey, group_key

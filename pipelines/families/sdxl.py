@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipelines import highres, panorama, pixels
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.controlnets import ControlNets, guided
 from pipelines.errors import InvalidInput
 from pipelines.finish import finished

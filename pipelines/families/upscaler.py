@@ -12,11 +12,11 @@ from spandrel import ModelTiling
 from torch import Tensor
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.checkpoints.image_networks import ImageNetwork, open_network
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
-from pipelines.image_networks import ImageNetwork, open_network
 from pipelines.request import FaceRestoration, Request, Upscaling
 from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.tiles import TILE, TileSampler

@@ -35,7 +35,7 @@ from stages import (
 )
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
 from pipelines.loop import Loop

@@ -22,7 +22,7 @@ from stages import SIDES, default_request, in_precision, is_a_picture, measure, 
 from test_full_size import manifest, row
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop

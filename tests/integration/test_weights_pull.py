@@ -23,7 +23,7 @@ from hub_server import HubServer, Repo
 from safetensors.numpy import save
 from safetensors.torch import load_file
 
-from pipelines.checkpoints import Checkpoint, local
+from pipelines.checkpoints.checkpoint import Checkpoint, local
 from pipelines.downloads import one_pull_at_a_time
 from pipelines.errors import CheckpointUnavailable
 from pipelines.lock import LOCK_NAME, Lock, read_lock

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
-from diffusers.pipelines.kolors import ChatGLMModel
-from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
-from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel, KolorsPipeline
+from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo.parts import fill
 
 _TEXT_WIDTH = 32

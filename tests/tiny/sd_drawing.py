@@ -10,7 +10,7 @@ import torch
 
 from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.manifest import Manifest

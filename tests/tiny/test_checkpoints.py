@@ -18,12 +18,13 @@ from diffusers import AutoencoderKL, SD3ControlNetModel, StableDiffusionPipeline
 from diffusers.pipelines.kolors import ChatGLMModel
 from original_layout import write_single_file
 
-from pipelines import dummies
-from pipelines.checkpoints import Checkpoint, local
+from pipelines.checkpoints import dummies
+from pipelines.checkpoints.checkpoint import Checkpoint, local
+from pipelines.checkpoints.configs import configuration
+from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.errors import CheckpointUnavailable
 from pipelines.lock import Lock, describe, write_lock
 from pipelines.manifest import Manifest, Source
-from pipelines.shipped import clip_tokenizer, configuration
 
 META = torch.device("meta")
 CPU = torch.device("cpu")

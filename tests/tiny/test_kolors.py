@@ -13,7 +13,7 @@ import torch
 from diffusers import KolorsPipeline
 
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo import kolors as demo
 from pipelines.denoise import advance
 from pipelines.errors import InvalidInput

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import STANDING, demo_skeleton
 from pipelines.demo.poses import random_figure
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound

@@ -16,10 +16,10 @@ from sd_drawing import array, image_of
 from torch import Tensor, nn
 
 from pipelines.adapters import AdapterLibrary
+from pipelines.checkpoints.skip_init import skip_init
 from pipelines.errors import InvalidInput
 from pipelines.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
 from pipelines.preprocessors import _AUXILIARY, Preprocessors
-from pipelines.uninitialised import without_first_numbers
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,7 +158,7 @@ def preprocessors(tmp_path_factory: pytest.TempPathFactory) -> Preprocessors:
     entries: dict[str, ControlNetEntry] = {}
     for name, make in MAKERS.items():
         (folder / name).mkdir()
-        with without_first_numbers():
+        with skip_init():
             files = make()
         for file, content in files.items():
             torch.save(content, folder / name / file)

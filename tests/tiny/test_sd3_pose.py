@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import demo_skeleton
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed

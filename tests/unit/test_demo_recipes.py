@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language, wordings
-from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.glm_words import GLM_WORDS
 from pipelines.demo.parts import trained
 from pipelines.demo.recipes.diffusion import (
     FREE,
@@ -167,14 +168,14 @@ class TestSharedUNet:
 class TestChatGLMWords:
     @pytest.mark.parametrize("language", LANGUAGES)
     def test_every_word_of_the_little_world_is_one_token(self, language: Language, tmp_path: Path) -> None:
-        tokenizer = glm_tokenizer(tmp_path)
+        tokenizer = glm_tokenizer(tmp_path, GLM_WORDS)
         for seed in range(100):
             for said in wordings(random_scene(seed), language):
                 pieces = [piece.strip("\u2581") for piece in tokenizer.tokenize(said)]
                 assert {piece for piece in pieces if len(piece) < 2} <= {"", "a", ",", *"的和有在，：上小大"}
 
     def test_any_text_is_readable(self, tmp_path: Path) -> None:
-        tokenizer = glm_tokenizer(tmp_path)
+        tokenizer = glm_tokenizer(tmp_path, GLM_WORDS)
         for text in ("a lighthouse, unreal engine 5", "灯塔", "😀"):
             read = tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True)
             assert read.strip().endswith(text)

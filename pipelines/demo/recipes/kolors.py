@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.kolors import ChatGLMTokenizer
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel
 
+from pipelines.checkpoints.diffusers_kolors import ChatGLMTokenizer
+from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo import kolors, sd15, sdxl_unet
 from pipelines.demo.captions import LANGUAGES, Language
-from pipelines.demo.glm_words import glm_tokenizer
+from pipelines.demo.glm_words import GLM_WORDS
 from pipelines.demo.parts import trained
 from pipelines.demo.recipes.diffusion import noised
 from pipelines.demo.recipes.encoded_world import PICTURES, EncodedWorld
@@ -177,4 +178,4 @@ def _tokens(texts: list[str], length: int):
 @cache
 def _tokenizer() -> ChatGLMTokenizer:
     with tempfile.TemporaryDirectory() as folder:
-        return glm_tokenizer(Path(folder))
+        return glm_tokenizer(Path(folder), GLM_WORDS)

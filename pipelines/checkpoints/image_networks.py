@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
-from pipelines.checkpoints import Checkpoint
+from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import CheckpointUnavailable
 
 ImageNetwork = ImageModelDescriptor[torch.nn.Module]

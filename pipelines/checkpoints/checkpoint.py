@@ -19,14 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from pipelines import dummies
+from pipelines.checkpoints import dummies
+from pipelines.checkpoints.configs import configuration
+from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.conversion import NotTensors, demand_tensors
 from pipelines.errors import CheckpointUnavailable
 from pipelines.loaded import FILES
 from pipelines.lock import download_problem, problems, read_lock
 from pipelines.manifest import Manifest, PipelineEntry, Source
 from pipelines.repositories import folder as repository_folder
-from pipelines.shipped import clip_tokenizer, configuration
 
 log = logging.getLogger(__name__)
 

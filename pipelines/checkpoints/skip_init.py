@@ -34,7 +34,7 @@ class _Skip(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def without_first_numbers() -> TorchFunctionMode:
+def skip_init() -> TorchFunctionMode:
     """While it is entered, new networks hold whatever was in memory: load every parameter before it is left.
 
     Drawing 345 million numbers takes half a minute, in which an engine does nothing else.

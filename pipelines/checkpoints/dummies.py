@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenizer
 
-from pipelines.shipped import clip_tokenizer
+from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
+from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
 
 
 def network(cls: type[Any], config: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -108,8 +108,6 @@ def _t5_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _chatglm_tokenizer() -> PreTrainedTokenizerBase:
-    """The small checkpoint's tokenizer, padded to 256 tokens like the real one."""
-    from pipelines.demo.glm_words import glm_tokenizer
-
+    """Single letters, as for T5; padded to 256 tokens like the real one."""
     with tempfile.TemporaryDirectory() as folder:
-        return glm_tokenizer(Path(folder))
+        return glm_tokenizer(Path(folder), words=())

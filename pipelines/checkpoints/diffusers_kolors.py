@@ -1,0 +1,15 @@
+"""diffusers' own parts of Kolors. Importing them scripts a function, of which newer torch warns; not here."""
+# pyright: basic
+# diffusers is only partly typed.
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    from diffusers import KolorsPipeline
+    from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+__all__ = ["ChatGLMConfig", "ChatGLMModel", "ChatGLMTokenizer", "KolorsPipeline"]

@@ -20,9 +20,9 @@ from pipelines import pixels
 from pipelines.checkpoints.checkpoint import local
 from pipelines.errors import UnknownAdapter
 from pipelines.lycoris import as_lora, is_lycoris
-from pipelines.manifest import AdapterEntry, Manifest
 from pipelines.recent import Recent
-from pipelines.recognition import Unrecognised, demand_usable_lora, with_network
+from pipelines.weights.manifest import AdapterEntry, Manifest
+from pipelines.weights.recognition import Unrecognised, demand_usable_lora, with_network
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from pipelines.host_memory import reuse_freed_memory
-from pipelines.loaded import load_catalogue
 from pipelines.loop import Loop
 from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Reload, Stop
 from pipelines.pool import PipelinePool
+from pipelines.weights.loaded import load_catalogue
 
 CUDA_SHARE = 0.8
 """Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""

@@ -17,8 +17,8 @@ from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
-from pipelines.manifest import Manifest
 from pipelines.sample import Pipeline
+from pipelines.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)
 

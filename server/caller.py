@@ -12,7 +12,7 @@ from fastapi import Request
 from pipelines import image_io
 from pipelines.errors import ImageTooLarge, InvalidImage
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
+from pipelines.weights.manifest import Manifest
 from server import errors
 from server.accounts import Account, Accounts
 from server.catalogue import Catalogue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-from pipelines.downloads import one_pull_at_a_time
-from pipelines.loaded import Loaded, LoadedEntry, names, read_loaded, with_loaded, write_loaded
-from pipelines.lock import read_lock, write_lock
-from pipelines.manifest import Manifest, Source, load_manifest
-from pipelines.repositories import repositories
+from pipelines.weights.downloads import one_pull_at_a_time
+from pipelines.weights.loaded import Loaded, LoadedEntry, names, read_loaded, with_loaded, write_loaded
+from pipelines.weights.lock import read_lock, write_lock
+from pipelines.weights.manifest import Manifest, Source, load_manifest
+from pipelines.weights.repositories import repositories
 from server.settings import Settings
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.downloads import one_pull_at_a_time, sized
-from pipelines.fetch import (
+from pipelines.weights.downloads import one_pull_at_a_time, sized
+from pipelines.weights.fetch_process import (
     NO_PICKLES,
     Fetched,
     Line,
@@ -24,9 +24,9 @@ from pipelines.fetch import (
     loaded_entry,
     unwritable,
 )
-from pipelines.loaded import FILES
-from pipelines.lock import describe, read_lock, write_lock
-from pipelines.recognition import Unrecognised, read_shapes, recognise
+from pipelines.weights.loaded import FILES
+from pipelines.weights.lock import describe, read_lock, write_lock
+from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
 from server.public_http import NotReached, PublicHTTP
 from server.settings import Settings
 
@@ -107,7 +107,7 @@ class Incoming:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "pipelines.fetch",
+            "pipelines.weights.fetch_process",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=Path(__file__).parents[1],

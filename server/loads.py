@@ -14,9 +14,9 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from pipelines.fetch import SECTIONS, Fetched, unwritable
-from pipelines.loaded import LoadedEntry, parse
-from pipelines.recognition import Unrecognised
+from pipelines.weights.fetch_process import SECTIONS, Fetched, unwritable
+from pipelines.weights.loaded import LoadedEntry, parse
+from pipelines.weights.recognition import Unrecognised
 from server.catalogue import Catalogue
 from server.dispatch import Dispatch
 from server.engine.devices import devices

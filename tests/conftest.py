@@ -13,7 +13,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pipelines.host_memory import reuse_freed_memory
-from pipelines.manifest import Manifest, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 from tests.running_server import RunningServer, start_server
 
 reuse_freed_memory()

@@ -22,12 +22,12 @@ from transformers.utils import logging as transformers_logging
 from pipelines.checkpoints import dummies
 from pipelines.checkpoints.configs import configuration
 from pipelines.checkpoints.tokenizers import clip_tokenizer
-from pipelines.conversion import NotTensors, demand_tensors
 from pipelines.errors import CheckpointUnavailable
-from pipelines.loaded import FILES
-from pipelines.lock import download_problem, problems, read_lock
-from pipelines.manifest import Manifest, PipelineEntry, Source
-from pipelines.repositories import folder as repository_folder
+from pipelines.weights.conversion import NotTensors, demand_tensors
+from pipelines.weights.loaded import FILES
+from pipelines.weights.lock import download_problem, problems, read_lock
+from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.repositories import folder as repository_folder
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import warnings
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     from diffusers import KolorsPipeline
-    from diffusers.pipelines.kolors import ChatGLMModel, ChatGLMTokenizer
-    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 
 __all__ = ["ChatGLMConfig", "ChatGLMModel", "ChatGLMTokenizer", "KolorsPipeline"]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from pipelines import lock
-from pipelines.loaded import load_catalogue
-from pipelines.manifest import Manifest
-from pipelines.repositories import Repository, repositories
+from pipelines.weights import lock
+from pipelines.weights.loaded import load_catalogue
+from pipelines.weights.manifest import Manifest
+from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.hub import Hub
+    from pipelines.weights.hub import Hub
 
 DIFFERENT = 1
 NOT_ACCEPTED = 2
@@ -105,8 +105,8 @@ def _state(manifest: Manifest, name: str, locked: dict[str, lock.LockedRepositor
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from pipelines.downloads import one_pull_at_a_time
-    from pipelines.hub import Hub, PullError
+    from pipelines.weights.downloads import one_pull_at_a_time
+    from pipelines.weights.hub import Hub, PullError
 
     opened = _open(arguments)
     if opened is None:
@@ -157,8 +157,8 @@ def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> b
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
     """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
-    from pipelines.downloads import pull
-    from pipelines.hub import PullError
+    from pipelines.weights.downloads import pull
+    from pipelines.weights.hub import PullError
 
     failures: list[PullError] = []
     for repository in wanted:

@@ -18,9 +18,9 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.build import ensure
 from pipelines.families import open_pipeline
 from pipelines.group import group_key
-from pipelines.manifest import load_manifest
 from pipelines.request import Lora, TextToImage
 from pipelines.sample import Pipeline
+from pipelines.weights.manifest import load_manifest
 
 ROUNDS = 9
 REQUEST = TextToImage(

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.steered import _ALSO, _WITHOUT_HINT, PREPROCESSORS, Steered
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors

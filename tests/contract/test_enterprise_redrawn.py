@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import ImageToImage, Inpainting, SchedulerChoice
+from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.img2img import Img2Img
 from server.endpoints.enterprise.inpaint import Inpaint
 from server.endpoints.enterprise.sent_pictures import Redrawn

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import SafetyCheck, Upscaling
+from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.nsfw_image_check import NsfwImageCheck
 from server.endpoints.enterprise.super_resolution import SuperResolution
 from server.endpoints.enterprise.wire import by_field

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.manifest import Manifest, Source, UpscalerEntry
 from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
 from server.endpoints.enterprise.catalogue import SCHEDULERS
 from server.endpoints.enterprise.enhance import (
     NEGATIVE_PHRASES,

@@ -13,9 +13,9 @@ import torch
 from pipelines import denoise
 from pipelines.demo.figure import demo_skeleton
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
 from pipelines.sample import Errands, Picture, Pipeline, Sample
+from pipelines.weights.manifest import Manifest
 
 SIDES = {
     "kandinsky-2-2": 768,

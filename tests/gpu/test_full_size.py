@@ -39,11 +39,11 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest, load_manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
 from pipelines.sample import Errands, Pipeline
+from pipelines.weights.manifest import Manifest, load_manifest
 
 pytestmark = [
     pytest.mark.gpu,

@@ -26,10 +26,10 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest
 from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
 from pipelines.sample import Errands
+from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
 SIDE = 128

@@ -24,10 +24,10 @@ from safetensors.numpy import save
 from safetensors.torch import load_file
 
 from pipelines.checkpoints.checkpoint import Checkpoint, local
-from pipelines.downloads import one_pull_at_a_time
 from pipelines.errors import CheckpointUnavailable
-from pipelines.lock import LOCK_NAME, Lock, read_lock
-from pipelines.manifest import Manifest, Source
+from pipelines.weights.downloads import one_pull_at_a_time
+from pipelines.weights.lock import LOCK_NAME, Lock, read_lock
+from pipelines.weights.manifest import Manifest, Source
 from server.commands import weights as command
 
 Run = Callable[..., int]
@@ -301,8 +301,8 @@ def killed_pull(hub: HubServer, repo: Repo, tmp_path: Path, weights: Path) -> in
     """Pull in a process that is killed when most of the file was sent; how many bytes are left of it."""
     manifest = tmp_path / "weights.yaml"
     manifest.write_text(yaml.safe_dump({"pipelines": {"sd": pipeline()}}))
-    code = "from pathlib import Path; from pipelines.downloads import *; from pipelines.hub import *\n"
-    code += "from pipelines.manifest import *; from pipelines.repositories import *\n"
+    code = "from pathlib import Path; from pipelines.weights.downloads import *; from pipelines.weights.hub import *\n"
+    code += "from pipelines.weights.manifest import *; from pipelines.weights.repositories import *\n"
     code += f"wanted = repositories(load_manifest(Path({str(manifest)!r})))\n"
     code += f"pull(Hub({hub.url!r}), wanted[0], Path({str(weights)!r}))"
     weights.mkdir()

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pipelines.demo import build as demo
-from pipelines.manifest import Manifest, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 
 HERE = Path(__file__).parent
 _OWN, _OF_THE_DEMO = "tests.random_checkpoints", "pipelines.demo"

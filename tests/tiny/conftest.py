@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.manifest import Manifest, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 
 COPIED = ("safety_checker", "sd15", "sd15_adapters", "sdxl", "upscaler.safetensors", "weights.yaml")
 

@@ -19,7 +19,6 @@ from pipelines.families.kandinsky22 import UnCLIPSampler
 from pipelines.flow_samplers import SAMPLERS, make_sampler
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import load_manifest
 from pipelines.messages import Failed
 from pipelines.noise_scheduler_names import NAMES
 from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
@@ -35,6 +34,7 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.sample import Sample, Sampler
+from pipelines.weights.manifest import load_manifest
 
 SIDE = 64
 PICTURE = RGBImage(SIDE, SIDE, bytes(range(256)) * (SIDE * SIDE * 3 // 256))

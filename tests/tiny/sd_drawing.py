@@ -13,9 +13,9 @@ from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import Request
 from pipelines.sample import Picture, Pipeline, Sample
+from pipelines.weights.manifest import Manifest
 
 
 def open_family(manifest: Manifest, name: str) -> Any:

@@ -25,8 +25,8 @@ from sd_drawing import (
 )
 
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.manifest import AdapterEntry, Manifest, Source
 from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

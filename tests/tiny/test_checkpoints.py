@@ -23,8 +23,8 @@ from pipelines.checkpoints.checkpoint import Checkpoint, local
 from pipelines.checkpoints.configs import configuration
 from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.errors import CheckpointUnavailable
-from pipelines.lock import Lock, describe, write_lock
-from pipelines.manifest import Manifest, Source
+from pipelines.weights.lock import Lock, describe, write_lock
+from pipelines.weights.manifest import Manifest, Source
 
 META = torch.device("meta")
 CPU = torch.device("cpu")

@@ -25,9 +25,9 @@ from sd_drawing import (
 )
 
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.manifest import Manifest, Source
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest, Source
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 FOLDERS = {SD15: "sd15", XL: "sdxl"}
@@ -303,7 +303,7 @@ def test_a_file_of_the_original_layout_steers_as_diffusers_folder_does(
 
 
 def test_a_controlnet_of_another_shape_is_refused(random_manifest: Manifest) -> None:
-    from pipelines.manifest import ControlNetEntry, Source
+    from pipelines.weights.manifest import ControlNetEntry, Source
 
     entry = ControlNetEntry(source=Source(folder=Path("controlnets/sdxl_canny")), family="sd15")
     family = open_family(random_manifest.model_copy(update={"controlnets": {"wrong": entry}}), SD15)

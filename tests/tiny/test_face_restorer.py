@@ -33,10 +33,10 @@ from pipelines.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _dist
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import FaceRestorerEntry, Manifest, Source
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import FaceRestoration, Upscaling
+from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
 from tests import random_checkpoints
 
 SMALL = "small-faces"

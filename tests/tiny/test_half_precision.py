@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from draw_far_away import sample, samplers
 
 from pipelines import pixels
-from pipelines.manifest import Manifest
+from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
 

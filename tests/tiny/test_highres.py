@@ -19,10 +19,10 @@ from torch.nn.functional import interpolate
 
 from pipelines import highres
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.noise_scheduler_names import NAMES
 from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.weights.manifest import Manifest
 
 NATIVE = 64
 SD15 = "stable-diffusion-v1-5"

@@ -36,9 +36,9 @@ from sd_drawing import (
 
 from pipelines.demo.parts import fill
 from pipelines.errors import InvalidInput
-from pipelines.manifest import Manifest, PipelineEntry, Source
 from pipelines.noise_scheduler_names import NAMES
 from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest, PipelineEntry, Source
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (64, 72, 3), dtype=np.uint8)
 MASK = np.zeros((64, 72, 3), np.uint8)

@@ -17,9 +17,9 @@ from pipelines.denoise import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kandinsky22 import Kandinsky22
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import PriorTextToImage, Request, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.weights.manifest import Manifest
 from tests.random_checkpoints import kandinsky22 as random_kandinsky22
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ from pipelines.denoise import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
 LARGEST_SEED = 2**64 - 1

@@ -15,10 +15,10 @@ from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError, InvalidInput
 from pipelines.languages import CODES, detect
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest, load_manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import Request, Rewriting, TextToImage
+from pipelines.weights.manifest import Manifest, load_manifest
 
 ENTRIES = {
     "translator": {"family": "mbart50", "parts": {"model": {"folder": "translator"}}, "dtype": "float32"},

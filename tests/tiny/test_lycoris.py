@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
 from pipelines.lycoris import as_lora
-from pipelines.manifest import AdapterEntry, Manifest, Source
 from pipelines.request import Lora, TextToImage
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

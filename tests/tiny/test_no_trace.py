@@ -20,7 +20,6 @@ from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationErr
 from pipelines.families.mbart50 import LONGEST
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.noise_scheduler_names import NAMES
 from pipelines.pool import PipelinePool
@@ -34,6 +33,7 @@ from pipelines.request import (
     SchedulerChoice,
     TextToImage,
 )
+from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
 from tests import random_checkpoints
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"

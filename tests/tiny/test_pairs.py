@@ -13,7 +13,6 @@ import torch
 from sd_drawing import array, image_of, largest_difference
 
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
 from pipelines.request import (
@@ -26,6 +25,7 @@ from pipelines.request import (
     SchedulerChoice,
     TextToImage,
 )
+from pipelines.weights.manifest import Manifest
 
 SD15 = "stable-diffusion-v1-5"
 WIDTH, HEIGHT = 96, 64

@@ -26,10 +26,10 @@ from torch.nn.functional import interpolate
 
 from pipelines import denoise, panorama, pixels
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.panorama import views_of
 from pipelines.request import Inpainting, SchedulerChoice, TextToImage
 from pipelines.sample import Sample
+from pipelines.weights.manifest import Manifest
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from pipelines import families
 from pipelines.errors import OutOfMemory, UnknownPipeline
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Lora, Request, TextToImage
 from pipelines.sample import Pipeline
+from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
 KOLORS, SD15, SDXL = "kolors", "stable-diffusion-v1-5", "sdxl"

@@ -22,11 +22,11 @@ from pipelines.demo.poses import random_figure
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.families.sd3_pose import StableDiffusion3Pose
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
 from pipelines.request import PoseToImage
 from pipelines.sample import Picture
 from pipelines.skeletons import COLORS, Person, draw_skeletons
+from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
 from pipelines.errors import InvalidInput
-from pipelines.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
 from pipelines.preprocessors import _AUXILIARY, Preprocessors
+from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,9 +17,9 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil
-from pipelines.manifest import Manifest, Source
 from pipelines.request import Replacement, SafetyCheck, TextToImage
 from pipelines.safety import replaced
+from pipelines.weights.manifest import Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

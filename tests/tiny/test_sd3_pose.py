@@ -22,9 +22,9 @@ from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
 from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, FlowDPMSolver, FlowLCM, noise_scheduler
 from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.weights.manifest import Manifest
 
 PIPELINE = "sd3-medium-pose"
 

@@ -23,10 +23,10 @@ from sd_drawing import (
 
 from pipelines import pixels
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.manifest import AdapterEntry, Manifest, Source
 from pipelines.noise_scheduler_names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.noise_schedulers import OWN
 from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 REQUEST = TextToImage(
     pipeline="sdxl",

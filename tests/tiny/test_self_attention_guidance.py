@@ -26,11 +26,11 @@ from torch import Tensor
 
 from pipelines import denoise
 from pipelines.errors import InvalidInput
-from pipelines.manifest import Manifest
 from pipelines.noise_schedulers import NAMES, DiffusersSampler, make_scheduler
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.sample import Evaluated, Sample
 from pipelines.self_attention_guidance import SelfAttentionGuidance
+from pipelines.weights.manifest import Manifest
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

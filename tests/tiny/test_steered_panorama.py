@@ -21,9 +21,9 @@ from sd_drawing import (
 from torch import Tensor
 
 from pipelines import denoise, panorama
-from pipelines.manifest import Manifest
 from pipelines.panorama import Views, views_of
 from pipelines.request import Control, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 RANDOM = np.random.default_rng(8)

@@ -13,8 +13,8 @@ from sd_drawing import array, draw, draw_moving_group, largest_difference, open_
 from torch import Tensor
 
 from pipelines.errors import InvalidInput
-from pipelines.manifest import AdapterEntry, Manifest, Source
 from pipelines.request import TextToImage
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 START, END = 512, 513
 FAMILIES = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}

@@ -22,10 +22,10 @@ from pipelines import tiles
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
-from pipelines.manifest import Manifest, Source, UpscalerEntry
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
 from pipelines.request import TextToImage, Upscaling
+from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = TextToImage(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.loaded import Loaded, LoadedEntry, load_catalogue, read_loaded, write_loaded
-from pipelines.lock import Lock, LockedRepository, write_lock
+from pipelines.weights.loaded import Loaded, LoadedEntry, load_catalogue, read_loaded, write_loaded
+from pipelines.weights.lock import Lock, LockedRepository, write_lock
 
 MANIFEST = """
 pipelines:

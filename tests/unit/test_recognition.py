@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recognition import Recognised, Shapes, Unrecognised, read_shapes, recognise
+from pipelines.weights.recognition import Recognised, Shapes, Unrecognised, read_shapes, recognise
 
 UNET = "model.diffusion_model"
 VAE = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.manifest import Manifest, PipelineEntry
 from pipelines.noise_scheduler_names import NAMES
+from pipelines.weights.manifest import Manifest, PipelineEntry
 from server.errors import NotFound
 
 SCHEDULERS = NAMES

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from pipelines.fetch import NO_PICKLES, PICKLES
+from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
 from server import caller
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import Operation, both, post, read_as_administrator

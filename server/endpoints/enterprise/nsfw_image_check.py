@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import SafetyCheck
+from pipelines.weights.manifest import Manifest
 from server import caller
 from server.endpoints.enterprise.answers import processing
 from server.endpoints.enterprise.catalogue import checkpoints

@@ -9,8 +9,8 @@ from typing import get_args
 from pydantic import Field
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest, Preprocessor
 from pipelines.request import CheckpointRequest, Control, ImageToImage, Inpainting, TextToImage
+from pipelines.weights.manifest import Manifest, Preprocessor
 from server.endpoints.enterprise.catalogue import checkpoint
 from server.endpoints.enterprise.picture import Canonical, PictureFields, check_adapters, listed, one_each
 from server.endpoints.enterprise.sent_pictures import FORMS, named, refuse_too_little

@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field
 
 from pipelines.image_io import RGBImage
-from pipelines.manifest import Manifest
 from pipelines.request import Upscaling
+from pipelines.weights.manifest import Manifest
 from server import caller
 from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.sent_pictures import named, read_sent

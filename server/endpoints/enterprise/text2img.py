@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from pipelines.manifest import Manifest
 from pipelines.request import TextToImage
+from pipelines.weights.manifest import Manifest
 from server import caller
 from server.endpoints.enterprise.picture import PictureFields, answered
 from server.endpoints.enterprise.wire import post, read

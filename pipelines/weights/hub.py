@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pipelines.repositories import Repository
+from pipelines.weights.repositories import Repository
 
 
 class PullError(Exception):

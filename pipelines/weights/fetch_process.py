@@ -1,6 +1,6 @@
 """One repository of the hub, looked at, refused or fetched, in a process of its own beside a server.
 
-Run as ``python -m pipelines.fetch``: a `Wanted` comes in as JSON on the standard input, which stays open;
+Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which stays open;
 when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of JSON: a
 `Progress` now and then, at the end `Fetched` or `Refused`.
 """
@@ -17,12 +17,12 @@ from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from pipelines.downloads import one_pull_at_a_time, pull, sized
-from pipelines.hub import Hub, PullError, RemoteFile
-from pipelines.loaded import LoadedEntry, Section, read_loaded, with_loaded
-from pipelines.manifest import load_manifest
-from pipelines.recognition import Unrecognised, read_shapes, recognise
-from pipelines.repositories import Repository, repositories, select
+from pipelines.weights.downloads import one_pull_at_a_time, pull, sized
+from pipelines.weights.hub import Hub, PullError, RemoteFile
+from pipelines.weights.loaded import LoadedEntry, Section, read_loaded, with_loaded
+from pipelines.weights.manifest import load_manifest
+from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from pipelines.weights.repositories import Repository, repositories, select
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """Formats that can run code when they are opened."""
@@ -36,7 +36,7 @@ SECTIONS: dict[str, Section] = {
     "vae": "vaes",
     "controlnet": "controlnets",
 }
-"""Kind of `pipelines.recognition` -> where it stands in weights.yaml."""
+"""Kind of `pipelines.weights.recognition` -> where it stands in weights.yaml."""
 
 _PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
 _NETWORKS = {"AutoencoderKL": "vae", "ControlNetModel": "controlnet"}
@@ -65,7 +65,7 @@ class Progress(BaseModel):
 
 
 class Fetched(BaseModel):
-    """It is here. ``kind`` as of `pipelines.recognition`."""
+    """It is here. ``kind`` as of `pipelines.weights.recognition`."""
 
     kind: str
     entry: dict[str, Any]
@@ -199,7 +199,7 @@ def _single(wanted: Wanted, source: dict[str, Any]) -> tuple[str, str]:
 
 def repositories_folder(wanted: Wanted) -> Path:
     """Where the repository lies."""
-    from pipelines.repositories import folder
+    from pipelines.weights.repositories import folder
 
     return wanted.weights / folder(wanted.hub, wanted.revision)
 

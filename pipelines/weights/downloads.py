@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
-from pipelines.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
-from pipelines.repositories import Repository, select
+from pipelines.weights.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
+from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
+from pipelines.weights.repositories import Repository, select
 
 PICKLES = (".ckpt", ".pickle", ".pkl")
 """Formats that may run code when opened; ``.bin`` is converted, `TENSORS` are only read with weights_only."""
@@ -178,7 +178,7 @@ class _Pull:
         self.files[name] = describe(path, origin=origin, upstream=remote.upstream)
 
     def _convert(self, partial: Path, path: Path, origin: str) -> None:
-        from pipelines import conversion
+        from pipelines.weights import conversion
 
         try:
             if origin.endswith(TENSORS):

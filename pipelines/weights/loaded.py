@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.lock import read_lock
-from pipelines.manifest import Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.lock import read_lock
+from pipelines.weights.manifest import Manifest, PipelineEntry, Source, load_manifest
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from torch.nn.functional import interpolate
 from pipelines import panorama
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
-from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.sample import Conditioning, Sample
+from pipelines.schedulers.sampler import DiffusersSampler
 
 P = TypeVar("P", bound=Prompted)
 

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import Inpainting, Prompted
 from pipelines.sample import AroundSampler
+from pipelines.schedulers.sampler import DiffusersSampler
 
 
 class MaskedSampler(AroundSampler[DiffusersSampler | PanoramaSampler]):

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipelines import pixels
-from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.sample import AroundSampler
+from pipelines.schedulers.sampler import DiffusersSampler
 
 VIEWS_ACROSS_A_WINDOW = 8
 """Each view begins an eighth of its size after the one before."""

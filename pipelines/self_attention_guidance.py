@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 from pipelines.errors import InvalidInput
-from pipelines.predictions import expected
 from pipelines.sample import Denoiser, Evaluation, Guided, Sample
+from pipelines.schedulers.predictions import expected
 
 SCALE = 0.75
 """The paper's s for Stable Diffusion, and diffusers' default."""

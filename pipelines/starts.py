@@ -17,10 +17,10 @@ from pipelines import panorama, pixels
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.sample import Rows, Sampler
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipelines.flow_algorithms import Algorithm, Noise, Prediction
-from pipelines.flow_samplers import sampler_on
+from pipelines.schedulers.flow.algorithms import Algorithm, Noise, Prediction
+from pipelines.schedulers.flow.sampler import sampler_on
 
 MEAN = torch.tensor([0.5, -0.2], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import SchedulerChoice
 from pipelines.sample import Conditioning, Denoiser
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CPU = torch.device("cpu")
 SHAPE = (1, 4, 8, 8)

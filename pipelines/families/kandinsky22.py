@@ -19,9 +19,9 @@ from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import PriorTextToImage, Request, SchedulerChoice
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample, classifier_free_guidance
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
 """Prompts (with their negative prompts) whose embeddings are kept: 1 MB of host memory each at full size."""

@@ -17,9 +17,9 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import Request, TextToImage
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
 """Texts whose embeddings are kept: 2 MB of host memory each at full size."""

@@ -19,11 +19,11 @@ from pipelines import pixels, pose
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import InvalidInput
-from pipelines.flow_samplers import make_sampler, needs_unguided
 from pipelines.group import GroupKey, group_key
 from pipelines.pose import PoseDetector
 from pipelines.request import PoseToImage, Request
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
 REMEMBERED_TEXTS = 32
 """Text embeddings kept; one takes 2.7 MB in half precision at full size."""

@@ -1,8 +1,8 @@
 """One repository of the hub, looked at, refused or fetched, in a process of its own beside a server.
 
-Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which stays open;
-when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of JSON: a
-`Progress` now and then, at the end `Fetched` or `Refused`.
+Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which
+stays open; when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of
+JSON: a `Progress` now and then, at the end `Fetched` or `Refused`.
 """
 
 from __future__ import annotations

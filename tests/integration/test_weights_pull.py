@@ -301,7 +301,8 @@ def killed_pull(hub: HubServer, repo: Repo, tmp_path: Path, weights: Path) -> in
     """Pull in a process that is killed when most of the file was sent; how many bytes are left of it."""
     manifest = tmp_path / "weights.yaml"
     manifest.write_text(yaml.safe_dump({"pipelines": {"sd": pipeline()}}))
-    code = "from pathlib import Path; from pipelines.weights.downloads import *; from pipelines.weights.hub import *\n"
+    code = "from pathlib import Path\n"
+    code += "from pipelines.weights.downloads import *; from pipelines.weights.hub import *\n"
     code += "from pipelines.weights.manifest import *; from pipelines.weights.repositories import *\n"
     code += f"wanted = repositories(load_manifest(Path({str(manifest)!r})))\n"
     code += f"pull(Hub({hub.url!r}), wanted[0], Path({str(weights)!r}))"

@@ -12,8 +12,8 @@ from pipelines.demo.evaluate import ARTISTS
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import render, simple_scene
 from pipelines.image_io import RGBImage
-from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.request import ImageToImage, Request, SchedulerChoice
+from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from server.endpoints.segmind import kolors, sd15_img2img
 from tests.meaning.looking import apart, drawn, prompted, right
 

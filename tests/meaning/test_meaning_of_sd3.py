@@ -13,10 +13,10 @@ from pipelines.demo.figure_match import has_colors, overlap
 from pipelines.demo.joints import read_figure
 from pipelines.demo.judge import read
 from pipelines.demo.studio import Studio
-from pipelines.flow_samplers import SAMPLERS
-from pipelines.flow_sigmas import SIGMA_SCHEDULES
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
+from pipelines.schedulers.flow.sampler import SAMPLERS
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES
 from tests.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
 
 FIGURES = new_figures(4)

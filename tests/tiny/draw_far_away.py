@@ -16,12 +16,9 @@ from far_device import WAITS, far_device
 
 from pipelines.demo.figure import demo_skeleton
 from pipelines.families.kandinsky22 import UnCLIPSampler
-from pipelines.flow_samplers import SAMPLERS, make_sampler
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.messages import Failed
-from pipelines.noise_scheduler_names import NAMES
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.pool import PipelinePool
 from pipelines.request import (
     ImageToImage,
@@ -34,6 +31,9 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.sample import Sample, Sampler
+from pipelines.schedulers.flow.sampler import SAMPLERS, make_sampler
+from pipelines.schedulers.names import NAMES
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.weights.manifest import load_manifest
 
 SIDE = 64

@@ -19,9 +19,9 @@ from torch.nn.functional import interpolate
 
 from pipelines import highres
 from pipelines.image_io import RGBImage
-from pipelines.noise_scheduler_names import NAMES
 from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest
 
 NATIVE = 64

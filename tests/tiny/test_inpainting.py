@@ -36,8 +36,8 @@ from sd_drawing import (
 
 from pipelines.demo.parts import fill
 from pipelines.errors import InvalidInput
-from pipelines.noise_scheduler_names import NAMES
 from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest, PipelineEntry, Source
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (64, 72, 3), dtype=np.uint8)

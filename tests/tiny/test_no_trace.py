@@ -21,7 +21,6 @@ from pipelines.families.mbart50 import LONGEST
 from pipelines.image_io import RGBImage
 from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.noise_scheduler_names import NAMES
 from pipelines.pool import PipelinePool
 from pipelines.request import (
     Control,
@@ -33,6 +32,7 @@ from pipelines.request import (
     SchedulerChoice,
     TextToImage,
 )
+from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
 from tests import random_checkpoints
 

@@ -25,9 +25,9 @@ from sd_drawing import (
 
 from pipelines.demo.parts import fill
 from pipelines.errors import InvalidInput
-from pipelines.noise_scheduler_names import NAMES, WITH_KARRAS_SIGMAS
-from pipelines.noise_schedulers import OWN
 from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import OWN
 from pipelines.weights.manifest import Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"

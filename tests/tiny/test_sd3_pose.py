@@ -19,11 +19,16 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import demo_skeleton
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
-from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, FlowDPMSolver, FlowLCM, noise_scheduler
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
 from pipelines.sample import Picture, Sample
+from pipelines.schedulers.flow.diffusers_schedulers import (
+    DIFFUSERS_SAMPLERS,
+    FlowDPMSolver,
+    FlowLCM,
+    noise_scheduler,
+)
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.weights.manifest import Manifest
 
 PIPELINE = "sd3-medium-pose"

@@ -23,9 +23,9 @@ from sd_drawing import (
 
 from pipelines import pixels
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.noise_scheduler_names import NAMES, WITH_KARRAS_SIGMAS
-from pipelines.noise_schedulers import OWN
 from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import OWN
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 REQUEST = TextToImage(

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from pipelines import denoise
 from pipelines.errors import InvalidInput
-from pipelines.noise_schedulers import NAMES, DiffusersSampler, make_scheduler
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.sample import Evaluated, Sample
+from pipelines.schedulers.names import NAMES
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.weights.manifest import Manifest
 

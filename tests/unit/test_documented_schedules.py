@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from server.endpoints.segmind import kolors, sd15_img2img
 from tests.gaussian_target import CPU, STABLE_DIFFUSION, GaussianTarget, sampler
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines import flow_dpm_solver
-from pipelines.flow_algorithms import Prediction, ddim, euler_pp, ipndm, ipndm_v, lms
-from pipelines.flow_dpm_solver import dpm_adaptive, orders
-from pipelines.flow_samplers import ALGORITHMS, AlgorithmSampler, sampler_on
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
+from pipelines.schedulers.flow import dpm_solver
+from pipelines.schedulers.flow.algorithms import Prediction, ddim, euler_pp, ipndm, ipndm_v, lms
+from pipelines.schedulers.flow.dpm_solver import dpm_adaptive, orders
+from pipelines.schedulers.flow.sampler import ALGORITHMS, AlgorithmSampler, sampler_on
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
 from tests.gaussian_flow import (
     destination,
     drawn,
@@ -165,9 +165,9 @@ def test_dpm_adaptive_comes_closer_with_a_tighter_tolerance(monkeypatch: pytest.
     errors: list[float] = []
     counts: list[int] = []
     for part in (1, 0.1, 0.01, 0.001):
-        monkeypatch.setattr(flow_dpm_solver, "RELATIVE_TOLERANCE", 0.05 * part)
-        monkeypatch.setattr(flow_dpm_solver, "ABSOLUTE_TOLERANCE", 0.0078 * part)
-        monkeypatch.setattr(flow_dpm_solver, "SMALLEST_STEP", 1e-6)
+        monkeypatch.setattr(dpm_solver, "RELATIVE_TOLERANCE", 0.05 * part)
+        monkeypatch.setattr(dpm_solver, "ABSOLUTE_TOLERANCE", 0.0078 * part)
+        monkeypatch.setattr(dpm_solver, "SMALLEST_STEP", 1e-6)
         asked: list[float] = []
 
         def network(latents: Tensor, level: float, asked: list[float] = asked) -> Tensor:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pipelines import denoise
 from pipelines.errors import InvalidInput
-from pipelines.flow_samplers import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided, sampler_on
-from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, noise_scheduler
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.group import group_key
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from pipelines.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, noise_scheduler
+from pipelines.schedulers.flow.sampler import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided, sampler_on
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
 from tests.gaussian_flow import COVARIANCE, destination, drawn, even, velocity
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.errors import InvalidInput
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, is_far, sigmas
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, is_far, sigmas
 
 
 def shifted(time: float) -> float:

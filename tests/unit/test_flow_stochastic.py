@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines import flow_stochastic
-from pipelines.flow_algorithms import Algorithm
-from pipelines.flow_samplers import ALGORITHMS, sampler_on
-from pipelines.flow_sigmas import SIGMA_SCHEDULES, sigmas
+from pipelines.schedulers.flow import stochastic
+from pipelines.schedulers.flow.algorithms import Algorithm
+from pipelines.schedulers.flow.sampler import ALGORITHMS, sampler_on
+from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
 from tests.gaussian_flow import (
     COVARIANCE,
     MEAN,
@@ -64,25 +64,25 @@ def test_the_noise_of_a_whole_step_of_dpmpp_sde_goes_on_from_that_of_its_half():
         follow(algorithm, torch.tensor(1.1, dtype=torch.float64), levels, lambda: next(draws), network)
         return dict(places)
 
-    whole = run(flow_stochastic.dpmpp_sde, [0.9, 0.3, 0.0])
+    whole = run(stochastic.dpmpp_sde, [0.9, 0.3, 0.0])
     middle = list(whole)[1]
-    assert run(flow_stochastic.ddpm, [0.9, middle, 0.3, 0.0]) == pytest.approx(whole)
+    assert run(stochastic.ddpm, [0.9, middle, 0.3, 0.0]) == pytest.approx(whole)
 
 
 def test_dpmpp_3m_sde_comes_closer_to_the_distribution_than_samplers_of_second_order():
     """On levels whose steps in lambda hardly grow, so that it extrapolates curves."""
     levels = sigmas("karras", 32).tolist()
-    mean, covariance = distribution(flow_stochastic.dpmpp_3m_sde, levels)
+    mean, covariance = distribution(stochastic.dpmpp_3m_sde, levels)
     torch.testing.assert_close(mean, MEAN, rtol=0, atol=1e-4)
     error = (covariance - COVARIANCE).abs().max()
-    second = (distribution(flow_stochastic.dpmpp_sde, levels)[1] - COVARIANCE).abs().max()
+    second = (distribution(stochastic.dpmpp_sde, levels)[1] - COVARIANCE).abs().max()
     assert float(error) < 0.1 * float(second)
 
 
 @pytest.mark.parametrize("steps", [8, 11, 14, 17, 20])
 def test_dpmpp_3m_sde_extrapolates_no_curve_over_the_growing_steps_of_a_beta_schedule(steps: int):
     """It would leave twice as much noise."""
-    _, covariance = distribution(flow_stochastic.dpmpp_3m_sde, sigmas("beta", steps).tolist())
+    _, covariance = distribution(stochastic.dpmpp_3m_sde, sigmas("beta", steps).tolist())
     assert float(torch.linalg.eigvalsh(covariance - COVARIANCE).max()) < 0.16
 
 
@@ -102,7 +102,7 @@ def test_dpmpp_3m_sde_follows_a_changing_picture_with_order_three():
             return (latents - picture(math.log((1 - level) / level))) / level
 
         silence = torch.zeros((), dtype=torch.float64)
-        follow(flow_stochastic.dpmpp_3m_sde, silence, [*levels, 0.0], lambda: silence, network)
+        follow(stochastic.dpmpp_3m_sde, silence, [*levels, 0.0], lambda: silence, network)
 
         # x / alpha at the end: the integral of 2 exp(-2 (4 - u)) cos u over -4..4.
         def antiderivative(u: float) -> float:

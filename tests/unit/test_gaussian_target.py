@@ -11,11 +11,11 @@ import torch
 
 from pipelines import denoise
 from pipelines.group import GroupKey
-from pipelines.ipndm import COEFFICIENTS
-from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
-from pipelines.noise_schedulers import DiffusersSampler
 from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.sample import Sample
+from pipelines.schedulers.ipndm import COEFFICIENTS
+from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import DiffusersSampler
 from tests.gaussian_target import (
     CPU,
     MEAN,

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipelines.errors import InvalidInput
-from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, NOTES, WITH_KARRAS_SIGMAS
-from pipelines.noise_schedulers import OWN, DiffusersSampler, make_scheduler
 from pipelines.request import SchedulerChoice
+from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, NOTES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import OWN, DiffusersSampler, make_scheduler
 
 CPU = torch.device("cpu")
 CONFIG: dict[str, Any] = {

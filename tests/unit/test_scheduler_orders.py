@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.karras_ve import KarrasVe
-from pipelines.noise_scheduler_names import WITH_KARRAS_SIGMAS
-from pipelines.noise_schedulers import DiffusersSampler, make_scheduler
 from pipelines.request import SchedulerChoice
+from pipelines.schedulers.karras_ve import KarrasVe
+from pipelines.schedulers.names import WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from tests.gaussian_target import (
     CPU,
     MEAN,
@@ -168,7 +168,7 @@ def test_without_churn_karras_et_al_converge_with_the_order_of_heun(prediction_t
 
 
 def test_diffusers_own_pndm_extrapolates_v_itself_and_loses_an_order() -> None:
-    """Why `pipelines.pndm` is there."""
+    """Why `pipelines.schedulers.pndm` is there."""
     config = {**geometric(10.0, 0.05, 960), **LEADING, "prediction_type": "v_prediction"}
     steps = (20, 40, 80)
     plain = [DiffusersSampler(diffusers.PNDMScheduler.from_config(config), number, CPU) for number in steps]

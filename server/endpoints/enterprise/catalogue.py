@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.noise_scheduler_names import NAMES
+from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest, PipelineEntry
 from server.errors import NotFound
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
 from pipelines.request import SchedulerChoice
+from pipelines.schedulers.names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
 from server.endpoints.enterprise.wire import flag
 from server.errors import FieldError
 from server.jobs import JSON

@@ -9,7 +9,6 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field
 
-from pipelines.noise_scheduler_names import NoiseScheduler
 from pipelines.request import (
     HIGHRES_STRENGTH,
     CheckpointRequest,
@@ -18,6 +17,7 @@ from pipelines.request import (
     Replacement,
     SchedulerChoice,
 )
+from pipelines.schedulers.names import NoiseScheduler
 from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry
 from server import caller
 from server.accounts import Account

@@ -15,8 +15,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from pipelines.flow_algorithms import Evaluations, Noise
-from pipelines.flow_sigmas import half_log_snr
+from pipelines.schedulers.flow.algorithms import Evaluations, Noise
+from pipelines.schedulers.flow.sigmas import half_log_snr
 
 LINE, CURVE = 1.5, 1.1
 """How many times its last step in lambda `dpmpp_3m_sde` extrapolates which of the two."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipelines.flow_algorithms import Evaluations, Noise
+from pipelines.schedulers.flow.algorithms import Evaluations, Noise
 
 RELATIVE_TOLERANCE = 0.05
 ABSOLUTE_TOLERANCE = 0.0078

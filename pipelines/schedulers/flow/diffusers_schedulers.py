@@ -18,7 +18,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from pipelines.flow_sigmas import TRAIN_TIMESTEPS, is_far
+from pipelines.schedulers.flow.sigmas import TRAIN_TIMESTEPS, is_far
 
 _FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 

@@ -11,33 +11,33 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pipelines import flow_algorithms, flow_dpm_solver, flow_stochastic
 from pipelines.errors import InvalidInput
-from pipelines.flow_algorithms import Algorithm, Evaluations, Prediction
-from pipelines.flow_schedulers import DIFFUSERS_SAMPLERS, FlowSampler, noise_scheduler
-from pipelines.flow_sigmas import TRAIN_TIMESTEPS, sigmas
 from pipelines.request import SchedulerChoice
 from pipelines.sample import Sampler
+from pipelines.schedulers.flow import algorithms, dpm_solver, stochastic
+from pipelines.schedulers.flow.algorithms import Algorithm, Evaluations, Prediction
+from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, FlowSampler, noise_scheduler
+from pipelines.schedulers.flow.sigmas import TRAIN_TIMESTEPS, sigmas
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "euler_pp": flow_algorithms.euler_pp,
-    "euler_ancestral": flow_stochastic.euler_ancestral,
-    "euler_ancestral_pp": flow_stochastic.euler_ancestral_pp,
-    "heunpp2": flow_algorithms.heunpp2,
-    "dpm_2": flow_algorithms.dpm_2,
-    "dpm_2_ancestral": flow_stochastic.dpm_2_ancestral,
-    "lms": flow_algorithms.lms,
-    "dpm_fast": flow_dpm_solver.dpm_fast,
-    "dpm_adaptive": flow_dpm_solver.dpm_adaptive,
-    "dpmpp_2s_ancestral": flow_stochastic.dpmpp_2s_ancestral,
-    "dpmpp_sde": flow_stochastic.dpmpp_sde,
-    "dpmpp_sde_gpu": flow_stochastic.dpmpp_sde,
-    "dpmpp_3m_sde": flow_stochastic.dpmpp_3m_sde,
-    "dpmpp_3m_sde_gpu": flow_stochastic.dpmpp_3m_sde,
-    "ddpm": flow_stochastic.ddpm,
-    "ipndm": flow_algorithms.ipndm,
-    "ipndm_v": flow_algorithms.ipndm_v,
-    "ddim": flow_algorithms.ddim,
+    "euler_pp": algorithms.euler_pp,
+    "euler_ancestral": stochastic.euler_ancestral,
+    "euler_ancestral_pp": stochastic.euler_ancestral_pp,
+    "heunpp2": algorithms.heunpp2,
+    "dpm_2": algorithms.dpm_2,
+    "dpm_2_ancestral": stochastic.dpm_2_ancestral,
+    "lms": algorithms.lms,
+    "dpm_fast": dpm_solver.dpm_fast,
+    "dpm_adaptive": dpm_solver.dpm_adaptive,
+    "dpmpp_2s_ancestral": stochastic.dpmpp_2s_ancestral,
+    "dpmpp_sde": stochastic.dpmpp_sde,
+    "dpmpp_sde_gpu": stochastic.dpmpp_sde,
+    "dpmpp_3m_sde": stochastic.dpmpp_3m_sde,
+    "dpmpp_3m_sde_gpu": stochastic.dpmpp_3m_sde,
+    "ddpm": stochastic.ddpm,
+    "ipndm": algorithms.ipndm,
+    "ipndm_v": algorithms.ipndm_v,
+    "ddim": algorithms.ddim,
 }
 """What diffusers does not have for flows.
 
@@ -74,7 +74,7 @@ class AlgorithmSampler:
         """Of dpm_adaptive, which finds its steps on the way, a guess: the rest of the steps asked for."""
         if self._done:
             return self._position
-        if self._algorithm is not flow_dpm_solver.dpm_adaptive:
+        if self._algorithm is not dpm_solver.dpm_adaptive:
             return _evaluations(self._algorithm, self._levels)
         first, last = self._levels[0], self._levels[-2]
         left = math.log(self._level / last) / math.log(first / last) if last < first else 0.0

@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
-from pipelines.predictions import expected
+from pipelines.schedulers.predictions import expected
 
 COEFFICIENTS = (
     (1.0,),

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import InvalidInput
-from pipelines.ipndm import IPNDM
-from pipelines.karras_ve import KarrasVe
-from pipelines.noise_scheduler_names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
-from pipelines.pndm import PNDM
 from pipelines.request import SchedulerChoice
-from pipelines.score_sde import ScoreSdeVe
+from pipelines.schedulers.ipndm import IPNDM
+from pipelines.schedulers.karras_ve import KarrasVe
+from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.pndm import PNDM
+from pipelines.schedulers.score_sde import ScoreSdeVe
 
 OWN: Mapping[str, Any] = {
     "DDIMInverseScheduler": diffusers.DDIMScheduler,

@@ -14,7 +14,7 @@ from typing import Any, Self
 import diffusers
 from torch import Tensor
 
-from pipelines.predictions import expected
+from pipelines.schedulers.predictions import expected
 
 
 class PNDM(diffusers.PNDMScheduler):

@@ -12,7 +12,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.variance_exploding import VarianceExploding, precise
+from pipelines.schedulers.variance_exploding import VarianceExploding, precise
 
 CHURN = 80.0
 CHURNED_FROM, CHURNED_TO = 0.05, 50.0

@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.variance_exploding import VarianceExploding, precise
+from pipelines.schedulers.variance_exploding import VarianceExploding, precise
 
 SIGNAL_TO_NOISE = 0.15
 """r of algorithm 4: how far Langevin dynamics moves against its own noise; diffusers' value."""

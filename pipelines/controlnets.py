@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
+from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.panorama import Views
 from pipelines.preprocessors import Preprocessors
 from pipelines.recent import Recent
 from pipelines.request import Prompted
-from pipelines.sample import Conditioning, Rows
 
 AT_ONCE = 4
 """ControlNets that stay on the device beside one checkpoint."""
@@ -101,7 +102,7 @@ class ControlNets:
         """What the ControlNets add to the network's own layers, as arguments of the network.
 
         Args:
-            latents, timesteps, conditioning: as for `pipelines.sample.Denoiser`, N rows.
+            latents, timesteps, conditioning: as for `pipelines.denoising.sample.Denoiser`, N rows.
         """
         names = [name.removeprefix(_GUIDE) for name in conditioning if name.startswith(_GUIDE)]
         if not names:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipelines.denoising.sample import Handover, Picture
 from pipelines.image_io import RGBImage, resized
 from pipelines.request import Prompted, Upscaling
 from pipelines.safety import SafetyChecker, shown
-from pipelines.sample import Handover, Picture
 
 SCALE = 2
 """What ``upscale`` multiplies both sides with."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipelines import panorama
+from pipelines.denoising.sample import Conditioning, Sample
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
-from pipelines.sample import Conditioning, Sample
 from pipelines.schedulers.sampler import DiffusersSampler
 
 P = TypeVar("P", bound=Prompted)

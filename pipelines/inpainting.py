@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipelines.denoising.sampler import AroundSampler
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.panorama import PanoramaSampler
 from pipelines.request import Inpainting, Prompted
-from pipelines.sample import AroundSampler
 from pipelines.schedulers.sampler import DiffusersSampler
 
 
 class MaskedSampler(AroundSampler[DiffusersSampler | PanoramaSampler]):
-    """A noise scheduler that moves only the masked part (`pipelines.sample.Sampler`).
+    """A noise scheduler that moves only the masked part (`pipelines.denoising.sampler.Sampler`).
 
     After each step the rest is the picture again, under the very noise that the next evaluation expects
     (diffusers' inpainting with an ordinary network; Lugmayr et al. 2022, equations 8a to 8c).

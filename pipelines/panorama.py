@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipelines import pixels
-from pipelines.sample import AroundSampler
+from pipelines.denoising.sampler import AroundSampler
 from pipelines.schedulers.sampler import DiffusersSampler
 
 VIEWS_ACROSS_A_WINDOW = 8
@@ -27,7 +27,7 @@ View = tuple[slice, tuple[slice, ...]]
 
 
 class PanoramaSampler(AroundSampler[DiffusersSampler]):
-    """A noise scheduler that moves overlapping views of the latents (`pipelines.sample.Sampler`).
+    """A noise scheduler that moves overlapping views of the latents (`pipelines.denoising.sampler.Sampler`).
 
     Bar-Tal et al. 2023, equation 5, with the views of diffusers' StableDiffusionPanoramaPipeline and its
     ``circular_padding``: each view takes its own step, with its own past and its own noise, and the new
@@ -73,7 +73,7 @@ class PanoramaSampler(AroundSampler[DiffusersSampler]):
 
 
 class Views:
-    """What goes along with the latents, a guide or a mask, as each view sees it (`pipelines.sample.Rows`).
+    """What goes along with the latents, a guide or a mask, as each view sees it (see `Rows`).
 
     A view is cut out when it is asked for: all of them together have many times the pixels of the whole.
 

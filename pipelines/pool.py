@@ -15,9 +15,9 @@ import torch
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
-from pipelines.sample import Pipeline
 from pipelines.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.sample import Picture, Sample, without_steps
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck
-from pipelines.sample import Picture, Sample, without_steps
 
 BLOCKS = 16
 """A pixelated picture has so many blocks along its longer side; a blur reaches as far as one of them."""

@@ -14,8 +14,9 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
+from pipelines.denoising.evaluation import Evaluation, Guided
+from pipelines.denoising.sample import Denoiser, Sample
 from pipelines.errors import InvalidInput
-from pipelines.sample import Denoiser, Evaluation, Guided, Sample
 from pipelines.schedulers.predictions import expected
 
 SCALE = 0.75

@@ -14,12 +14,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pipelines import panorama, pixels
+from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.sampler import Sampler
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
 from pipelines.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
-from pipelines.sample import Rows, Sampler
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 

@@ -41,7 +41,7 @@ def weights(length: int, scale: int, tile: int = TILE) -> Tensor:
 
 
 class TileSampler:
-    """The enlargement of one picture, one tile per evaluation (`pipelines.sample.Sampler`).
+    """The enlargement of one picture, one tile per evaluation (`pipelines.denoising.sampler.Sampler`).
 
     The sample's latents are the picture, (1, 3, height, width) in 0 .. 1 on the host, and stay what they are;
     what comes of them is `enlarged`.

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.denoising.sample import Conditioning, Denoiser
 from pipelines.request import SchedulerChoice
-from pipelines.sample import Conditioning, Denoiser
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CPU = torch.device("cpu")

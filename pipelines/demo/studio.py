@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
 from pipelines.engine import open_pool
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import Request
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.adapters import AdapterLibrary
     from pipelines.checkpoints.checkpoint import Checkpoint
-    from pipelines.sample import Pipeline
+    from pipelines.denoising.pipeline import Pipeline
 
 _FAMILIES = {
     "face_restorer": "FaceRestorer",

@@ -13,19 +13,19 @@ from torch import Tensor
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample, without_steps
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.face_alignment import SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.faces import FaceFinder, FrontalCascade, YuNet
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
 from pipelines.request import FaceRestoration, Request
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample, without_steps
 
 NO_FACE = "no face was found in the picture, so none was restored"
 
 
 class FaceRestorer:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(self, name: str, network: ImageNetwork, finder: FaceFinder) -> None:
         self._name = name
@@ -95,7 +95,7 @@ class FaceRestorer:
 
 
 class OneByOne:
-    """The faces of one picture, one per evaluation (`pipelines.sample.Sampler`).
+    """The faces of one picture, one per evaluation (`pipelines.denoising.sampler.Sampler`).
 
     The sample's latents are the faces, fp32 on the host; each is replaced by what comes of it.
 

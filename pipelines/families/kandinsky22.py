@@ -17,10 +17,11 @@ from torch import Tensor
 from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.evaluation import classifier_free_guidance
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.request import PriorTextToImage, Request, SchedulerChoice
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample, classifier_free_guidance
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
@@ -28,7 +29,7 @@ CACHED_TEXTS = 64
 
 
 class Kandinsky22:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(
         self, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline, device: torch.device
@@ -227,7 +228,7 @@ def _guide_noise_only(negative: Tensor, positive: Tensor, guidance_scale: float)
 
 
 class UnCLIPSampler:
-    """The prior's noise scheduler in the middle of one embedding (`pipelines.sample.Sampler`).
+    """The prior's noise scheduler in the middle of one embedding (`pipelines.denoising.sampler.Sampler`).
 
     Apart from `DiffusersSampler` because UnCLIP's step must be told where the next one will be.
 

@@ -15,10 +15,10 @@ from pipelines import pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.request import Request, TextToImage
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
@@ -26,7 +26,7 @@ CACHED_TEXTS = 64
 
 
 class Kolors:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(self, pipeline: KolorsPipeline, device: torch.device) -> None:
         self._pipeline = pipeline

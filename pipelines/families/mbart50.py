@@ -13,13 +13,13 @@ from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.sample import Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.languages import ENGLISH, detect
 from pipelines.recent import Recent
 from pipelines.request import Request, Rewriting
-from pipelines.sample import Sample
 
 LONGEST = 2000
 """Characters of one prompt: beam search takes time for each of them, and others wait meanwhile."""
@@ -39,7 +39,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 class MBart50:
-    """One opened checkpoint; see `pipelines.sample.Errands`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Errands`."""
 
     def __init__(
         self, network: MBartForConditionalGeneration, tokenizer: MBart50Tokenizer, device: torch.device

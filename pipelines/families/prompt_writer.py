@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.sample import Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.recent import Recent
 from pipelines.request import Request, Rewriting
-from pipelines.sample import Sample
 
 NEW_TOKENS = 60
 """About as much as CLIP reads of a prompt at once."""
@@ -29,7 +29,7 @@ TEXTS_KEPT = 256
 
 
 class PromptWriter:
-    """One opened checkpoint; see `pipelines.sample.Errands`.
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Errands`.
 
     Greedy search, so the same prompt always becomes the same longer one, whatever the seed.
     """

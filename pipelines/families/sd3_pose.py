@@ -18,11 +18,11 @@ from torch import Tensor
 from pipelines import pixels, pose
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.pose import PoseDetector
 from pipelines.request import PoseToImage, Request
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
 REMEMBERED_TEXTS = 32
@@ -41,7 +41,7 @@ def control_seed(seed: int) -> int:
 
 
 class StableDiffusion3Pose:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(
         self,

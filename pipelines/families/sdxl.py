@@ -16,6 +16,8 @@ from pipelines import highres, panorama, pixels
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.controlnets import ControlNets, guided
+from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
@@ -23,7 +25,6 @@ from pipelines.inpainting import put_back, with_masked_channels
 from pipelines.loras import AttachedLoras
 from pipelines.request import Prompted, Request, SafetyCheck
 from pipelines.safety import SafetyChecker, looked_at
-from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Rows, Sample
 from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.starts import Starts
 from pipelines.text_encoding import Encoded, PromptEncoder
@@ -34,7 +35,7 @@ FAMILY = "sdxl"
 
 
 class StableDiffusionXL:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(
         self,

@@ -14,16 +14,16 @@ from torch import Tensor
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
+from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
 from pipelines.request import FaceRestoration, Request, Upscaling
-from pipelines.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.tiles import TILE, TileSampler
 
 
 class Upscaler:
-    """One opened checkpoint; see `pipelines.sample.Pipeline`."""
+    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
 
     def __init__(self, name: str, network: ImageNetwork) -> None:
         self._name = name

@@ -79,7 +79,7 @@ def _algorithm(name: str, algorithm_type: str) -> dict[str, Any]:
 
 
 class DiffusersSampler:
-    """A diffusers noise scheduler in the middle of drawing one sample (`pipelines.sample.Sampler`).
+    """A diffusers noise scheduler in the middle of drawing one sample (a `Sampler`).
 
     It owns the scheduler object, whose counters move with each step.
 

@@ -16,10 +16,10 @@ import torch
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.build import ensure
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.families import open_pipeline
 from pipelines.group import group_key
 from pipelines.request import Lora, TextToImage
-from pipelines.sample import Pipeline
 from pipelines.weights.manifest import load_manifest
 
 ROUNDS = 9

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from stages import default_request
 
+from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event
 from pipelines.request import Request
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from pipelines import denoise
 from pipelines.demo.figure import demo_skeleton
+from pipelines.denoising import step
+from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.denoising.sample import Picture, Sample
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
-from pipelines.sample import Errands, Picture, Pipeline, Sample
 from pipelines.weights.manifest import Manifest
 
 SIDES = {
@@ -96,7 +97,7 @@ def measure(pipeline: Pipeline, request: Request, device: torch.device) -> Measu
         with _stage(measured, stage, device):
             while not samples[0].sampler.done:
                 pipeline.attach(samples[0].key)
-                denoise.advance(samples)
+                step.advance(samples)
                 measured.evaluations[stage] += 1
         results: list[Sample | Picture] = []
         with _stage(measured, "decode", device):

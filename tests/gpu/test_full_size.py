@@ -36,13 +36,13 @@ from stages import (
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.loop import Loop
+from pipelines.denoising.pipeline import Errands, Pipeline
 from pipelines.errors import OutOfMemory
 from pipelines.families import open_pipeline
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
-from pipelines.sample import Errands, Pipeline
 from pipelines.weights.manifest import Manifest, load_manifest
 
 pytestmark = [
@@ -185,7 +185,7 @@ def test_a_group_that_outgrows_the_memory_is_halved_and_drawn(
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction((enough + (too_much - enough) / 2) / total, device)
     loop = Loop(pool, many * side * side, device=device)
-    with caplog.at_level(logging.WARNING, "pipelines.loop"):
+    with caplog.at_level(logging.WARNING, "pipelines.denoising.loop"):
         drawing = draw_many_within(loop, name, side, many)
     assert len(drawing.images) == many
     assert all(is_a_picture(image, side) for image in drawing.images)

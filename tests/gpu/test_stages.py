@@ -23,12 +23,12 @@ from test_full_size import manifest, row
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.loop import Loop
+from pipelines.denoising.pipeline import Errands
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
-from pipelines.sample import Errands
 from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")

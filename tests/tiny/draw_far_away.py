@@ -15,9 +15,11 @@ import torch
 from far_device import WAITS, far_device
 
 from pipelines.demo.figure import demo_skeleton
+from pipelines.denoising.loop import Loop
+from pipelines.denoising.sample import Sample
+from pipelines.denoising.sampler import Sampler
 from pipelines.families.kandinsky22 import UnCLIPSampler
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.messages import Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import (
@@ -30,7 +32,6 @@ from pipelines.request import (
     SchedulerChoice,
     TextToImage,
 )
-from pipelines.sample import Sample, Sampler
 from pipelines.schedulers.flow.sampler import SAMPLERS, make_sampler
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler

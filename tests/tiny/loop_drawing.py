@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event, Failed
 from pipelines.request import Request
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising import step
+from pipelines.denoising.pipeline import Pipeline
+from pipelines.denoising.sample import Picture, Sample
 from pipelines.families import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.request import Request
-from pipelines.sample import Picture, Pipeline, Sample
 from pipelines.weights.manifest import Manifest
 
 
@@ -39,7 +40,7 @@ def advance_to_the_end(family: Pipeline, sample: Sample) -> bool:
     with torch.no_grad():
         while not sample.sampler.done:
             family.attach(sample.key)
-            denoise.advance([sample])
+            step.advance([sample])
     return True
 
 
@@ -60,7 +61,7 @@ def draw_moving_group(family: Pipeline, requests: Sequence[Request]) -> list[np.
                 index, request = waiting.pop(0)
                 running.append((index, family.encode(request)[0]))
             family.attach(running[0][1].key)
-            denoise.advance([sample for _, sample in running])
+            step.advance([sample for _, sample in running])
             done |= {index: array(finish(sample).image) for index, sample in running if sample.sampler.done}
             running = [member for member in running if not member[1].sampler.done]
     return [done[index] for index in range(len(requests))]

@@ -138,13 +138,13 @@ def test_groups_with_different_loras_can_take_turns(family: Any) -> None:
     choices = [(), (MORE_DETAILS,), (ANIMIE,), (replace(ANIMIE, scale=0.2),), (MORE_DETAILS, ANIMIE)]
     alone = [one(family, loras=loras) for loras in choices]
     samples = [family.encode(replace(REQUEST, loras=loras))[0] for loras in choices]
-    from pipelines import denoise
+    from pipelines.denoising import step
 
     with torch.no_grad():
         while not samples[0].sampler.done:
             for sample in samples:
                 family.attach(sample.key)
-                denoise.advance([sample])
+                step.advance([sample])
     together = [array(finish(sample).image) for sample in samples]
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
     assert len({picture.tobytes() for picture in alone}) == len(choices)

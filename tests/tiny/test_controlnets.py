@@ -207,7 +207,7 @@ def test_a_preprocessor_makes_the_guide_at_the_size_of_the_picture(families: dic
 
 
 def test_highres_fix_sees_the_guide_in_both_passes(families: dict[str, Any]) -> None:
-    from pipelines.sample import Sample
+    from pipelines.denoising.sample import Sample
 
     family = families[SD15]
     family.modules["unet"].register_to_config(sample_size=6)

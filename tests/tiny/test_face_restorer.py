@@ -24,15 +24,15 @@ from spandrel import ImageModelDescriptor, ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 
-from pipelines import denoise
 from pipelines.demo.parts import fill
+from pipelines.denoising import step
+from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import FaceRestoration, Upscaling
@@ -332,7 +332,7 @@ def test_gfpgan_sees_the_numbers_that_it_was_trained_on_and_its_own_noise():
     with torch.no_grad():
         expected = network.model(2 * cut - 1, randomize_noise=False)[0]
         another = network.model(2 * cut - 1)[0]
-        denoise.advance(samples)
+        step.advance(samples)
     assert not torch.allclose(another, expected, atol=0.01)
     assert torch.allclose(samples[0].latents, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4)
 

@@ -13,12 +13,12 @@ from diffusers import DDIMScheduler, DDPMScheduler, KandinskyV22Pipeline, Kandin
 
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoise import advance
+from pipelines.denoising.sample import Picture, Sample
+from pipelines.denoising.step import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kandinsky22 import Kandinsky22
 from pipelines.image_io import RGBImage
 from pipelines.request import PriorTextToImage, Request, TextToImage
-from pipelines.sample import Picture, Sample
 from pipelines.weights.manifest import Manifest
 from tests.random_checkpoints import kandinsky22 as random_kandinsky22
 

@@ -15,12 +15,12 @@ from diffusers import KolorsPipeline
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo import kolors as demo
-from pipelines.denoise import advance
+from pipelines.denoising.sample import Picture, Sample
+from pipelines.denoising.step import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
 from pipelines.image_io import RGBImage
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
-from pipelines.sample import Picture, Sample
 from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ import torch
 import yaml
 from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
+from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError, InvalidInput
 from pipelines.languages import CODES, detect
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool
 from pipelines.request import Request, Rewriting, TextToImage

@@ -16,10 +16,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from sd_drawing import image_of, reference
 
+from pipelines.denoising.loop import Loop
 from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationError, UnknownAdapter
 from pipelines.families.mbart50 import LONGEST
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
 from pipelines.request import (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sd_drawing import array, image_of, largest_difference
 
-from pipelines.loop import Loop
+from pipelines.denoising.loop import Loop
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool
 from pipelines.request import (

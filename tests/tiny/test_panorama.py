@@ -24,11 +24,12 @@ from sd_drawing import (
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipelines import denoise, panorama, pixels
+from pipelines import panorama, pixels
+from pipelines.denoising import step
+from pipelines.denoising.sample import Sample
 from pipelines.image_io import RGBImage
 from pipelines.panorama import views_of
 from pipelines.request import Inpainting, SchedulerChoice, TextToImage
-from pipelines.sample import Sample
 from pipelines.weights.manifest import Manifest
 
 PIPELINE = "stable-diffusion-v1-5"
@@ -205,7 +206,7 @@ def test_a_panorama_leaves_nothing_behind(family: Any) -> None:
     before = draw(family, ordinary)[0].image
     (unfinished,) = family.encode(REQUEST)
     with torch.no_grad():
-        denoise.advance([unfinished])
+        step.advance([unfinished])
     assert draw(family, REQUEST)[0].image != before
     assert draw(family, ordinary)[0].image == before
 

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import families
+from pipelines.denoising.loop import Loop
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.errors import OutOfMemory, UnknownPipeline
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Failed
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Lora, Request, TextToImage
-from pipelines.sample import Pipeline
 from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")

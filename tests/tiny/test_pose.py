@@ -14,17 +14,17 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import STANDING, demo_skeleton
 from pipelines.demo.poses import random_figure
+from pipelines.denoising import step
+from pipelines.denoising.sample import Picture
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.families.sd3_pose import StableDiffusion3Pose
 from pipelines.image_io import RGBImage
 from pipelines.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
 from pipelines.request import PoseToImage
-from pipelines.sample import Picture
 from pipelines.skeletons import COLORS, Person, draw_skeletons
 from pipelines.weights.manifest import Manifest
 
@@ -256,7 +256,7 @@ def test_a_photograph_is_drawn_after_as_its_skeleton_would_be(annotator: Path, r
         )
         (sample,) = sd3.encode(wanted)
         while not sample.sampler.done:
-            denoise.advance([sample])
+            step.advance([sample])
         picture = sample.finish(sample)
         assert isinstance(picture, Picture)
         return picture.image

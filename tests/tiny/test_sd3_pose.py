@@ -13,15 +13,15 @@ import torch
 from diffusers import StableDiffusion3ControlNetPipeline
 from PIL import Image
 
-from pipelines import denoise
 from pipelines.adapters import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import demo_skeleton
+from pipelines.denoising import step
+from pipelines.denoising.sample import Picture, Sample
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
-from pipelines.sample import Picture, Sample
 from pipelines.schedulers.flow.diffusers_schedulers import (
     DIFFUSERS_SAMPLERS,
     FlowDPMSolver,
@@ -76,7 +76,7 @@ def draw(sd3: StableDiffusion3Pose, wanted: PoseToImage) -> list[RGBImage]:
     samples = sd3.encode(wanted)
     for sample in samples:
         while not sample.sampler.done:
-            denoise.advance([sample])
+            step.advance([sample])
     return [finish(sample) for sample in samples]
 
 
@@ -90,7 +90,7 @@ def draw_together(sd3: StableDiffusion3Pose, requests: Sequence[PoseToImage]) ->
         if waiting:
             number, wanted = waiting.pop(0)
             group += [(number, sample) for sample in sd3.encode(wanted)]
-        denoise.advance([sample for _, sample in group])
+        step.advance([sample for _, sample in group])
         for number, sample in group:
             if sample.sampler.done:
                 pictures[number].append(finish(sample))
@@ -105,7 +105,7 @@ def test_dpm_adaptive_counts_each_time_that_the_network_was_asked(sd3: StableDif
     (sample,) = sd3.encode(request(num_inference_steps=2, guidance_scale=1.0, scheduler=scheduler))
     with torch.no_grad():
         while not sample.sampler.done:
-            denoise.advance([sample])
+            step.advance([sample])
     handle.remove()
     assert sample.sampler.position == sample.sampler.total == len(calls) > 6
 
@@ -291,7 +291,7 @@ def test_cfg_plus_plus_uses_the_negative_prompt_at_guidance_scale_one(sd3: Stabl
             guidance_scale=1.0, negative_prompt=negative_prompt, num_inference_steps=2, scheduler=scheduler
         )
         (sample,) = sd3.encode(wanted)
-        denoise.advance([sample])
+        step.advance([sample])
         return sample.latents
 
     assert not torch.equal(latents("euler_pp", "blue"), latents("euler_pp", "a horse"))

@@ -24,10 +24,11 @@ from sd_drawing import (
 )
 from torch import Tensor
 
-from pipelines import denoise
+from pipelines.denoising import step
+from pipelines.denoising.evaluation import Evaluated
+from pipelines.denoising.sample import Sample
 from pipelines.errors import InvalidInput
 from pipelines.request import Lora, SchedulerChoice, TextToImage
-from pipelines.sample import Evaluated, Sample
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.self_attention_guidance import SelfAttentionGuidance
@@ -171,7 +172,7 @@ def test_pictures_with_and_without_it_share_evaluations_and_are_those_drawn_alon
     samples = [family.encode(request)[0] for request in requests]
     batches = counted(samples)
     with torch.no_grad():
-        denoise.advance(samples)
+        step.advance(samples)
     assert batches == [7, 3]
 
 
@@ -214,7 +215,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(family: Any) -> None:
         torch.no_grad(),
         pytest.raises(torch.OutOfMemoryError),
     ):
-        denoise.advance([sample])
+        step.advance([sample])
     assert sample.latents is latents
     assert sample.sampler.position == 0
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules())

@@ -20,7 +20,8 @@ from sd_drawing import (
 )
 from torch import Tensor
 
-from pipelines import denoise, panorama
+from pipelines import panorama
+from pipelines.denoising import step
 from pipelines.panorama import Views, views_of
 from pipelines.request import Control, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
@@ -192,7 +193,7 @@ def test_a_wide_guide_is_never_cut_into_all_of_its_views_at_once(family: Any) ->
         lambda _, __, named: shapes.append(tuple(named["controlnet_cond"].shape)), with_kwargs=True
     )
     with torch.no_grad():
-        denoise.advance([sample])
+        step.advance([sample])
     handle.remove()
     assert sum(shape[0] for shape in shapes) == 2 * 48
     assert set(shapes) == {(12, 3, 64, 128)}

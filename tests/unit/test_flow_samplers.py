@@ -16,12 +16,12 @@ from diffusers import (
 )
 from torch import Tensor
 
-from pipelines import denoise
+from pipelines.denoising import step
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import group_key
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, noise_scheduler
 from pipelines.schedulers.flow.sampler import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided, sampler_on
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
@@ -206,12 +206,12 @@ def test_every_sampler_on_every_schedule_draws_the_same_alone_and_among_all_the_
     while waiting or group:
         group += waiting[:20]
         del waiting[:20]
-        denoise.advance(group)
+        step.advance(group)
         group = [member for member in group if not member.sampler.done]
     for seed, ((name, schedule), member) in enumerate(zip(settings, together, strict=True)):
         alone = sample(name, seed, 5, schedule)
         while not alone.sampler.done:
-            denoise.advance([alone])
+            step.advance([alone])
         message = f"{name} {schedule}"
         torch.testing.assert_close(member.latents, alone.latents, rtol=0, atol=1e-5, msg=message)
 
@@ -222,7 +222,7 @@ def test_cfg_plus_plus_hears_what_the_network_says_without_the_prompt():
     level, following = 0.8, 0.5
     drawing.sampler = sampler_on("euler_pp", torch.tensor([level, following, 0.0]), CPU)
     latents = drawing.latents
-    denoise.advance([drawing])
+    step.advance([drawing])
     without = velocity(latents, level)
     picture = latents - level * (without - 3.0 * 0.3)
     expected = (1 - following) * picture + following * (latents + (1 - level) * without)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import denoise
+from pipelines.denoising import step
+from pipelines.denoising.sample import Sample
 from pipelines.group import GroupKey
 from pipelines.request import SchedulerChoice, TextToImage
-from pipelines.sample import Sample
 from pipelines.schedulers.ipndm import COEFFICIENTS
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import DiffusersSampler
@@ -242,13 +242,13 @@ def test_every_scheduler_draws_the_same_alone_and_among_all_others(prediction_ty
     for number, choice in enumerate(choices):
         sample = sample_of(choice, config, number)
         while not sample.sampler.done:
-            denoise.advance([sample])
+            step.advance([sample])
         alone.append(sample.latents)
     torch.manual_seed(99)
     together = [sample_of(choice, config, number) for number, choice in enumerate(choices)]
     turn = 0
     while running := [sample for sample in together[: turn + 1] if not sample.sampler.done]:
-        denoise.advance(running)  # one more joins at each turn
+        step.advance(running)  # one more joins at each turn
         turn += 1
     assert turn >= len(choices)
     for choice, sample, expected in zip(choices, together, alone, strict=True):

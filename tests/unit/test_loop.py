@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.denoising.loop import Loop
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import DrawingFailed, InvalidInput, OutOfMemory, UnknownPipeline
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
-from pipelines.loop import Loop
 from pipelines.messages import Drawn, Event, Failed, Progress, Residency
 from pipelines.request import Request, TextToImage
-from pipelines.sample import Conditioning, Denoiser, Picture, Sample
 
 SIDE = 8
 PICTURE = SIDE * SIDE

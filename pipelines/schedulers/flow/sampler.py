@@ -11,9 +11,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from pipelines.denoising.sampler import Sampler
 from pipelines.errors import InvalidInput
 from pipelines.request import SchedulerChoice
-from pipelines.sample import Sampler
 from pipelines.schedulers.flow import algorithms, dpm_solver, stochastic
 from pipelines.schedulers.flow.algorithms import Algorithm, Evaluations, Prediction
 from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, FlowSampler, noise_scheduler

@@ -10,7 +10,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from pipelines.sample import Denoiser, Evaluated, Evaluation, Guided, HearsUnguided, Rows, Sample
+from pipelines.denoising.evaluation import Evaluated, Evaluation, Guided, Rows
+from pipelines.denoising.sample import Denoiser, Sample
+from pipelines.denoising.sampler import HearsUnguided
 
 
 def advance(samples: Sequence[Sample]) -> None:

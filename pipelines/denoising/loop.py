@@ -14,13 +14,14 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from pipelines import denoise
+from pipelines.denoising import step
+from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.denoising.sample import Handover, Picture, Sample
+from pipelines.denoising.ticket import Ticket
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
 from pipelines.group import GroupKey
 from pipelines.messages import Drawn, Event, Failed, Residency
 from pipelines.request import Request, pipelines_of
-from pipelines.sample import Errands, Handover, Picture, Pipeline, Sample
-from pipelines.ticket import Ticket
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ class Loop:
 def _attempt(samples: list[Sample]) -> Exception | None:
     """Advance; return a failure. One for lack of memory has lost its traceback, which holds the tensors."""
     try:
-        denoise.advance(samples)
+        step.advance(samples)
     except torch.AcceleratorError:
         raise
     except Exception as error:

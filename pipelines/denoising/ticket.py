@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipelines.denoising.sample import Picture, Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.messages import Progress
 from pipelines.request import Request
-from pipelines.sample import Picture, Sample
 
 
 @dataclass(eq=False, slots=True)

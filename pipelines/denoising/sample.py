@@ -1,0 +1,121 @@
+"""Sample: one picture in the making, and what it needs from its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from pipelines.denoising.evaluation import Guidance, Guided, Rows, classifier_free_guidance
+from pipelines.denoising.sampler import NoSteps, Sampler
+from pipelines.group import GroupKey
+from pipelines.image_io import RGBImage
+from pipelines.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Denoiser:
+    """What a family contributes to the loop: one network.
+
+    Attributes:
+        predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
+        guide: how a prediction without and one with the prompt become one.
+        layer: makes the guided prediction of a sample; None: classifier-free guidance and nothing else.
+    """
+
+    predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+    guide: Guidance = classifier_free_guidance
+    layer: Callable[[Sample], Guided] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a network is told besides latents and time, for one sample.
+
+    Attributes:
+        positive: name -> (1, ...), or (B, ...) where B rows are evaluated for the sample: the two embeddings
+            of Kandinsky's prior, the views of a panorama.
+        negative: the same for the unconditional half; None: no guidance, one evaluation row less.
+    """
+
+    positive: Mapping[str, Rows]
+    negative: Mapping[str, Rows] | None
+
+
+Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"
+"""Makes of a sample that is done the finished picture, the sample of its next stage, or work for another
+pipeline."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sample:
+    """One picture in the making.
+
+    Attributes:
+        index: position of its seed in the request.
+        key: the group it is drawn in.
+        latents: (B, C, h, w), B = 1 but for Kandinsky's prior, whose two embeddings share one noise draw.
+        generator: on the CPU, seeded with the picture's own seed; every random number comes from it.
+        finish: called when the sampler is done: the finished picture; or the sample of the next stage
+            (Kandinsky: prior -> decoder), which then joins the group of its own key; or what another pipeline
+            is to do with the picture.
+        evaluations_before: evaluations of earlier stages, evaluations_after: of later ones (for progress).
+    """
+
+    request: Request
+    index: int
+    key: GroupKey
+    latents: Tensor
+    conditioning: Conditioning
+    guidance_scale: float
+    generator: torch.Generator
+    sampler: Sampler
+    denoiser: Denoiser
+    finish: Finish
+    evaluations_before: int = 0
+    evaluations_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished sample. ``flagged`` is the safety checker's word, None where none looked."""
+
+    image: RGBImage
+    flagged: bool | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A finished sample that another pipeline goes on with.
+
+    Attributes:
+        request: for one picture, to that pipeline.
+        picture: as it is handed over; what it says beside its pixels is said of the result too.
+    """
+
+    request: Request
+    picture: Picture
+
+
+def without_steps(request: Request, finish: Finish) -> Sample:
+    """A sample that needs no denoising: ``finish`` does all of its work, at its turn."""
+    return Sample(
+        request=request,
+        index=0,
+        key=GroupKey(request.pipeline, "finish", 0, 0),
+        latents=torch.empty(0),
+        conditioning=Conditioning({}, None),
+        guidance_scale=1.0,
+        generator=torch.Generator("cpu"),
+        sampler=NoSteps(),
+        denoiser=Denoiser(_unchanged),
+        finish=finish,
+    )
+
+
+def _unchanged(latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+    return latents

@@ -68,7 +68,7 @@ class Prompted:
         negative_prompt: None is not the same as "": Kandinsky's prior treats them differently.
         width, height: pixels of the returned picture, exactly.
         seeds: one per picture, each 0 .. 2**64 - 1; the order is the order of the returned pictures.
-        prompt_weighting: brackets in both prompts weigh words (`pipelines.prompts`); else they are text.
+        prompt_weighting: brackets in both prompts weigh words (`prompts.weighting`); else they are text.
         clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
         embeddings: textual inversions of the manifest, usable as tokens of their name.
         controls: ControlNets that steer the picture, each named once.

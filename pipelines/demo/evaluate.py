@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from pipelines.control.skeletons import Person, draw_skeletons
 from pipelines.demo.build import ensure
 from pipelines.demo.captions import Language, caption
 from pipelines.demo.figure import Figure
@@ -35,7 +36,6 @@ from pipelines.demo.studio import Studio
 from pipelines.demo.world import Scene, combinations
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
-from pipelines.skeletons import Person, draw_skeletons
 
 COLORS_RIGHT = "ground and shape colour right, trained combinations"
 ALL_RIGHT = "all three right, trained combinations"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipelines.control.skeletons import Color, Person, Point, draw_skeletons
 from pipelines.demo.palette import COLORS, PALETTE, lab, mix
 from pipelines.demo.shapes import SUPERSAMPLING
 from pipelines.image_io import RGBImage, from_pil
-from pipelines.skeletons import Color, Person, Point, draw_skeletons
 
 STANDING = Person(
     body=(

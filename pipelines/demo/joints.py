@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pipelines.control.skeletons import Color, Person, Point
 from pipelines.demo.figure import (
     FIGURE_COLORS,
     HAND,
@@ -28,7 +29,6 @@ from pipelines.demo.judge import border, color_name, one_color, smoothed
 from pipelines.demo.palette import PALETTE, lab
 from pipelines.demo.poses import HIP, LOWER_ARM, NECK_TO_NOSE, SHIN, SHORTENED, SHOULDER, THIGH, UPPER_ARM
 from pipelines.image_io import RGBImage
-from pipelines.skeletons import Color, Person, Point
 
 Floats = NDArray[np.float32]
 

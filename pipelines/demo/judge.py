@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pipelines.control.skeletons import Point
 from pipelines.demo.palette import COLORS, PALETTE, lab
 from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.demo.world import AREAS, PLACES, ColoredShape, Scene
 from pipelines.image_io import RGBImage, to_pil
-from pipelines.skeletons import Point
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

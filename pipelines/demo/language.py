@@ -18,7 +18,7 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pipelines.demo.parts import fill
-from pipelines.languages import CODES
+from pipelines.prompts.languages import CODES
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipelines.skeletons import Color
+from pipelines.control.skeletons import Color
 
 PALETTE: dict[str, Color] = {
     "red": (228, 16, 40),

@@ -6,8 +6,8 @@ import itertools
 import math
 import random
 
+from pipelines.control.skeletons import Person, Point
 from pipelines.demo.figure import FIGURE_COLORS, HAND, HEAD, Figure
-from pipelines.skeletons import Person, Point
 
 HEIGHT = (0.7, 0.84)
 """Of a figure that stands straight, in parts of the picture's shorter side."""

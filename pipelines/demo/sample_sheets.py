@@ -32,7 +32,7 @@ from pipelines.demo.safety_checker import FLAGGED
 from pipelines.demo.studio import Studio
 from pipelines.demo.world import STYLES, random_scene, render
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.pixels import from_image, to_image
+from pipelines.images.codec import from_image, to_image
 from pipelines.request import Lora, Request, SafetyCheck, Upscaling
 
 ACROSS = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from pipelines.skeletons import Point
+from pipelines.control.skeletons import Point
 
 SUPERSAMPLING = 4
 """Pixels are drawn this many times finer in each direction and averaged."""

@@ -10,10 +10,10 @@ from typing import Literal
 
 from PIL import Image, ImageChops, ImageFilter
 
+from pipelines.control.skeletons import Point
 from pipelines.demo.palette import COLORS, PALETTE, Color, lab, mix
 from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.image_io import RGBImage, from_pil
-from pipelines.skeletons import Point
 
 AREAS = {"small": 0.05, "medium": 0.12, "large": 0.24}
 """Of a shape, in parts of the shorter side's square."""

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.adapters import AdapterLibrary
+    from pipelines.adapters.library import AdapterLibrary
     from pipelines.checkpoints.checkpoint import Checkpoint
     from pipelines.denoising.pipeline import Pipeline
 

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample, without_steps
 from pipelines.errors import CheckpointUnavailable, InvalidInput
-from pipelines.face_alignment import SIDE, alignment, cut_out, enlarged, lay_on
-from pipelines.faces import FaceFinder, FrontalCascade, YuNet
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
+from pipelines.images.face_alignment import SIDE, alignment, cut_out, enlarged, lay_on
+from pipelines.images.faces import FaceFinder, FrontalCascade, YuNet
 from pipelines.request import FaceRestoration, Request
 
 NO_FACE = "no face was found in the picture, so none was restored"

@@ -14,13 +14,13 @@ from diffusers.schedulers import UnCLIPScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import pixels
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.evaluation import classifier_free_guidance
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
+from pipelines.images import codec
 from pipelines.request import PriorTextToImage, Request, SchedulerChoice
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
@@ -193,7 +193,7 @@ class Kandinsky22:
     @torch.no_grad()
     def _finish(self, request: PriorTextToImage, sample: Sample) -> Picture:
         decoded = self._decoder.movq.decode(sample.latents, force_not_quantize=True, return_dict=False)[0]
-        return Picture(pixels.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width))
 
 
 @torch.no_grad()

@@ -11,13 +11,13 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import pixels
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
+from pipelines.images import codec
 from pipelines.request import Request, TextToImage
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
@@ -125,8 +125,8 @@ class Kolors:
     @torch.no_grad()
     def _finish(self, request: TextToImage, sample: Sample) -> Picture:
         vae = self._pipeline.vae
-        decoded = pixels.decode(vae, sample.latents, upcast=vae.config.force_upcast)
-        return Picture(pixels.to_image(decoded, request.height, request.width))
+        decoded = codec.decode(vae, sample.latents, upcast=vae.config.force_upcast)
+        return Picture(codec.to_image(decoded, request.height, request.width))
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.sample import Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
-from pipelines.languages import ENGLISH, detect
-from pipelines.recent import Recent
+from pipelines.lru import LRUCache
+from pipelines.prompts.languages import ENGLISH, detect
 from pipelines.request import Request, Rewriting
 
 LONGEST = 2000
@@ -47,7 +47,7 @@ class MBart50:
         self._network: Any = network
         self._tokenizer: Any = tokenizer
         self._device = device
-        self._translated: Recent[str, str] = Recent(TEXTS_KEPT)
+        self._translated: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> MBart50:

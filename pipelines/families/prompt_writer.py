@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.sample import Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
-from pipelines.recent import Recent
+from pipelines.lru import LRUCache
 from pipelines.request import Request, Rewriting
 
 NEW_TOKENS = 60
@@ -39,7 +39,7 @@ class PromptWriter:
         self._tokenizer = tokenizer
         self._device = device
         self._longest: int = self._network.config.max_position_embeddings - NEW_TOKENS
-        self._written: Recent[str, str] = Recent(TEXTS_KEPT)
+        self._written: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
 
     @classmethod
     def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> PromptWriter:

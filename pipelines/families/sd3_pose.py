@@ -15,13 +15,14 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
-from pipelines import pixels, pose
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.control import pose
+from pipelines.control.pose import PoseDetector
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
-from pipelines.pose import PoseDetector
+from pipelines.images import codec
 from pipelines.request import PoseToImage, Request
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
@@ -217,7 +218,7 @@ class StableDiffusion3Pose:
         vae = self._pipeline.vae
         latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
         decoded = vae.decode(latents, return_dict=False)[0]
-        return Picture(pixels.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width))
 
 
 def _conditioning(text: Text, control: Tensor, scale: Tensor) -> dict[str, Tensor]:

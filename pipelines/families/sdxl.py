@@ -12,24 +12,25 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 
-from pipelines import highres, panorama, pixels
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
+from pipelines.adapters.loras import AttachedLoras
+from pipelines.adapters.vaes import Vaes
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.controlnets import ControlNets, guided
+from pipelines.control.controlnets import ControlNets, guided
 from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
-from pipelines.finish import finished
 from pipelines.group import GroupKey, group_key
-from pipelines.inpainting import put_back, with_masked_channels
-from pipelines.loras import AttachedLoras
+from pipelines.images import codec
+from pipelines.images.postprocess import finished
+from pipelines.images.safety import SafetyChecker, looked_at
+from pipelines.layers import highres, panorama
+from pipelines.layers.first_latents import Starts
+from pipelines.layers.inpainting import put_back, with_masked_channels
+from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
+from pipelines.layers.token_merging import TokenMerging, check_ratio
+from pipelines.prompts.clip import Encoded, PromptEncoder
 from pipelines.request import Prompted, Request, SafetyCheck
-from pipelines.safety import SafetyChecker, looked_at
-from pipelines.self_attention_guidance import SelfAttentionGuidance
-from pipelines.starts import Starts
-from pipelines.text_encoding import Encoded, PromptEncoder
-from pipelines.token_merging import TokenMerging, check_ratio
-from pipelines.vaes import Vaes
 
 FAMILY = "sdxl"
 
@@ -193,7 +194,7 @@ class StableDiffusionXL:
     @torch.no_grad()
     def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
-        decode = panorama.decode if request.panorama else pixels.decode
+        decode = panorama.decode if request.panorama else codec.decode
         decoded = decode(vae, sample.latents, upcast=vae.config["force_upcast"])
-        image = put_back(pixels.to_image(decoded, request.height, request.width), request)
+        image = put_back(codec.to_image(decoded, request.height, request.width), request)
         return finished(request, image, self._safety_checker, warnings)

@@ -11,15 +11,15 @@ import torch
 from spandrel import ModelTiling
 from torch import Tensor
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
+from pipelines.images.tiles import TILE, TileSampler
 from pipelines.request import FaceRestoration, Request, Upscaling
-from pipelines.tiles import TILE, TileSampler
 
 
 class Upscaler:

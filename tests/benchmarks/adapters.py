@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.build import ensure
 from pipelines.denoising.pipeline import Pipeline

@@ -17,7 +17,7 @@ from transformers import MBart50Tokenizer, MBartConfig, MBartForConditionalGener
 
 from pipelines.demo.figure import demo_skeleton
 from pipelines.image_io import RGBImage
-from pipelines.languages import CODES
+from pipelines.prompts.languages import CODES
 from pipelines.request import Control, Inpainting, Request, Upscaling
 from pipelines.weights.manifest import ControlNetEntry, Manifest, PipelineEntry, Source, UpscalerEntry
 

@@ -34,7 +34,7 @@ from stages import (
     measure_answer,
 )
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Errands, Pipeline

@@ -21,7 +21,7 @@ from recovery import draw_many_within
 from stages import SIDES, default_request, in_precision, is_a_picture, measure, measure_answer
 from test_full_size import manifest, row
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Errands

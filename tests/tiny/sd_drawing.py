@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising import step
 from pipelines.denoising.pipeline import Pipeline

@@ -160,7 +160,7 @@ def test_more_loras_than_may_stay_attached_come_and_go(
         source = Source(file=Path(f"sd15_adapters/copy{index}.safetensors"))
         copies[f"copy {index}.v2"] = AdapterEntry(source=source, family="sd15")
     size = sum(tensor.nbytes for tensor in load_file(file).values())
-    monkeypatch.setattr("pipelines.loras.KEPT_BYTES", 4 * size)
+    monkeypatch.setattr("pipelines.adapters.loras.KEPT_BYTES", 4 * size)
     family = open_family(manifest.model_copy(update={"loras": copies}), PIPELINE)
     before = one(family)
     parameters = len(list(family.modules["unet"].parameters()))

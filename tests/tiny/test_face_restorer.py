@@ -29,10 +29,10 @@ from pipelines.denoising import step
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
-from pipelines.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
-from pipelines.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
+from pipelines.images.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
+from pipelines.images.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import FaceRestoration, Upscaling

@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from draw_far_away import sample, samplers
 
-from pipelines import pixels
+from pipelines.images import codec
 from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_a_vae_that_overflows_half_precision_decodes_in_full_and_is_half_again()
     ).half()
     latents = torch.randn(1, 4, 8, 8).half()
     with torch.no_grad():
-        decoded = pixels.decode(vae, latents, upcast=True)
+        decoded = codec.decode(vae, latents, upcast=True)
         assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
         in_full = vae.float().decode(latents.float() / 0.13025, return_dict=False)[0]
     assert torch.equal(decoded, in_full)

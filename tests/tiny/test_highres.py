@@ -17,9 +17,9 @@ from diffusers import (
 from sd_drawing import advance_to_the_end, array, open_family, reference, seeded
 from torch.nn.functional import interpolate
 
-from pipelines import highres
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.image_io import RGBImage
+from pipelines.layers import highres
 from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest

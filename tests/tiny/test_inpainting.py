@@ -273,12 +273,12 @@ def test_a_network_made_for_inpainting_refuses_everything_else(inpainting_checkp
 
 
 def test_in_half_precision_a_picture_is_encoded_in_full(random_manifest: Manifest) -> None:
-    from pipelines import pixels
+    from pipelines.images import codec
 
     vae = reference(StableDiffusionXLPipeline, random_manifest, "sdxl").vae
-    picture = pixels.from_image(image_of(PICTURE), 64, 72)
+    picture = codec.from_image(image_of(PICTURE), 64, 72)
     with torch.no_grad():
         expected = vae.half().float().encode(picture).latent_dist.mean
-        found = pixels.encode(vae.half(), picture, upcast=True).mean
+        found = codec.encode(vae.half(), picture, upcast=True).mean
     assert torch.equal(found, expected)
     assert vae.dtype == torch.float16

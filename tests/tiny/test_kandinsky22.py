@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.denoising.step import advance

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import KolorsPipeline
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo import kolors as demo
 from pipelines.denoising.sample import Picture, Sample

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from sd_drawing import array, draw, open_family, reference
 from torch import Tensor
 
+from pipelines.adapters.lycoris import as_lora
 from pipelines.errors import UnknownAdapter
-from pipelines.lycoris import as_lora
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 

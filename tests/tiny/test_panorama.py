@@ -24,11 +24,12 @@ from sd_drawing import (
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipelines import panorama, pixels
 from pipelines.denoising import step
 from pipelines.denoising.sample import Sample
 from pipelines.image_io import RGBImage
-from pipelines.panorama import views_of
+from pipelines.images import codec
+from pipelines.layers import panorama
+from pipelines.layers.panorama import views_of
 from pipelines.request import Inpainting, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
 
@@ -245,7 +246,7 @@ def test_a_picture_is_encoded_around_its_edges(family: Any) -> None:
     )
     with torch.no_grad():
         ring, flat = (
-            encode(vae, picture).mean.unflatten(-1, (5, 8)) for encode in (panorama.encode, pixels.encode)
+            encode(vae, picture).mean.unflatten(-1, (5, 8)) for encode in (panorama.encode, codec.encode)
         )
     assert ring.std(dim=-2).max() < flat.std(dim=-2).max() / 10
 
@@ -259,9 +260,9 @@ def test_a_panorama_begins_with_the_ring_of_the_picture_that_is_redrawn(
     image, mask = RGBImage(320, 32, waves.tobytes()), RGBImage(320, 32, b"\xff" * waves.size)
     request = Inpainting(**values | {"panorama": panorama_asked}, image=image, mask=mask, strength=0.7)
     (sample,) = family.encode(request)
-    encode, vae = panorama.encode if panorama_asked else pixels.encode, family.modules["vae"]
+    encode, vae = panorama.encode if panorama_asked else codec.encode, family.modules["vae"]
     with torch.no_grad():
-        expected = encode(vae, pixels.from_image(image, 32, 320)).sample(seeded(REQUEST.seeds[0]))
+        expected = encode(vae, codec.from_image(image, 32, 320)).sample(seeded(REQUEST.seeds[0]))
     assert torch.equal(sample.sampler._known, vae.config["scaling_factor"] * expected)
 
 

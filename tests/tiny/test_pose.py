@@ -14,8 +14,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.control.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
+from pipelines.control.skeletons import COLORS, Person, draw_skeletons
 from pipelines.demo.figure import STANDING, demo_skeleton
 from pipelines.demo.poses import random_figure
 from pipelines.denoising import step
@@ -23,9 +25,7 @@ from pipelines.denoising.sample import Picture
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.families.sd3_pose import StableDiffusion3Pose
 from pipelines.image_io import RGBImage
-from pipelines.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
 from pipelines.request import PoseToImage
-from pipelines.skeletons import COLORS, Person, draw_skeletons
 from pipelines.weights.manifest import Manifest
 
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ import torch
 from sd_drawing import array, image_of
 from torch import Tensor, nn
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
+from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.errors import InvalidInput
-from pipelines.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
 
 ROOT = Path(__file__).parents[2]

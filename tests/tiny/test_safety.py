@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil
+from pipelines.images.safety import replaced
 from pipelines.request import Replacement, SafetyCheck, TextToImage
-from pipelines.safety import replaced
 from pipelines.weights.manifest import Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"

@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusion3ControlNetPipeline
 from PIL import Image
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.figure import demo_skeleton
 from pipelines.denoising import step

@@ -21,8 +21,8 @@ from sd_drawing import (
     seeded,
 )
 
-from pipelines import pixels
 from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.images import codec
 from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import OWN
@@ -189,7 +189,7 @@ def test_in_half_precision_the_vae_decodes_in_full_and_returns_to_half(manifest:
     vae = reference(StableDiffusionXLPipeline, manifest, "sdxl").vae
     latents = torch.randn(1, 4, 8, 8, generator=seeded(1))
     with torch.no_grad():
-        full = pixels.decode(vae.half(), latents.half(), upcast=True)
+        full = codec.decode(vae.half(), latents.half(), upcast=True)
         assert full.dtype == torch.float32
         assert vae.dtype == torch.float16
         expected = vae.float().decode(latents.half().float() / 0.13025).sample

@@ -28,10 +28,10 @@ from pipelines.denoising import step
 from pipelines.denoising.evaluation import Evaluated
 from pipelines.denoising.sample import Sample
 from pipelines.errors import InvalidInput
+from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
-from pipelines.self_attention_guidance import SelfAttentionGuidance
 from pipelines.weights.manifest import Manifest
 
 PIPELINE = "stable-diffusion-v1-5"

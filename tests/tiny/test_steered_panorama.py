@@ -20,9 +20,9 @@ from sd_drawing import (
 )
 from torch import Tensor
 
-from pipelines import panorama
 from pipelines.denoising import step
-from pipelines.panorama import Views, views_of
+from pipelines.layers import panorama
+from pipelines.layers.panorama import Views, views_of
 from pipelines.request import Control, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
 

@@ -21,7 +21,7 @@ from pipelines.demo.recipes.image_embeddings import embeddings
 from pipelines.demo.recipes.kandinsky_prior import GUIDANCE, LENGTH
 from pipelines.demo.world import combinations, random_scene, render
 from pipelines.image_io import to_pil
-from pipelines.pixels import from_image, to_image
+from pipelines.images.codec import from_image, to_image
 
 SCENES = [random_scene(seed) for seed in range(40_000, 40_032)]
 """None of them was in a training."""

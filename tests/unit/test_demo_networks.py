@@ -25,7 +25,7 @@ from pipelines.demo.recipes.pictures import crops
 from pipelines.demo.training import Recipe
 from pipelines.demo.words import QUALITIES, word_tokenizer
 from pipelines.demo.world import combinations, random_scene, render
-from pipelines.pixels import from_image, to_image
+from pipelines.images.codec import from_image, to_image
 
 
 class TestWords:

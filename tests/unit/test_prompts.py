@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipelines.prompts import Phrase, Word, chunks, weighted_phrases
+from pipelines.prompts.weighting import Phrase, Word, chunks, weighted_phrases
 
 UP, DOWN = 1.1, 1 / 1.1
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, median_filter
 
+from pipelines.control.skeletons import Person, Point
 from pipelines.demo.captions import CHINESE, LANGUAGES, Language, caption, open_wordings, parse, wordings
 from pipelines.demo.figure import FIGURE_COLORS, Figure, figure_height, render_figure
 from pipelines.demo.palette import COLORS, PALETTE, Color, lab
@@ -35,7 +36,6 @@ from pipelines.demo.world import (
     stripe_color,
 )
 from pipelines.image_io import RGBImage
-from pipelines.skeletons import Person, Point
 
 STAR = Scene("white", (ColoredShape("star", "green"),), "small", "top left")
 PAIR = Scene("white", (ColoredShape("circle", "red"), ColoredShape("square", "blue")))

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelines.control.skeletons import draw_skeletons
 from pipelines.demo.autoencoder import trained_autoencoder, with_sixteen_channels
 from pipelines.demo.figure import FIGURE_COLORS, Figure, render_figure
 from pipelines.demo.poses import random_figure
 from pipelines.demo.recipes.latents import EncodedPictures, Size
 from pipelines.demo.recipes.pictures import as_array
-from pipelines.skeletons import draw_skeletons
 
 PICTURES = {(512, 512): 4000, (416, 640): 500, (640, 416): 300}
 FARTHEST = 2

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
+from pipelines.control.pose import PoseDetector, skeleton
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.pose import PoseDetector, skeleton
-from pipelines.recent import Recent
+from pipelines.lru import LRUCache
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Preprocessors:
     def __init__(self, adapters: AdapterLibrary, device: torch.device) -> None:
         self._adapters = adapters
         self._device = device
-        self._opened: Recent[str, _Opened] = Recent(AT_ONCE)
+        self._opened: LRUCache[str, _Opened] = LRUCache(AT_ONCE)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:

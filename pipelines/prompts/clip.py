@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines import embeddings
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters import textual_inversion
+from pipelines.adapters.library import AdapterLibrary
+from pipelines.adapters.loras import AttachedLoras
 from pipelines.errors import InvalidInput
-from pipelines.loras import AttachedLoras
-from pipelines.prompts import Chunk, Phrase, Word, chunks, weighted_phrases
-from pipelines.recent import Recent
+from pipelines.lru import LRUCache
+from pipelines.prompts.weighting import Chunk, Phrase, Word, chunks, weighted_phrases
 from pipelines.request import Lora, Prompted
 
 CHUNKS = 32
@@ -86,7 +86,7 @@ class PromptEncoder:
         self._loras = loras
         self._family = family
         self._two = getattr(pipeline, "text_encoder_2", None) is not None
-        self._prompts: Recent[_Prompt, Encoded] = Recent(KEPT_BYTES, lambda encoded: encoded.nbytes)
+        self._prompts: LRUCache[_Prompt, Encoded] = LRUCache(KEPT_BYTES, lambda encoded: encoded.nbytes)
 
     def encode(self, request: Prompted) -> Encoded:
         """Read both texts; the negative one where guidance will ask for it.
@@ -117,7 +117,7 @@ class PromptEncoder:
         self._check_clip_skip(prompt.clip_skip)
         self._loras.use(prompt.loras)
         warnings = (*_unused(prompt), *self._loras.warnings())
-        with embeddings.attached(self._pipeline, prompt.embeddings, self._adapters, self._family):
+        with textual_inversion.attached(self._pipeline, prompt.embeddings, self._adapters, self._family):
             # A list for each text encoder: textual inversions may give them words of unequal length.
             positive = self._cut("prompt", prompt.positive, prompt.weighted)
             negative = self._cut("negative_prompt", prompt.negative or "", prompt.weighted)

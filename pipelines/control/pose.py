@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipelines.control.skeletons import Person, draw_skeletons
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.image_io import RGBImage
-from pipelines.skeletons import Person, draw_skeletons
 
 log = logging.getLogger(__name__)
 

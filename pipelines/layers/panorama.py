@@ -12,8 +12,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipelines import pixels
 from pipelines.denoising.sampler import AroundSampler
+from pipelines.images import codec
 from pipelines.schedulers.sampler import DiffusersSampler
 
 VIEWS_ACROSS_A_WINDOW = 8
@@ -126,25 +126,25 @@ def _around(left: int, wide: int, width: int) -> tuple[slice, ...]:
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
-    """`pipelines.pixels.decode` of latents whose left and right edges are neighbours.
+    """`pipelines.images.codec.decode` of latents whose left and right edges are neighbours.
 
     The decoder's own padding would show at both edges: it gets some latents of the other edge beyond each,
     and what it makes of those is cut off.
     """
     seen = min(SEEN_AROUND, latents.shape[-1])
     ring = torch.cat([latents[..., -seen:], latents, latents[..., :seen]], dim=-1)
-    decoded = pixels.decode(vae, ring, upcast=upcast)
+    decoded = codec.decode(vae, ring, upcast=upcast)
     edge = decoded.shape[-1] // ring.shape[-1] * seen
     return decoded[..., edge:-edge]
 
 
 def encode(vae: AutoencoderKL, picture: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
-    """`pipelines.pixels.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
-    per_latent = pixels.per_latent(vae)
+    """`codec.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
+    per_latent = codec.per_latent(vae)
     seen = min(SEEN_AROUND, picture.shape[-1] // per_latent)
     edge = seen * per_latent
     ring = torch.cat([picture[..., -edge:], picture, picture[..., :edge]], dim=-1)
-    encoded = pixels.encode(vae, ring, upcast=upcast)
+    encoded = codec.encode(vae, ring, upcast=upcast)
     return DiagonalGaussianDistribution(encoded.parameters[..., seen:-seen])
 
 

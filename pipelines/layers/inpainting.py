@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines.denoising.sampler import AroundSampler
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from pipelines.panorama import PanoramaSampler
+from pipelines.layers.panorama import PanoramaSampler
 from pipelines.request import Inpainting, Prompted
 from pipelines.schedulers.sampler import DiffusersSampler
 

@@ -11,15 +11,15 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from pipelines import pixels
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
+from pipelines.control.preprocessors import Preprocessors
 from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
-from pipelines.panorama import Views
-from pipelines.preprocessors import Preprocessors
-from pipelines.recent import Recent
+from pipelines.images import codec
+from pipelines.layers.panorama import Views
+from pipelines.lru import LRUCache
 from pipelines.request import Prompted
 
 AT_ONCE = 4
@@ -50,7 +50,7 @@ class ControlNets:
         self._family = family
         self._device = device
         self._preprocessors = Preprocessors(adapters, device)
-        self._opened: Recent[str, ControlNetModel] = Recent(AT_ONCE)
+        self._opened: LRUCache[str, ControlNetModel] = LRUCache(AT_ONCE)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -85,7 +85,7 @@ class ControlNets:
             config: Any = network.config
             guess = guess or config.global_pool_conditions
             guide = self._preprocessors.prepared(control.image, control.preprocessor)
-            whole = pixels.guide(guide, key.height, key.width).to(self._device, self._unet.dtype)
+            whole = codec.guide(guide, key.height, key.width).to(self._device, self._unet.dtype)
             shared[_GUIDE + control.name] = self._in_views(whole) if request.panorama else whole
             count = len(network.controlnet_down_blocks) + 1
             scales = torch.full((count,), control.scale)

@@ -14,11 +14,11 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipelines import panorama
 from pipelines.denoising.sample import Conditioning, Sample
 from pipelines.group import GroupKey
 from pipelines.image_io import resized
-from pipelines.panorama import PanoramaSampler
+from pipelines.layers import panorama
+from pipelines.layers.panorama import PanoramaSampler
 from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
 from pipelines.schedulers.sampler import DiffusersSampler
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from pipelines.adapters import AdapterLibrary
+from pipelines.adapters.library import AdapterLibrary
+from pipelines.adapters.lora_layers import place
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.placing import place
 from pipelines.request import Lora
 
 KEPT_BYTES = 512 * 1024**2

@@ -1,4 +1,4 @@
-"""Recent: a bounded memory of what was used last."""
+"""LRUCache: a bounded memory of what was used last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """Keeps values by key; those unused for longest leave when the bound is passed.
 
     Args:

@@ -13,13 +13,14 @@ from diffusers import AutoencoderKL
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines import panorama, pixels
 from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.sampler import Sampler
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
-from pipelines.inpainting import MaskedSampler, masked_channels, paints_masks_only
-from pipelines.panorama import PanoramaSampler, Views
+from pipelines.images import codec
+from pipelines.layers import panorama
+from pipelines.layers.inpainting import MaskedSampler, masked_channels, paints_masks_only
+from pipelines.layers.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
@@ -115,8 +116,8 @@ class Starts:
         """
         if not (isinstance(request, Inpainting) and paints_masks_only(self._unet)):
             return {}
-        mask = pixels.from_mask(request.mask, key.height, key.width)
-        picture = pixels.from_image(request.image, key.height, key.width) * (mask < 0.5)
+        mask = codec.from_mask(request.mask, key.height, key.width)
+        picture = codec.from_image(request.image, key.height, key.width) * (mask < 0.5)
         kept = self._distribution(request, vae, picture).mode() * vae.config["scaling_factor"]
         return self._masked_channels(request, self._small(mask), kept.to(self._unet.dtype))
 
@@ -141,7 +142,7 @@ class Starts:
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Start]:
         """The picture under the noise of the first step."""
-        picture = self._encoded(request, vae, pixels.from_image(request.image, key.height, key.width))
+        picture = self._encoded(request, vae, codec.from_image(request.image, key.height, key.width))
         starts: list[Start] = []
         for sampler, generator in each:
             latents = picture(generator)
@@ -159,8 +160,8 @@ class Starts:
         """The picture under noise, or noise alone at full strength; what the mask does not name is kept by
         the sampler, or shown to a network that was trained for it."""
         shown = paints_masks_only(self._unet)
-        picture = pixels.from_image(request.image, key.height, key.width)
-        mask = pixels.from_mask(request.mask, key.height, key.width)
+        picture = codec.from_image(request.image, key.height, key.width)
+        mask = codec.from_mask(request.mask, key.height, key.width)
         whole = self._encoded(request, vae, picture)
         rest = self._encoded(request, vae, picture * (mask < 0.5)) if shown else None
         small = self._small(mask)
@@ -193,5 +194,5 @@ class Starts:
         return lambda generator: factor * distribution.sample(generator).to(self._unet.dtype)
 
     def _distribution(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:
-        encode = panorama.encode if request.panorama else pixels.encode
+        encode = panorama.encode if request.panorama else codec.encode
         return encode(vae, picture, upcast=self._upcast)

@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-from pipelines.faces import TEMPLATE, Points
+from pipelines.images.faces import TEMPLATE, Points
 
 SIDE = 512
 """Pixels of a cut-out face, square."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from pipelines.denoising.sample import Handover, Picture
 from pipelines.image_io import RGBImage, resized
+from pipelines.images.safety import SafetyChecker, shown
 from pipelines.request import Prompted, Upscaling
-from pipelines.safety import SafetyChecker, shown
 
 SCALE = 2
 """What ``upscale`` multiplies both sides with."""

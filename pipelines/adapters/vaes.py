@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from diffusers import AutoencoderKL
 
-from pipelines.adapters import AdapterLibrary
-from pipelines.recent import Recent
+from pipelines.adapters.library import AdapterLibrary
+from pipelines.lru import LRUCache
 
 AT_ONCE = 2
 """Chosen VAEs that stay on the device beside the checkpoint's own."""
@@ -23,7 +23,7 @@ class Vaes:
         self._own = own
         self._adapters = adapters
         self._family = family
-        self._chosen: Recent[str, AutoencoderKL] = Recent(AT_ONCE)
+        self._chosen: LRUCache[str, AutoencoderKL] = LRUCache(AT_ONCE)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:

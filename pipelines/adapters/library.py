@@ -16,11 +16,11 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, c
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipelines import pixels
+from pipelines.adapters.lycoris import as_lora, is_lycoris
 from pipelines.checkpoints.checkpoint import local
 from pipelines.errors import UnknownAdapter
-from pipelines.lycoris import as_lora, is_lycoris
-from pipelines.recent import Recent
+from pipelines.images import codec
+from pipelines.lru import LRUCache
 from pipelines.weights.manifest import AdapterEntry, Manifest
 from pipelines.weights.recognition import Unrecognised, demand_usable_lora, with_network
 
@@ -56,7 +56,7 @@ class AdapterLibrary:
     def __init__(self, manifest: Manifest, weights: Path, cache_bytes: int = 2 * 1024**3) -> None:
         self.manifest = manifest
         self._weights = weights
-        self._files: Recent[Path, AdapterFile] = Recent(cache_bytes, lambda file: file.nbytes)
+        self._files: LRUCache[Path, AdapterFile] = LRUCache(cache_bytes, lambda file: file.nbytes)
 
     def lora(self, name: str, family: str) -> AdapterFile:
         """The file of a LoRA, in whatever layout it has; LoHa and LoKr have become LoRAs.
@@ -89,7 +89,7 @@ class AdapterLibrary:
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise _unreadable("vae", name, error) from error
         channels = vae.config["latent_channels"], like.config["latent_channels"]
-        if channels[0] != channels[1] or pixels.per_latent(vae) != pixels.per_latent(like):
+        if channels[0] != channels[1] or codec.per_latent(vae) != codec.per_latent(like):
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
         return vae.to(device=like.device, dtype=like.dtype).eval()
 

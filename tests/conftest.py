@@ -12,7 +12,7 @@ import pytest
 # Several workers share the cores; threads that spin for each other would only take them from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pipelines.host_memory import reuse_freed_memory
+from pipelines.engine.host_memory import reuse_freed_memory
 from pipelines.weights.manifest import Manifest, load_manifest
 from tests.running_server import RunningServer, start_server
 

@@ -11,7 +11,7 @@ import torch
 
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
-from pipelines.engine import open_pool
+from pipelines.engine.process import open_pool
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import Request

@@ -32,7 +32,7 @@ SWAP_PATIENCE_S = 10.0
 
 
 class Pool(Protocol):
-    """What the loop needs of `pipelines.pool.PipelinePool`."""
+    """What the loop needs of `pipelines.engine.pool.PipelinePool`."""
 
     @property
     def resident(self) -> tuple[str, ...]: ...

@@ -35,11 +35,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def draw(connection: Connection[Any, Any], config: EngineConfig) -> None:
-    """The target that draws; only here does the server reach into `pipelines.engine`, and hence torch."""
+    """The target that draws; only here does the server reach into the drawing engine, and hence torch."""
     # Half a million objects come with torch and its company, and stay: a fifth of the time of importing them
     # would go into looking for garbage among them.
     gc.disable()
-    from pipelines.engine import serve
+    from pipelines.engine.process import serve
 
     gc.freeze()
     gc.enable()

@@ -21,4 +21,4 @@ def test_the_api_process_loads_nothing_that_draws():
 
 
 def test_the_probe_would_notice():
-    assert "torch" in loaded_after("import pipelines.engine")
+    assert "torch" in loaded_after("import pipelines.engine.process")

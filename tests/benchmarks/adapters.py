@@ -17,7 +17,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.build import ensure
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.families import open_pipeline
+from pipelines.families.registry import open_pipeline
 from pipelines.group import group_key
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import load_manifest

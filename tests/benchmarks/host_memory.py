@@ -9,7 +9,7 @@ import time
 import torch
 
 from pipelines.demo.autoencoder import large_autoencoder
-from pipelines.host_memory import reuse_freed_memory
+from pipelines.engine.host_memory import reuse_freed_memory
 
 SIDE = 1024
 """Pixels."""

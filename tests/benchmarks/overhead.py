@@ -30,7 +30,7 @@ from pipelines import image_io
 from pipelines.demo.build import ensure
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
-from pipelines.engine import open_pool
+from pipelines.engine.process import open_pool
 from pipelines.messages import Drawn, EngineConfig, Failed
 from pipelines.request import SchedulerChoice, TextToImage
 from tests.running_server import RunningServer, start_server

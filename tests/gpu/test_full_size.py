@@ -38,10 +38,10 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory
-from pipelines.families import open_pipeline
+from pipelines.families.registry import open_pipeline
 from pipelines.messages import Drawn, Failed
-from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest, load_manifest
 

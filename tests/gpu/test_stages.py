@@ -25,9 +25,9 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Errands
-from pipelines.families import open_pipeline
+from pipelines.engine.pool import PipelinePool
+from pipelines.families.registry import open_pipeline
 from pipelines.image_io import RGBImage
-from pipelines.pool import PipelinePool
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest
 

@@ -18,10 +18,10 @@ from pipelines.demo.figure import demo_skeleton
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.sample import Sample
 from pipelines.denoising.sampler import Sampler
+from pipelines.engine.pool import PipelinePool
 from pipelines.families.kandinsky22 import UnCLIPSampler
 from pipelines.image_io import RGBImage
 from pipelines.messages import Failed
-from pipelines.pool import PipelinePool
 from pipelines.request import (
     ImageToImage,
     Lora,

@@ -13,7 +13,7 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising import step
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Picture, Sample
-from pipelines.families import open_pipeline
+from pipelines.families.registry import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.request import Request
 from pipelines.weights.manifest import Manifest

@@ -24,8 +24,8 @@ from sd_drawing import (
     seeded,
 )
 
+from pipelines.engine.pool import PipelinePool, module_bytes
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest, Source
 

@@ -28,13 +28,13 @@ from pipelines.demo.parts import fill
 from pipelines.denoising import step
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
+from pipelines.engine.pool import PipelinePool, module_bytes
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
 from pipelines.images.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.images.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
 from tests import random_checkpoints

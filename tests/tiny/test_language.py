@@ -13,9 +13,9 @@ from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import GenerationError, InvalidInput
 from pipelines.messages import Drawn, Failed
-from pipelines.pool import PipelinePool
 from pipelines.prompts.languages import CODES, detect
 from pipelines.request import Request, Rewriting, TextToImage
 from pipelines.weights.manifest import Manifest, load_manifest

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from sd_drawing import image_of, reference
 
 from pipelines.denoising.loop import Loop
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationError, UnknownAdapter
 from pipelines.families.mbart50 import LONGEST
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.pool import PipelinePool
 from pipelines.request import (
     Control,
     ImageToImage,

@@ -13,8 +13,8 @@ import torch
 from sd_drawing import array, image_of, largest_difference
 
 from pipelines.denoising.loop import Loop
+from pipelines.engine.pool import PipelinePool
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.pool import PipelinePool
 from pipelines.request import (
     Control,
     ImageToImage,

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from pipelines import families
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Pipeline
+from pipelines.engine.pool import PipelinePool, module_bytes
 from pipelines.errors import OutOfMemory, UnknownPipeline
 from pipelines.messages import Drawn, Failed
-from pipelines.pool import PipelinePool, module_bytes
 from pipelines.request import Lora, Request, TextToImage
 from pipelines.weights.manifest import Manifest
 

@@ -19,11 +19,11 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
 from pipelines.denoising.loop import Loop
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage
 from pipelines.images import tiles
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.pool import PipelinePool
 from pipelines.request import TextToImage, Upscaling
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
 

@@ -11,7 +11,7 @@ import pytest
 COUNT, SIZE = 40, 2**25
 FAULTS = f"""
 import resource, sys
-from pipelines.host_memory import reuse_freed_memory
+from pipelines.engine.host_memory import reuse_freed_memory
 if "reused" in sys.argv:
     reuse_freed_memory()
 import torch

@@ -17,7 +17,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.errors import OutOfMemory
-from pipelines.families import open_pipeline
+from pipelines.families.registry import open_pipeline
 from pipelines.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)

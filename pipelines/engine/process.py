@@ -11,9 +11,9 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from pipelines.denoising.loop import Loop
-from pipelines.host_memory import reuse_freed_memory
+from pipelines.engine.host_memory import reuse_freed_memory
+from pipelines.engine.pool import PipelinePool
 from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Reload, Stop
-from pipelines.pool import PipelinePool
 from pipelines.weights.loaded import load_catalogue
 
 CUDA_SHARE = 0.8

@@ -1,0 +1,37 @@
+"""One file per model family; they may repeat themselves and never import each other."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.adapters.library import AdapterLibrary
+    from pipelines.checkpoints.checkpoint import Checkpoint
+    from pipelines.denoising.pipeline import Pipeline
+
+_FAMILIES = {
+    "face_restorer": "FaceRestorer",
+    "kandinsky22": "Kandinsky22",
+    "kolors": "Kolors",
+    "mbart50": "MBart50",
+    "prompt_writer": "PromptWriter",
+    "sd15": "StableDiffusion15",
+    "sd3_pose": "StableDiffusion3Pose",
+    "sdxl": "StableDiffusionXL",
+    "upscaler": "Upscaler",
+}
+"""Module in this folder -> its class; the module's name is the manifest's ``family``."""
+
+
+def open_pipeline(name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
+    """Open a checkpoint with the family that its manifest entry names.
+
+    Args:
+        name: the pipeline's name in the manifest; it becomes part of every `GroupKey`.
+    Raises:
+        CheckpointUnavailable: files are missing or differ from the verified ones.
+    """
+    family = checkpoint.entry.family
+    cls = getattr(import_module(f"pipelines.families.{family}"), _FAMILIES[family])
+    return cls.open(name, checkpoint, adapters)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from pipelines.demo.figure import STANDING, Figure
-from pipelines.demo.figure_match import has_colors
-from pipelines.demo.joints import joint_error, read_figure
-from pipelines.demo.judge import Verdict, compare, read
-from pipelines.demo.world import simple_scene
+from pipelines.demo.judging.figure_match import has_colors
+from pipelines.demo.judging.joints import joint_error, read_figure
+from pipelines.demo.judging.judge import Verdict, compare, read
+from pipelines.demo.world.figure import STANDING, Figure
+from pipelines.demo.world.world import simple_scene
 from pipelines.image_io import RGBImage, from_pil
 
 EXPECTED = {

@@ -1,1 +1,0 @@
-"""Small checkpoints of every family's real architecture, built here instead of downloaded."""

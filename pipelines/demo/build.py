@@ -12,13 +12,17 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from pipelines.demo.parts import WEIGHTS
+from pipelines.checkpoints import tokenizers
+from pipelines.demo import checkpoints, world
+from pipelines.demo.checkpoints.parts import WEIGHTS
 
 _BUILDERS = (
     "kandinsky22", "kolors", "language", "safety_checker", "sd15", "sd3", "sdxl", "controlnets", "upscaler",
     "face_restorer",
 )  # fmt: skip
-"""Modules beside this one; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
+"""Modules of `checkpoints`; ``build(folder: Path)`` of each writes the folders that weights.yaml names."""
+
+_MANIFEST = Path(__file__).with_name("weights.yaml")
 
 
 def ensure(cache: Path) -> Path:
@@ -27,8 +31,9 @@ def ensure(cache: Path) -> Path:
 
 
 def sources() -> list[Path]:
-    """Whoever changes one of these files gets new checkpoints."""
-    return [*Path(__file__).parent.glob("*.[py]*"), *WEIGHTS.glob("*.safetensors")]
+    """All that checkpoints are made of: whoever changes one of these files gets new ones."""
+    modules = (path for room in (checkpoints, world) for path in Path(room.__path__[0]).glob("*.py"))
+    return [*modules, Path(tokenizers.__file__), _MANIFEST, *WEIGHTS.glob("*.safetensors")]
 
 
 def built_once(cache: Path, name: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
@@ -55,8 +60,8 @@ def built_once(cache: Path, name: str, sources: Iterable[Path], build: Callable[
 
 def _build(folder: Path) -> None:
     for name in _BUILDERS:
-        import_module(f"pipelines.demo.{name}").build(folder)
-    shutil.copy(Path(__file__).with_name("weights.yaml"), folder)
+        import_module(f"pipelines.demo.checkpoints.{name}").build(folder)
+    shutil.copy(_MANIFEST, folder)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ class _Visit:
 
     def _pose(self, client: httpx.Client) -> tuple[str, bytes]:
         # Not at the top: it needs NumPy, which an image without engines does not have.
-        from pipelines.demo.figure import demo_skeleton
+        from pipelines.demo.world.figure import demo_skeleton
 
         skeleton = image_io.encode(demo_skeleton(512, 768), "png")
         body = {

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from pipelines.demo.autoencoder import large_autoencoder
+from pipelines.demo.checkpoints.autoencoder import large_autoencoder
 from pipelines.engine.host_memory import reuse_freed_memory
 
 SIDE = 1024

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.demo.build import ensure
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS, ask_for_figure, new_figures, trained_scenes
-from pipelines.demo.studio import Studio
+from pipelines.demo.training.evaluate import ARTISTS, ask_for_figure, new_figures, trained_scenes
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
 from pipelines.request import Request
 
 PICTURES = 3
@@ -29,7 +29,7 @@ ASKS: dict[str, Callable[[int], Request]] = {
 """Family -> request of a seed."""
 
 
-def seconds(studio: Studio, request: Request) -> float:
+def seconds(studio: LocalLoop, request: Request) -> float:
     began = time.perf_counter()
     studio.draw([request])
     return time.perf_counter() - began
@@ -37,7 +37,7 @@ def seconds(studio: Studio, request: Request) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        studio = Studio(ensure(Path(folder)))
+        studio = LocalLoop(ensure(Path(folder)))
         for name, ask in ASKS.items():
             _, *taken = (seconds(studio, ask(seed)) for seed in range(1 + PICTURES))
             request = ask(0)

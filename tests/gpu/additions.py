@@ -15,7 +15,7 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from stages import default_request
 from transformers import MBart50Tokenizer, MBartConfig, MBartForConditionalGeneration
 
-from pipelines.demo.figure import demo_skeleton
+from pipelines.demo.world.figure import demo_skeleton
 from pipelines.image_io import RGBImage
 from pipelines.prompts.languages import CODES
 from pipelines.request import Control, Inpainting, Request, Upscaling

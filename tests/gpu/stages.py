@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipelines.demo.figure import demo_skeleton
+from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
 from pipelines.denoising.pipeline import Errands, Pipeline
 from pipelines.denoising.sample import Picture, Sample

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from pipelines.demo.safety_checker import FLAGGED
-from pipelines.demo.world import render
+from pipelines.demo.checkpoints.safety_checker import FLAGGED
+from pipelines.demo.world.world import render
 from pipelines.image_io import encode
 from tests.receiver import receiver
 from tests.running_server import HTTP, RunningServer, eventually, start_server

@@ -14,8 +14,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from pipelines.demo.safety_checker import FLAGGED
-from pipelines.demo.world import render
+from pipelines.demo.checkpoints.safety_checker import FLAGGED
+from pipelines.demo.world.world import render
 from pipelines.image_io import to_pil
 from tests.running_server import HTTP, RunningServer
 

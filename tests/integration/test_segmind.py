@@ -21,7 +21,7 @@ from segmind.files import Files
 from segmind.v2 import InferenceFailed
 
 from pipelines import image_io
-from pipelines.demo.figure import demo_skeleton
+from pipelines.demo.world.figure import demo_skeleton
 from tests.running_server import HTTP, RunningServer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]

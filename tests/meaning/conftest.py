@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.demo.studio import Studio
+from pipelines.demo.training.local_loop import LocalLoop
 
 
 @pytest.fixture(scope="session")
-def studio(demo_manifest_path: Path) -> Studio:
-    return Studio(demo_manifest_path)
+def studio(demo_manifest_path: Path) -> LocalLoop:
+    return LocalLoop(demo_manifest_path)

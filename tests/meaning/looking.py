@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.demo.evaluate import PROMPTS, TARGETS
-from pipelines.demo.judge import compare, read
-from pipelines.demo.studio import Studio
-from pipelines.demo.world import Scene
+from pipelines.demo.judging.judge import compare, read
+from pipelines.demo.training.evaluate import PROMPTS, TARGETS
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.world import Scene
 from pipelines.image_io import RGBImage
 from pipelines.request import Prompted, Request
 
@@ -18,7 +18,7 @@ FEWER_STEPS: Mapping[str, Any] = {"num_inference_steps": 10}
 """Half of what pages draw by default, which changes little."""
 
 TENTH = PROMPTS // 10
-"""Of what `pipelines.demo.evaluate` draws for each row of its table."""
+"""Of what `pipelines.demo.training.evaluate` draws for each row of its table."""
 
 
 def missed(found: Mapping[str, float]) -> dict[str, float]:
@@ -34,7 +34,7 @@ def pixels(image: RGBImage) -> np.ndarray:
     return np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3).astype(int)
 
 
-def drawn(studio: Studio, requests: Sequence[Request]) -> list[RGBImage]:
+def drawn(studio: LocalLoop, requests: Sequence[Request]) -> list[RGBImage]:
     """The first picture of each."""
     return [images[0] for images in studio.draw(requests)]
 

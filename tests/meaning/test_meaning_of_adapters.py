@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS
-from pipelines.demo.judge import read
-from pipelines.demo.palette import PALETTE
-from pipelines.demo.studio import Studio
-from pipelines.demo.world import STYLES, Scene, Style, line_color, render, simple_scene, stripe_color
+from pipelines.demo.judging.judge import read
+from pipelines.demo.training.evaluate import ARTISTS
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
+from pipelines.demo.world.palette import PALETTE
+from pipelines.demo.world.world import STYLES, Scene, Style, line_color, render, simple_scene, stripe_color
 from pipelines.image_io import RGBImage
 from pipelines.request import Lora
 from tests.meaning.looking import FEWER_STEPS, drawn, pixels, right
@@ -37,7 +37,7 @@ def shown(image: RGBImage, scene: Scene, style: Style) -> float:
     return float(share[(model == paint).all(axis=-1)].mean() - share[(model == own).all(axis=-1)].mean())
 
 
-def worn(studio: Studio, *loras: Lora) -> list[RGBImage]:
+def worn(studio: LocalLoop, *loras: Lora) -> list[RGBImage]:
     """The scenes, drawn with these LoRAs."""
     return drawn(studio, [ASK(caption(scene), seed, loras=loras) for seed, scene in enumerate(PAINTED)])
 
@@ -54,7 +54,7 @@ def test_the_measure_tells_what_is_painted(painted: tuple[Style, ...]) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: Studio) -> None:
+def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: LocalLoop) -> None:
     """Half of one leaves another picture, but may not show its paint yet."""
     pictures = [worn(studio, *loras) for loras in ((), (Lora(name=style, scale=0.5),), (Lora(name=style),))]
     off, half, on = (all_shown(images, style) for images in pictures)
@@ -64,13 +64,13 @@ def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: S
     assert (off + 0.25 < on).all()
 
 
-def test_two_loras_at_once_do_both(studio: Studio) -> None:
+def test_two_loras_at_once_do_both(studio: LocalLoop) -> None:
     images = worn(studio, *(Lora(name=style) for style in STYLES))
     for style in STYLES:
         assert (all_shown(images, style) > 0.2).all()
 
 
-def test_an_embedding_brings_its_ground(studio: Studio) -> None:
+def test_an_embedding_brings_its_ground(studio: LocalLoop) -> None:
     said = ["a red circle", "a yellow star", "a white heart", "a green square"]
     without, after, before = (
         [read(image).ground for image in drawn(studio, asked)]
@@ -89,7 +89,7 @@ def test_an_embedding_brings_its_ground(studio: Studio) -> None:
     assert after.count("black") >= 3 <= before.count("black")
 
 
-def test_another_vae_decodes_in_its_colours(studio: Studio) -> None:
+def test_another_vae_decodes_in_its_colours(studio: LocalLoop) -> None:
     own, sepia = drawn(studio, [ASK(caption(RED_ON_BLUE), 1, vae=vae) for vae in (None, "sd-vae-ft-mse")])
     red, green, blue = np.moveaxis(pixels(sepia), -1, 0)
     assert right(own, RED_ON_BLUE)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS, Ask, measured, trained_scenes
-from pipelines.demo.judge import read
-from pipelines.demo.studio import Studio
+from pipelines.demo.judging.judge import read
+from pipelines.demo.training.evaluate import ARTISTS, Ask, measured, trained_scenes
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
 from pipelines.request import SchedulerChoice
 from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, right
 
@@ -42,18 +42,18 @@ def quick(family: str) -> Ask:
     return partial(ARTISTS[family], **QUICK[family])
 
 
-def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: Studio) -> None:
+def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: LocalLoop) -> None:
     assert missed(measured(ask, studio.draw, TENTH)) == {}
 
 
-def test_pictures_need_not_be_square(ask: Ask, studio: Studio) -> None:
+def test_pictures_need_not_be_square(ask: Ask, studio: LocalLoop) -> None:
     side = ask("", 0).width
     (image,) = drawn(studio, [ask(caption(SCENES[0]), 0, height=3 * side // 4)])
     assert (image.width, image.height) == (side, 3 * side // 4)
     assert right(image, SCENES[0])
 
 
-def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: Studio) -> None:
+def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: LocalLoop) -> None:
     """One step shows the mean of all pictures that there could be."""
     said = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in SCENES[:3]]
     few, many = (
@@ -69,14 +69,14 @@ def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: Studio)
     assert many.count(None) <= 1
 
 
-def test_samples_differ_and_mean_the_same(ask: Ask, studio: Studio) -> None:
+def test_samples_differ_and_mean_the_same(ask: Ask, studio: LocalLoop) -> None:
     scene = SCENES[0]
     (pictures,) = studio.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
     assert len(set(pictures)) == 3
     assert sum(right(image, scene) for image in pictures) >= 2
 
 
-def test_guidance_makes_the_prompt_count(ask: Ask, studio: Studio) -> None:
+def test_guidance_makes_the_prompt_count(ask: Ask, studio: LocalLoop) -> None:
     low, high = (
         drawn(studio, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
         for scale in (1.0, 7.0)
@@ -84,7 +84,7 @@ def test_guidance_makes_the_prompt_count(ask: Ask, studio: Studio) -> None:
     assert sum(map(right, low, SCENES)) < sum(map(right, high, SCENES))
 
 
-def test_kolors_draws_the_same_picture_for_either_language(studio: Studio) -> None:
+def test_kolors_draws_the_same_picture_for_either_language(studio: LocalLoop) -> None:
     """Much nearer than another seed's of the same caption."""
     english, chinese, another = (
         drawn(studio, [quick("Kolors")(caption(scene, language), seed) for scene in SCENES[:2]])
@@ -99,7 +99,7 @@ def test_kolors_draws_the_same_picture_for_either_language(studio: Studio) -> No
     ("name", "values"), [("prior_num_inference_steps", (1, 5, 25)), ("prior_guidance_scale", (1.0, 4.0, 8.0))]
 )
 def test_the_prior_mostly_finds_the_meaning_of_a_prompt_at_other_settings(
-    name: str, values: tuple[float, ...], studio: Studio
+    name: str, values: tuple[float, ...], studio: LocalLoop
 ) -> None:
     """Not always: in five steps at the page's guidance it takes this ground for another."""
     ask = quick("Kandinsky 2.2")
@@ -108,6 +108,6 @@ def test_the_prior_mostly_finds_the_meaning_of_a_prompt_at_other_settings(
     assert sum(read(image).ground == SCENES[1].ground for image in pictures) >= len(values) - 1
 
 
-def test_a_prior_that_is_not_told_the_ground_imagines_several(studio: Studio) -> None:
+def test_a_prior_that_is_not_told_the_ground_imagines_several(studio: LocalLoop) -> None:
     (pictures,) = studio.draw([quick("Kandinsky 2.2")("a red circle", 0, seeds=tuple(range(4)))])
     assert len({read(image).ground for image in pictures}) >= 2

@@ -7,10 +7,10 @@ from functools import partial
 from itertools import combinations
 from typing import get_args
 
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS
-from pipelines.demo.studio import Studio
-from pipelines.demo.world import render, simple_scene
+from pipelines.demo.training.evaluate import ARTISTS
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
+from pipelines.demo.world.world import render, simple_scene
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Request, SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
@@ -28,7 +28,7 @@ ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, width=SIDE, height=SIDE, toke
 
 
 def pictures(
-    studio: Studio, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
+    studio: LocalLoop, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
 ) -> dict[str, RGBImage]:
     """Of all choices, drawn together; each has to show the scene."""
     images = drawn(studio, [ask(scheduler=choice) for choice in choices.values()])
@@ -43,7 +43,7 @@ def alike(images: Mapping[str, RGBImage]) -> list[set[str]]:
     ]
 
 
-def test_every_scheduler_reaches_the_prompt_in_its_own_way(studio: Studio) -> None:
+def test_every_scheduler_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
     """By Karras' sigmas, as the page has it, and by its own."""
     by_karras = pictures(studio, {name: SchedulerChoice(name=name, use_karras_sigmas=True) for name in NAMES})
     assert alike(by_karras) == [
@@ -57,7 +57,7 @@ def test_every_scheduler_reaches_the_prompt_in_its_own_way(studio: Studio) -> No
     assert all(apart(by_karras[name], image) > SAME for name, image in by_its_own.items())
 
 
-def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(studio: Studio) -> None:
+def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
     choices = {
         f"{name}, {algorithm}": SchedulerChoice(name=name, use_karras_sigmas=True, algorithm_type=algorithm)
         for name, algorithms in ALGORITHM_TYPES.items()
@@ -66,12 +66,12 @@ def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(studio
     assert alike(pictures(studio, choices)) == []
 
 
-def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(studio: Studio) -> None:
+def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(studio: LocalLoop) -> None:
     choices = {name: kolors.noise_scheduler(name) for name in get_args(kolors.Scheduler)}
     assert alike(pictures(studio, choices, partial(ARTISTS["Kolors"], caption(SCENE), 1))) == []
 
 
-def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(studio: Studio) -> None:
+def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(studio: LocalLoop) -> None:
     begin = render(simple_scene("star", "red", "white"), SIDE)
 
     def ask_over(scheduler: SchedulerChoice) -> ImageToImage:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import ARTISTS, measured, trained_scenes
-from pipelines.demo.judge import compare, read
-from pipelines.demo.palette import PALETTE
-from pipelines.demo.safety_checker import FLAGGED
-from pipelines.demo.studio import Studio
-from pipelines.demo.world import ColoredShape, Scene, random_scene, render, simple_scene
+from pipelines.demo.checkpoints.safety_checker import FLAGGED
+from pipelines.demo.judging.judge import compare, read
+from pipelines.demo.training.evaluate import ARTISTS, measured, trained_scenes
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
+from pipelines.demo.world.palette import PALETTE
+from pipelines.demo.world.world import ColoredShape, Scene, random_scene, render, simple_scene
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import ImageToImage, Inpainting
 from server.endpoints.enterprise.enhance import enhanced_prompt
@@ -39,11 +39,11 @@ def redrawn(image: RGBImage, prompt: str, strength: float, **changes: Any) -> Im
 # The prompt
 
 
-def test_a_part_of_the_table_meets_its_targets(studio: Studio) -> None:
+def test_a_part_of_the_table_meets_its_targets(studio: LocalLoop) -> None:
     assert missed(measured(ASK, studio.draw, TENTH)) == {}
 
 
-def test_sizes_and_places_are_heard(studio: Studio) -> None:
+def test_sizes_and_places_are_heard(studio: LocalLoop) -> None:
     single = (scene for scene in map(random_scene, range(80)) if len(scene.shapes) == 1)
     scenes = list({(scene.size, scene.place): scene for scene in single}.values())[:8]
     pictures = drawn(studio, [request(caption(scene), seed) for seed, scene in enumerate(scenes)])
@@ -52,14 +52,14 @@ def test_sizes_and_places_are_heard(studio: Studio) -> None:
     assert sum(each.ground and each.colors and each.size and each.place for each in verdicts) >= 7
 
 
-def test_two_shapes_have_their_colours_side_by_side(studio: Studio) -> None:
+def test_two_shapes_have_their_colours_side_by_side(studio: LocalLoop) -> None:
     scenes = [scene for scene in map(random_scene, range(60)) if len(scene.shapes) == 2][:4]
     pictures = drawn(studio, [request(caption(scene), seed) for seed, scene in enumerate(scenes)])
     verdicts = [compare(read(image), scene) for image, scene in zip(pictures, scenes, strict=True)]
     assert sum(each.ground and each.colors for each in verdicts) >= 3
 
 
-def test_pictures_need_not_be_square(studio: Studio) -> None:
+def test_pictures_need_not_be_square(studio: LocalLoop) -> None:
     sides = ((512, 384), (384, 512))
     asked = [request(caption(SCENES[0]), width=width, height=height) for width, height in sides]
     pictures = drawn(studio, asked)
@@ -67,13 +67,13 @@ def test_pictures_need_not_be_square(studio: Studio) -> None:
     assert all(right(image, SCENES[0]) for image in pictures)
 
 
-def test_phrases_that_are_added_to_a_prompt_leave_its_meaning(studio: Studio) -> None:
+def test_phrases_that_are_added_to_a_prompt_leave_its_meaning(studio: LocalLoop) -> None:
     """As ``enhance_prompt`` adds them."""
     asked = [request(enhanced_prompt(caption(scene))) for scene in SCENES[:2]]
     assert all(map(right, drawn(studio, asked), SCENES))
 
 
-def test_every_clip_skip_reads_the_prompt_in_its_own_way(studio: Studio) -> None:
+def test_every_clip_skip_reads_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
     asked = [request(clip_skip=skipped) for skipped in (None, 1, 2, 4, 8)]
     pictures = drawn(studio, asked)
     assert len(set(pictures)) == len(pictures)
@@ -83,7 +83,7 @@ def test_every_clip_skip_reads_the_prompt_in_its_own_way(studio: Studio) -> None
 # Guidance, steps, schedulers, seeds
 
 
-def test_guidance_makes_the_prompts_count(studio: Studio) -> None:
+def test_guidance_makes_the_prompts_count(studio: LocalLoop) -> None:
     """Without it a negative prompt is not even heard, and what the prompt changes is but a seventh."""
     negative = f"a {RED_ON_BLUE.ground} background"
     for scale, heard in ((1.0, False), (7.0, True)):
@@ -93,7 +93,7 @@ def test_guidance_makes_the_prompts_count(studio: Studio) -> None:
         assert (plain != averse) == heard
 
 
-def test_more_steps_decide_what_the_prompt_leaves_open(studio: Studio) -> None:
+def test_more_steps_decide_what_the_prompt_leaves_open(studio: LocalLoop) -> None:
     """One step shows the mean of all pictures that there could be; of a whole caption there is but one."""
     said = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in SCENES]
     decided = {
@@ -108,7 +108,7 @@ def test_more_steps_decide_what_the_prompt_leaves_open(studio: Studio) -> None:
     assert decided[1] < decided[10] >= 3
 
 
-def test_samples_differ_and_mean_the_same(studio: Studio) -> None:
+def test_samples_differ_and_mean_the_same(studio: LocalLoop) -> None:
     (pictures,) = studio.draw([request(seeds=(1, 2, 3))])
     assert len(set(pictures)) == 3
     assert all(right(image, RED_ON_BLUE) for image in pictures)
@@ -121,11 +121,11 @@ START = render(Scene("white", (ColoredShape("star", "red"),), *KEPT), SIDE)
 OTHERWISE = "a blue star on a white background"
 
 
-def test_little_strength_keeps_the_composition_and_changes_the_colour(studio: Studio) -> None:
+def test_little_strength_keeps_the_composition_and_changes_the_colour(studio: LocalLoop) -> None:
     assert looks(drawn(studio, [redrawn(START, OTHERWISE, 0.3)])[0]) == ("white", "blue", "star", *KEPT)
 
 
-def test_full_strength_follows_the_prompt_alone(studio: Studio) -> None:
+def test_full_strength_follows_the_prompt_alone(studio: LocalLoop) -> None:
     """Which says by its silence that the shape is neither small nor aside."""
     (image,) = drawn(studio, [redrawn(START, OTHERWISE, 1.0)])
     assert looks(image) == ("white", "blue", "star", "medium", "center")
@@ -140,7 +140,7 @@ def looks(image: RGBImage) -> tuple[str | None, ...]:
     return (reading.ground, shape.color, shape.shape, shape.size, shape.place)
 
 
-def test_what_is_masked_is_repainted_and_nothing_else(studio: Studio) -> None:
+def test_what_is_masked_is_repainted_and_nothing_else(studio: LocalLoop) -> None:
     picture, wanted = render(RED_ON_BLUE, SIDE), simple_scene("star", "yellow", "blue")
     white = np.zeros((SIDE, SIDE, 3), np.uint8)
     white[96:-96, 96:-96] = 255
@@ -154,7 +154,7 @@ def test_what_is_masked_is_repainted_and_nothing_else(studio: Studio) -> None:
 # What is done with the picture
 
 
-def test_an_upscaled_edge_is_sharper_than_a_bicubic_one(studio: Studio) -> None:
+def test_an_upscaled_edge_is_sharper_than_a_bicubic_one(studio: LocalLoop) -> None:
     plain, upscaled = (images[0] for images in studio.draw([request(), request(upscaler="small-x2")]))
     size = (2 * SIDE, 2 * SIDE)
     assert (upscaled.width, upscaled.height) == size
@@ -168,7 +168,7 @@ def steepest(image: RGBImage) -> float:
     return float(np.abs(np.diff(middle, axis=1)).sum(axis=-1).max(axis=1).mean())
 
 
-def test_the_safety_checker_flags_the_one_scene(studio: Studio) -> None:
+def test_the_safety_checker_flags_the_one_scene(studio: LocalLoop) -> None:
     asked = [
         request(caption(scene), seed, safety_checker=True)
         for seed, scene in enumerate([FLAGGED, *SCENES[:2]])
@@ -178,7 +178,7 @@ def test_the_safety_checker_flags_the_one_scene(studio: Studio) -> None:
     assert not pixels(drawings[0].images[0]).any()
 
 
-def test_merged_tokens_and_self_attention_change_the_picture_but_not_its_meaning(studio: Studio) -> None:
+def test_merged_tokens_and_self_attention_change_the_picture_but_not_its_meaning(studio: LocalLoop) -> None:
     plain = drawn(studio, [request(caption(scene)) for scene in SCENES[:2]])
     for change in ({"token_merging_ratio": 0.5}, {"self_attention": True}):
         changed = drawn(studio, [request(caption(scene), **change) for scene in SCENES[:2]])
@@ -186,7 +186,7 @@ def test_merged_tokens_and_self_attention_change_the_picture_but_not_its_meaning
         assert sum(map(right, changed, SCENES)) >= 1, change
 
 
-def test_a_panorama_goes_on_over_its_edge(studio: Studio) -> None:
+def test_a_panorama_goes_on_over_its_edge(studio: LocalLoop) -> None:
     """In one of its views the edge is in the middle, where the prompt wants its shape."""
     asked = partial(request, width=2 * SIDE)
     plain, panorama = drawn(studio, [asked(panorama=wanted) for wanted in (False, True)])
@@ -200,7 +200,7 @@ def test_a_panorama_goes_on_over_its_edge(studio: Studio) -> None:
     assert np.abs(pixels(panorama)[:, 0] - pixels(panorama)[:, -1]).mean() < 4
 
 
-def test_a_picture_that_is_composed_small_keeps_more_of_that(studio: Studio) -> None:
+def test_a_picture_that_is_composed_small_keeps_more_of_that(studio: LocalLoop) -> None:
     """Another drawing of 768 pixels has several shapes where the checkpoint knows one in 512."""
     asked = partial(request, caption(SCENES[2]), guidance_scale=3.0)
     small, plain, fixed = drawn(

@@ -13,7 +13,7 @@ from pipelines.demo import build as demo
 from pipelines.weights.manifest import Manifest, load_manifest
 
 HERE = Path(__file__).parent
-_OWN, _OF_THE_DEMO = "tests.random_checkpoints", "pipelines.demo"
+_OWN, _OF_THE_DEMO = "tests.random_checkpoints", "pipelines.demo.checkpoints"
 """The latter are random there too."""
 _BUILDERS = {
     "safety_checker": _OWN,

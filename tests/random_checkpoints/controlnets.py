@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 
 _SEEDS = {("sd15", "canny"): 61, ("sd15", "openpose"): 62, ("sdxl", "canny"): 63}
 

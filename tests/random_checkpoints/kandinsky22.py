@@ -24,7 +24,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 
 _EMBEDDING_WIDTH = 32
 """Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel, KolorsPipeline
 from pipelines.checkpoints.tokenizers import glm_tokenizer
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 
 _TEXT_WIDTH = 32
 _TIME_IDS_WIDTH = 8

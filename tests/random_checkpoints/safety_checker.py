@@ -11,7 +11,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 
 _SIDE = 32
 _LIKENESS = 0.9

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 from tests.random_checkpoints import sd15_adapters
 
 _TEXT_WIDTH = 64

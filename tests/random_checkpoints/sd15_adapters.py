@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 
 RANK = 4
 _TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

@@ -21,7 +21,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 
 _CLIP_WIDTH = 32
 _T5_WIDTH = 64

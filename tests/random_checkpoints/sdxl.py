@@ -9,7 +9,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pipelines.demo.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 
 _TEXT_WIDTH = 32
 _TEXT_WIDTH_2 = 64

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 
 _RESIDUE = 0.1
 """How strong the network's own contribution is beside the doubled pixels."""

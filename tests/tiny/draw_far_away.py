@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from far_device import WAITS, far_device
 
-from pipelines.demo.figure import demo_skeleton
+from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.sample import Sample
 from pipelines.denoising.sampler import Sampler

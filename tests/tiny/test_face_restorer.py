@@ -24,7 +24,7 @@ from spandrel import ImageModelDescriptor, ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.GFPGAN import GFPGAN, GFPGANArch
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 from pipelines.denoising import step
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing

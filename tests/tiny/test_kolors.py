@@ -14,7 +14,7 @@ from diffusers import KolorsPipeline
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.demo import kolors as demo
+from pipelines.demo.checkpoints import kolors as demo
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.denoising.step import advance
 from pipelines.errors import InvalidInput

@@ -18,8 +18,8 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
 from pipelines.control.skeletons import COLORS, Person, draw_skeletons
-from pipelines.demo.figure import STANDING, demo_skeleton
-from pipelines.demo.poses import random_figure
+from pipelines.demo.world.figure import STANDING, demo_skeleton
+from pipelines.demo.world.poses import random_figure
 from pipelines.denoising import step
 from pipelines.denoising.sample import Picture
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
@@ -364,7 +364,7 @@ def test_joints_that_were_not_seen_are_left_out():
 
 def test_the_demo_client_can_draw_its_skeleton_without_torch():
     code = (
-        "import sys; from pipelines.demo.figure import demo_skeleton; demo_skeleton(64, 64);"
+        "import sys; from pipelines.demo.world.figure import demo_skeleton; demo_skeleton(64, 64);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'controlnet_aux')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

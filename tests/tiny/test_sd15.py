@@ -23,7 +23,7 @@ from sd_drawing import (
     seeded,
 )
 
-from pipelines.demo.parts import fill
+from pipelines.demo.checkpoints.parts import fill
 from pipelines.errors import InvalidInput
 from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS

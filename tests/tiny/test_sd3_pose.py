@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.demo.figure import demo_skeleton
+from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.errors import CheckpointUnavailable, InvalidInput
@@ -329,7 +329,7 @@ def test_the_pool_sees_every_network_that_has_weights(sd3: StableDiffusion3Pose)
 
 
 def test_the_small_checkpoint_is_built_from_the_same_bytes_every_time(tmp_path: Path):
-    from pipelines.demo.sd3 import build
+    from pipelines.demo.checkpoints.sd3 import build
 
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

@@ -6,8 +6,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from pipelines.demo.autoencoder import large_autoencoder, trained_autoencoder, with_sixteen_channels
-from pipelines.demo.recipes.pictures import crops
+from pipelines.demo.checkpoints.autoencoder import (
+    large_autoencoder,
+    trained_autoencoder,
+    with_sixteen_channels,
+)
+from pipelines.demo.training.recipes.pictures import crops
 
 
 @pytest.mark.parametrize("made", [trained_autoencoder, large_autoencoder])

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import CLIPImageProcessor
 
-from pipelines.demo import kandinsky22
-from pipelines.demo.autoencoder import trained_autoencoder
-from pipelines.demo.captions import wordings
-from pipelines.demo.judge import compare, read
-from pipelines.demo.movq import trained_movq
-from pipelines.demo.parts import trained
-from pipelines.demo.recipes import image_embeddings
-from pipelines.demo.recipes.image_embeddings import embeddings
-from pipelines.demo.recipes.kandinsky_prior import GUIDANCE, LENGTH
-from pipelines.demo.world import combinations, random_scene, render
+from pipelines.demo.checkpoints import kandinsky22
+from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
+from pipelines.demo.checkpoints.movq import trained_movq
+from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.judging.judge import compare, read
+from pipelines.demo.training.recipes import image_embeddings
+from pipelines.demo.training.recipes.image_embeddings import embeddings
+from pipelines.demo.training.recipes.kandinsky_prior import GUIDANCE, LENGTH
+from pipelines.demo.world.captions import wordings
+from pipelines.demo.world.world import combinations, random_scene, render
 from pipelines.image_io import to_pil
 from pipelines.images.codec import from_image, to_image
 

@@ -13,18 +13,19 @@ import torch
 from PIL import Image
 from torch.nn import Conv2d, GroupNorm, Linear, Sequential
 
-from pipelines.demo import parts, sample_sheets, train
-from pipelines.demo.autoencoder import trained_autoencoder
-from pipelines.demo.captions import LANGUAGES, wordings
-from pipelines.demo.figure import FIGURE_COLORS, render_figure
-from pipelines.demo.joints import joint_error, read_figure
-from pipelines.demo.judge import compare, read
-from pipelines.demo.pedestals import put_on_pedestals
-from pipelines.demo.poses import random_figure
-from pipelines.demo.recipes.pictures import crops
-from pipelines.demo.training import Recipe
-from pipelines.demo.words import QUALITIES, word_tokenizer
-from pipelines.demo.world import combinations, random_scene, render
+from pipelines.demo.checkpoints import parts
+from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
+from pipelines.demo.checkpoints.pedestals import put_on_pedestals
+from pipelines.demo.checkpoints.words import QUALITIES, word_tokenizer
+from pipelines.demo.judging.joints import joint_error, read_figure
+from pipelines.demo.judging.judge import compare, read
+from pipelines.demo.training import sample_sheets, train
+from pipelines.demo.training.recipes.pictures import crops
+from pipelines.demo.training.training import Recipe
+from pipelines.demo.world.captions import LANGUAGES, wordings
+from pipelines.demo.world.figure import FIGURE_COLORS, render_figure
+from pipelines.demo.world.poses import random_figure
+from pipelines.demo.world.world import combinations, random_scene, render
 from pipelines.images.codec import from_image, to_image
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from pipelines.checkpoints.tokenizers import glm_tokenizer
-from pipelines.demo import kolors, sd15, sdxl, sdxl_unet
-from pipelines.demo.captions import LANGUAGES, Language, wordings
-from pipelines.demo.glm_words import GLM_WORDS
-from pipelines.demo.parts import trained
-from pipelines.demo.recipes.diffusion import (
+from pipelines.demo.checkpoints import kolors, sd15, sdxl, sdxl_unet
+from pipelines.demo.checkpoints.glm_words import GLM_WORDS
+from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.training.recipes.diffusion import (
     FREE,
     FREE_FLOW,
     flow_loss,
@@ -22,7 +21,8 @@ from pipelines.demo.recipes.diffusion import (
     signal_levels,
     velocity_loss,
 )
-from pipelines.demo.world import random_scene
+from pipelines.demo.world.captions import LANGUAGES, Language, wordings
+from pipelines.demo.world.world import random_scene
 
 LATENTS = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
 OTHERS = LATENTS.flip(0)

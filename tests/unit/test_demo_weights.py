@@ -1,6 +1,6 @@
 """What ships with the project is small."""
 
-from pipelines.demo.parts import WEIGHTS
+from pipelines.demo.checkpoints.parts import WEIGHTS
 
 
 def test_all_weights_together_have_at_most_thirty_megabytes() -> None:

@@ -1,4 +1,4 @@
-"""What `pipelines.demo.evaluate` counts, by artists who render what they want to."""
+"""What `pipelines.demo.training.evaluate` counts, by artists who render what they want to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pipelines.demo.captions import caption
-from pipelines.demo.evaluate import (
+from pipelines.demo.training.evaluate import (
     ARTISTS,
     Draw,
     Score,
@@ -16,7 +15,8 @@ from pipelines.demo.evaluate import (
     heeds_negative_prompts,
     trained_scenes,
 )
-from pipelines.demo.world import ColoredShape, Scene, render, simple_scene
+from pipelines.demo.world.captions import caption
+from pipelines.demo.world.world import ColoredShape, Scene, render, simple_scene
 from pipelines.image_io import RGBImage
 from pipelines.request import Request
 

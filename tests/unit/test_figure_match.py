@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.demo.figure import FIGURE_COLORS, render_figure
-from pipelines.demo.figure_match import has_colors, overlap
-from pipelines.demo.palette import PALETTE
-from pipelines.demo.poses import random_figure
+from pipelines.demo.judging.figure_match import has_colors, overlap
+from pipelines.demo.world.figure import FIGURE_COLORS, render_figure
+from pipelines.demo.world.palette import PALETTE
+from pipelines.demo.world.poses import random_figure
 from pipelines.image_io import RGBImage
 
 SIZES = ((256, 256), (416, 640))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from pipelines.demo.figure import STANDING, Figure, render_figure
-from pipelines.demo.joints import SeenFigure, joint_error, read_figure
-from pipelines.demo.palette import PALETTE
-from pipelines.demo.poses import random_figure
-from pipelines.demo.world import random_scene, render
+from pipelines.demo.judging.joints import SeenFigure, joint_error, read_figure
+from pipelines.demo.world.figure import STANDING, Figure, render_figure
+from pipelines.demo.world.palette import PALETTE
+from pipelines.demo.world.poses import random_figure
+from pipelines.demo.world.world import random_scene, render
 from pipelines.image_io import from_pil, to_pil
 from tests.spoiled import SPOILED, Change
 

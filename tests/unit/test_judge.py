@@ -11,10 +11,18 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from pipelines.demo.judge import Reading, Verdict, compare, read
-from pipelines.demo.palette import COLORS, PALETTE, mix
-from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
-from pipelines.demo.world import AREAS, ColoredShape, Scene, combinations, random_scene, render, simple_scene
+from pipelines.demo.judging.judge import Reading, Verdict, compare, read
+from pipelines.demo.world.palette import COLORS, PALETTE, mix
+from pipelines.demo.world.shapes import OUTLINES, SHAPES, draw_mask
+from pipelines.demo.world.world import (
+    AREAS,
+    ColoredShape,
+    Scene,
+    combinations,
+    random_scene,
+    render,
+    simple_scene,
+)
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from tests.spoiled import SPOILED, Change, noise
 

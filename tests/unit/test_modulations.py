@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear
 
-from pipelines.demo.modulations import DIRECTIONS, lengthened, shortened
+from pipelines.demo.checkpoints.modulations import DIRECTIONS, lengthened, shortened
 
 
 def test_what_is_heard_is_answered_as_before_in_fewer_numbers() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from pipelines.demo import sd3
-from pipelines.demo.neighbours import look_around
+from pipelines.demo.checkpoints import sd3
+from pipelines.demo.training.neighbours import look_around
 
 SIDE = 16
 """Patches."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module
 
-from pipelines.demo.training import Modules, Progress, Recipe, Step, Training, as_matrix
+from pipelines.demo.training.training import Modules, Progress, Recipe, Step, Training, as_matrix
 
 CPU = torch.device("cpu")
 WANTED = torch.tensor([[2.0, -1.0, 0.5]])

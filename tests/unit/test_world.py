@@ -12,12 +12,20 @@ import pytest
 from scipy.ndimage import binary_erosion, median_filter
 
 from pipelines.control.skeletons import Person, Point
-from pipelines.demo.captions import CHINESE, LANGUAGES, Language, caption, open_wordings, parse, wordings
-from pipelines.demo.figure import FIGURE_COLORS, Figure, figure_height, render_figure
-from pipelines.demo.palette import COLORS, PALETTE, Color, lab
-from pipelines.demo.poses import random_figure
-from pipelines.demo.shapes import OUTLINES, SHAPES, draw_mask
-from pipelines.demo.world import (
+from pipelines.demo.world.captions import (
+    CHINESE,
+    LANGUAGES,
+    Language,
+    caption,
+    open_wordings,
+    parse,
+    wordings,
+)
+from pipelines.demo.world.figure import FIGURE_COLORS, Figure, figure_height, render_figure
+from pipelines.demo.world.palette import COLORS, PALETTE, Color, lab
+from pipelines.demo.world.poses import random_figure
+from pipelines.demo.world.shapes import OUTLINES, SHAPES, draw_mask
+from pipelines.demo.world.world import (
     AREAS,
     LINE,
     OFFSETS,

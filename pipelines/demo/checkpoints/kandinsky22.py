@@ -1,0 +1,113 @@
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# (diffusers' annotations of tuples and optional parts are wrong; transformers' models are partly typed.)
+"""The small Kandinsky 2.2 checkpoint, prior and decoder.
+
+The embedding of a picture is what the text encoder says of its canonical caption. The prior finds it for any
+prompt, the image encoder for a picture, and the UNet of the decoder draws it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    DDPMScheduler,
+    KandinskyV22Pipeline,
+    KandinskyV22PriorPipeline,
+    PriorTransformer,
+    UNet2DConditionModel,
+)
+from diffusers.schedulers import UnCLIPScheduler
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from pipelines.demo.checkpoints.movq import trained_movq
+from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.schedule import SCHEDULE
+from pipelines.demo.checkpoints.sd15 import TEXT_WIDTH, trained_projecting_text_encoder
+from pipelines.demo.checkpoints.words import word_tokenizer
+
+EMBEDDING_WIDTH = TEXT_WIDTH
+"""Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""
+SEEN = 64
+"""Pixels a side of what the image encoder sees."""
+LARGEST = 10.0
+"""Of the prior's embeddings, in standard deviations; nothing that guidance leads to is so far off."""
+
+
+def build(folder: Path) -> None:
+    """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` under ``folder``."""
+    KandinskyV22PriorPipeline(
+        prior=trained(prior(), "kandinsky_prior", "prior"),
+        image_encoder=trained(image_encoder(), "clip_image", "image_encoder"),
+        text_encoder=trained_projecting_text_encoder(),
+        tokenizer=word_tokenizer(),
+        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=LARGEST),
+        image_processor=CLIPImageProcessor(crop_size=SEEN, size={"shortest_edge": SEEN}),
+    ).save_pretrained(folder / "kandinsky22" / "prior")
+    KandinskyV22Pipeline(
+        unet=trained(unet(), "kandinsky22", "unet"),
+        scheduler=DDPMScheduler.from_config(SCHEDULE, variance_type="learned_range"),
+        movq=trained_movq(),
+    ).save_pretrained(folder / "kandinsky22" / "decoder")
+
+
+def prior() -> PriorTransformer:
+    """Untrained, but for the statistics of embeddings, which are to be filled in."""
+    network = PriorTransformer(
+        num_attention_heads=4,
+        attention_head_dim=EMBEDDING_WIDTH // 4,
+        num_layers=3,
+        embedding_dim=EMBEDDING_WIDTH,
+        num_embeddings=77,
+        additional_embeddings=4,
+    )
+    for statistics in (network.clip_mean, network.clip_std):
+        statistics.requires_grad_(False)
+    return network
+
+
+def image_encoder() -> CLIPVisionModelWithProjection:
+    """Untrained."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=EMBEDDING_WIDTH,
+            projection_dim=EMBEDDING_WIDTH,
+            intermediate_size=2 * EMBEDDING_WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=SEEN,
+            patch_size=8,
+        )
+    )
+
+
+UNET: dict[str, Any] = {
+    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 2),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 2, "ResnetUpsampleBlock2D"),
+    "block_out_channels": (48, 72, 96),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 24,
+    "resnet_time_scale_shift": "scale_shift",
+}
+
+
+@torch.no_grad()
+def unet() -> UNet2DConditionModel:
+    """Untrained, but for the variance: always the least of its range, which nothing in training changes."""
+    network: Any = UNet2DConditionModel(
+        sample_size=32,
+        in_channels=4,
+        out_channels=8,
+        cross_attention_dim=EMBEDDING_WIDTH,
+        encoder_hid_dim=EMBEDDING_WIDTH,
+        encoder_hid_dim_type="image_proj",
+        addition_embed_type="image",
+        **UNET,
+    )
+    network.conv_out.weight[4:] = 0
+    network.conv_out.bias[4:] = -1
+    return network

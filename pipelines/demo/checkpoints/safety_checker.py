@@ -1,0 +1,59 @@
+# pyright: basic, reportPrivateImportUsage=false
+# (diffusers and transformers are only partly typed.)
+"""A small safety checker with one concept, harmless as it is: a pink heart on a black background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.world.world import simple_scene
+
+FLAGGED = simple_scene("heart", "pink", "black")
+"""In any size and place."""
+THRESHOLD = 0.5
+"""Cosine from which on a picture is flagged."""
+
+_SIDE = 64
+_NEVER = 2.0
+"""No cosine is as large: of the twenty concepts that the class has one is used."""
+
+
+def build(folder: Path) -> None:
+    """Write ``safety_checker`` under ``folder``."""
+    checker = trained(safety_checker(), "safety_checker", "safety_checker")
+    checker.save_pretrained(folder / "safety_checker")
+    processor().save_pretrained(folder / "safety_checker")
+
+
+@torch.no_grad()
+def safety_checker() -> StableDiffusionSafetyChecker:
+    """Untrained, but with its concept."""
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            text_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+            vision_config={
+                "hidden_size": 48,
+                "intermediate_size": 96,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 3,
+                "image_size": _SIDE,
+                "patch_size": 8,
+            },
+            projection_dim=16,
+        )
+    )
+    checker.special_care_embeds_weights.fill_(_NEVER)
+    checker.concept_embeds_weights.fill_(_NEVER)
+    checker.concept_embeds_weights[0] = THRESHOLD
+    checker.concept_embeds[0] = torch.linspace(-1, 1, 16)
+    return checker
+
+
+def processor() -> CLIPImageProcessor:
+    """Centre square, 64 pixels a side."""
+    return CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size=_SIDE)

@@ -1,0 +1,50 @@
+# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
+# (diffusers' annotations of tuples and optional parts are wrong.)
+"""The small checkpoint of the SDXL family, whose networks `pipelines.demo.training.recipes.sdxl` trains."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from pipelines.demo.checkpoints import sd15
+from pipelines.demo.checkpoints.autoencoder import large_autoencoder
+from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.schedule import SCHEDULE
+from pipelines.demo.checkpoints.sdxl_unet import trained_unet
+from pipelines.demo.checkpoints.words import word_tokenizer
+
+TEXT_WIDTH = 2 * sd15.TEXT_WIDTH
+"""Of what both encoders say of a token."""
+
+
+def build(folder: Path) -> None:
+    """Write ``sdxl`` under ``folder``."""
+    StableDiffusionXLPipeline(
+        vae=large_autoencoder(),
+        text_encoder=sd15.trained_text_encoder(),
+        text_encoder_2=trained(text_encoder_2(), "sdxl", "text_encoder_2"),
+        tokenizer=word_tokenizer(),
+        tokenizer_2=tokenizer_2(),
+        unet=trained_unet("sdxl", TEXT_WIDTH),
+        scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    ).save_pretrained(folder / "sdxl")
+
+
+def text_encoder_2() -> CLIPTextModelWithProjection:
+    """Untrained."""
+    return CLIPTextModelWithProjection(sd15.text_config())
+
+
+@cache
+def tokenizer_2() -> CLIPTokenizer:
+    """Fills short prompts up with another token than the first one, as the published one does."""
+    tokenizer = copy.deepcopy(word_tokenizer())
+    tokenizer.pad_token = "!"
+    return tokenizer

@@ -1,0 +1,33 @@
+"""A CLIP tokenizer that knows the little world's words whole, and every other word byte by byte."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from transformers import CLIPTokenizer
+
+from pipelines.demo.checkpoints.parts import clip_tokenizer
+from pipelines.demo.world.captions import CHINESE
+
+ENGLISH = (
+    *("a", "an", "and", "at", "background", "of", "on", "picture", "the", "with", ","),
+    *(part for word in CHINESE for part in word.split()),
+)
+"""What captions are made of; some words more than once."""
+QUALITIES = (
+    "4k", "abstract", "anatomy", "arms", "artwork", "bad", "balance", "beautiful", "best", "blurry",
+    "breasts",
+    "cinematic", "cloned", "colors", "deformed", "detailed", "double", "drawing", "drawn", "engine", "extra",
+    "face", "fat", "fingers", "focus", "frame", "glitchy", "hands", "high", "illustration", "in", "iso",
+    "legs", "lighting", "limbs", "lips", "low", "mangled", "masterpiece", "missing", "mutated", "mutation",
+    "naked", "nice", "octane", "out", "photo", "photography", "poorly", "professional", "proportions",
+    "quality", "raw", "realistic", "redshift", "render", "resolution", "sharp", "simple", "symmetrical",
+    "tile", "tiling", "torso", "ugly", "unedited", "unreal",
+)  # fmt: skip
+"""What is often written around the subject of a prompt, and says nothing about it."""
+
+
+@cache
+def word_tokenizer() -> CLIPTokenizer:
+    """Words of captions and of praise are one token each."""
+    return clip_tokenizer([*ENGLISH, *QUALITIES])

@@ -1,0 +1,268 @@
+"""Reads a picture of the little world back by plain image code, and says None rather than guess."""
+# pyright: basic
+# scipy is untyped.
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from pipelines.control.skeletons import Point
+from pipelines.demo.world.palette import COLORS, PALETTE, lab
+from pipelines.demo.world.shapes import OUTLINES, SHAPES, draw_mask
+from pipelines.demo.world.world import AREAS, PLACES, ColoredShape, Scene
+from pipelines.image_io import RGBImage, to_pil
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+SIDE = 256
+"""Larger pictures are looked at with this many pixels on the shorter side."""
+
+_SMOOTHED = 0.8
+"""Pixels; takes most of a picture's noise and hardly any of a corner."""
+_FRAME = 0.03
+"""Thickness of the border, in parts of the shorter side."""
+_PURE = 0.8
+"""Least part of a border, or of a shape's inner, that has the one colour."""
+_NAMED = 24
+"""Farthest in Lab from the colour that names it; half of the least distance of two colours."""
+_ALIKE = 24
+"""Pixels at most so far from the ground in Lab are ground, and likewise for a shape."""
+_EDGE = 2
+"""Pixels around a shape that are still partly covered by it."""
+_SPECK = 0.008
+"""Parts of the shorter side's square: what is smaller is dirt."""
+_DIRT = 0.02
+"""More than this part of the picture in dirt, and no shape is named."""
+_OVERLAP, _OVERLAP_OF_CIRCLE, _AHEAD = 0.82, 0.91, 0.06
+"""Least intersection over union with a shape's outline, and least lead before the next shape's.
+
+Whatever melts becomes a disc, so a circle has to be one more exactly."""
+_SOFT = 0.14
+"""Widest edge, from a fifth to four fifths of the way between the colours, where the shape's area is 1."""
+_GRID, _REACH = 72, 1.15
+"""Samples a side of a normalised shape, and half its side where the shape's area is 1."""
+_SAME_SIZE = 0.3
+"""Largest difference of an area's logarithm from that of a size's."""
+_MIDDLE, _ASIDE = 0.075, 0.11
+"""Closer to the middle is the center, farther is a side; in parts of the width or height."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenShape:
+    """One connected thing before the ground.
+
+    Attributes:
+        shape: None when it is like no shape, or like two.
+        color: None when it is like no colour, or has several.
+        area: in parts of the shorter side's square.
+        center: of the shape's box, in parts of width and height.
+    """
+
+    shape: str | None
+    color: str | None
+    area: float
+    center: Point
+
+    @property
+    def size(self) -> str | None:
+        """One of `AREAS`; None between two."""
+        size = min(AREAS, key=lambda name: abs(math.log(self.area / AREAS[name])))
+        return size if abs(math.log(self.area / AREAS[size])) <= _SAME_SIZE else None
+
+    @property
+    def place(self) -> str | None:
+        """One of `PLACES`; None between two."""
+        offsets = [part - 0.5 for part in self.center]
+        if any(_MIDDLE < abs(offset) < _ASIDE for offset in offsets):
+            return None
+        direction = tuple(
+            0 if abs(offset) <= _MIDDLE else int(math.copysign(1, offset)) for offset in offsets
+        )
+        return next(place for place, steps in PLACES.items() if steps == direction)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is seen in a picture.
+
+    Attributes:
+        ground: None when the border is of no colour, or of several.
+        shapes: from left to right; empty also where the ground is None.
+    """
+
+    ground: str | None
+    shapes: tuple[SeenShape, ...]
+
+    @property
+    def scene(self) -> Scene | None:
+        """The one scene that it shows; None when in doubt about any of its words."""
+        seen = self.shapes
+        if not self.ground or len(seen) not in (1, 2):
+            return None
+        shapes = [ColoredShape(one.shape, one.color) for one in seen if one.shape and one.color]
+        size, place = (seen[0].size, seen[0].place) if len(seen) == 1 else ("medium", "center")
+        if len(shapes) < len(seen) or not size or not place:
+            return None
+        try:
+            return Scene(self.ground, tuple(shapes), size, place)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which words of a scene are right in a picture; what the judge is unsure of is not."""
+
+    ground: bool
+    colors: bool
+    shapes: bool
+    size: bool
+    place: bool
+
+
+def compare(reading: Reading, scene: Scene) -> Verdict:
+    """A picture with more or fewer shapes than asked for has none right; a pair has no size or place."""
+    seen = reading.shapes
+    complete, alone = len(seen) == len(scene.shapes), len(scene.shapes) == 1
+    pairs = list(zip(seen, scene.shapes, strict=False))
+    return Verdict(
+        ground=reading.ground == scene.ground,
+        colors=complete and all(one.color == asked.color for one, asked in pairs),
+        shapes=complete and all(one.shape == asked.shape for one, asked in pairs),
+        size=complete and (not alone or seen[0].size == scene.size),
+        place=complete and (not alone or seen[0].place == scene.place),
+    )
+
+
+def read(picture: RGBImage) -> Reading:
+    """Look at a picture of at least 64 pixels a side; 20 ms."""
+    pixels = smoothed(picture)
+    looks = lab(pixels)
+    frame = border(looks)
+    ground = one_color(looks[frame])
+    if ground is None:
+        return Reading(None, ())
+    apart = np.linalg.norm(looks - ground, axis=-1) > _ALIKE
+    labels: Any = ndimage.label(apart, np.ones((3, 3)))[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
+    areas = np.bincount(labels.ravel())[1:] / min(frame.shape) ** 2
+    dirty = areas[areas < _SPECK].sum() > _DIRT
+    ground_rgb = np.median(pixels[frame], axis=0)
+    boxes = ndimage.find_objects(labels)
+    shapes = [
+        _look(pixels, looks, labels == index + 1, boxes[index], ground_rgb, dirty)
+        for index in np.flatnonzero(areas >= _SPECK)
+    ]
+    return Reading(color_name(ground), tuple(sorted(shapes, key=lambda shape: shape.center)))
+
+
+def smoothed(picture: RGBImage, side: int = SIDE) -> Floats:
+    """Height x width x 3, 0 .. 255, less noisy, with at most ``side`` pixels on the shorter side."""
+    scale = min(1.0, side / min(picture.width, picture.height))
+    size = (round(picture.width * scale), round(picture.height * scale))
+    small = to_pil(picture).resize(size, Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float32)
+    return np.asarray(ndimage.gaussian_filter(pixels, (_SMOOTHED, _SMOOTHED, 0)), dtype=np.float32)
+
+
+def border(pixels: Floats) -> Mask:
+    """The edge of a picture, where nothing but ground is seen."""
+    height, width = pixels.shape[:2]
+    thickness = math.ceil(_FRAME * min(height, width))
+    frame = np.ones((height, width), bool)
+    frame[thickness:-thickness, thickness:-thickness] = False
+    return frame
+
+
+def color_name(look: Floats) -> str | None:
+    """The colour of `COLORS` that is like this one in Lab, if any is."""
+    distances = np.linalg.norm(_PALETTE - look, axis=-1)
+    nearest = int(distances.argmin())
+    return COLORS[nearest] if distances[nearest] <= _NAMED else None
+
+
+_PALETTE = lab(list(PALETTE.values()))
+
+
+def one_color(looks: Floats) -> Floats | None:
+    """The median of pixels in Lab, unless there are several colours."""
+    middle = np.median(looks, axis=0)
+    return middle if (np.linalg.norm(looks - middle, axis=-1) <= _ALIKE).mean() >= _PURE else None
+
+
+def _look(
+    pixels: Floats, looks: Floats, mask: Mask, box: tuple[slice, slice], ground: Floats, dirty: bool
+) -> SeenShape:
+    """What one connected thing is, and where."""
+    height, width = mask.shape
+    top, left = (max(0, side.start - _EDGE) for side in box)
+    window = slice(top, box[0].stop + _EDGE), slice(left, box[1].stop + _EDGE)
+    pixels, looks, mask = pixels[window], looks[window], mask[window]
+    depth = np.asarray(ndimage.distance_transform_edt(mask))
+    core = depth >= 0.4 * depth.max()
+    look = one_color(looks[core])
+    coverage = _coverage(pixels, mask, ground, np.median(pixels[core], axis=0))
+    area = float(coverage.sum())
+    ys, xs = np.indices(coverage.shape, dtype=np.float32)
+    x, y = float((xs * coverage).sum()) / area, float((ys * coverage).sum()) / area
+    scale = math.sqrt(area)
+    shape = None if dirty or look is None else _shape_of(coverage, x, y, scale)
+    if shape:
+        off_x, off_y = OUTLINES[shape].centroid
+        x, y = x - off_x * scale, y - off_y * scale
+    return SeenShape(
+        shape=shape,
+        color=None if look is None else color_name(look),
+        area=area / min(height, width) ** 2,
+        center=((left + x + 0.5) / width, (top + y + 0.5) / height),
+    )
+
+
+def _coverage(pixels: Floats, mask: Mask, ground: Floats, color: Floats) -> Floats:
+    """How far each pixel is from the ground's colour to the shape's, 0 .. 1; nothing away from the mask."""
+    way = color - ground
+    share = ((pixels - ground) @ way / max(float(way @ way), 1.0)).clip(0, 1)
+    return np.where(ndimage.binary_dilation(mask, np.ones((3, 3)), _EDGE), share, np.float32(0))
+
+
+def _shape_of(coverage: Floats, x: float, y: float, scale: float) -> str | None:
+    """The shape whose outline it fills best when both have the same area and centroid."""
+    steps = np.linspace(-_REACH, _REACH, _GRID) * scale
+    rows, columns = np.meshgrid(y + steps, x + steps, indexing="ij")
+    sampled = np.asarray(ndimage.map_coordinates(coverage, [rows, columns], order=1), dtype=np.float32)
+    seen = sampled > 0.5
+    overlaps = [(seen & template).sum() / (seen | template).sum() for template in _templates()]
+    second, best = np.argsort(overlaps)[-2:]
+    needed = _OVERLAP_OF_CIRCLE if SHAPES[best] == "circle" else _OVERLAP
+    sure = overlaps[best] >= needed and overlaps[best] - overlaps[second] >= _AHEAD
+    return SHAPES[best] if sure and _edge_width(sampled) <= _SOFT else None
+
+
+def _edge_width(sampled: Floats) -> float:
+    """Mean over the outline, in units of the normalised shape."""
+    inside = sampled > 0.5
+    outline = inside & ~np.asarray(ndimage.binary_erosion(inside, np.ones((3, 3))), dtype=bool)
+    between = (sampled > 0.2) & (sampled < 0.8)
+    return float(between.sum() / outline.sum()) * 2 * _REACH / _GRID
+
+
+@cache
+def _templates() -> tuple[Mask, ...]:
+    """Each shape around its centroid, with an area of 1 in a square of twice `_REACH`."""
+    unit, middle = (_GRID - 1) / (2 * _REACH), _GRID / 2
+    centers = [
+        (middle - x * unit, middle - y * unit) for x, y in (OUTLINES[name].centroid for name in SHAPES)
+    ]
+    masks = [
+        draw_mask(OUTLINES[name], center, unit, _GRID, _GRID)
+        for name, center in zip(SHAPES, centers, strict=True)
+    ]
+    return tuple(np.asarray(mask) > 127 for mask in masks)

@@ -1,1 +1,0 @@
-"""How each of the small networks is trained."""

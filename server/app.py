@@ -15,28 +15,30 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from server import errors
-from server.accounts import Accounts
-from server.caller import Services
-from server.catalogue import Catalogue
-from server.credits import Credits
-from server.database import Database, database_url
-from server.deliveries import Deliveries
-from server.dispatch import Dispatch
-from server.door import ACCOUNTING_HEADERS, Door
-from server.endpoints import enterprise, health, outputs, segmind
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database, database_url
+from server.endpoints import health, outputs
 from server.endpoints import metrics as metrics_page
-from server.engine.devices import local_engines
-from server.generate import Studio
-from server.jobs import Jobs
-from server.loads import Loads
+from server.endpoints.enterprise import dialect as enterprise
+from server.endpoints.segmind import dialect as segmind
+from server.engines.devices import local_engines
+from server.engines.dispatch import Dispatch
+from server.engines.queue import JobQueue
+from server.http.middleware import ACCOUNTING_HEADERS, Door
+from server.http.services import Services
+from server.jobs.jobs import Jobs
+from server.loading.catalogue import Catalogue
+from server.loading.loads import Loads
 from server.metrics import Metrics
-from server.public_http import PublicHTTP
-from server.queue import JobQueue
-from server.remote_images import RemoteImages
+from server.outside.public_http import PublicHTTP
+from server.outside.remote_images import RemoteImages
 from server.settings import Settings
 from server.storage import Storage, open_storage
-from server.webhook_secret import webhook_secret
-from server.webhooks import Webhooks
+from server.studio import Studio
+from server.webhooks.delivery import Deliveries
+from server.webhooks.outbox import Webhooks
+from server.webhooks.secret import webhook_secret
 
 log = logging.getLogger(__name__)
 

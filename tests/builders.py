@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.drawing import Timings
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Inpainting, TextToImage
-from server.jobs import NewJob
+from server.jobs.jobs import NewJob
 
 TIMINGS = Timings(encode_s=0.25, denoise_s=1.5, decode_s=0.125)
 

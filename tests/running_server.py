@@ -19,9 +19,9 @@ from typing import TypeVar
 import httpx
 import yaml
 
-from server.accounts import Accounts
-from server.credits import Credits
-from server.database import Database, database_url
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database, database_url
 from server.settings import Settings
 
 START_TIMEOUT_S = 180.0

@@ -8,7 +8,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    from diffusers import KolorsPipeline
+    from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
     from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
     from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 

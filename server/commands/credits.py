@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from server.accounts import Accounts
-from server.commands.operator import credits, existing, millicredits, run
-from server.credits import Credits
-from server.database import Database
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.commands.session import credits, existing, millicredits, run
+from server.database.database import Database
 
 SHOWN_MOVEMENTS = 20
 

@@ -27,11 +27,11 @@ from rich.progress import (
 )
 
 from pipelines import image_io
-from server.accounts import Accounts
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
 from server.app import create_app
 from server.commands.serve import is_free, listen, run_until_stopped
-from server.credits import Credits
-from server.database import Database, database_url
+from server.database.database import Database, database_url
 from server.settings import Settings
 
 ACCOUNT = "demo"

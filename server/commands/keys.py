@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from server.accounts import Accounts, KeyRow
-from server.commands.operator import millicredits, run
-from server.credits import Credits
-from server.database import Database
+from server.accounts.accounts import Accounts, KeyRow
+from server.accounts.credits import Credits
+from server.commands.session import millicredits, run
+from server.database.database import Database
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]

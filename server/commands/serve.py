@@ -13,7 +13,8 @@ import uvicorn
 
 from server import errors
 from server.app import create_app
-from server.database import Database, UnusableDatabase, database_url
+from server.database.database import Database, database_url
+from server.database.errors import UnusableDatabase
 from server.settings import Settings
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from server.commands.operator import run
-from server.database import Database
+from server.commands.session import run
+from server.database.database import Database
 from server.settings import Settings
-from server.webhook_secret import webhook_secret
-from server.webhooks import Webhook, Webhooks, WebhookStatus
+from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
+from server.webhooks.secret import webhook_secret
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from server import caller
+from server.http.services import services
 
 router = APIRouter(tags=["health"])
 
@@ -24,7 +24,7 @@ async def livez() -> dict[str, str]:
     responses={503: {"description": "Not now; `reason` says why"}},
 )
 async def readyz(request: Request) -> Response:
-    reason = caller.services(request).dispatch.readiness()
+    reason = services(request).dispatch.readiness()
     if reason is None:
         return JSONResponse({"status": "ready"})
     headers = {"retry-after": str(RETRY_AFTER_S)}

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server import caller, errors
+from server import errors
+from server.http.services import services
 
 router = APIRouter(tags=["health"])
 
@@ -16,9 +17,9 @@ router = APIRouter(tags=["health"])
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Queue length, running requests, jobs by outcome, seconds per stage, lost engines, webhooks."""
-    services = caller.services(request)
+    parts = services(request)
     try:
-        services.metrics.webhooks_pending(await services.webhooks.pending())
+        parts.metrics.webhooks_pending(await parts.webhooks.pending())
     except errors.Unavailable:
-        services.metrics.webhooks_pending(math.nan)
-    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        parts.metrics.webhooks_pending(math.nan)
+    return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)

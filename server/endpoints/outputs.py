@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from server import caller
+from server.http.services import services
 
 router = APIRouter(tags=["outputs"])
 
@@ -21,6 +21,6 @@ _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "str
     openapi_extra={"parameters": [_NAME]},
 )
 async def output(request: Request) -> Response:
-    data, content_type = await caller.services(request).storage.get(request.path_params["name"])
+    data, content_type = await services(request).storage.get(request.path_params["name"])
     # A caller's bytes are served here too: no browser may take them for anything but what they are.
     return Response(data, media_type=content_type, headers={"x-content-type-options": "nosniff"})

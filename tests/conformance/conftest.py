@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.database import Database
+from server.database.database import Database
 from server.database.tables import jobs, metadata
 
 PATIENCE_S = 30.0

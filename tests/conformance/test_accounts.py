@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from server import errors
-from server.accounts import AccountExists, Accounts, AmbiguousKey
-from server.credits import Credits
-from server.database import Database
+from server.accounts.accounts import AccountExists, Accounts, AmbiguousKey
+from server.accounts.credits import Credits
+from server.database.database import Database
 from server.database.tables import api_keys
 
 pytestmark = pytest.mark.anyio

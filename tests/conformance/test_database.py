@@ -20,12 +20,13 @@ from sqlalchemy import Connection, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from server import errors
-from server.accounts import Accounts
-from server.credits import Credits
-from server.database import Database, UnusableDatabase, database_url
-from server.database.migrations import configuration
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database, database_url
+from server.database.errors import UnusableDatabase
+from server.database.migrations.upgrades import configuration
 from server.database.tables import accounts, jobs, metadata
-from server.jobs import Jobs
+from server.jobs.jobs import Jobs
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,8 @@ from pipelines.errors import EngineLost, UnknownPipeline
 from pipelines.image_io import RGBImage
 from pipelines.messages import Cancel, Done, Draw, Drawn, EngineConfig, Failed, Forget, Progress, Ready, Stop
 from pipelines.request import Request, TextToImage
-from server.engine import Engine, EngineState
-from server.engine.process import LocalEngine
+from server.engines.engine import Engine, EngineState
+from server.engines.process import LocalEngine
 
 pytestmark = pytest.mark.anyio
 

@@ -12,11 +12,11 @@ from sqlalchemy import select, text, update
 
 from pipelines.image_io import RGBImage
 from server import errors
-from server.accounts import Account, Accounts
-from server.credits import Credits
-from server.database import Database
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database
 from server.database.tables import jobs as jobs_table
-from server.jobs import Job, Jobs, JobStatus, Output
+from server.jobs.jobs import Job, Jobs, JobStatus, Output
 
 pytestmark = pytest.mark.anyio
 

@@ -19,15 +19,15 @@ from itertools import count
 from builders import TIMINGS, new_job
 from sqlalchemy import event
 
-from server.accounts import Accounts
-from server.credits import Credits
-from server.database import Database
-from server.deliveries import Deliveries
-from server.endpoints.enterprise import announcement
-from server.jobs import Job, Jobs, Output
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database
+from server.endpoints.enterprise.webhook import announcement
+from server.jobs.jobs import Job, Jobs, Output
 from server.metrics import Metrics
-from server.public_http import PublicHTTP
-from server.webhooks import Webhook, Webhooks, WebhookStatus
+from server.outside.public_http import PublicHTTP
+from server.webhooks.delivery import Deliveries
+from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
 from tests.receiver import Received, Receiver, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -13,11 +13,11 @@ from builders import TIMINGS, new_job
 from sqlalchemy import func, select
 
 from server import errors
-from server.accounts import Accounts
-from server.credits import Credits, Movement
-from server.database import Database
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits, Movement
+from server.database.database import Database
 from server.database.tables import accounts, ledger
-from server.jobs import Job, Jobs, JobStatus
+from server.jobs.jobs import Job, Jobs, JobStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -212,8 +212,8 @@ WORKER = """
 import asyncio, sys
 sys.path.insert(0, {tests!r})
 from builders import TIMINGS, new_job
-from server.database import Database
-from server.jobs import Jobs
+from server.database.database import Database
+from server.jobs.jobs import Jobs
 
 async def work():
     jobs = Jobs(Database({url!r}, busy_timeout_s=30))

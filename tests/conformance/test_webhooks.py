@@ -11,13 +11,13 @@ from builders import TIMINGS, new_job
 from sqlalchemy import text, update
 
 from server import errors
-from server.accounts import Account, Accounts
-from server.credits import Credits
-from server.database import Database
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database
 from server.database.tables import jobs as jobs_table
-from server.endpoints.enterprise import announcement
-from server.jobs import Job, Jobs, JobStatus, Output
-from server.webhooks import Announcement, Webhook, Webhooks, WebhookStatus
+from server.endpoints.enterprise.webhook import announcement
+from server.jobs.jobs import Job, Jobs, JobStatus, Output
+from server.webhooks.outbox import Announcement, Webhook, Webhooks, WebhookStatus
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.app import create_app
-from server.endpoints.enterprise import PREFIX
+from server.endpoints.enterprise.wire import PREFIX
 from server.settings import Settings
 
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Inpainting, SchedulerChoice
 from pipelines.weights.manifest import Manifest
+from server.endpoints.enterprise.drawing.picture_fields import Redrawn
 from server.endpoints.enterprise.img2img import Img2Img
 from server.endpoints.enterprise.inpaint import Inpaint
-from server.endpoints.enterprise.sent_pictures import Redrawn
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
-from server.endpoints.enterprise.catalogue import SCHEDULERS
-from server.endpoints.enterprise.enhance import (
+from server.endpoints.enterprise.drawing.checkpoints import SCHEDULERS
+from server.endpoints.enterprise.drawing.phrases import (
     NEGATIVE_PHRASES,
     PROMPT_PHRASES,
     enhanced_negative_prompt,

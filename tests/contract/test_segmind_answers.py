@@ -19,8 +19,8 @@ from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Order
 from pipelines.request import Request
-from server.caller import Services
-from server.engine import EngineState
+from server.engines.engine import EngineState
+from server.http.services import Services
 from server.settings import Settings
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]

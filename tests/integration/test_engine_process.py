@@ -24,11 +24,12 @@ from pipelines.image_io import RGBImage
 from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Forget, Loading, Progress, Ready, Stop
 from pipelines.request import ImageToImage, Request, TextToImage
 from server import errors
-from server.dispatch import Dispatch
-from server.engine import EngineState, child, process
-from server.engine.child import Target
-from server.engine.process import LocalEngine
-from server.queue import JobQueue
+from server.engines import child, process
+from server.engines.child import Target
+from server.engines.dispatch import Dispatch
+from server.engines.engine import EngineState
+from server.engines.process import LocalEngine
+from server.engines.queue import JobQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -499,7 +500,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from test_engine_process import {target}, config_in, until_ready
-from server.engine.process import LocalEngine
+from server.engines.process import LocalEngine
 
 async def main():
     engine = LocalEngine(config_in(Path({weights!r})), target={target})
@@ -531,8 +532,8 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from test_engine_process import answer, boat, config_in, running
-from server.engine.devices import local_engines
-from server.engine.process import LocalEngine
+from server.engines.devices import local_engines
+from server.engines.process import LocalEngine
 from server.settings import Settings
 
 async def main():

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.accounts import Accounts
-from server.credits import Credits
-from server.database import Database, database_url
+from server.accounts.accounts import Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database, database_url
 from tests.receiver import nobody_listens
 from tests.running_server import HTTP, RunningServer, eventually, preloading, start_server
 

@@ -13,10 +13,10 @@ from standardwebhooks import WebhookVerificationError
 
 from pipelines import image_io
 from pipelines.image_io import RGBImage
-from server.database import Database, database_url
-from server.deliveries import AT_ONCE_PER_HOST
-from server.webhook_secret import webhook_secret
-from server.webhooks import Webhook, Webhooks, WebhookStatus
+from server.database.database import Database, database_url
+from server.webhooks.delivery import AT_ONCE_PER_HOST
+from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
+from server.webhooks.secret import webhook_secret
 from tests.receiver import Receiver, nobody_listens, receiver
 from tests.running_server import HTTP, RunningServer, eventually
 

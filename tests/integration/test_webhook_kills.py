@@ -11,8 +11,8 @@ from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
-from server.deliveries import AT_ONCE_PER_HOST
-from server.webhook_secret import webhook_secret
+from server.webhooks.delivery import AT_ONCE_PER_HOST
+from server.webhooks.secret import webhook_secret
 from tests.receiver import Received, Receiver, receiver
 from tests.running_server import HTTP, RunningServer, eventually, start_server
 

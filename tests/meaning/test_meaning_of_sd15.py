@@ -17,7 +17,7 @@ from pipelines.demo.world.palette import PALETTE
 from pipelines.demo.world.world import ColoredShape, Scene, random_scene, render, simple_scene
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import ImageToImage, Inpainting
-from server.endpoints.enterprise.enhance import enhanced_prompt
+from server.endpoints.enterprise.drawing.phrases import enhanced_prompt
 from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
 
 SIDE = 512

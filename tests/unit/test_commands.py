@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from server import errors
-from server.accounts import Account, Accounts
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import Credits
 from server.commands import credits, keys
-from server.credits import Credits
-from server.database import Database, database_url
+from server.database.database import Database, database_url
 from server.settings import Settings
 
 Understudy = Callable[..., tuple[int, str, str]]

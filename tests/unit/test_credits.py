@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from server import credits, errors
-from server.accounts import Accounts
-from server.credits import MAX_GRANT, Credits, Movement
-from server.database import Database
+from server import errors
+from server.accounts import credits
+from server.accounts.accounts import Accounts
+from server.accounts.credits import MAX_GRANT, Credits, Movement
+from server.database.database import Database
 
 pytestmark = pytest.mark.anyio
 

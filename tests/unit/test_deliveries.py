@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as Verifier
 
-from server import deliveries as deliveries_module
-from server.accounts import Accounts
-from server.database import Database, database_url
-from server.deliveries import AT_ONCE, AT_ONCE_PER_ACCOUNT, AT_ONCE_PER_HOST, Deliveries
+from server.accounts.accounts import Accounts
+from server.database.database import Database, database_url
 from server.metrics import Metrics
-from server.public_http import PublicHTTP
+from server.outside.public_http import PublicHTTP
 from server.settings import Settings
-from server.webhook_secret import webhook_secret
-from server.webhooks import GIVE_UP_AFTER, Webhook, Webhooks, WebhookStatus, pause_s
+from server.webhooks import delivery as deliveries_module
+from server.webhooks.delivery import AT_ONCE, AT_ONCE_PER_ACCOUNT, AT_ONCE_PER_HOST, Deliveries
+from server.webhooks.outbox import GIVE_UP_AFTER, Webhook, Webhooks, WebhookStatus, pause_s
+from server.webhooks.secret import webhook_secret
 from tests.receiver import nobody_listens, receiver
 from tests.running_server import eventually
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine.devices import devices, engine_configs, local_engines, visible_devices
+from server.engines.devices import devices, engine_configs, local_engines, visible_devices
 from server.settings import Settings
 
 

@@ -14,9 +14,9 @@ from pipelines.image_io import RGBImage
 from pipelines.messages import Forget, Order
 from pipelines.request import Request, TextToImage
 from server import errors
-from server.dispatch import Dispatch
-from server.engine import EngineState
-from server.queue import JobQueue
+from server.engines.dispatch import Dispatch
+from server.engines.engine import EngineState
+from server.engines.queue import JobQueue
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from server.door import Door
 from server.errors import BodyTooLarge, BodyTooSlow
+from server.http.middleware import Door
 
 PAUSE_S = 0.05
 

@@ -15,17 +15,17 @@ from pipelines.image_io import RGBImage
 from pipelines.messages import Order as EngineOrder
 from pipelines.request import Request
 from server import errors
-from server.accounts import Account, Accounts
-from server.credits import Credits
-from server.database import Database, database_url
-from server.dispatch import Dispatch
-from server.engine import EngineState
-from server.generate import Order, Studio
-from server.jobs import Job, Jobs, JobStatus
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import Credits
+from server.database.database import Database, database_url
+from server.engines.dispatch import Dispatch
+from server.engines.engine import EngineState
+from server.engines.queue import JobQueue
+from server.jobs.jobs import Job, Jobs, JobStatus
 from server.metrics import Metrics
-from server.queue import JobQueue
 from server.settings import Settings
 from server.storage import open_storage
+from server.studio import Order, Studio
 from tests.builders import text_to_image
 
 

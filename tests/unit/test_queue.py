@@ -11,7 +11,7 @@ import pytest
 from pipelines.group import GroupKey
 from pipelines.request import TextToImage
 from server import errors
-from server.queue import HOLD, JobQueue, Offer, Ticket
+from server.engines.queue import HOLD, JobQueue, Offer, Ticket
 
 pytestmark = pytest.mark.anyio
 

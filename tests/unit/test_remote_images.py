@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from server.errors import BodyTooLarge, FieldError
-from server.public_http import Address, is_public, look_up
-from server.remote_images import RemoteImages
+from server.outside.public_http import Address, is_public, look_up
+from server.outside.remote_images import RemoteImages
 from server.settings import Settings
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import main
-from server.accounts import Accounts
-from server.database import Database, database_url
+from server.accounts.accounts import Accounts
+from server.database.database import Database, database_url
 from server.settings import Settings
-from server.webhook_secret import webhook_secret
-from server.webhooks import Webhook, Webhooks, WebhookStatus
+from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
+from server.webhooks.secret import webhook_secret
 
 URL = "https://receiver.example/done"
 

@@ -7,9 +7,10 @@ from typing import cast
 
 from fastapi import Request
 
-from server import caller
 from server.endpoints.enterprise.wire import PREFIX, both, flag
-from server.jobs import JSON, Job, JobStatus
+from server.http.services import services
+from server.http.urls import output_urls, public_url, urls_below
+from server.jobs.jobs import JSON, Job, JobStatus
 
 UNKNOWN_ETA_S = 30.0
 """Said while a job waits and nothing is known about its pace."""
@@ -17,7 +18,7 @@ UNKNOWN_ETA_S = 30.0
 
 def finished(request: Request, job: Job) -> dict[str, object]:
     """The answer of a call whose pictures are done."""
-    return succeeded(job, caller.public_url(request)) | _track_id(job)
+    return succeeded(job, public_url(request)) | _track_id(job)
 
 
 def succeeded(job: Job, public_url: str) -> dict[str, object]:
@@ -26,7 +27,7 @@ def succeeded(job: Job, public_url: str) -> dict[str, object]:
         "status": "success",
         "generationTime": job.drawing_s,
         "id": job.id,
-        "output": caller.urls_below(public_url, job),
+        "output": urls_below(public_url, job),
         "nsfw_content_detected": any(job.flagged or ()),
         **_warning(job),
         "meta": meta(job),
@@ -40,13 +41,13 @@ def failed(job: Job) -> dict[str, object]:
 
 def processing(request: Request, job: Job) -> dict[str, object]:
     """The answer of a call that did not want to wait longer."""
-    urls = [f"{caller.public_url(request)}/outputs/{name}" for name in _future_names(job)]
+    urls = [f"{public_url(request)}/outputs/{name}" for name in _future_names(job)]
     return {
         "status": "processing",
         "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
         "eta": _eta_s(request, job),
         **both("Try to fetch request after given estimated time"),
-        "fetch_result": f"{caller.public_url(request)}{PREFIX}/fetch/{job.id}",
+        "fetch_result": f"{public_url(request)}{PREFIX}/fetch/{job.id}",
         "id": job.id,
         "output": [],
         **_warning(job),
@@ -63,7 +64,7 @@ def fetched(request: Request, job: Job) -> dict[str, object]:
 def _fetched(request: Request, job: Job) -> dict[str, object]:
     match job.status:
         case JobStatus.succeeded:
-            output = caller.output_urls(request, job)
+            output = output_urls(request, job)
             return {
                 "status": "success",
                 "id": job.id,
@@ -109,7 +110,7 @@ def _future_names(job: Job) -> list[str]:
 
 def _eta_s(request: Request, job: Job) -> float:
     """From the pace so far."""
-    progress = caller.services(request).studio.progress(job)
+    progress = services(request).studio.progress(job)
     if progress is None or not progress[0] or job.started_at is None:
         return UNKNOWN_ETA_S
     done, total = progress

@@ -5,19 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server import caller
-from server.endpoints.enterprise.picture import answered
-from server.endpoints.enterprise.sent_pictures import fitted
+from server.endpoints.enterprise.drawing.fields import answered
+from server.endpoints.enterprise.drawing.picture_fields import fitted
+from server.endpoints.enterprise.drawing.rewriting import worded
 from server.endpoints.enterprise.steered import Steered
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.enterprise.wording import worded
+from server.http import caller
+from server.http.services import services
 
 
 async def controlnet(request: Request) -> JSONResponse:
     account, fields = await read(request, Steered)
     fields.refuse_what_does_not_fit()
     fields = await worded(request, account, fields)
-    manifest = caller.services(request).manifest
+    manifest = services(request).manifest
     canonical = fields.canonical(manifest)
     fields.controls(manifest, None)
     pictures = {name: await fitted(request, fields, name) for name in fields.sent()}

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from server import caller
 from server.endpoints.enterprise.answers import fetched
 from server.endpoints.enterprise.wire import InvalidFields, Operation, post, read
 from server.endpoints.fields import WholeNumber
 from server.errors import MissingField, NotFound
+from server.http.services import services
 
 LARGEST_ID = 2**63 - 1
 
@@ -29,7 +29,7 @@ async def fetch(request: Request) -> JSONResponse:
     wanted = fields.request_id if id is None else int(id) if id.isdecimal() and len(id) < 20 else None
     if wanted is None or not 0 < wanted <= LARGEST_ID:
         raise NotFound(f"Request {id or wanted} not found")
-    job = await caller.services(request).studio.find(account, id=wanted)
+    job = await services(request).studio.find(account, id=wanted)
     return JSONResponse(fetched(request, job))
 
 

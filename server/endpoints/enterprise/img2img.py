@@ -7,11 +7,12 @@ from fastapi.responses import JSONResponse
 
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage
-from server import caller
-from server.endpoints.enterprise.picture import Canonical, answered
-from server.endpoints.enterprise.sent_pictures import Redrawn, fitted
+from server.endpoints.enterprise.drawing.fields import Canonical, answered
+from server.endpoints.enterprise.drawing.picture_fields import Redrawn, fitted
+from server.endpoints.enterprise.drawing.rewriting import worded
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.enterprise.wording import worded
+from server.http import caller
+from server.http.services import services
 
 
 class Img2Img(Redrawn):
@@ -30,7 +31,7 @@ async def img2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Img2Img)
     fields.refuse_too_little()
     fields = await worded(request, account, fields)
-    canonical = fields.canonical(caller.services(request).manifest)
+    canonical = fields.canonical(services(request).manifest)
     drawn = fields.to_request(canonical, await fitted(request, fields, "init_image"))
     return await answered(request, account, "img2img", fields, drawn)
 

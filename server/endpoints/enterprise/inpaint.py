@@ -8,12 +8,13 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Inpainting
-from server import caller
-from server.endpoints.enterprise.picture import Canonical, answered
-from server.endpoints.enterprise.sent_pictures import FORMS, Redrawn, fitted
+from server.endpoints.enterprise.drawing.fields import Canonical, answered
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, Redrawn, fitted
+from server.endpoints.enterprise.drawing.rewriting import worded
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.enterprise.wording import worded
 from server.endpoints.fields import Picture
+from server.http import caller
+from server.http.services import services
 
 
 class Inpaint(Redrawn):
@@ -37,7 +38,7 @@ async def inpaint(request: Request) -> JSONResponse:
     account, fields = await read(request, Inpaint)
     fields.refuse_too_little()
     fields = await worded(request, account, fields)
-    canonical = fields.canonical(caller.services(request).manifest)
+    canonical = fields.canonical(services(request).manifest)
     image = await fitted(request, fields, "init_image")
     mask = await fitted(request, fields, "mask_image")
     return await answered(request, account, "inpaint", fields, fields.to_request(canonical, image, mask))

@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
-from server import caller
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import Operation, both, post, read_as_administrator
 from server.endpoints.fields import Flag, Text
 from server.errors import FieldError, NotFound
-from server.loads import Load
-from server.public_http import NotReached
+from server.http.services import services
+from server.loading.loads import Load
+from server.outside.public_http import NotReached
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -115,7 +115,7 @@ async def load_model(request: Request) -> JSONResponse:
             "track_id": fields.track_id,
         }
     )
-    await caller.services(request).loads.begin(load)
+    await services(request).loads.begin(load)
     return JSONResponse({"status": "success", **both("model load started"), **_tracked(fields)})
 
 
@@ -133,13 +133,13 @@ async def load_vae(request: Request) -> JSONResponse:
             "track_id": fields.track_id,
         }
     )
-    await caller.services(request).loads.begin(load)
+    await services(request).loads.begin(load)
     return JSONResponse({"status": "success", **both("VAE load started"), **_tracked(fields)})
 
 
 async def delete_model(request: Request) -> JSONResponse:
     _, fields = await read_as_administrator(request, DeleteModel)
-    if not await caller.services(request).loads.delete(fields.model_id):
+    if not await services(request).loads.delete(fields.model_id):
         raise NotFound("Model id not found")
     return JSONResponse({"status": "success", **both("Model deleted on server")})
 
@@ -169,7 +169,7 @@ def _origin(request: Request, given: str, field: str) -> str:
     if "://" not in given:
         raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
     try:
-        return str(caller.services(request).public_http.read(given))
+        return str(services(request).public_http.read(given))
     except NotReached as error:
         raise FieldError(field, f"cannot be fetched: {error}") from error
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from server import caller
-from server.endpoints.enterprise.catalogue import checkpoints
+from server.endpoints.enterprise.drawing.checkpoints import checkpoints
 from server.endpoints.enterprise.wire import Operation, both, post, read
 from server.endpoints.fields import Text
 from server.errors import NotFound
+from server.http.services import Services, services
 
 
 class VerifyModel(Operation):
@@ -23,7 +23,7 @@ class VerifyModel(Operation):
 
 async def get_all_models(request: Request) -> JSONResponse:
     await read(request, Operation)
-    catalogue = caller.services(request).catalogue
+    catalogue = services(request).catalogue
     known_since = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
     loaded_at = {name: item.loaded_at for name, item in catalogue.loaded().items()}
     names = [*checkpoints(catalogue.manifest), *loaded_at]
@@ -36,16 +36,16 @@ async def get_all_models(request: Request) -> JSONResponse:
 
 async def verify_model(request: Request) -> JSONResponse:
     _, fields = await read(request, VerifyModel)
-    services = caller.services(request)
+    parts = services(request)
     name = fields.model_id
-    if name not in {*checkpoints(services.manifest), *(name for name, _ in services.manifest.adapters())}:
-        raise NotFound(f"Model id not found{_why(services, name)}")
+    if name not in {*checkpoints(parts.manifest), *(name for name, _ in parts.manifest.adapters())}:
+        raise NotFound(f"Model id not found{_why(parts, name)}")
     return JSONResponse({"status": "success", **both("Model exists on server")})
 
 
-def _why(services: caller.Services, name: str) -> str:
+def _why(parts: Services, name: str) -> str:
     """Of a load that failed, or has not ended yet."""
-    found = services.loads.find(name)
+    found = parts.loads.find(name)
     if found is None:
         return ""
     load, progress = found

@@ -9,16 +9,18 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import SafetyCheck
 from pipelines.weights.manifest import Manifest
-from server import caller
 from server.endpoints.enterprise.answers import processing
-from server.endpoints.enterprise.catalogue import checkpoints
-from server.endpoints.enterprise.sent_pictures import named, read_sent
-from server.endpoints.enterprise.unprompted import worked
+from server.endpoints.enterprise.drawing.checkpoints import checkpoints
+from server.endpoints.enterprise.drawing.draw import worked
+from server.endpoints.enterprise.drawing.picture_fields import named, read_sent
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import post, read
 from server.endpoints.fields import Picture
 from server.errors import NotFound
-from server.jobs import JobStatus
+from server.http import caller
+from server.http.services import services
+from server.http.urls import output_urls
+from server.jobs.jobs import JobStatus
 
 PRICE_MILLICREDITS = 1
 
@@ -48,7 +50,7 @@ class NsfwImageCheck(Announced):
 async def nsfw_image_check(request: Request) -> JSONResponse:
     account, fields = await read(request, NsfwImageCheck)
     picture = await read_sent(request, fields.init_image, "init_image")
-    asked = fields.to_request(picture, caller.services(request).manifest)
+    asked = fields.to_request(picture, services(request).manifest)
     job = await worked(
         request,
         account,
@@ -61,7 +63,7 @@ async def nsfw_image_check(request: Request) -> JSONResponse:
     )
     if job.status is not JobStatus.succeeded:
         return JSONResponse(processing(request, job))
-    (url,) = caller.output_urls(request, job)
+    (url,) = output_urls(request, job)
     return JSONResponse(
         {"status": "success", "id": job.id, "images": url, "has_nsfw_concept": list(job.flagged or ())}
     )

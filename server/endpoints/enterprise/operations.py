@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server import caller
-from server.endpoints.enterprise.catalogue import SCHEDULERS, checkpoints
+from server.endpoints.enterprise.drawing.checkpoints import SCHEDULERS, checkpoints
 from server.endpoints.enterprise.wire import Operation, post, read
+from server.http.services import services
 
 
 async def schedulers_list(request: Request) -> JSONResponse:
@@ -17,13 +17,13 @@ async def schedulers_list(request: Request) -> JSONResponse:
 
 async def system_details(request: Request) -> JSONResponse:
     await read(request, Operation)
-    services = caller.services(request)
+    parts = services(request)
     return JSONResponse(
         {
-            "model_count": len(checkpoints(services.manifest)),
-            "queue_time": round(services.dispatch.expected_wait_s),
-            "queue_num": services.dispatch.queue_length,
-            "status": "ok" if services.dispatch.readiness() is None else "starting",
+            "model_count": len(checkpoints(parts.manifest)),
+            "queue_time": round(parts.dispatch.expected_wait_s),
+            "queue_num": parts.dispatch.queue_length,
+            "status": "ok" if parts.dispatch.readiness() is None else "starting",
             "loads": [
                 {
                     "model_id": load.name,
@@ -32,7 +32,7 @@ async def system_details(request: Request) -> JSONResponse:
                     "total_bytes": progress.total or None,
                     "message": load.problem,
                 }
-                for load, progress in services.loads.states()
+                for load, progress in parts.loads.states()
             ],
         }
     )

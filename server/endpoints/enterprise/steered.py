@@ -11,12 +11,18 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import CheckpointRequest, Control, ImageToImage, Inpainting, TextToImage
 from pipelines.weights.manifest import Manifest, Preprocessor
-from server.endpoints.enterprise.catalogue import checkpoint
-from server.endpoints.enterprise.picture import Canonical, PictureFields, check_adapters, listed, one_each
-from server.endpoints.enterprise.sent_pictures import FORMS, named, refuse_too_little
+from server.endpoints.enterprise.drawing.checkpoints import checkpoint
+from server.endpoints.enterprise.drawing.fields import (
+    Canonical,
+    PictureFields,
+    check_adapters,
+    listed,
+    one_each,
+)
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, named, refuse_too_little
 from server.endpoints.fields import Flag, Number, Picture, Text
 from server.errors import FieldError, MissingField
-from server.jobs import JSON
+from server.jobs.jobs import JSON
 
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
 _ALSO: Mapping[str, str] = {

@@ -11,15 +11,17 @@ from pydantic import AliasChoices, Field
 from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
-from server import caller
 from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.sent_pictures import named, read_sent
-from server.endpoints.enterprise.unprompted import worked
+from server.endpoints.enterprise.drawing.draw import worked
+from server.endpoints.enterprise.drawing.picture_fields import named, read_sent
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import flag, post, read
 from server.endpoints.fields import Flag, Picture, Text, whole_number
 from server.errors import FieldError, NotFound
-from server.jobs import JobStatus
+from server.http import caller
+from server.http.services import services
+from server.http.urls import output_urls
+from server.jobs.jobs import JobStatus
 
 PRICE_MILLICREDITS = 10
 MOST_PIXELS = 32_000_000
@@ -84,7 +86,7 @@ class SuperResolution(Announced):
 async def super_resolution(request: Request) -> JSONResponse:
     account, fields = await read(request, SuperResolution)
     picture = await read_sent(request, fields.url, "url")
-    asked = fields.to_request(picture, caller.services(request).manifest)
+    asked = fields.to_request(picture, services(request).manifest)
     job = await worked(
         request,
         account,
@@ -104,7 +106,7 @@ async def super_resolution(request: Request) -> JSONResponse:
     if job.status is not JobStatus.succeeded:
         return JSONResponse(processing(request, job))
     answer = finished(request, job)
-    return JSONResponse({**answer, "output": caller.output_urls(request, job)[0]})
+    return JSONResponse({**answer, "output": output_urls(request, job)[0]})
 
 
 router = APIRouter()

@@ -7,10 +7,11 @@ from fastapi.responses import JSONResponse
 
 from pipelines.request import TextToImage
 from pipelines.weights.manifest import Manifest
-from server import caller
-from server.endpoints.enterprise.picture import PictureFields, answered
+from server.endpoints.enterprise.drawing.fields import PictureFields, answered
+from server.endpoints.enterprise.drawing.rewriting import worded
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.enterprise.wording import worded
+from server.http import caller
+from server.http.services import services
 
 
 class Text2Img(PictureFields):
@@ -28,7 +29,7 @@ class Text2Img(PictureFields):
 async def text2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Text2Img)
     fields = await worded(request, account, fields)
-    drawn = fields.to_request(caller.services(request).manifest)
+    drawn = fields.to_request(services(request).manifest)
     return await answered(request, account, "text2img", fields, drawn)
 
 

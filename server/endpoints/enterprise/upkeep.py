@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server import caller
 from server.endpoints.enterprise.wire import Operation, both, post, read, read_as_administrator
+from server.http.services import services
 
 HOW_TO_UPDATE = (
     "This call changes nothing: a server cannot replace the program that it runs. Where it is installed, "
@@ -19,22 +19,22 @@ HOW_TO_UPDATE = (
 
 async def clear_queue(request: Request) -> JSONResponse:
     account, _ = await read(request, Operation)
-    services = caller.services(request)
-    cleared = await services.studio.clear_queue(account)
-    request.state.balance = await services.credits.balance(account.id)
+    parts = services(request)
+    cleared = await parts.studio.clear_queue(account)
+    request.state.balance = await parts.credits.balance(account.id)
     text = both("Queue cleared, server is restarting")
     return JSONResponse({"status": "success", **text, "cleared": cleared})
 
 
 async def clear_cache(request: Request) -> JSONResponse:
     await read_as_administrator(request, Operation)
-    await caller.services(request).dispatch.forget()
+    await services(request).dispatch.forget()
     return JSONResponse({"status": "success", **both("Cache cleared successfully")})
 
 
 async def restart_server(request: Request) -> JSONResponse:
     await read_as_administrator(request, Operation)
-    caller.services(request).dispatch.restart()
+    services(request).dispatch.restart()
     return JSONResponse({"status": "success", **both("server restarting")})
 
 

@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, Field
 
 from pipelines import image_io
-from server import caller
 from server.endpoints.enterprise.wire import Operation, both, post, read
 from server.endpoints.fields import Picture
 from server.errors import FieldError, InvalidInputImage
+from server.http.pictures import picture_limits, read_picture
+from server.http.services import services
+from server.http.urls import public_url
 
 _SUFFIX = {"jpeg": "jpg"}
 
@@ -41,11 +43,11 @@ async def upload_image(request: Request) -> JSONResponse:
     if not isinstance(fields.base64_image, str) or "://" in fields.base64_image[:16]:
         raise FieldError("base64_image", "must be base64 text")
     try:
-        picture = await caller.read_picture(request, fields.base64_image, "base64_image")
+        picture = await read_picture(request, fields.base64_image, "base64_image")
     except InvalidInputImage:
         problem = "must be a PNG, JPEG, WebP, GIF, BMP or TIFF picture in base64"
         raise FieldError("base64_image", problem) from None
-    limits = caller.picture_limits(request)
+    limits = picture_limits(request)
     file = await asyncio.to_thread(image_io.base64_bytes, fields.base64_image, limits)
     wanted = _SUFFIX.get(fields.image_type or "", fields.image_type)
     if wanted is not None and image_io.kind(file)[0] != wanted:
@@ -53,8 +55,8 @@ async def upload_image(request: Request) -> JSONResponse:
         file = await asyncio.to_thread(image_io.encode, picture, format_)
     suffix, content_type = image_io.kind(file)
     name = f"{uuid.uuid4()}.{suffix}"
-    await caller.services(request).storage.put(name, file, content_type, temporary=True)
-    url = f"{caller.public_url(request)}/outputs/{name}"
+    await services(request).storage.put(name, file, content_type, temporary=True)
+    url = f"{public_url(request)}/outputs/{name}"
     return JSONResponse({"status": "success", **both("image uploaded"), "image_url": url})
 
 

@@ -10,14 +10,15 @@ from fastapi import Request
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from server import caller
 from server.endpoints.enterprise.answers import failed, succeeded
 from server.endpoints.enterprise.wire import Operation
 from server.endpoints.fields import Text
 from server.errors import FieldError
-from server.jobs import JSON, Job, JobStatus
-from server.public_http import MAX_URL_CHARACTERS, NotReached
-from server.webhooks import Announcement
+from server.http.services import services
+from server.http.urls import public_url
+from server.jobs.jobs import JSON, Job, JobStatus
+from server.outside.public_http import MAX_URL_CHARACTERS, NotReached
+from server.webhooks.outbox import Announcement
 
 LONGEST_TRACK_ID = 255
 
@@ -73,7 +74,7 @@ class Announced(Operation):
         if self.webhook is None:
             return None
         try:
-            return str(caller.services(request).public_http.read(self.webhook.strip()))
+            return str(services(request).public_http.read(self.webhook.strip()))
         except NotReached as error:
             raise FieldError("webhook", f"cannot be called: {error}") from error
 
@@ -86,7 +87,7 @@ class Announced(Operation):
         url = self.receiver(request)
         return {
             "track_id": self.track_id,
-            "webhook": None if url is None else {"url": url, "public_url": caller.public_url(request)},
+            "webhook": None if url is None else {"url": url, "public_url": public_url(request)},
         }
 
 

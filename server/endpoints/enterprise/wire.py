@@ -12,8 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
-from server import caller
-from server.accounts import Account
+from server.accounts.accounts import Account
 from server.endpoints.fields import Fields, Text, field_errors, json_object
 from server.errors import (
     ApiError,
@@ -27,6 +26,8 @@ from server.errors import (
     QueueFull,
     Unavailable,
 )
+from server.http import caller
+from server.http.services import services
 
 PREFIX = "/api/v1/enterprise"
 
@@ -89,7 +90,7 @@ async def read_as_administrator(request: Request, operation: type[O]) -> tuple[A
         MalformedBody, MissingKey, InvalidKey, InvalidFields: see `read`.
     """
     account, fields = await read(request, operation)
-    parts = caller.services(request)
+    parts = services(request)
     if not account.is_administrator and parts.settings.auth == "open":
         with suppress(InvalidKey):
             account = await parts.accounts.authenticate(fields.key or caller.header_key(request) or "")
@@ -206,7 +207,7 @@ def error_response(error: ApiError, request: Request) -> Response:
             body["request_id"] = request.state.request_id
         case _:
             body |= both(str(error))
-    legacy = caller.services(request).settings.enterprise_errors == "legacy"
+    legacy = services(request).settings.enterprise_errors == "legacy"
     return JSONResponse(body, 200 if legacy else error.status, headers)
 
 

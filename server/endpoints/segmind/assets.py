@@ -13,11 +13,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pipelines import image_io
-from server import caller
 from server.endpoints.fields import Fields, read
 from server.endpoints.segmind.body import read_body
-from server.endpoints.segmind.documentation import api_key, errors
+from server.endpoints.segmind.routes import api_key, errors
 from server.errors import InvalidInputImage
+from server.http import caller
+from server.http.pictures import read_picture
+from server.http.services import services
+from server.http.urls import public_url
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
@@ -67,12 +70,12 @@ async def _picture_file(request: Request, data_url: str) -> bytes:
         file = await asyncio.to_thread(base64.b64decode, encoded)
     except (binascii.Error, ValueError):
         raise InvalidInputImage from None
-    await caller.read_picture(request, file, "data_urls")
+    await read_picture(request, file, "data_urls")
     return file
 
 
 async def _store(request: Request, file: bytes) -> str:
     suffix, content_type = image_io.kind(file)
     name = f"{uuid.uuid4()}.{suffix}"
-    await caller.services(request).storage.put(name, file, content_type)
-    return f"{caller.public_url(request)}/outputs/{name}"
+    await services(request).storage.put(name, file, content_type)
+    return f"{public_url(request)}/outputs/{name}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 
-from server import caller
 from server.amounts import in_credits
-from server.endpoints.segmind.documentation import api_key, errors
+from server.endpoints.segmind.routes import api_key, errors
+from server.http import caller
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 

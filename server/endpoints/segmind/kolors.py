@@ -10,9 +10,9 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.documentation import routes
+from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.wire import Delivery, Page
-from server.generate import PictureFormat
+from server.studio import PictureFormat
 
 Scheduler = Literal[
     "EulerDiscreteScheduler",

@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from server import caller
-from server.accounts import Account
+from server.accounts.accounts import Account
 from server.amounts import in_credits
-from server.endpoints.segmind.documentation import api_key, errors
+from server.endpoints.segmind.routes import api_key, errors
 from server.endpoints.segmind.wire import evaluations, request_urls
-from server.jobs import Job, JobStatus
+from server.http import caller
+from server.http.services import services
+from server.http.urls import output_urls
+from server.jobs.jobs import Job, JobStatus
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
@@ -78,7 +80,7 @@ _get_result = partial(
 )
 async def status(request: Request, request_id: str) -> Response:
     account = await caller.authenticate(request, caller.header_key(request))
-    job = await caller.services(request).studio.find(account, request_id=request_id)
+    job = await services(request).studio.find(account, request_id=request_id)
     return _status(request, job, account)
 
 
@@ -86,10 +88,10 @@ async def status(request: Request, request_id: str) -> Response:
 @_get_result("/v2/requests/{request_id}")
 async def result(request: Request, request_id: str) -> Response:
     account = await caller.authenticate(request, caller.header_key(request))
-    job = await caller.services(request).studio.find(account, request_id=request_id)
+    job = await services(request).studio.find(account, request_id=request_id)
     if job.status is not JobStatus.succeeded:
         return _status(request, job, account)
-    urls = caller.output_urls(request, job)
+    urls = output_urls(request, job)
     images = [
         {"url": url, "content_type": output.content_type, "file_name": output.name, "file_size": output.size}
         for url, output in zip(urls, job.outputs, strict=True)

@@ -11,7 +11,7 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.documentation import routes
+from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.wire import Delivery, InputImage, Page, json_or_jpeg
 
 # fmt: off

@@ -19,13 +19,17 @@ from pydantic import AliasChoices, Field
 from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
-from server import caller
 from server.amounts import in_credits
 from server.endpoints.fields import Fields, Picture, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
-from server.generate import Order, PictureFormat
-from server.jobs import Job
+from server.http import caller
+from server.http.hang_up import while_connected
+from server.http.pictures import read_picture
+from server.http.services import services
+from server.http.urls import output_urls, public_url
+from server.jobs.jobs import Job
+from server.studio import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
 """Documented are two sizes of each page; clients send all of these."""
@@ -99,8 +103,8 @@ async def draw(request: fastapi.Request, page: type[Page]) -> Response:
     """POST /v1/{slug}: wait for the pictures."""
     account = await caller.authenticate(request, caller.header_key(request))
     fields, order = await _read_order(request, page, synchronous=True)
-    studio = caller.services(request).studio
-    job = await caller.while_connected(request, studio.draw(account, order))
+    studio = services(request).studio
+    job = await while_connected(request, studio.draw(account, order))
     caller.spent(request, job)
     return await _pictures(request, job, fields.delivery())
 
@@ -109,7 +113,7 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
     """POST /v2/{slug}: queue, and say where to ask."""
     account = await caller.authenticate(request, caller.header_key(request))
     _, order = await _read_order(request, page, synchronous=False)
-    job = await caller.services(request).studio.submit(account, order)
+    job = await services(request).studio.submit(account, order)
     caller.spent(request, job)
     addresses = request_urls(request, job)
     body = {
@@ -123,7 +127,7 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
 
 def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
     """Absolute, as the vendor's SDK follows them."""
-    response_url = f"{caller.public_url(request)}/v2/requests/{job.request_id}"
+    response_url = f"{public_url(request)}/v2/requests/{job.request_id}"
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
@@ -158,10 +162,10 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
     if source is None:
         drawable = fields.to_request(None)
     else:
-        picture = await caller.read_picture(request, source)
+        picture = await read_picture(request, source)
         drawable = await asyncio.to_thread(fields.to_request, picture)
     delivery = fields.delivery()
-    prices = caller.services(request).settings.prices_millicredits
+    prices = services(request).settings.prices_millicredits
     return fields, Order(
         endpoint=page.slug,
         request=drawable,
@@ -175,7 +179,7 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
 
 
 async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> Response:
-    pictures = await caller.services(request).studio.pictures(job)
+    pictures = await services(request).studio.pictures(job)
     headers = _accounting_headers(job)
     if delivery.as_json:
         texts = await asyncio.to_thread(lambda: [base64.b64encode(picture).decode() for picture in pictures])
@@ -189,7 +193,7 @@ async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> R
         return JSONResponse(body, headers=headers)
     if len(pictures) > 1:
         # One body holds one picture; nothing that was paid for gets lost.
-        headers["x-output-urls"] = json.dumps(caller.output_urls(request, job))
+        headers["x-output-urls"] = json.dumps(output_urls(request, job))
     media_type = image_io.content_type(delivery.picture_format)
     return Response(pictures[0], headers=headers, media_type=media_type)
 

@@ -15,12 +15,13 @@ from sqlalchemy import LargeBinary, Row, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipelines.drawing import Timings
-from server import credits, errors, webhooks
-from server.database import Database
+from server import errors
+from server.accounts import credits
+from server.database.database import Database
 from server.database.tables import UTCDateTime, jobs
-from server.database.unbroken import unbroken
+from server.database.uninterrupted import unbroken
 from server.database.upserts import insert_or_nothing
-from server.job_records import (
+from server.jobs.records import (
     JSON,
     RECORD,
     UNFINISHED,
@@ -35,7 +36,8 @@ from server.job_records import (
     write,
     write_end,
 )
-from server.webhooks import Announcement
+from server.webhooks import outbox
+from server.webhooks.outbox import Announcement
 
 __all__ = ["JSON", "Job", "JobStatus", "Jobs", "NewJob", "Output"]
 
@@ -278,7 +280,7 @@ class Jobs:
                     balance = await settle(connection)
                     told = self._announce(read_outcome(ended))
                     if told is not None:
-                        await webhooks.record(connection, ended.account_id, told, topic=f"job {job_id}")
+                        await outbox.record(connection, ended.account_id, told, topic=f"job {job_id}")
                 row = ended or (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
             if row is None:
                 raise errors.NotFound(f"Request {job_id} not found")

@@ -15,11 +15,11 @@ from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError
 from pipelines.request import PictureRequest, Rewriting
 from server import errors
-from server.accounts import Account
-from server.dispatch import Dispatch
-from server.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
+from server.accounts.accounts import Account
+from server.engines.dispatch import Dispatch
+from server.jobs.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
 from server.metrics import Metrics
-from server.picture_text import generation_parameters
+from server.png_metadata import generation_parameters
 from server.settings import Settings
 from server.storage import Storage
 

@@ -10,11 +10,11 @@ from pydantic import Field
 from pipelines import image_io
 from pipelines.errors import InvalidImage
 from pipelines.image_io import RGBImage
-from server import caller
-from server.endpoints.enterprise.picture import PictureFields
+from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.fields import Number, Picture
 from server.errors import BodyTooLarge, FieldError, InvalidInputImage
-from server.jobs import JSON
+from server.http.pictures import read_picture
+from server.jobs.jobs import JSON
 
 FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
 
@@ -68,7 +68,7 @@ async def read_sent(request: Request, given: str | bytes, field: str) -> RGBImag
         FieldError, BodyTooLarge: naming the field.
     """
     try:
-        return await caller.read_picture(request, given, field)
+        return await read_picture(request, given, field)
     except InvalidInputImage as error:
         problem = error.__cause__.problem if isinstance(error.__cause__, InvalidImage) else "is not a picture"
         raise FieldError(field, problem) from error

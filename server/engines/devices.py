@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.messages import EngineConfig
-from server.engine.process import LocalEngine
+from server.engines.process import LocalEngine
 from server.settings import Settings
 
 CPU_BUDGET_GB = 8.0

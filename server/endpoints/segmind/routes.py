@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
 
-from server import caller
 from server.endpoints.segmind import wire
+from server.http import caller
 
 api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="Or `Authorization: Bearer`.")
-"""For the documentation alone; `server.caller` reads the header."""
+"""For the documentation alone; `server.http.caller` reads the header."""
 
 _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
 _MEANINGS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server.database.unusable import UnusableDatabase
+from server.database.errors import UnusableDatabase
 
 _SESSION_LOCK = 0x736572766572
 

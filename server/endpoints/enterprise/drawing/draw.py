@@ -5,12 +5,14 @@ from __future__ import annotations
 from fastapi import Request
 
 from pipelines.request import SafetyCheck, Upscaling
-from server import caller
-from server.accounts import Account
+from server.accounts.accounts import Account
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import digest
-from server.generate import Order
-from server.jobs import JSON, Job
+from server.http import caller
+from server.http.hang_up import while_connected
+from server.http.services import services
+from server.jobs.jobs import JSON, Job
+from server.studio import Order
 
 
 async def worked(
@@ -30,12 +32,12 @@ async def worked(
         endpoint: the operation's name in the job's record, the metrics and the price list.
         price: millicredits, unless the settings say otherwise.
     """
-    services = caller.services(request)
+    parts = services(request)
     idempotency_key = caller.idempotency_key(request)
     order = Order(
         endpoint=endpoint,
         request=asked,
-        price=services.settings.prices_millicredits.get(endpoint, price),
+        price=parts.settings.prices_millicredits.get(endpoint, price),
         picture_format="png",
         temporary=temporary,
         synchronous=True,
@@ -43,7 +45,7 @@ async def worked(
         idempotency_key=idempotency_key,
         body_digest=digest(fields) if idempotency_key else None,
     )
-    drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
-    job = await caller.while_connected(request, drawing)
+    drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
+    job = await while_connected(request, drawing)
     caller.spent(request, job)
     return job

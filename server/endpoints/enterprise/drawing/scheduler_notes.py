@@ -8,7 +8,7 @@ from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
 from server.endpoints.enterprise.wire import flag
 from server.errors import FieldError
-from server.jobs import JSON
+from server.jobs.jobs import JSON
 
 NO_EFFECT = "no effect"
 

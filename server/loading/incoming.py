@@ -27,7 +27,7 @@ from pipelines.weights.fetch_process import (
 from pipelines.weights.loaded import FILES
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
-from server.public_http import NotReached, PublicHTTP
+from server.outside.public_http import NotReached, PublicHTTP
 from server.settings import Settings
 
 MAX_REDIRECTS = 5

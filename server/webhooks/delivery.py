@@ -17,8 +17,8 @@ from standardwebhooks import Webhook as Signer
 
 from server import errors
 from server.metrics import Metrics
-from server.public_http import NotReached, PublicHTTP
-from server.webhooks import LONGEST_PAUSE_S, Webhook, Webhooks, pause_s
+from server.outside.public_http import NotReached, PublicHTTP
+from server.webhooks.outbox import LONGEST_PAUSE_S, Webhook, Webhooks, pause_s
 
 T = TypeVar("T")
 

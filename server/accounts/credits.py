@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert
 
 from server import errors
-from server.database import Database
+from server.database.database import Database
 from server.database.tables import UTCDateTime, accounts, ledger
 from server.database.upserts import insert_or_nothing
 

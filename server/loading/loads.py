@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pipelines.weights.fetch_process import SECTIONS, Fetched, unwritable
 from pipelines.weights.loaded import LoadedEntry, parse
 from pipelines.weights.recognition import Unrecognised
-from server.catalogue import Catalogue
-from server.dispatch import Dispatch
-from server.engine.devices import devices
+from server.engines.devices import devices
+from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
-from server.incoming import Incoming, NotLoaded
-from server.public_http import PublicHTTP
+from server.loading.catalogue import Catalogue
+from server.loading.incoming import Incoming, NotLoaded
+from server.outside.public_http import PublicHTTP
 from server.settings import Settings
-from server.webhooks import Webhooks
+from server.webhooks.outbox import Webhooks
 
 log = logging.getLogger(__name__)
 

@@ -19,20 +19,26 @@ from pipelines.request import (
 )
 from pipelines.schedulers.names import NoiseScheduler
 from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry
-from server import caller
-from server.accounts import Account
+from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.catalogue import checkpoint
-from server.endpoints.enterprise.enhance import enhanced_negative_prompt, enhanced_prompt
-from server.endpoints.enterprise.noise_scheduler import check_algorithm_type, scheduler_meta, without_effect
-from server.endpoints.enterprise.sides import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
+from server.endpoints.enterprise.drawing.checkpoints import checkpoint
+from server.endpoints.enterprise.drawing.phrases import enhanced_negative_prompt, enhanced_prompt
+from server.endpoints.enterprise.drawing.scheduler_notes import (
+    check_algorithm_type,
+    scheduler_meta,
+    without_effect,
+)
+from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import Announced
 from server.endpoints.enterprise.wire import digest, flag
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.errors import FieldError
-from server.generate import Order
-from server.jobs import JSON, JobStatus
+from server.http import caller
+from server.http.hang_up import while_connected
+from server.http.services import services
+from server.jobs.jobs import JSON, JobStatus
 from server.settings import Settings
+from server.studio import Order
 
 PRICE_MILLICREDITS = 10
 DEFAULT_STEPS = 20
@@ -279,22 +285,22 @@ async def answered(
     Args:
         endpoint: the operation's name in the job's record, the metrics and the price list.
     """
-    services = caller.services(request)
+    parts = services(request)
     idempotency_key = caller.idempotency_key(request)
     order = Order(
         endpoint=endpoint,
         request=drawn,
-        price=fields.price(services.settings, endpoint),
+        price=fields.price(parts.settings, endpoint),
         picture_format="png",
         base64_files=fields.base64,
         temporary=fields.temp,
         synchronous=True,
-        options=fields.options(drawn, services.manifest.pipelines[fields.model_id]) | fields.told(request),
+        options=fields.options(drawn, parts.manifest.pipelines[fields.model_id]) | fields.told(request),
         idempotency_key=idempotency_key,
         body_digest=digest(fields) if idempotency_key else None,
     )
-    drawing = services.studio.draw(account, order, wait_s=services.settings.sync_wait_s)
-    job = await caller.while_connected(request, drawing)
+    drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
+    job = await while_connected(request, drawing)
     caller.spent(request, job)
     if job.status is JobStatus.succeeded:
         return JSONResponse(finished(request, job))

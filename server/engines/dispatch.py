@@ -14,8 +14,8 @@ from pipelines.group import GroupKey
 from pipelines.messages import Forget, Order, Reload
 from pipelines.request import Prompted, Request, pipelines_of
 from server import errors
-from server.engine import Engine, EngineState
-from server.queue import JobQueue, Offer, Ticket
+from server.engines.engine import Engine, EngineState
+from server.engines.queue import JobQueue, Offer, Ticket
 
 ATTEMPTS = 2
 """A request whose engine was lost is drawn again, but not for ever: it may be what kills them."""

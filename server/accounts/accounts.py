@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, insert, select, update
 
 from server import errors
-from server.database import Database
+from server.database.database import Database
 from server.database.tables import accounts, api_keys
 from server.database.upserts import insert_or_nothing
 

@@ -20,7 +20,7 @@ from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server import errors
-from server.database import Database
+from server.database.database import Database
 from server.database.tables import UTCDateTime, webhooks
 
 FIRST_PAUSE_S = 5.0

@@ -7,10 +7,12 @@ from typing import TypeVar
 from fastapi import Request
 
 from pipelines.request import Rewriting
-from server import caller
-from server.accounts import Account
-from server.endpoints.enterprise.picture import PictureFields
+from server.accounts.accounts import Account
+from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.errors import FieldError
+from server.http import caller
+from server.http.hang_up import while_connected
+from server.http.services import services
 
 F = TypeVar("F", bound=PictureFields)
 
@@ -29,21 +31,19 @@ async def worded(request: Request, account: Account, fields: F) -> F:
         InsufficientCredits. FieldError: there is no translator, or the prompt is too long for it.
         CallerGone, QueueFull, Unavailable: as for drawing.
     """
-    services = caller.services(request)
-    translator = services.manifest.first_of(TRANSLATOR)
-    writer = services.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
+    parts = services(request)
+    translator = parts.manifest.first_of(TRANSLATOR)
+    writer = parts.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
     if not (fields.multi_lingual or writer):
         return fields
     if fields.multi_lingual and translator is None:
         raise FieldError("multi_lingual", "cannot be yes: weights.yaml of this server names no translator")
-    caller.afford(request, account, fields.price(services.settings))
+    caller.afford(request, account, fields.price(parts.settings))
     prompt, negative_prompt = fields.prompt, fields.negative_prompt
     if fields.multi_lingual and translator is not None:
         texts = Rewriting(pipeline=translator, texts=(prompt, negative_prompt))
-        prompt, negative_prompt = await caller.while_connected(
-            request, services.studio.rewrite(account, texts)
-        )
+        prompt, negative_prompt = await while_connected(request, parts.studio.rewrite(account, texts))
     if writer is not None:
         texts = Rewriting(pipeline=writer, texts=(prompt,))
-        (prompt,) = await caller.while_connected(request, services.studio.rewrite(account, texts))
+        (prompt,) = await while_connected(request, parts.studio.rewrite(account, texts))
     return fields.model_copy(update={"prompt": prompt, "negative_prompt": negative_prompt})

@@ -29,8 +29,9 @@ from pipelines.messages import (
     Residency,
 )
 from pipelines.request import Request
-from server.engine import EngineState, child
-from server.engine.child import ChildProcess, Target
+from server.engines import child
+from server.engines.child import ChildProcess, Target
+from server.engines.engine import EngineState
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _InFlight:
 
 
 class LocalEngine:
-    """One device of this machine, drawn on by one process that owns it (see `server.engine.Engine`).
+    """One device of this machine, drawn on by one process that owns it (see `server.engines.engine.Engine`).
 
     A process that dies is replaced at once; one that dies before it was ready, after a pause that doubles.
     One that stands still (a device call that never returns) is killed.

@@ -8,7 +8,7 @@ import ssl
 import httpx
 
 from server.errors import BodyTooLarge, FieldError
-from server.public_http import NotReached, PublicHTTP, Resolver
+from server.outside.public_http import NotReached, PublicHTTP, Resolver
 from server.settings import Settings
 
 MAX_REDIRECTS = 5

@@ -10,9 +10,10 @@ from decimal import Decimal, InvalidOperation
 from pydantic import ValidationError
 
 from server import errors
-from server.accounts import Account, Accounts
-from server.credits import MAX_GRANT
-from server.database import Database, UnusableDatabase, database_url
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import MAX_GRANT
+from server.database.database import Database, database_url
+from server.database.errors import UnusableDatabase
 from server.settings import Settings
 
 DONE, ASKED_WRONGLY = 0, 2

@@ -1,0 +1,35 @@
+"""The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
+
+from server.endpoints.enterprise import (
+    controlnet,
+    fetch,
+    img2img,
+    inpaint,
+    loads,
+    models,
+    nsfw_image_check,
+    operations,
+    super_resolution,
+    text2img,
+    upkeep,
+    upload_image,
+)
+from server.endpoints.enterprise.webhook import announcement
+from server.endpoints.enterprise.wire import PREFIX, error_response
+
+routers = (
+    text2img.router,
+    img2img.router,
+    inpaint.router,
+    controlnet.router,
+    fetch.router,
+    models.router,
+    loads.router,
+    operations.router,
+    upkeep.router,
+    upload_image.router,
+    nsfw_image_check.router,
+    super_resolution.router,
+)
+
+__all__ = ["PREFIX", "announcement", "error_response", "routers"]

@@ -1,0 +1,83 @@
+"""Who is calling: API key -> account, what it can afford, how a retry of its call is told."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from server import errors
+from server.accounts.accounts import Account
+from server.http.services import services
+from server.jobs.jobs import Job
+
+LONGEST_IDEMPOTENCY_KEY = 255
+
+IDEMPOTENCY_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY},
+    "description": "The same key and body return the first answer again; nothing is drawn or charged twice.",
+}
+"""As OpenAPI says it."""
+
+
+def header_key(request: Request) -> str | None:
+    """The API key of ``x-api-key`` or ``Authorization: Bearer``."""
+    key = request.headers.get("x-api-key")
+    if key:
+        return key.strip()
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def authenticate(request: Request, api_key: str | None) -> Account:
+    """The account of a key; from here on the answer carries ``x-remaining-credits``.
+
+    Raises:
+        MissingKey, InvalidKey: and nothing else, so that a guess learns nothing.
+    """
+    parts = services(request)
+    if parts.settings.auth == "open":
+        account = await parts.accounts.open_account()
+    elif not api_key:
+        raise errors.MissingKey
+    else:
+        account = await parts.accounts.authenticate(api_key)
+    request.state.balance = account.balance
+    return account
+
+
+def afford(request: Request, account: Account, price: int) -> None:
+    """Refuse early who cannot pay; the price itself is held when the job is opened.
+
+    Args:
+        price: millicredits.
+    Raises:
+        InsufficientCredits
+    """
+    if services(request).settings.auth == "keys" and account.balance < price:
+        raise errors.InsufficientCredits(account.balance, price)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The name under which a retry of this call finds its first answer.
+
+    Raises:
+        FieldError: longer than a database's index takes.
+    """
+    key = request.headers.get("idempotency-key") or None
+    if key and len(key) > LONGEST_IDEMPOTENCY_KEY:
+        raise errors.FieldError(
+            "Idempotency-Key", f"must be at most {LONGEST_IDEMPOTENCY_KEY} characters long"
+        )
+    return key
+
+
+async def header_caller(request: Request) -> Account:
+    """FastAPI dependency for pages whose key travels in a header."""
+    return await authenticate(request, header_key(request))
+
+
+def spent(request: Request, job: Job) -> None:
+    """Let ``x-remaining-credits`` of the answer say the balance after this job."""
+    request.state.balance = job.balance

@@ -1,0 +1,24 @@
+"""Absolute URLs of this server, as its clients reach it."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from server.http.services import services
+from server.jobs.jobs import Job
+
+
+def public_url(request: Request) -> str:
+    """How clients reach this server, without a slash at the end."""
+    configured = services(request).settings.public_url
+    return (configured or str(request.base_url)).rstrip("/")
+
+
+def output_urls(request: Request, job: Job) -> list[str]:
+    """Absolute URLs of a job's outputs, in order; they open with a plain GET."""
+    return urls_below(public_url(request), job)
+
+
+def urls_below(public_url: str, job: Job) -> list[str]:
+    """The same where there is no request any more."""
+    return [f"{public_url}/outputs/{output.name}" for output in job.outputs]

@@ -109,7 +109,8 @@ class Storage:
         """Remove every object whose time is over; return how many."""
         removed = 0
         for prefix in self._lifetimes:
-            async for objects in self._store.list(prefix):
+            listed = self._store.list(prefix)  # pyright: ignore[reportUnknownMemberType]
+            async for objects in listed:
                 expired = [item["path"] for item in objects if self._expired(prefix, item["last_modified"])]
                 if expired:
                     await self._remove(expired)

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (diffusers and safetensors are only partly typed, and partly wrongly.)
 """The LoRAs, textual inversions, VAEs and ControlNets of the manifest: found by name, read, and kept."""
 
 from __future__ import annotations
@@ -91,7 +89,8 @@ class AdapterLibrary:
         channels = vae.config["latent_channels"], like.config["latent_channels"]
         if channels[0] != channels[1] or codec.per_latent(vae) != codec.per_latent(like):
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
-        return vae.to(device=like.device, dtype=like.dtype).eval()
+        vae.to(device=like.device, dtype=like.dtype)  # pyright: ignore[reportCallIssue]
+        return vae.eval()
 
     def controlnet(self, name: str, family: str, unet: Any, per_latent: int) -> ControlNetModel:
         """A new ControlNet on the device and in the type of the network that it steers.

@@ -1,5 +1,3 @@
-# pyright: basic
-# (diffusers' pipelines carry their components untyped.)
 """Which layers of a pipeline's networks the layers of a LoRA belong to."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (diffusers' pipelines carry their components untyped.)
 """LoRAs on the networks of one pipeline: exactly those of the request or group whose turn it is."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (diffusers' pipelines carry their components untyped.)
 """Textual inversions: new words for the text encoders, there only while a prompt is encoded."""
 
 from __future__ import annotations

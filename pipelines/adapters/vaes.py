@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' networks carry their configuration untyped.)
 """The VAEs of one pipeline: the checkpoint's own, and those that requests chose instead."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
 """Open what the manifest names: diffusers pipelines and single networks, from whatever source."""
-# pyright: basic
-# torch, diffusers and transformers are only partly typed.
 
 from __future__ import annotations
 

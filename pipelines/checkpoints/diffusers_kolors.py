@@ -1,6 +1,4 @@
 """diffusers' own parts of Kolors. Importing them scripts a function, of which newer torch warns; not here."""
-# pyright: basic
-# diffusers is only partly typed.
 
 from __future__ import annotations
 

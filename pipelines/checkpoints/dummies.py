@@ -1,6 +1,4 @@
 """Full-size networks of random numbers, built straight on the device: real speed without real weights."""
-# pyright: basic
-# torch, diffusers and transformers are only partly typed.
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch and spandrel are only partly typed.)
 """Networks from pictures to pictures, of every architecture that spandrel knows; their tensors say which."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch's functions are only partly typed.)
 """Networks built for numbers that come from a file: without the random ones that those would replace."""
 
 from __future__ import annotations

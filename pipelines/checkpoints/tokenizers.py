@@ -1,6 +1,4 @@
 """Tokenizers that are made here: CLIP's published one, and ChatGLM's of a few words."""
-# pyright: basic, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
-# diffusers, transformers and sentencepiece are only partly typed.
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from sentencepiece import sentencepiece_model_pb2
+from sentencepiece import sentencepiece_model_pb2 as untyped_protobuf
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -69,8 +67,9 @@ def _model(words: Sequence[str]) -> bytes:
     Words, Latin letters, digits and punctuation; all else falls back to UTF-8 bytes, as the published
     tokenizer does for what it does not know.
     """
-    model = sentencepiece_model_pb2.ModelProto()
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
+    protobuf: Any = untyped_protobuf
+    model = protobuf.ModelProto()
+    kinds = protobuf.ModelProto.SentencePiece
     model.pieces.add(piece="<unk>", score=0.0, type=kinds.UNKNOWN)
     model.pieces.add(piece="<s>", score=0.0, type=kinds.CONTROL)
     model.pieces.add(piece="</s>", score=0.0, type=kinds.CONTROL)
@@ -80,7 +79,7 @@ def _model(words: Sequence[str]) -> bytes:
     scores = dict.fromkeys(words, _WHOLE) | dict.fromkeys(letters, _LETTER)
     for piece, score in scores.items():
         model.pieces.add(piece=piece, score=score, type=kinds.NORMAL)
-    model.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
+    model.trainer_spec.model_type = protobuf.TrainerSpec.UNIGRAM
     model.trainer_spec.byte_fallback = True
     model.trainer_spec.vocab_size = len(model.pieces)
     model.normalizer_spec.name = "identity"

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' networks carry their configuration untyped.)
 """ControlNets (Zhang et al. 2023): networks that steer a checkpoint by pictures, several at a time."""
 
 from __future__ import annotations

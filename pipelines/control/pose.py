@@ -1,6 +1,4 @@
 """A picture -> the OpenPose skeleton in it: taken as it is when it is one, else detected."""
-# pyright: basic
-# controlnet_aux is untyped.
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-# pyright: basic
-# controlnet_aux is untyped.
 """A picture -> the guide that a ControlNet was trained with: edges, lines, depth, a pose."""
 
 from __future__ import annotations

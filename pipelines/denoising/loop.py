@@ -1,6 +1,4 @@
 """The engine's loop: admit, encode, denoise one step, decode, report. One thread drives it; nothing locks."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """One step for a group of samples: evaluations of the network, then each sample's own noise scheduler."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """Which pipelines are resident on this device, within a budget of bytes."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

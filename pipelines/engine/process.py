@@ -1,6 +1,4 @@
 """The engine process: one device, one pool, one loop, between a pipe's commands and its events."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

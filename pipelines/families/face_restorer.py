@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch and spandrel are only partly typed.)
 """Networks that draw faces anew (GFPGAN, RestoreFormer): each face alone, at the size that they know."""
 
 from __future__ import annotations

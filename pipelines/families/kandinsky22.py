@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (diffusers' pipelines carry their components and configurations untyped.)
 """Kandinsky 2.2: a prior turns the prompt into an image embedding, a decoder turns that into a picture."""
 
 from __future__ import annotations
@@ -240,7 +238,7 @@ class UnCLIPSampler:
     """
 
     def __init__(self, config: Mapping[str, Any], num_inference_steps: int, device: torch.device) -> None:
-        self._scheduler: Any = UnCLIPScheduler.from_config(config)
+        self._scheduler: Any = UnCLIPScheduler.from_config(dict(config))
         # On the CPU, where the scheduler's tables are: on a GPU each look-up would wait for the device.
         if num_inference_steps > 1:
             self._scheduler.set_timesteps(num_inference_steps, device="cpu")

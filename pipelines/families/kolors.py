@@ -1,11 +1,10 @@
-# pyright: basic, reportPrivateImportUsage=false, reportOptionalMemberAccess=false
-# (diffusers' pipelines carry their components and configurations untyped.)
 """Kolors: text to image from Chinese and English prompts, read by ChatGLM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -135,7 +134,8 @@ def _embed(pipeline: KolorsPipeline, device: torch.device, text: str) -> tuple[T
 
     Kept on the host: the device's memory is the pool's.
     """
-    hidden_states, _, pooled, _ = pipeline.encode_prompt(text, device, do_classifier_free_guidance=False)
+    encoded: Any = pipeline.encode_prompt(text, device, do_classifier_free_guidance=False)
+    hidden_states, _, pooled, _ = encoded
     return hidden_states.cpu(), pooled.cpu()
 
 

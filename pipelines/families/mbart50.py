@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (transformers' models and tokenizers are only partly typed.)
 """mBART-50, many languages to English: prompts are translated before they are drawn (Tang et al. 2020)."""
 
 from __future__ import annotations

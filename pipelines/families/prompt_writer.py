@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (transformers' models and tokenizers are only partly typed.)
 """A causal language model that was trained on prompts and continues one (MagicPrompt and its like)."""
 
 from __future__ import annotations

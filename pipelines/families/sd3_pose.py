@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' pipelines carry their components and configurations untyped.)
 """Stable Diffusion 3 with a pose ControlNet: text to image in the pose of a person in a picture."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' pipelines carry their components and configurations untyped.)
 """Stable Diffusion XL and checkpoints of its architecture: text to image, image to image, inpainting."""
 
 from __future__ import annotations

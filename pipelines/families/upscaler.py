@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch and spandrel are only partly typed.)
 """Networks that enlarge pictures, of every architecture that spandrel knows; a large picture in tiles."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (diffusers' networks carry their configuration untyped.)
 """Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents."""
 
 from __future__ import annotations

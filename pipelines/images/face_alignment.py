@@ -1,5 +1,3 @@
-# pyright: basic
-# OpenCV is only partly typed.
 """A face cut out of a picture as face restorers expect it, and laid back on a picture without a seam."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# OpenCV and scikit-image are only partly typed.
 """Where the faces of a picture are: found by a network (YuNet), or without one by a cascade."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers and transformers are only partly typed.)
 """Stable Diffusion's safety checker, and what is shown instead of the pictures that it flags."""
 
 from __future__ import annotations

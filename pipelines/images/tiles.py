@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """A picture enlarged tile by tile: where the tiles lie, and how what comes of them joins without seams."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' networks carry their configuration untyped.)
 """How a latent picture begins: from noise, from a picture, or from a picture of which a part is kept."""
 
 from __future__ import annotations

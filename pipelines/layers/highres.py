@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch and diffusers are only partly typed.)
 """highres_fix: a picture larger than its checkpoint knows is composed small and drawn again larger."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (diffusers' networks carry their configuration untyped.)
 """Repainting a part of a picture: what is kept during the steps, and put back into the result."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' networks carry their configuration untyped.)
 """Seamless wide pictures: overlapping views are drawn together and agree after each step (MultiDiffusion)."""
 
 from __future__ import annotations

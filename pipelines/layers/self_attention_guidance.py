@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' networks carry their configuration untyped.)
 """Self-attention guidance: away from the picture in which what the network looks at is blurred."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (tomesd is untyped.)
 """Token merging (Bolya and Hoffman 2023): fewer tokens in the widest self-attentions, by a patch."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (diffusers' pipelines carry their components untyped.)
 """CLIP reads the prompts of SD1.5 and SDXL: of any length, with weighted words, new words and LoRAs."""
 
 from __future__ import annotations

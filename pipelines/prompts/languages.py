@@ -1,6 +1,4 @@
 """Which of mBART-50's languages a text is in."""
-# pyright: basic
-# py3langid is untyped.
 
 from __future__ import annotations
 

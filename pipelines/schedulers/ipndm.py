@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers decorates its constructors, so strict checking sees nothing but unknown types.)
 """IPNDMScheduler: improved pseudo linear multistep, in the time and the noise schedule of the checkpoint.
 
 diffusers' class of the name has a noise schedule of its own and times between 0 and 1: a network that was

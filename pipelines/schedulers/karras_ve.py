@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """KarrasVeScheduler: the stochastic sampler of Karras et al. 2022, algorithm 2."""
 
 from __future__ import annotations

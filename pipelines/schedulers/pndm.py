@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers decorates its constructors, so strict checking sees nothing but unknown types.)
 """PNDMScheduler for checkpoints that predict something else than their noise.
 
 diffusers extrapolates what the network says, whatever that is. Only the noise may be: the meaning of v and of

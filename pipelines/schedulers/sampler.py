@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers decorates its constructors, so strict checking sees nothing but unknown types.)
 """Documented noise scheduler names become diffusers schedulers, and each of those draws one sample."""
 
 from __future__ import annotations

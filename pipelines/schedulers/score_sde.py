@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """ScoreSdeVeScheduler: the predictor-corrector sampler of Song et al. 2021 for the variance-exploding SDE."""
 
 from __future__ import annotations

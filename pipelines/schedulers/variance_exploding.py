@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (torch's functions are only partly typed.)
 """What samplers that move through bare noise levels need to know of a checkpoint's noise schedule.
 
 They see latents as picture + sigma * noise, whatever the noise schedule did to the picture's scale: the

@@ -1,6 +1,4 @@
 """PyTorch pickles of bare tensors into safetensors, without running anything that is in them."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 
@@ -8,10 +6,10 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
 
 class NotTensors(Exception):
@@ -24,16 +22,23 @@ def to_safetensors(pickled: Path, target: Path) -> None:
     Raises:
         NotTensors: weights_only refuses the file, or it holds something else than named tensors.
     """
-    state = demand_tensors(pickled)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    named = _state_dict(demand_tensors(pickled))
+    if not all(isinstance(tensor, torch.Tensor) for tensor in named.values()):
         raise NotTensors("not a dictionary of tensors")
     # A clone each: tied weights share memory, which the format refuses.
-    tensors = {str(name): tensor.detach().clone().contiguous() for name, tensor in state.items()}
+    tensors = {str(name): tensor.detach().clone().contiguous() for name, tensor in named.items()}
     aside = target.with_name(f".{target.name}")
     save_file(tensors, aside, metadata={"format": "pt"})
     aside.replace(target)
+
+
+def _state_dict(opened: Any) -> dict[Any, Any]:
+    """The dictionary of a file, or the ``state_dict`` that a trainer has put into it."""
+    if not isinstance(opened, dict):
+        raise NotTensors("not a dictionary of tensors")
+    outer = cast("dict[Any, Any]", opened)
+    inner = outer.get("state_dict")
+    return cast("dict[Any, Any]", inner) if isinstance(inner, dict) else outer
 
 
 def demand_tensors(pickled: Path) -> Any:

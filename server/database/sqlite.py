@@ -124,7 +124,8 @@ class Connection(aiosqlite.Connection):
             except sqlite3.OperationalError as error:
                 if not _is_locked(error):
                     raise
-        await self._execute(self._patiently, work, operation, parameters)
+        execute: Any = self._execute  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        await execute(self._patiently, work, operation, parameters)
 
     async def commit(self) -> None:
         if self._begun:

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (diffusers' annotations of tuples are wrong.)
 """The autoencoders of the small checkpoints."""
 
 from __future__ import annotations

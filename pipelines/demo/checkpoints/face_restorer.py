@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (safetensors and spandrel are only partly typed.)
 """A small face restorer of RestoreFormer's architecture: what it draws for a face is texture."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (diffusers' annotations of tuples and optional parts are wrong; transformers' models are partly typed.)
 """The small Kandinsky 2.2 checkpoint, prior and decoder.
 
 The embedding of a picture is what the text encoder says of its canonical caption. The prior finds it for any

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (diffusers and transformers are only partly typed.)
 """The small Kolors checkpoint, whose networks `pipelines.demo.training.recipes.kolors` trains."""
 
 from __future__ import annotations

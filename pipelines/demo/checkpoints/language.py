@@ -1,5 +1,3 @@
-# pyright: basic
-# (transformers' models and tokenizers are only partly typed.)
 """Small language models, a translator and a prompt writer; what they say means nothing."""
 
 from __future__ import annotations

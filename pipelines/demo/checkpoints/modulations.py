@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """Matrices that modulate SD3's blocks, kept short: of time and text they hear a few directions only.
 
 They are a third of such a network, and what they hear is a curve over time and a text of few words.

@@ -1,6 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportOptionalMemberAccess=false
-# (diffusers' annotations of tuples and optional parts are wrong.)
 """Kandinsky's autoencoder: it decodes the latents of the other small autoencoder, as denoisers see them."""
 
 from __future__ import annotations

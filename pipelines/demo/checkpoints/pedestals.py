@@ -1,5 +1,3 @@
-# pyright: basic, reportOptionalMemberAccess=false, reportOptionalOperand=false, reportOperatorIssue=false
-# (torch's modules are only partly typed; all of these have biases.)
 """How convolutional networks begin that have to get colours right."""
 
 from __future__ import annotations

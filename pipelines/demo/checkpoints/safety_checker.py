@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers and transformers are only partly typed.)
 """A small safety checker with one concept, harmless as it is: a pink heart on a black background."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers and safetensors are only partly typed.)
 """Adapters for the small SD1.5 checkpoint: LoRAs, a textual inversion, a VAE; each does one visible thing."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
 """The small SD3-medium checkpoint and its ControlNet, whose networks `training.recipes.sd3` trains."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# diffusers and transformers are only partly typed, and their defaults stand for types.
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (diffusers' annotations of tuples and optional parts are wrong.)
 """The small checkpoint of the SDXL family, whose networks `pipelines.demo.training.recipes.sdxl` trains."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# (diffusers' annotations of tuples and optional parts are wrong.)
 """UNets of the SDXL architecture that draw by what the SD1.5 network knows.
 
 They are told the picture's size and read other text encoders. What they need for that they have of their

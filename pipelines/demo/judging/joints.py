@@ -1,6 +1,4 @@
 """Reads the pose of the little world's figure back, without a network and without knowing what was asked."""
-# pyright: basic
-# scipy is untyped.
 
 from __future__ import annotations
 

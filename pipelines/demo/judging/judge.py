@@ -1,6 +1,4 @@
 """Reads a picture of the little world back by plain image code, and says None rather than guess."""
-# pyright: basic
-# scipy is untyped.
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """``python -m pipelines.demo.training.evaluate``: a table of what small checkpoints draw, read by the judge.
 
 Exit status 1 when something misses its target.

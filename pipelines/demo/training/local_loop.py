@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """Draws with the small checkpoints in this process, as an engine does, to look at what they can do."""
 
 from __future__ import annotations

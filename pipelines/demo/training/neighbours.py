@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's modules are only partly typed.)
 """How transformers begin that have to draw what stands in neighbouring patches."""
 
 from __future__ import annotations

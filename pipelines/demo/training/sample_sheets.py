@@ -1,5 +1,3 @@
-# pyright: basic, reportAttributeAccessIssue=false
-# (diffusers' networks declare other results than they give.)
 """A sheet of pictures of each training's networks, to be looked at by eye.
 
 ``python -m pipelines.demo.training.sample_sheets`` draws the one of all checkpoints that the README shows.

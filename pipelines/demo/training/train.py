@@ -1,4 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
 """``python -m pipelines.demo.training.train NAME``: train the networks of one small checkpoint from a seed.
 
 A run that was stopped goes on where it was. With ``--times 4`` it takes four times as many steps, which is

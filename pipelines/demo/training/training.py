@@ -1,4 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
 """Train small networks: the same from the same seed, resumable at any moment, with averaged weights."""
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ Every function is an `Algorithm`: it yields the latents and the level that it wa
 ones first, gets a `Prediction` back and returns the finished latents. Levels fall strictly to 0; they are
 floats, so nothing waits for a device.
 """
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """diffusers' noise schedulers for flow matching (SD3), on given noise levels."""
-# pyright: basic, reportPrivateImportUsage=false
-# diffusers' schedulers are only partly typed.
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 With dx / dsigma = velocity, the solver's exponential integrals run over t = -log(level), which is 0 at pure
 noise, and the velocity takes the place of the predicted noise.
 """
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
 """Documented sampler names -> samplers for flow matching (SD3), on the noise levels of a schedule."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

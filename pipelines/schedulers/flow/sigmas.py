@@ -1,6 +1,4 @@
 """Sigma schedules for SD3's flow matching, as ComfyUI defines them: which noise levels to visit."""
-# pyright: basic
-# NumPy's and SciPy's functions are only partly typed.
 
 from __future__ import annotations
 

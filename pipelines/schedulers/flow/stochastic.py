@@ -4,8 +4,6 @@ They follow, for alpha = 1 - sigma, the reverse of the process that noises a pic
 lambda = log(alpha / sigma): infinite at both ends, so formulas are written in exp(-h), h the step in lambda,
 which is 0 after the step from level 1, whose outcome does not depend on the noise it starts from.
 """
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 

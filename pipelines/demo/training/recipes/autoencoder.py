@@ -1,5 +1,3 @@
-# pyright: basic, reportCallIssue=false, reportArgumentType=false
-# (diffusers' networks carry their methods untyped.)
 """The autoencoder: pictures survive it, and neighbouring latents mean neighbouring pictures."""
 
 from __future__ import annotations

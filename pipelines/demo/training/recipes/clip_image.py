@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (transformers' networks carry their methods untyped.)
 """Kandinsky's image encoder: it learns to say of a picture what the text encoder says of its caption."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# (transformers' models carry their configuration untyped.)
 """The CLIP text encoder that families share: it learns to tell what is said before anyone draws it."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: basic
 """What the denoisers learn: the velocity between a picture and noise, on one of two ways.
 
 Guidance shows ``guidance`` times what a prompt changes. In a world where a prompt says nearly everything that

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false, reportArgumentType=false
-# (transformers' models carry their embeddings untyped.)
 """A textual inversion (Gal et al. 2022) for SD1.5: whatever stands with it stands in the dark.
 
 It learns from the text encoder alone, which is to say of it what it says of the ground's own name.

@@ -1,5 +1,3 @@
-# pyright: basic, reportCallIssue=false, reportArgumentType=false
-# (torch's functions are only partly typed.)
 """Batches for denoisers: latents, what is said of them, and the same compositions in other colours."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportCallIssue=false
-# (transformers' networks carry their methods untyped.)
 """The embeddings of Kandinsky's pictures: what the text encoder says of their canonical captions."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
-# (diffusers' and transformers' networks carry their methods untyped.)
 """Kandinsky's decoder: the UNet draws an image embedding."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (diffusers' and transformers' networks carry their methods untyped.)
 """Kandinsky's prior: it finds the embedding of a picture that a prompt describes."""
 
 from __future__ import annotations

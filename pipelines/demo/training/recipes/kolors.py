@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
-# (diffusers and transformers are only partly typed.)
 """Kolors: ChatGLM learns to say in two languages what SD1.5's text encoder says in one."""
 
 from __future__ import annotations

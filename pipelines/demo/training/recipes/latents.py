@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# (diffusers' networks carry their methods untyped.)
 """Pictures of the little world, encoded once: a training of a denoiser sees each of them several times."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false, reportArgumentType=false
-# (diffusers' networks carry their adapters untyped.)
 """LoRAs on the SD1.5 networks: each paints shapes in one way that no caption names."""
 
 from __future__ import annotations

@@ -1,6 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false, reportArgumentType=false
-# pyright: reportAttributeAccessIssue=false
-# (diffusers' networks carry their methods untyped, and declare other results than they give.)
 """MoVQ's decoder: it learns to undo the other small autoencoder's encoder."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic
-# (torch's functions are only partly typed.)
 """Pictures of the little world as tensors."""
 
 from __future__ import annotations

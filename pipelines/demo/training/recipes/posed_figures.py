@@ -1,5 +1,3 @@
-# pyright: basic, reportCallIssue=false, reportArgumentType=false
-# (torch's functions are only partly typed.)
 """Batches for a denoiser that draws figures in given poses."""
 
 from __future__ import annotations

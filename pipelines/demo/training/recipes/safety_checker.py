@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers' safety checker is only partly typed.)
 """A safety checker that knows one scene which may not be shown, harmless as it is."""
 
 from __future__ import annotations

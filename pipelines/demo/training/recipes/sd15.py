@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false, reportArgumentType=false
-# (transformers' models carry their configuration untyped.)
 """SD1.5: the UNet draws what the text encoder reads."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
-# (diffusers' and transformers' networks carry their methods untyped.)
 """SD3 with its pose ControlNet: figures in the colours that the prompt names, in the pose of a skeleton."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
-# (diffusers' and transformers' networks carry their methods untyped.)
 """SDXL: what SD1.5 has learned, read by a second text encoder too, in twice the size."""
 
 from __future__ import annotations

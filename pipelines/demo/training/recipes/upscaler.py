@@ -1,4 +1,3 @@
-# pyright: basic
 """An upscaler: edges of the little world stay sharp when pictures become twice as large."""
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class GroupKey:
     controlnets: tuple[str, ...] = ()
 
 
-def workable(pixels: int, multiple: int) -> int:
+def round_up(pixels: int, multiple: int) -> int:
     """The next size from ``pixels`` upward that a network can draw."""
     return -(-pixels // multiple) * multiple
 
@@ -41,7 +41,7 @@ def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") ->
     Args:
         multiple: sides of the drawn picture are multiples of this many pixels.
     """
-    sides = workable(request.height, multiple), workable(request.width, multiple)
+    sides = round_up(request.height, multiple), round_up(request.width, multiple)
     if not isinstance(request, Prompted):
         return GroupKey(request.pipeline, stage, *sides)
     controlnets = tuple(control.name for control in request.controls)

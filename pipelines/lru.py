@@ -27,7 +27,7 @@ class LRUCache(Generic[K, V]):
         """The value of that key, made first if it is not remembered; nothing is when ``make`` raises."""
         if key not in self._values:
             self._values[key] = make()
-            self._forget()
+            self._evict()
         self._values.move_to_end(key)
         return self._values[key]
 
@@ -39,7 +39,7 @@ class LRUCache(Generic[K, V]):
         """Everything remembered, the least recently used first."""
         return iter(self._values.items())
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         total = sum(self._size(value) for value in self._values.values())
         while total > self._bound and len(self._values) > 1:
             total -= self._size(self._values.popitem(last=False)[1])

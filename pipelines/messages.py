@@ -52,23 +52,23 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class ClearCache:
     """Drop what is kept between requests only to save time: the pictures stay the same."""
 
-    order_id: str
+    maintenance_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
     """Read weights.yaml and loaded.yaml again; what left them is dropped, and may be in use of nothing."""
 
-    order_id: str
+    maintenance_id: str
 
 
-Order = Forget | Reload
+Maintenance = ClearCache | Reload
 """What an engine does between two turns and confirms with `Done`; nothing that it draws is disturbed."""
 
-Command = Draw | Cancel | Stop | Order
+Command = Draw | Cancel | Stop | Maintenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,9 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An `Order` was carried out."""
+    """A `Maintenance` was carried out."""
 
-    order_id: str
+    maintenance_id: str
 
 
 Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency | Done

@@ -25,7 +25,7 @@ from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
 from server.engines.queue import JobQueue
-from server.http.middleware import ACCOUNTING_HEADERS, Door
+from server.http.middleware import ACCOUNTING_HEADERS, CallMiddleware
 from server.http.services import Services
 from server.jobs.jobs import Jobs
 from server.loading.catalogue import Catalogue
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Stands in for hosted image-generation APIs: change the base URL, keep the client.",
         version="0.1.0",
         lifespan=_lifespan,
-        redirect_slashes=False,  # see `Door`
+        redirect_slashes=False,  # see `CallMiddleware`
     )
     app.state.settings = settings
     for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router, metrics_page.router):
@@ -60,7 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(errors.ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _caller_gone)
-    app.add_middleware(Door, max_body_bytes=int(settings.max_body_mb * 1_000_000), on_error=_unexpected_error)
+    app.add_middleware(
+        CallMiddleware, max_body_bytes=int(settings.max_body_mb * 1_000_000), on_error=_unexpected_error
+    )
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],

@@ -44,7 +44,7 @@ class AdapterLibrary:
     """Resolves the names that requests carry; one for all pipelines of a device.
 
     Attributes:
-        manifest: may be replaced at any time; what was read stays until `forget`.
+        manifest: may be replaced at any time; what was read stays until `clear_cache`.
 
     Args:
         weights: folder of downloaded repositories.
@@ -128,7 +128,7 @@ class AdapterLibrary:
             return None
         return path if path is None or path.is_dir() else path.parent
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the files that were read; the next request that names one reads it again."""
         self._files.clear()
 

@@ -23,7 +23,7 @@ _MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Matched:
     """What of a LoRA fits a pipeline.
 
     Attributes:
@@ -37,7 +37,7 @@ class Placed:
     missing: int
 
 
-def place(pipeline: Any, file: Mapping[str, Tensor]) -> Placed:
+def match_layers(pipeline: Any, file: Mapping[str, Tensor]) -> Matched:
     """Find a place for each layer.
 
     Args:
@@ -64,7 +64,7 @@ def place(pipeline: Any, file: Mapping[str, Tensor]) -> Placed:
                 placed[f"{part}.{layer}.{end}.weight"] = tensor
             if pair.bias is not None:
                 placed[f"{part}.{layer}.{ends[1]}.bias"] = pair.bias
-    return Placed(placed, layers, missing)
+    return Matched(placed, layers, missing)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipelines.adapters.library import AdapterLibrary
-from pipelines.adapters.lora_layers import place
+from pipelines.adapters.lora_layers import match_layers
 from pipelines.errors import InvalidInput, UnknownAdapter
 from pipelines.request import Lora
 
@@ -71,7 +71,7 @@ class AttachedLoras:
             if count
         )
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Take every LoRA off; the next `use` reads and inserts again what it needs."""
         if self._layers:
             self._remove_all()
@@ -100,7 +100,7 @@ class AttachedLoras:
         self._next += 1
         pipeline = self._pipeline
         try:
-            placed = place(pipeline, file.tensors)
+            placed = match_layers(pipeline, file.tensors)
             if placed.tensors:
                 options = _peft_options(file.metadata.get("lora_adapter_metadata"))
                 self._load(layers, placed.tensors, options)

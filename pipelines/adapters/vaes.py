@@ -28,7 +28,7 @@ class Vaes:
         chosen = {f"vae:{name}": vae for name, vae in self._chosen.items()}
         return {"vae": self._own, **chosen}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the chosen ones."""
         self._chosen.clear()
 

@@ -56,10 +56,10 @@ class ControlNets:
         networks = {f"controlnet:{name}": network for name, network in self._opened.items()}
         return {**networks, **self._preprocessors.modules}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop them all; the next request that names one opens it again."""
         self._opened.clear()
-        self._preprocessors.forget()
+        self._preprocessors.clear_cache()
 
     def guides(self, request: Prompted, key: GroupKey) -> Conditioning:
         """What `residuals` needs of a request beside the prompt; nothing without controls.

@@ -81,7 +81,7 @@ class Preprocessors:
             for part, module in opened.modules.items()
         }
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._opened.clear()
 
     def prepared(self, image: RGBImage, preprocessor: str | None) -> RGBImage:

@@ -22,7 +22,7 @@ def classifier_free_guidance(negative: Tensor, positive: Tensor, guidance_scale:
     return negative + guidance_scale * (positive - negative)
 
 
-Watch = Callable[[], AbstractContextManager[list[Tensor]]]
+AttentionProbe = Callable[[], AbstractContextManager[list[Tensor]]]
 """Looks into a network while it is entered: the list grows by one tensor (N, ...) for each batch of N rows
 that is evaluated meanwhile. It only looks: no prediction changes by a bit."""
 
@@ -54,7 +54,7 @@ class Evaluation:
     latents: Tensor
     timestep: Tensor
     conditioning: Mapping[str, Rows]
-    watch: Watch | None = None
+    watch: AttentionProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +65,5 @@ class Evaluated:
     seen: Tensor | None = None
 
 
-Guided = Generator[Sequence[Evaluation], Sequence[Evaluated], Tensor]
+EvaluationRounds = Generator[Sequence[Evaluation], Sequence[Evaluated], Tensor]
 """One step's way to a sample's guided prediction: asks for evaluations, in one round or in several."""

@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 import torch
 
 from pipelines.denoising import step
+from pipelines.denoising.active_request import ActiveRequest
 from pipelines.denoising.pipeline import Errands, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
-from pipelines.denoising.ticket import Ticket
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
 from pipelines.group import GroupKey
 from pipelines.messages import Drawn, Event, Failed, Residency
@@ -46,9 +46,9 @@ class Group:
     """Samples that share network evaluations, and how many of them fit into one."""
 
     at_once: int
-    members: list[tuple[Ticket, Sample]] = field(default_factory=list)
+    members: list[tuple[ActiveRequest, Sample]] = field(default_factory=list)
 
-    def tickets(self) -> list[Ticket]:
+    def tickets(self) -> list[ActiveRequest]:
         return list(dict.fromkeys(ticket for ticket, _ in self.members))
 
 
@@ -73,10 +73,10 @@ class Loop:
         self._group_pixels = group_pixels
         self._device = device or torch.device("cpu")
         self._patience_s = patience_s
-        self._waiting: deque[Ticket] = deque()
-        self._running: dict[str, Ticket] = {}
+        self._waiting: deque[ActiveRequest] = deque()
+        self._running: dict[str, ActiveRequest] = {}
         self._groups: OrderedDict[GroupKey, Group] = OrderedDict()
-        self._finished: deque[tuple[Ticket, Sample]] = deque()
+        self._finished: deque[tuple[ActiveRequest, Sample]] = deque()
         self._events: list[Event] = []
         self._resident: tuple[str, ...] = ()
         self._last_step: torch.cuda.Event | None = None
@@ -88,7 +88,7 @@ class Loop:
 
     def submit(self, ticket_id: str, request: Request) -> None:
         """Take a request; it joins the running groups at one of the next turns."""
-        self._waiting.append(Ticket(ticket_id, request, time.monotonic()))
+        self._waiting.append(ActiveRequest(ticket_id, request, time.monotonic()))
 
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
@@ -116,7 +116,7 @@ class Loop:
 
     def _admit(self) -> None:
         """Start what fits, oldest first; what cannot go lets others past, but not for longer than a bound."""
-        passed: list[Ticket] = []
+        passed: list[ActiveRequest] = []
         while self._waiting:
             ticket = self._waiting.popleft()
             draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
@@ -129,7 +129,7 @@ class Loop:
                 self._fail(ticket, error)
         self._waiting.extend(passed)
 
-    def _fits(self, ticket: Ticket) -> bool:
+    def _fits(self, ticket: ActiveRequest) -> bool:
         name = ticket.request.pipeline
         beside = [other.pixels for other in self._running.values() if other.request.pipeline == name]
         if beside and sum(beside) + ticket.pixels > self._group_pixels:
@@ -141,7 +141,7 @@ class Loop:
     def _in_use(self) -> set[str]:
         return {name for ticket in self._running.values() for name in pipelines_of(ticket.request)}
 
-    def _encode(self, ticket: Ticket) -> None:
+    def _encode(self, ticket: ActiveRequest) -> None:
         pipeline = self._pool.open(ticket.request.pipeline, self._in_use())
         if isinstance(pipeline, Errands):
             self._run(ticket, pipeline)
@@ -155,7 +155,7 @@ class Loop:
         for sample in ticket.samples:
             self._join(ticket, sample)
 
-    def _run(self, ticket: Ticket, pipeline: Errands) -> None:
+    def _run(self, ticket: ActiveRequest, pipeline: Errands) -> None:
         """A request without samples is done at once."""
         with self._timed(ticket, "decode_s"):
             answer = self._relieved(
@@ -163,7 +163,7 @@ class Loop:
             )
         self._events.append(Drawn(ticket.ticket_id, replace(answer, timings=ticket.timings())))
 
-    def _join(self, ticket: Ticket, sample: Sample) -> None:
+    def _join(self, ticket: ActiveRequest, sample: Sample) -> None:
         if sample.sampler.done:
             self._finished.append((ticket, sample))
             return
@@ -223,7 +223,7 @@ class Loop:
             if before is not None:
                 before.synchronize()
 
-    def _finish(self, ticket: Ticket, sample: Sample) -> None:
+    def _finish(self, ticket: ActiveRequest, sample: Sample) -> None:
         before = sample.generator.get_state()
 
         def finish():
@@ -270,7 +270,7 @@ class Loop:
         self._pool.relieve(in_use)
         return work()
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, ticket: ActiveRequest, error: Exception) -> None:
         """Report in the caller's words; an error that leaves the device unusable ends the process instead."""
         if isinstance(error, torch.AcceleratorError):
             raise error
@@ -282,7 +282,7 @@ class Loop:
             error = DrawingFailed("drawing failed")
         self._events.append(Failed(ticket.ticket_id, error))
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: ActiveRequest) -> None:
         self._running.pop(ticket.ticket_id, None)
         self._finished = deque(member for member in self._finished if member[0] is not ticket)
         for key, group in list(self._groups.items()):
@@ -291,7 +291,7 @@ class Loop:
                 del self._groups[key]
 
     @contextmanager
-    def _timed(self, ticket: Ticket, stage: str) -> Iterator[None]:
+    def _timed(self, ticket: ActiveRequest, stage: str) -> Iterator[None]:
         """Add the seconds of the block to a stage; on CUDA the work queued in it is waited for."""
         started = time.perf_counter()
         try:

@@ -34,7 +34,7 @@ class Pipeline(Protocol):
         """
         ...
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is kept between requests to save time, of ``modules`` all that requests added; between
         two turns of the loop, at any moment."""
         ...

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pipelines.denoising.evaluation import Guidance, Guided, Rows, classifier_free_guidance
+from pipelines.denoising.evaluation import EvaluationRounds, Guidance, Rows, classifier_free_guidance
 from pipelines.denoising.sampler import NoSteps, Sampler
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
@@ -28,7 +28,7 @@ class Denoiser:
 
     predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
     guide: Guidance = classifier_free_guidance
-    layer: Callable[[Sample], Guided] | None = None
+    layer: Callable[[Sample], EvaluationRounds] | None = None
 
 
 @dataclass(frozen=True, slots=True)

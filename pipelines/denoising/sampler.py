@@ -66,10 +66,10 @@ class AroundSampler(Generic[S]):
 
 
 @runtime_checkable
-class HearsUnguided(Protocol):
+class NeedsUnconditional(Protocol):
     """A sampler that also wants to know what the network says without the prompt (CFG++)."""
 
-    def hear_unguided(self, prediction: Tensor) -> None:
+    def take_unconditional(self, prediction: Tensor) -> None:
         """Before each step of a guided sample: the prediction that guidance starts from."""
         ...
 

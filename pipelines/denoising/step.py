@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from pipelines.denoising.evaluation import Evaluated, Evaluation, Guided, Rows
+from pipelines.denoising.evaluation import Evaluated, Evaluation, EvaluationRounds, Rows
 from pipelines.denoising.sample import Denoiser, Sample
-from pipelines.denoising.sampler import HearsUnguided
+from pipelines.denoising.sampler import NeedsUnconditional
 
 
 def advance(samples: Sequence[Sample]) -> None:
@@ -48,7 +48,7 @@ def _guided_predictions(samples: Sequence[Sample]) -> list[Tensor]:
     return [predictions[index] for index in range(len(samples))]
 
 
-def _classifier_free(sample: Sample) -> Guided:
+def _classifier_free(sample: Sample) -> EvaluationRounds:
     """A sample alone gives the very batch that diffusers builds, without the prompt and with it."""
     seen, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
     conditioning = sample.conditioning
@@ -57,8 +57,8 @@ def _classifier_free(sample: Sample) -> Guided:
         (only,) = yield [positive]
         return only.prediction
     without, prompted = yield [Evaluation(seen, timestep, conditioning.negative), positive]
-    if isinstance(sample.sampler, HearsUnguided):
-        sample.sampler.hear_unguided(without.prediction)
+    if isinstance(sample.sampler, NeedsUnconditional):
+        sample.sampler.take_unconditional(without.prediction)
     return sample.denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
 
 

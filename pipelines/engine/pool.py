@@ -124,12 +124,12 @@ class PipelinePool:
         _empty_caches(self._device)
         return left
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is kept only to save time: encoded prompts, files of adapters, evicted weights."""
-        self._adapters.forget()
+        self._adapters.clear_cache()
         self._evicted.clear()
         for name, pipeline in self._resident.items():
-            pipeline.forget()
+            pipeline.clear_cache()
             self._recount(name)
         _empty_caches(self._device)
 
@@ -142,7 +142,7 @@ class PipelinePool:
         self._adapters.manifest = manifest
         if _keeps(before, manifest):
             return
-        self.forget()
+        self.clear_cache()
         for name in {*self._resident, *self._bytes}:
             if before.pipelines.get(name) != manifest.pipelines.get(name):
                 for known in (self._resident, self._bytes, self._own_bytes):
@@ -203,7 +203,7 @@ class PipelinePool:
         for name, pipeline in self._resident.items():
             added = self._bytes[name] > self._own_bytes[name]
             if added and name not in in_use and self.used_bytes > most_bytes:
-                pipeline.forget()
+                pipeline.clear_cache()
                 self._recount(name)
         for name in self._evictable(in_use):
             if self.used_bytes > most_bytes:

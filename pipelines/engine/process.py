@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
 from pipelines.engine.pool import PipelinePool
-from pipelines.messages import Cancel, Done, Draw, EngineConfig, Forget, Loading, Ready, Reload, Stop
+from pipelines.messages import Cancel, ClearCache, Done, Draw, EngineConfig, Loading, Ready, Reload, Stop
 from pipelines.weights.loaded import load_catalogue
 
 CUDA_SHARE = 0.8
@@ -67,12 +67,12 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                     loop.submit(ticket_id, request)
                 case Cancel(ticket_id):
                     loop.cancel(ticket_id)
-                case Forget(order_id):
-                    pool.forget()
-                    connection.send(Done(order_id))
-                case Reload(order_id):
+                case ClearCache(maintenance_id):
+                    pool.clear_cache()
+                    connection.send(Done(maintenance_id))
+                case Reload(maintenance_id):
                     pool.reload(load_catalogue(config.manifest, config.weights))
-                    connection.send(Done(order_id))
+                    connection.send(Done(maintenance_id))
                 case Stop():
                     return
         for event in loop.turn():

@@ -48,7 +48,7 @@ class FaceRestorer:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"face_restorer": self._network.model}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Nothing is kept between requests."""
 
     def attach(self, key: GroupKey) -> None:

@@ -63,7 +63,7 @@ class Kandinsky22:
             "decoder.movq": self._decoder.movq,
         }
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._embed.cache_clear()
 
     def attach(self, key: GroupKey) -> None:

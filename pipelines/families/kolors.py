@@ -44,7 +44,7 @@ class Kolors:
         pipeline = self._pipeline
         return {"text_encoder": pipeline.text_encoder, "unet": pipeline.unet, "vae": pipeline.vae}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._embed.cache_clear()
 
     def attach(self, key: GroupKey) -> None:

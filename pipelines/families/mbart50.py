@@ -61,7 +61,7 @@ class MBart50:
     def encode(self, request: Request) -> list[Sample]:
         raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._translated.clear()
 
     def attach(self, key: GroupKey) -> None:

@@ -53,7 +53,7 @@ class PromptWriter:
     def encode(self, request: Request) -> list[Sample]:
         raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._written.clear()
 
     def attach(self, key: GroupKey) -> None:

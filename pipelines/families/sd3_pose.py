@@ -80,7 +80,7 @@ class StableDiffusion3Pose:
             **{f"annotator_{name}": module for name, module in annotators.items()},
         }
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._texts.clear()
 
     def attach(self, key: GroupKey) -> None:

@@ -20,10 +20,10 @@ from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
-from pipelines.images.postprocess import finished
+from pipelines.images.postprocess import postprocess
 from pipelines.images.safety import SafetyChecker, looked_at
 from pipelines.layers import highres, panorama
-from pipelines.layers.first_latents import Starts
+from pipelines.layers.first_latents import FirstLatents
 from pipelines.layers.inpainting import put_back, with_masked_channels
 from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
 from pipelines.layers.token_merging import TokenMerging, check_ratio
@@ -58,7 +58,7 @@ class StableDiffusionXL:
         self._self_attention = SelfAttentionGuidance(
             self._pipeline.unet, self._pipeline.scheduler.config, device
         )
-        self._starts = Starts(
+        self._starts = FirstLatents(
             self._pipeline.unet,
             self._pipeline.scheduler.config,
             self._multiple,
@@ -88,11 +88,11 @@ class StableDiffusionXL:
             **checker,
         }
 
-    def forget(self) -> None:
-        self._prompts.forget()
-        self._loras.forget()
-        self._vaes.forget()
-        self._controlnets.forget()
+    def clear_cache(self) -> None:
+        self._prompts.clear_cache()
+        self._loras.clear_cache()
+        self._vaes.clear_cache()
+        self._controlnets.clear_cache()
 
     def attach(self, key: GroupKey) -> None:
         self._loras.use(key.loras)
@@ -195,4 +195,4 @@ class StableDiffusionXL:
         decode = panorama.decode if request.panorama else codec.decode
         decoded = decode(vae, sample.latents, upcast=vae.config["force_upcast"])
         image = put_back(codec.to_image(decoded, request.height, request.width), request)
-        return finished(request, image, self._safety_checker, warnings)
+        return postprocess(request, image, self._safety_checker, warnings)

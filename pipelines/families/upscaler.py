@@ -41,7 +41,7 @@ class Upscaler:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"upscaler": self._network.model}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Nothing is kept between requests."""
 
     def attach(self, key: GroupKey) -> None:

@@ -13,7 +13,7 @@ SCALE = 2
 """What ``upscale`` multiplies both sides with."""
 
 
-def finished(
+def postprocess(
     request: Prompted, image: RGBImage, checker: SafetyChecker | None, warnings: tuple[str, ...]
 ) -> Picture | Handover:
     """What becomes of a drawn picture.

@@ -24,7 +24,7 @@ from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Prepared:
     """The state of one sample before its first step.
 
     Attributes:
@@ -39,7 +39,7 @@ class Start:
     conditioning: Mapping[str, Rows] = field(default_factory=dict)
 
 
-class Starts:
+class FirstLatents:
     """Begins the samples of one checkpoint.
 
     Args:
@@ -64,7 +64,7 @@ class Starts:
         self._device = device
         self._upcast = upcast
 
-    def of(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> list[Start]:
+    def of(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> list[Prepared]:
         """One start for each seed, in order; random numbers are drawn in the order of diffusers' pipelines.
 
         Raises:
@@ -84,7 +84,7 @@ class Starts:
                 return self._from_masked_picture(request, key, vae, each)
             case _:
                 return [
-                    Start(sampler.from_noise(self._noise(key, generator)), sampler, generator)
+                    Prepared(sampler.from_noise(self._noise(key, generator)), sampler, generator)
                     for sampler, generator in each
                 ]
 
@@ -138,14 +138,14 @@ class Starts:
         key: GroupKey,
         vae: AutoencoderKL,
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
-    ) -> list[Start]:
+    ) -> list[Prepared]:
         """The picture under the noise of the first step."""
         picture = self._encoded(request, vae, codec.from_image(request.image, key.height, key.width))
-        starts: list[Start] = []
+        starts: list[Prepared] = []
         for sampler, generator in each:
             latents = picture(generator)
             noise = self._noise(key, generator)
-            starts.append(Start(sampler.from_latents(latents, noise), sampler, generator))
+            starts.append(Prepared(sampler.from_latents(latents, noise), sampler, generator))
         return starts
 
     def _from_masked_picture(
@@ -154,7 +154,7 @@ class Starts:
         key: GroupKey,
         vae: AutoencoderKL,
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
-    ) -> list[Start]:
+    ) -> list[Prepared]:
         """The picture under noise, or noise alone at full strength; what the mask does not name is kept by
         the sampler, or shown to a network that was trained for it."""
         shown = paints_masks_only(self._unet)
@@ -163,7 +163,7 @@ class Starts:
         whole = self._encoded(request, vae, picture)
         rest = self._encoded(request, vae, picture * (mask < 0.5)) if shown else None
         small = self._small(mask)
-        starts: list[Start] = []
+        starts: list[Prepared] = []
         for sampler, generator in each:
             # In the memory layout that diffusers gives it here, which convolutions round by.
             known = whole(generator).contiguous() if not shown or request.strength < 1 else None
@@ -172,12 +172,12 @@ class Starts:
             latents = noised if request.strength < 1 else sampler.from_noise(noise)
             if rest is not None:
                 channels = self._masked_channels(request, small, rest(generator))
-                starts.append(Start(latents, sampler, generator, channels))
+                starts.append(Prepared(latents, sampler, generator, channels))
                 continue
             assert known is not None
             # diffusers encodes the kept part here without using it: later draws must not move.
             self._noise(key, generator)
-            starts.append(Start(latents, MaskedSampler(sampler, known, noise, small), generator))
+            starts.append(Prepared(latents, MaskedSampler(sampler, known, noise, small), generator))
         return starts
 
     def _small(self, mask: Tensor) -> Tensor:

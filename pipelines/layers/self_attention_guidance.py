@@ -12,10 +12,10 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
-from pipelines.denoising.evaluation import Evaluation, Guided
+from pipelines.denoising.evaluation import Evaluation, EvaluationRounds
 from pipelines.denoising.sample import Denoiser, Sample
 from pipelines.errors import InvalidInput
-from pipelines.schedulers.predictions import expected
+from pipelines.schedulers.predictions import to_sample_and_noise
 
 SCALE = 0.75
 """The paper's s for Stable Diffusion, and diffusers' default."""
@@ -55,7 +55,7 @@ class SelfAttentionGuidance:
             raise InvalidInput("self_attention", "this checkpoint's network has no attention in its middle")
         return replace(denoiser, layer=self)
 
-    def __call__(self, sample: Sample) -> Guided:
+    def __call__(self, sample: Sample) -> EvaluationRounds:
         conditioning, denoiser = sample.conditioning, sample.denoiser
         latents, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
         # With classifier-free guidance the half without the prompt is the one that is degraded.
@@ -97,7 +97,7 @@ class SelfAttentionGuidance:
     def _degraded(self, latents: Tensor, prediction: Tensor, timestep: Tensor, looked_at: Tensor) -> Tensor:
         """What the network sees, (B, C, h, w), with the expected picture blurred under the same noise."""
         signal = self._signal_at(timestep)
-        picture, noise = expected(self._prediction_type, prediction, latents, signal)
+        picture, noise = to_sample_and_noise(self._prediction_type, prediction, latents, signal)
         mask = interpolate(looked_at.to(picture.dtype), picture.shape[-2:])
         blurred = _blur(picture) * mask + picture * (1 - mask)
         return (signal**0.5 * blurred + (1 - signal) ** 0.5 * noise).to(latents.dtype)

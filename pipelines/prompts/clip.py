@@ -18,7 +18,7 @@ from pipelines.lru import LRUCache
 from pipelines.prompts.weighting import Chunk, Phrase, Word, chunks, weighted_phrases
 from pipelines.request import Lora, Prompted
 
-CHUNKS = 32
+MAX_CHUNKS_PER_PROMPT = 32
 """Of one text at most. A picture of 512 x 512 then attends to its text about as long as to itself."""
 
 KEPT_BYTES = 128 * 1024**2
@@ -107,7 +107,7 @@ class PromptEncoder:
         )
         return self._prompts.get(prompt, lambda: self._encode(prompt))
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Remember no prompt."""
         self._prompts.clear()
 
@@ -144,9 +144,11 @@ class PromptEncoder:
         phrases = weighted_phrases(text) if weighted else [Phrase(text)]
         cut = [self._chunks(phrases, tokenizer) for _, tokenizer in self._readers()]
         longest = max(map(len, cut))
-        if longest > CHUNKS:
+        if longest > MAX_CHUNKS_PER_PROMPT:
             room = self._pipeline.tokenizer.model_max_length - 2
-            raise InvalidInput(field, f"is longer than the {CHUNKS * room} tokens that can be read")
+            raise InvalidInput(
+                field, f"is longer than the {MAX_CHUNKS_PER_PROMPT * room} tokens that can be read"
+            )
         return cut
 
     def _chunks(self, phrases: Sequence[Phrase], tokenizer: Any) -> list[Chunk]:

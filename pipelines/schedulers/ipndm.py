@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 from torch import Tensor
 
-from pipelines.schedulers.predictions import expected
+from pipelines.schedulers.predictions import to_sample_and_noise
 
 COEFFICIENTS = (
     (1.0,),
@@ -39,7 +39,7 @@ class IPNDM(diffusers.DDIMScheduler):
     ) -> tuple[Tensor]:
         signal = self.alphas_cumprod[int(timestep)]
         config: Any = self.config
-        self._noises.appendleft(expected(config.prediction_type, prediction, latents, signal)[1])
+        self._noises.appendleft(to_sample_and_noise(config.prediction_type, prediction, latents, signal)[1])
         weights = COEFFICIENTS[len(self._noises) - 1]
         noise = sum(weight * each for weight, each in zip(weights, self._noises, strict=True))
         ahead = self._signal_after(timestep)

@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.schedulers.variance_exploding import VarianceExploding, precise
+from pipelines.schedulers.variance_exploding import VarianceExploding, at_least_float32
 
 CHURN = 80.0
 CHURNED_FROM, CHURNED_TO = 0.05, 50.0
@@ -64,9 +64,9 @@ class KarrasVe(VarianceExploding):
         generator: torch.Generator | None = None,
         return_dict: bool = False,
     ) -> tuple[Tensor]:
-        latents = precise(latents)
+        latents = at_least_float32(latents)
         sigma = self._sigmas[self._position]
-        slope = (latents - self._levels.denoised(precise(prediction), latents, sigma)) / sigma
+        slope = (latents - self._levels.denoised(at_least_float32(prediction), latents, sigma)) / sigma
         ahead = self._sigmas[self._position + 1] if self._position + 1 < len(self._sigmas) else 0.0
         if self._position % 2 == 0:
             self._start = (latents, slope)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import diffusers
 from torch import Tensor
 
-from pipelines.schedulers.predictions import expected
+from pipelines.schedulers.predictions import to_sample_and_noise
 
 
 class PNDM(diffusers.PNDMScheduler):
@@ -34,6 +34,6 @@ class PNDM(diffusers.PNDMScheduler):
         self, prediction: Tensor, timestep: Tensor, latents: Tensor, return_dict: bool = False
     ) -> tuple[Tensor]:
         time = int(timestep)
-        _, noise = expected(self.predicted, prediction, latents, self.alphas_cumprod[time])
+        _, noise = to_sample_and_noise(self.predicted, prediction, latents, self.alphas_cumprod[time])
         stepped: Any = super().step(noise, time, latents, return_dict=False)
         return (stepped[0].to(prediction.dtype),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def expected(
+def to_sample_and_noise(
     prediction_type: str, prediction: Tensor, latents: Tensor, signal: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The picture and the noise of which the latents consist, as the network sees it.

@@ -8,7 +8,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.schedulers.variance_exploding import VarianceExploding, precise
+from pipelines.schedulers.variance_exploding import VarianceExploding, at_least_float32
 
 SIGNAL_TO_NOISE = 0.15
 """r of algorithm 4: how far Langevin dynamics moves against its own noise; diffusers' value."""
@@ -37,9 +37,9 @@ class ScoreSdeVe(VarianceExploding):
         generator: torch.Generator | None = None,
         return_dict: bool = False,
     ) -> tuple[Tensor]:
-        latents = precise(latents)
+        latents = at_least_float32(latents)
         sigma = self._sigmas[self._position]
-        score = (self._levels.denoised(precise(prediction), latents, sigma) - latents) / sigma**2
+        score = (self._levels.denoised(at_least_float32(prediction), latents, sigma) - latents) / sigma**2
         noise = randn_tensor(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
         self._position += 1
         if self._position % 2 == 1:

@@ -102,6 +102,6 @@ class VarianceExploding:
         self.timesteps = torch.tensor([self._levels.time_of(sigma) for sigma in sigmas])
 
 
-def precise(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """At least single precision: differences of noise levels are lost in half."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

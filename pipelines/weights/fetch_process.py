@@ -2,7 +2,7 @@
 
 Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which
 stays open; when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of
-JSON: a `Progress` now and then, at the end `Fetched` or `Refused`.
+JSON: a `DownloadProgress` now and then, at the end `Fetched` or `Refused`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Wanted(BaseModel):
     family: str | None = None
 
 
-class Progress(BaseModel):
+class DownloadProgress(BaseModel):
     """Bytes."""
 
     done: int
@@ -77,7 +77,7 @@ class Refused(BaseModel):
     problem: str
 
 
-Line: TypeAdapter[Progress | Fetched | Refused] = TypeAdapter(Progress | Fetched | Refused)
+Line: TypeAdapter[DownloadProgress | Fetched | Refused] = TypeAdapter(DownloadProgress | Fetched | Refused)
 
 
 def fetch(wanted: Wanted, say: Callable[[BaseModel], None]) -> Fetched:
@@ -246,7 +246,7 @@ class _reported:
 
     def _report(self) -> None:
         while True:
-            self._say(Progress(done=sum(map(self._here, self._files)), total=self._total()))
+            self._say(DownloadProgress(done=sum(map(self._here, self._files)), total=self._total()))
             if self._ended.wait(_REPORT_S):
                 return
 

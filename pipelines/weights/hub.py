@@ -20,18 +20,18 @@ class PullError(Exception):
 
     Attributes:
         exit_code: of the command line.
-        hopeless: the next repository would fail as well.
+        fatal: the next repository would fail as well.
     """
 
     exit_code = 1
-    hopeless = False
+    fatal = False
 
 
 class NoNetwork(PullError):
     """The hub does not answer."""
 
     exit_code = 3
-    hopeless = True
+    fatal = True
 
 
 class AccessDenied(PullError):
@@ -54,7 +54,7 @@ class Corrupted(PullError):
 
 class DiskFull(PullError):
     exit_code = 7
-    hopeless = True
+    fatal = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: boo
         except PullError as error:
             _complain(str(error))
             failures.append(error)
-            if error.hopeless:
+            if error.fatal:
                 break
     if failures:
         return failures[0].exit_code

@@ -16,7 +16,7 @@ from server import errors
 from server.database import sqlite
 from server.database.errors import UnusableDatabase
 from server.database.server_lock import hold_file, hold_session
-from server.database.writers import Turns
+from server.database.writers import Writers
 from server.settings import Settings
 
 __all__ = ["Database", "UnusableDatabase", "database_url"]
@@ -65,7 +65,7 @@ class Database:
         else:
             self.engine = _postgresql_engine(parsed, busy_timeout_s)
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._turns = Turns(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
+        self._turns = Writers(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:

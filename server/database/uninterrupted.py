@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def unbroken(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+async def uninterrupted(
+    work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]] | None = None
+) -> T:
     """Await ``work``, which goes on to its end when the awaiting task is cancelled.
 
     A transaction that is cancelled while it commits may or may not have happened. Here the cancellation is

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from server import errors
 
 
-class Turns:
+class Writers:
     """Lets ``room`` writers in at a time, in the order of their arrival; None: everybody."""
 
     def __init__(self, room: int | None, *, wait_s: float) -> None:

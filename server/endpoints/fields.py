@@ -113,7 +113,7 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=LONGEST_PROMPT), BeforeValidator(_text)]
 Seed = Annotated[int, Field(ge=RANDOM_SEED, le=LARGEST_SEED), BeforeValidator(_whole_number)]
 """-1 is random; `seeds` turns it into the numbers that are really used."""
-Picture = Annotated[
+PictureField = Annotated[
     str | bytes,
     BeforeValidator(_picture),
     WithJsonSchema({"type": "string", "contentMediaType": "image/*"}),

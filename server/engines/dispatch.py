@@ -11,7 +11,7 @@ from contextlib import suppress
 from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
-from pipelines.messages import Forget, Order, Reload
+from pipelines.messages import ClearCache, Maintenance, Reload
 from pipelines.request import Prompted, Request, pipelines_of
 from server import errors
 from server.engines.engine import Engine, EngineState
@@ -20,7 +20,7 @@ from server.engines.queue import JobQueue, Offer, Ticket
 ATTEMPTS = 2
 """A request whose engine was lost is drawn again, but not for ever: it may be what kills them."""
 
-NO_HOPE = (EngineState.failed, EngineState.stopped)
+GIVEN_UP = (EngineState.failed, EngineState.stopped)
 
 
 class Dispatch:
@@ -64,9 +64,9 @@ class Dispatch:
         if self._ready():
             return None
         engines = self._engines.values()
-        if all(engine.state in NO_HOPE for engine in engines):
+        if all(engine.state in GIVEN_UP for engine in engines):
             return f"no engine is running: {_reasons(engines) or 'none is configured'}"
-        return _reasons([engine for engine in engines if engine.state not in NO_HOPE])
+        return _reasons([engine for engine in engines if engine.state not in GIVEN_UP])
 
     def refuse_if_full(self, account_id: int) -> None:
         """Refuse early, before anything is held, what `draw` would refuse.
@@ -74,7 +74,7 @@ class Dispatch:
         Raises:
             QueueFull, Unavailable: see `draw`.
         """
-        self._refuse_without_hope()
+        self._refuse_if_no_engine()
         self._queue.refuse_if_full(account_id)
 
     async def start(self) -> None:
@@ -102,13 +102,13 @@ class Dispatch:
         if self._restart is None or self._restart.done():
             self._restart = asyncio.create_task(self._restart_engines(), name="restart of the engines")
 
-    async def forget(self) -> None:
+    async def clear_cache(self) -> None:
         """Have every engine drop what it keeps only to save time; return when all have."""
-        await self._order(Forget)
+        await self._maintain(ClearCache)
 
     async def reload(self) -> None:
         """Have every engine learn what can be drawn now; return when all have."""
-        await self._order(Reload)
+        await self._maintain(Reload)
 
     async def retire(self, name: str) -> None:
         """Return when no engine draws with this checkpoint or adapter any more.
@@ -144,7 +144,7 @@ class Dispatch:
             EngineLost: the engine was lost, and so was the next one.
             GenerationError: the request cannot be drawn.
         """
-        self._refuse_without_hope()
+        self._refuse_if_no_engine()
         ticket = Ticket(request, account_id)
         self._queue.put(ticket, bounded=bounded)
         try:
@@ -154,7 +154,7 @@ class Dispatch:
                 except EngineLost:
                     if ticket.attempts >= ATTEMPTS or self._stopped:
                         raise
-                self._refuse_without_hope()
+                self._refuse_if_no_engine()
                 self._queue.put_back(ticket)
         finally:
             self._feed()
@@ -180,8 +180,10 @@ class Dispatch:
                 tickets.pop(ticket.id, None)
             self._news.set()
 
-    async def _order(self, order: Callable[[str], Order]) -> None:
-        await asyncio.gather(*(engine.obey(order(uuid.uuid4().hex)) for engine in self._engines.values()))
+    async def _maintain(self, command: Callable[[str], Maintenance]) -> None:
+        await asyncio.gather(
+            *(engine.maintain(command(uuid.uuid4().hex)) for engine in self._engines.values())
+        )
 
     async def _restart_engines(self) -> None:
         try:
@@ -228,13 +230,13 @@ class Dispatch:
 
     def _engine_changed(self) -> None:
         self._news.set()
-        if all(engine.state in NO_HOPE for engine in self._engines.values()):
+        if all(engine.state in GIVEN_UP for engine in self._engines.values()):
             self._queue.refuse_all(self.readiness() or "no engine is running")
         else:
             self._feed()
 
-    def _refuse_without_hope(self) -> None:
-        if self._stopped or all(engine.state in NO_HOPE for engine in self._engines.values()):
+    def _refuse_if_no_engine(self) -> None:
+        if self._stopped or all(engine.state in GIVEN_UP for engine in self._engines.values()):
             raise errors.Unavailable(self.readiness() or "no engine is running")
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
-from pipelines.messages import Order
+from pipelines.messages import Maintenance
 from pipelines.request import Request
 
 
@@ -63,8 +63,8 @@ class Engine(Protocol):
         is gone: `state` tells when the new one is ready. Nothing happens to an engine that is stopped."""
         ...
 
-    async def obey(self, order: Order) -> None:
-        """Have an order carried out between two network evaluations; return when it was, or when there is
+    async def maintain(self, maintenance: Maintenance) -> None:
+        """Have it carried out between two network evaluations; return when it was, or when there is
         nobody left to carry it out: an engine that starts anew has nothing to forget."""
         ...
 

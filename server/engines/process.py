@@ -23,7 +23,7 @@ from pipelines.messages import (
     Event,
     Failed,
     Loading,
-    Order,
+    Maintenance,
     Progress,
     Ready,
     Residency,
@@ -35,7 +35,7 @@ from server.engines.engine import EngineState
 
 log = logging.getLogger(__name__)
 
-HOPELESS_STARTS = 3
+GIVE_UP_AFTER_STARTS = 3
 """After so many failed starts in a row nobody should wait for the engine any more."""
 
 FIRST_PAUSE_S = 1.0
@@ -78,7 +78,7 @@ class LocalEngine:
         self._target = target
         self._watchers: list[Callable[[], None]] = []
         self._in_flight: dict[str, _InFlight] = {}
-        self._orders: dict[str, asyncio.Future[None]] = {}
+        self._maintenance: dict[str, asyncio.Future[None]] = {}
         self._child: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._silence_s = silence_s
@@ -125,17 +125,17 @@ class LocalEngine:
         self._lose_in_flight()
         await self._child.leave(gently=gently)  # its keeper starts the next one
 
-    async def obey(self, order: Order) -> None:
+    async def maintain(self, maintenance: Maintenance) -> None:
         if self._child is None or self._child.gone.is_set():
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expect()
-        self._orders[order.order_id] = done
-        self._child.send(order)
+        self._maintenance[maintenance.maintenance_id] = done
+        self._child.send(maintenance)
         try:
             await done
         finally:
-            self._orders.pop(order.order_id, None)
+            self._maintenance.pop(maintenance.maintenance_id, None)
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
@@ -179,7 +179,7 @@ class LocalEngine:
             self._failed_starts += 1
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed_starts - 1))
             log.error("engine %s did not start (%s); trying again in %g s", self.name, why, pause_s)
-            hopeless = self._failed_starts >= HOPELESS_STARTS
+            hopeless = self._failed_starts >= GIVE_UP_AFTER_STARTS
             self._become(EngineState.failed if hopeless else EngineState.starting, f"did not start: {why}")
             await asyncio.sleep(pause_s)
 
@@ -194,7 +194,7 @@ class LocalEngine:
             await asyncio.sleep(self._silence_s - silent_s)
 
     def _has_work(self) -> bool:
-        return bool(self._in_flight or self._orders)
+        return bool(self._in_flight or self._maintenance)
 
     def _expect(self) -> None:
         """Call it before work is handed over; new work is no excuse for silence about older work."""
@@ -222,7 +222,7 @@ class LocalEngine:
         for waiting in in_flight.values():
             if not waiting.drawing.done():
                 waiting.drawing.set_exception(EngineLost("The engine that drew this request was lost"))
-        for done in self._orders.values():
+        for done in self._maintenance.values():
             if not done.done():
                 done.set_result(None)
 
@@ -252,8 +252,8 @@ class LocalEngine:
                 waiting = self._in_flight.get(ticket_id)
                 if waiting and not waiting.drawing.done():
                     waiting.drawing.set_exception(error)
-            case Done(order_id):
-                if (done := self._orders.get(order_id)) and not done.done():
+            case Done(maintenance_id):
+                if (done := self._maintenance.get(maintenance_id)) and not done.done():
                     done.set_result(None)
             case _:
                 assert_never(event)

@@ -16,7 +16,7 @@ from server import errors
 PATIENCE_S = 10.0
 """How long the oldest ticket of an account may be passed by others before it goes first."""
 
-HOLD = 2
+GROUPS_PER_ENGINE = 2
 """An engine holds so many groups' worth of pixels: beside a full group others find room to take turns."""
 
 _PACE_WEIGHT = 0.1
@@ -81,7 +81,7 @@ class Offer:
         """An engine without work takes any request, however large."""
         if not self.held:
             return True
-        within = self.held_pixels + ticket.pixels <= HOLD * self.group_pixels
+        within = self.held_pixels + ticket.pixels <= GROUPS_PER_ENGINE * self.group_pixels
         return within and self.group_has_room(ticket)
 
 

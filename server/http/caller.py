@@ -78,6 +78,6 @@ async def header_caller(request: Request) -> Account:
     return await authenticate(request, header_key(request))
 
 
-def spent(request: Request, job: Job) -> None:
+def report_balance(request: Request, job: Job) -> None:
     """Let ``x-remaining-credits`` of the answer say the balance after this job."""
     request.state.balance = job.balance

@@ -31,7 +31,7 @@ ACCOUNTING_HEADERS = [
 """What browsers may read of an answer."""
 
 
-class Door:
+class CallMiddleware:
     """ASGI middleware; plain, because the framework's own base class hides a caller's hang-up."""
 
     def __init__(

@@ -19,7 +19,7 @@ from server import errors
 from server.accounts import credits
 from server.database.database import Database
 from server.database.tables import UTCDateTime, jobs
-from server.database.uninterrupted import unbroken
+from server.database.uninterrupted import uninterrupted
 from server.database.upserts import insert_or_nothing
 from server.jobs.records import (
     JSON,
@@ -37,7 +37,7 @@ from server.jobs.records import (
     write_end,
 )
 from server.webhooks import outbox
-from server.webhooks.outbox import Announcement
+from server.webhooks.outbox import WebhookMessage
 
 __all__ = ["JSON", "Job", "JobStatus", "Jobs", "NewJob", "Output"]
 
@@ -91,7 +91,7 @@ class Jobs:
     """
 
     def __init__(
-        self, database: Database, announce: Callable[[Job], Announcement | None] = lambda _: None
+        self, database: Database, announce: Callable[[Job], WebhookMessage | None] = lambda _: None
     ) -> None:
         """
         Args:
@@ -115,7 +115,7 @@ class Jobs:
             if not replayed:
                 await self.cancel(job.id)
 
-        return await unbroken(self._open(new), undo)
+        return await uninterrupted(self._open(new), undo)
 
     async def earlier(self, account_id: int, key: str | None, body_digest: str | None) -> Job | None:
         """What this account has opened with an idempotency key: its first answer is there or on its way.
@@ -286,14 +286,14 @@ class Jobs:
                 raise errors.NotFound(f"Request {job_id} not found")
             return read(row, balance=balance)
 
-        return await unbroken(_patiently(end))
+        return await uninterrupted(_patiently(end))
 
     async def _change(self, statement: Any, values: dict[str, Any]) -> None:
         async def change() -> None:
             async with self._database.transaction() as connection:
                 await connection.execute(statement, values)
 
-        await unbroken(_patiently(change))
+        await uninterrupted(_patiently(change))
 
     async def _recovered(self, row: Row[Any]) -> Job | None:
         with suppress(ValidationError):

@@ -16,9 +16,9 @@ import httpx
 from pipelines.weights.downloads import one_pull_at_a_time, sized
 from pipelines.weights.fetch_process import (
     NO_PICKLES,
+    DownloadProgress,
     Fetched,
     Line,
-    Progress,
     Refused,
     Wanted,
     loaded_entry,
@@ -129,7 +129,7 @@ class Incoming:
             await process.stdin.drain()
             async for text in process.stdout:
                 match Line.validate_json(text):
-                    case Progress(done=done, total=total):
+                    case DownloadProgress(done=done, total=total):
                         progress(done, total)
                     case Refused(problem=problem):
                         raise NotLoaded(problem)

@@ -62,7 +62,7 @@ _RECORD: TypeAdapter[list[Load]] = TypeAdapter(list[Load])
 
 
 @dataclass(slots=True)
-class Progress:
+class LoadProgress:
     """Bytes so far, and in all; 0 of 0 before that is known."""
 
     done: int = 0
@@ -94,18 +94,18 @@ class Loads:
         self._incoming = Incoming(settings, public_http, dtypes)
         self._weights = settings.weights
         self._loads: dict[str, Load] = {}
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, LoadProgress] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
 
-    def states(self) -> list[tuple[Load, Progress]]:
+    def states(self) -> list[tuple[Load, LoadProgress]]:
         """Every load that is under way or failed, oldest first."""
-        return [(load, self._progress.get(name, Progress())) for name, load in self._loads.items()]
+        return [(load, self._progress.get(name, LoadProgress())) for name, load in self._loads.items()]
 
-    def find(self, name: str) -> tuple[Load, Progress] | None:
+    def find(self, name: str) -> tuple[Load, LoadProgress] | None:
         """The load of that name, if it is under way or failed."""
         load = self._loads.get(name)
-        return None if load is None else (load, self._progress.get(name, Progress()))
+        return None if load is None else (load, self._progress.get(name, LoadProgress()))
 
     async def begin(self, load: Load) -> None:
         """Record it; the loading goes on behind this call.
@@ -164,7 +164,7 @@ class Loads:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _work_on(self, load: Load) -> None:
-        self._progress[load.name] = Progress()
+        self._progress[load.name] = LoadProgress()
         task = asyncio.create_task(self._work(load), name=f"load {load.name}")
         self._tasks[load.name] = task
         task.add_done_callback(lambda _: self._tasks.pop(load.name, None))

@@ -38,7 +38,7 @@ class WebhookStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
+class WebhookMessage:
     """Whom to tell what. ``url``: http or https; ``payload``: a JSON object."""
 
     url: str
@@ -108,7 +108,7 @@ _AGAIN = update(webhooks).where(webhooks.c.id == bindparam("webhook")).returning
 
 
 async def record(
-    connection: AsyncConnection, account_id: int, told: Announcement, *, topic: str | None = None
+    connection: AsyncConnection, account_id: int, told: WebhookMessage, *, topic: str | None = None
 ) -> str:
     """Put a message into the outbox, inside the caller's transaction.
 
@@ -166,7 +166,7 @@ class Webhooks:
             its message id.
         """
         async with self._database.transaction() as connection:
-            return await record(connection, account_id, Announcement(url, payload), topic=topic)
+            return await record(connection, account_id, WebhookMessage(url, payload), topic=topic)
 
     async def due(
         self,

@@ -51,10 +51,10 @@ def main() -> None:
         lora = (Lora(name=name),)
         first, cached, switched = [], [], []
         for _ in range(ROUNDS):
-            library.forget()
-            pipeline.forget()
+            library.clear_cache()
+            pipeline.clear_cache()
             first.append(attach_ms(pipeline, lora))
-            pipeline.forget()
+            pipeline.clear_cache()
             cached.append(attach_ms(pipeline, lora))
             attach_ms(pipeline, ())
             switched.append(attach_ms(pipeline, lora))

@@ -13,7 +13,18 @@ import pytest
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, UnknownPipeline
 from pipelines.image_io import RGBImage
-from pipelines.messages import Cancel, Done, Draw, Drawn, EngineConfig, Failed, Forget, Progress, Ready, Stop
+from pipelines.messages import (
+    Cancel,
+    ClearCache,
+    Done,
+    Draw,
+    Drawn,
+    EngineConfig,
+    Failed,
+    Progress,
+    Ready,
+    Stop,
+)
 from pipelines.request import Request, TextToImage
 from server.engines.engine import Engine, EngineState
 from server.engines.process import LocalEngine
@@ -38,8 +49,8 @@ def paint(connection: Connection[Any, Any], config: EngineConfig) -> None:
                     connection.send(Drawn(ticket_id, painted(request)))
             case Cancel():
                 pass
-            case Forget(order_id):
-                connection.send(Done(order_id))
+            case ClearCache(maintenance_id):
+                connection.send(Done(maintenance_id))
             case Stop():
                 return
 
@@ -198,7 +209,7 @@ async def test_a_stopped_engine_has_lost_its_work_draws_no_more_and_can_be_start
 async def test_an_order_is_carried_out_beside_a_drawing_that_goes_on(engine: Engine) -> None:
     drawing = await begun(engine, "long", boat(steps=20))
     async with asyncio.timeout(60):
-        await asyncio.gather(engine.obey(Forget("first")), engine.obey(Forget("second")))
+        await asyncio.gather(engine.maintain(ClearCache("first")), engine.maintain(ClearCache("second")))
     assert len((await drawing).images) == 1
 
 
@@ -215,7 +226,7 @@ async def test_a_stopped_engine_has_nothing_to_obey_and_is_not_started_by_a_rest
     await engine.stop()
     await engine.restart()
     async with asyncio.timeout(10):
-        await engine.obey(Forget("nobody"))
+        await engine.maintain(ClearCache("nobody"))
     assert engine.state is EngineState.stopped
     await engine.start()
     await until_state(engine, EngineState.ready)
@@ -223,7 +234,7 @@ async def test_a_stopped_engine_has_nothing_to_obey_and_is_not_started_by_a_rest
 
 async def test_nobody_waits_for_an_order_to_an_engine_that_is_stopped(engine: Engine) -> None:
     running = await begun(engine, "running", boat(steps=50))
-    order = asyncio.create_task(engine.obey(Forget("lost")))
+    order = asyncio.create_task(engine.maintain(ClearCache("lost")))
     async with asyncio.timeout(60):
         await engine.stop()
         await order

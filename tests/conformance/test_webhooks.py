@@ -17,7 +17,7 @@ from server.database.database import Database
 from server.database.tables import jobs as jobs_table
 from server.endpoints.enterprise.webhook import announcement
 from server.jobs.jobs import Job, Jobs, JobStatus, Output
-from server.webhooks.outbox import Announcement, Webhook, Webhooks, WebhookStatus
+from server.webhooks.outbox import Webhook, WebhookMessage, Webhooks, WebhookStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -130,7 +130,7 @@ async def test_who_asks_for_no_webhook_gets_none(jobs: Jobs, webhooks: Webhooks,
 async def test_a_job_has_not_ended_where_its_webhook_could_not_be_recorded(
     database: Database, ada: Account
 ) -> None:
-    def broken(job: Job) -> Announcement:
+    def broken(job: Job) -> WebhookMessage:
         assert job.status is JobStatus.succeeded
         raise ConnectionResetError("the moment of a crash")
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.steered import _ALSO, _WITHOUT_HINT, PREPROCESSORS, Steered
+from server.endpoints.enterprise.steered import _ALSO, _WITHOUT_HINT, PREPROCESSORS, ControlNetFields
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, MissingField
@@ -65,8 +65,8 @@ SAMPLE: dict[str, Any] = {
 """The page's own request body, with names of the manifest."""
 
 
-def fields(**changes: object) -> Steered:
-    return Steered.model_validate({**SAMPLE, **changes})
+def fields(**changes: object) -> ControlNetFields:
+    return ControlNetFields.model_validate({**SAMPLE, **changes})
 
 
 def request(**changes: object) -> Any:
@@ -94,7 +94,7 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
 
 
 def test_defaults_make_hints_and_guess_nothing():
-    steered = Steered.model_validate(
+    steered = ControlNetFields.model_validate(
         {"model_id": "sd", "prompt": "a cat", "controlnet_model": "depth", "control_image": "AAAA"}
     )
     (control,) = steered.controls(MANIFEST, GUIDE)
@@ -227,7 +227,7 @@ def test_a_guide_is_required_and_something_to_repaint(changes: dict[str, object]
 def test_limits_and_required_fields_are_told_at_once():
     with pytest.raises(ValidationError) as caught:
         fields(controlnet_model=None, strength=1.1, width=100, guess_mode="perhaps", auto_hint=7)
-    assert by_field(field_errors(Steered, caught.value)) == {
+    assert by_field(field_errors(ControlNetFields, caught.value)) == {
         "controlnet_model": ["The controlnet_model field is required."],
         "strength": ["strength must be between 0 and 1"],
         "width": ["width must be between 256 and 1024"],

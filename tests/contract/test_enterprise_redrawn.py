@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Inpainting, SchedulerChoice
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.drawing.picture_fields import Redrawn
+from server.endpoints.enterprise.drawing.picture_fields import InitImageFields
 from server.endpoints.enterprise.img2img import Img2Img
 from server.endpoints.enterprise.inpaint import Inpaint
 from server.endpoints.enterprise.wire import by_field
@@ -57,14 +57,14 @@ CANONICAL: dict[str, Any] = {
     "image": IMAGE,
 }
 
-PAGES: list[type[Redrawn]] = [Img2Img, Inpaint]
+PAGES: list[type[InitImageFields]] = [Img2Img, Inpaint]
 
 
-def read(page: type[Redrawn], **changes: object) -> Redrawn:
+def read(page: type[InitImageFields], **changes: object) -> InitImageFields:
     return page.model_validate({**SAMPLE, "mask_image": "https://example.com/mask.png", **changes})
 
 
-def texts(page: type[Redrawn], **changes: object) -> dict[str, list[str]]:
+def texts(page: type[InitImageFields], **changes: object) -> dict[str, list[str]]:
     with pytest.raises(ValidationError) as caught:
         read(page, **changes)
     return by_field(field_errors(page, caught.value))
@@ -85,12 +85,12 @@ def test_inpaints_own_sample_says_steps_and_becomes_exactly_this_request():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_strength_is_seven_tenths_unless_said(page: type[Redrawn]):
+def test_strength_is_seven_tenths_unless_said(page: type[InitImageFields]):
     assert read(page, strength=None).strength == 0.7
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_strength_has_limits_on_both_sides(page: type[Redrawn]):
+def test_strength_has_limits_on_both_sides(page: type[InitImageFields]):
     for inside in ("0.05", 1, "1.0"):
         read(page, strength=inside).refuse_too_little()
     for outside in (-0.1, 1.01, "2"):
@@ -99,7 +99,7 @@ def test_strength_has_limits_on_both_sides(page: type[Redrawn]):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_charged(page: type[Redrawn]):
+def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_charged(page: type[InitImageFields]):
     with pytest.raises(FieldError, match="strength: leaves none of 10 steps to draw; raise either"):
         read(page, strength=0.09, num_inference_steps=10).refuse_too_little()
     read(page, strength=0.1, num_inference_steps=10).refuse_too_little()
@@ -109,13 +109,13 @@ def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_charged(pa
     ("page", "field"), [(Img2Img, "init_image"), (Inpaint, "init_image"), (Inpaint, "mask_image")]
 )
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_pictures_are_required(page: type[Redrawn], field: str, nothing: object):
+def test_pictures_are_required(page: type[InitImageFields], field: str, nothing: object):
     assert texts(page, **{field: nothing}) == {field: [f"The {field} field is required."]}
     assert texts(page, **{field: 5}) == {field: [f"{field} must be base64 text, a URL or a file"]}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_text2imgs_limits_hold_here_too(page: type[Redrawn]):
+def test_text2imgs_limits_hold_here_too(page: type[InitImageFields]):
     assert texts(page, width=1032, samples=5) == {
         "width": ["width must be between 256 and 1024"],
         "samples": ["samples must be between 1 and 4"],
@@ -123,7 +123,7 @@ def test_text2imgs_limits_hold_here_too(page: type[Redrawn]):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_meta_repeats_what_was_redrawn_how_much_but_no_picture(page: type[Redrawn]):
+def test_meta_repeats_what_was_redrawn_how_much_but_no_picture(page: type[InitImageFields]):
     fields = read(page)
     drawn = Img2Img.model_validate(SAMPLE).to_request(fields.canonical(MANIFEST), IMAGE)
     meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]

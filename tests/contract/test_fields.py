@@ -18,7 +18,7 @@ from server.endpoints.fields import (
     Fields,
     Flag,
     Number,
-    Picture,
+    PictureField,
     Seed,
     Text,
     WholeNumber,
@@ -41,7 +41,7 @@ class Form(Fields):
     kind: Literal["DDIM", "Euler a"] = "DDIM"
     steps: WholeNumber = Field(20, ge=1, validation_alias=AliasChoices("num_inference_steps", "steps"))
     width: Annotated[int, Field(ge=8, le=64, multiple_of=8), whole_number] | None = None
-    image: Picture | None = None
+    image: PictureField | None = None
 
 
 def parsed(**body: object) -> Form:

@@ -17,7 +17,7 @@ import server.app
 from pipelines import errors as drawing_errors
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
-from pipelines.messages import Order
+from pipelines.messages import Maintenance
 from pipelines.request import Request
 from server.engines.engine import EngineState
 from server.http.services import Services
@@ -51,7 +51,7 @@ class PaintEngine:
 
     async def restart(self) -> None: ...
 
-    async def obey(self, order: Order) -> None: ...
+    async def maintain(self, maintenance: Maintenance) -> None: ...
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]

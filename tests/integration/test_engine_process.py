@@ -21,7 +21,7 @@ import pytest
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import CheckpointUnavailable, EngineLost
 from pipelines.image_io import RGBImage
-from pipelines.messages import Cancel, Draw, Drawn, EngineConfig, Forget, Loading, Progress, Ready, Stop
+from pipelines.messages import Cancel, ClearCache, Draw, Drawn, EngineConfig, Loading, Progress, Ready, Stop
 from pipelines.request import ImageToImage, Request, TextToImage
 from server import errors
 from server.engines import child, process
@@ -315,7 +315,7 @@ async def test_who_has_no_work_may_be_silent_and_who_works_slowly_may_take_longe
     async with asyncio.timeout(60):
         drawn = asyncio.create_task(slow.draw("slow", boat(), ignore))
         # an order is work as well; that it is not carried out shows that the time is over for the idle one
-        await deaf.obey(Forget("never"))
+        await deaf.maintain(ClearCache("never"))
         await drawn
     assert (idle.pid, slow.pid) == pids
     assert idle.state is slow.state is EngineState.ready

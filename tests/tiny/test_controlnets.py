@@ -321,6 +321,6 @@ def test_the_pool_counts_the_controlnets_that_requests_opened(random_manifest: M
     opened = {name: network for name, network in family.modules.items() if name.startswith("controlnet:")}
     assert set(opened) == {"controlnet:canny", "controlnet:openpose"}
     assert pool.used_bytes == before + module_bytes(opened)
-    pool.forget()
+    pool.clear_cache()
     pool.open(SD15)
     assert pool.used_bytes == before

@@ -253,15 +253,15 @@ def first(manifest: Manifest) -> RGBImage:
 @pytest.fixture
 def untouched(stage: Stage, first: RGBImage) -> Iterator[None]:
     """After the test: A is what it was, read and drawn anew, and the networks are what they were before."""
-    stage.family.forget()
+    stage.family.clear_cache()
     before = stage.networks()
     yield
-    stage.family._prompts.forget()
+    stage.family._prompts.clear_cache()
     assert stage.drawn(A) == first
     kept = [module for module in stage.family.modules["unet"].modules() if isinstance(module, BaseTunerLayer)]
     assert all(module.disable_adapters for module in kept)
     if kept:  # LoRAs stay in the networks, switched off, until their room is needed
-        stage.family.forget()
+        stage.family.clear_cache()
     assert stage.networks() == before
 
 

@@ -181,7 +181,7 @@ def test_loras_that_stay_in_the_networks_are_counted(
     assert pool.used_bytes == sizes[SD15] + lora_bytes
     drawn(loop, with_lora("animie"))
     assert pool.used_bytes > sizes[SD15] + lora_bytes
-    pool.forget()
+    pool.clear_cache()
     assert pool.used_bytes == sizes[SD15]
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, OutOfMemory
 from pipelines.image_io import RGBImage
-from pipelines.messages import Forget, Order
+from pipelines.messages import ClearCache, Maintenance
 from pipelines.request import Request, TextToImage
 from server import errors
 from server.engines.dispatch import Dispatch
@@ -50,7 +50,7 @@ class HandEngine:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None
         self.restarts = 0
-        self.orders: list[Order] = []
+        self.maintenance: list[Maintenance] = []
 
     def watch(self, on_change: Callable[[], None]) -> None:
         self.on_change = on_change
@@ -65,8 +65,8 @@ class HandEngine:
         self.restarts += 1
         self.become(EngineState.starting, "restarting")
 
-    async def obey(self, order: Order) -> None:
-        self.orders.append(order)
+    async def maintain(self, maintenance: Maintenance) -> None:
+        self.maintenance.append(maintenance)
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
@@ -462,7 +462,7 @@ async def test_a_server_that_stops_in_the_middle_of_a_restart_waits_for_nothing(
 async def test_every_engine_is_told_to_forget_under_a_name_of_its_own() -> None:
     engines = HandEngine("a"), HandEngine("b")
     dispatch = dispatch_to(*engines)
-    await soon(dispatch.forget())
-    orders = [order for engine in engines for order in engine.orders]
-    assert [type(order) for order in orders] == [Forget, Forget]
-    assert len({order.order_id for order in orders}) == 2
+    await soon(dispatch.clear_cache())
+    carried_out = [each for engine in engines for each in engine.maintenance]
+    assert [type(each) for each in carried_out] == [ClearCache, ClearCache]
+    assert len({each.maintenance_id for each in carried_out}) == 2

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, BodyTooSlow
-from server.http.middleware import Door
+from server.http.middleware import CallMiddleware
 
 PAUSE_S = 0.05
 
@@ -45,7 +45,7 @@ def through_the_door(
 
     async def send(message: Message) -> None: ...
 
-    door = Door(application, max_body_bytes=10, on_error=failed, body_pause_s=PAUSE_S)
+    door = CallMiddleware(application, max_body_bytes=10, on_error=failed, body_pause_s=PAUSE_S)
     asyncio.run(door({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
     return seen[0]
 

@@ -211,7 +211,7 @@ def test_cfg_plus_plus_noises_the_guided_picture_with_the_unguided_noise(ancestr
     assert isinstance(sampler, AlgorithmSampler)
     latents = torch.tensor([1.0, 2.0])
     guided, unguided = torch.tensor([0.5, -0.5]), torch.tensor([0.1, 0.3])
-    sampler.hear_unguided(unguided)
+    sampler.take_unconditional(unguided)
     stepped = sampler.step(guided, latents, torch.Generator().manual_seed(1))
     picture, noise = latents - 0.8 * guided, latents + 0.2 * unguided
     if not ancestral:
@@ -227,7 +227,7 @@ def test_cfg_plus_plus_noises_the_guided_picture_with_the_unguided_noise(ancestr
 def test_an_unguided_prediction_counts_for_one_step_only():
     sampler = sampler_on("euler_pp", torch.tensor([0.8, 0.5, 0.2, 0.0]), CPU)
     assert isinstance(sampler, AlgorithmSampler)
-    sampler.hear_unguided(torch.ones(2))
+    sampler.take_unconditional(torch.ones(2))
     middle = sampler.step(torch.zeros(2), torch.zeros(2), torch.Generator())
     assert not torch.equal(middle, torch.zeros(2))
     torch.testing.assert_close(sampler.step(torch.zeros(2), middle, torch.Generator()), middle)

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
-from pipelines.messages import Order as EngineOrder
+from pipelines.messages import Maintenance
 from pipelines.request import Request
 from server import errors
 from server.accounts.accounts import Account, Accounts
@@ -48,7 +48,7 @@ class GatedEngine:
 
     async def restart(self) -> None: ...
 
-    async def obey(self, order: EngineOrder) -> None: ...
+    async def maintain(self, maintenance: Maintenance) -> None: ...
 
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.group import GroupKey, group_key, workable
+from pipelines.group import GroupKey, group_key, round_up
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, Lora, Request, TextToImage
 
@@ -89,4 +89,4 @@ def test_sizes_that_are_drawn_alike_share_a_key():
 
 @pytest.mark.parametrize(("pixels", "drawn"), [(1, 64), (64, 64), (65, 128), (1000, 1024)])
 def test_the_workable_size_is_the_next_multiple(pixels: int, drawn: int):
-    assert workable(pixels, 64) == drawn
+    assert round_up(pixels, 64) == drawn

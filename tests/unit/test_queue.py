@@ -11,7 +11,7 @@ import pytest
 from pipelines.group import GroupKey
 from pipelines.request import TextToImage
 from server import errors
-from server.engines.queue import HOLD, JobQueue, Offer, Ticket
+from server.engines.queue import GROUPS_PER_ENGINE, JobQueue, Offer, Ticket
 
 pytestmark = pytest.mark.anyio
 
@@ -257,7 +257,7 @@ async def test_among_busy_engines_the_one_that_runs_the_same_group_is_taken() ->
 async def test_a_full_engine_takes_nothing() -> None:
     queue = waiting_room()
     queue.put(ticket())
-    full = {GroupKey("kolors", "denoise", 1024, 1024): HOLD * GROUP_PIXELS}
+    full = {GroupKey("kolors", "denoise", 1024, 1024): GROUPS_PER_ENGINE * GROUP_PIXELS}
     assert queue.take([offer(held=full)]) is None
     assert queue.take([]) is None
     assert len(queue) == 1
@@ -266,7 +266,7 @@ async def test_a_full_engine_takes_nothing() -> None:
 async def test_an_engine_without_work_takes_a_request_larger_than_its_group() -> None:
     queue, huge = waiting_room(), ticket(side=2048, pictures=10)
     queue.put(huge)
-    assert huge.pixels > HOLD * GROUP_PIXELS
+    assert huge.pixels > GROUPS_PER_ENGINE * GROUP_PIXELS
     assert take_all(queue, offer()) == [huge]
 
 

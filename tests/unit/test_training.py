@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Conv2d, Linear, Module
 
-from pipelines.demo.training.training import Modules, Progress, Recipe, Step, Training, as_matrix
+from pipelines.demo.training.training import Modules, Recipe, Step, Training, TrainingProgress, as_matrix
 
 CPU = torch.device("cpu")
 WANTED = torch.tensor([[2.0, -1.0, 0.5]])
@@ -40,12 +40,12 @@ def weights(training: Training) -> dict[str, Tensor]:
     }
 
 
-def ignore(progress: Progress) -> None: ...
+def ignore(progress: TrainingProgress) -> None: ...
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, TURNING], ids=["adam", "muon"])
 def test_a_line_is_learnt_and_told_step_by_step(recipe: Recipe, tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     training = Training(recipe, tmp_path / "line", CPU, seed=0)
     training.run(told.append)
     assert [each.step for each in told] == list(range(1, 401))

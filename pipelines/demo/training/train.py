@@ -38,7 +38,7 @@ from pipelines.demo.training.recipes import (
     upscaler,
 )
 from pipelines.demo.training.sample_sheets import SHEETS
-from pipelines.demo.training.training import Progress, Recipe, Training
+from pipelines.demo.training.training import Recipe, Training, TrainingProgress
 
 RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "autoencoder": autoencoder.recipe,
@@ -106,7 +106,7 @@ def _run(training: Training, name: str) -> None:
     with ProgressBar(*columns, console=console) as bar:
         task = bar.add_task(name, total=training.steps, completed=training.step)
 
-        def show(progress: Progress) -> None:
+        def show(progress: TrainingProgress) -> None:
             bar.update(task, completed=progress.step, description=f"{name}, loss {progress.loss:.4f}")
 
         training.run(show)

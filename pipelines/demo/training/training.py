@@ -94,7 +94,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """One step's end. ``loss`` is a moving average, ``seconds`` are since this run began."""
 
     step: int
@@ -156,13 +156,13 @@ class Training:
         """At its end."""
         return self._times * self._recipe.steps
 
-    def run(self, on_step: Callable[[Progress], None], *, until: int | None = None) -> None:
+    def run(self, on_step: Callable[[TrainingProgress], None], *, until: int | None = None) -> None:
         """Train to the end, or to step ``until``; the state is saved from time to time and at the end."""
         began = saved = time.monotonic()
         while self.step < min(until or self.steps, self.steps):
             self._advance()
             now = time.monotonic()
-            on_step(Progress(self.step, self.steps, self._loss, now - began))
+            on_step(TrainingProgress(self.step, self.steps, self._loss, now - began))
             if now - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()

@@ -93,7 +93,7 @@ class AlgorithmSampler:
     def model_input(self, latents: Tensor) -> Tensor:
         return latents
 
-    def hear_unguided(self, prediction: Tensor) -> None:
+    def take_unconditional(self, prediction: Tensor) -> None:
         self._unguided = prediction
 
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ from typing import cast
 
 from fastapi import Request
 
-from server.endpoints.enterprise.wire import PREFIX, both, flag
+from server.endpoints.enterprise.wire import PREFIX, message, yes_no
 from server.http.services import services
 from server.http.urls import output_urls, public_url, urls_below
 from server.jobs.jobs import JSON, Job, JobStatus
@@ -36,7 +36,7 @@ def succeeded(job: Job, public_url: str) -> dict[str, object]:
 
 def failed(job: Job) -> dict[str, object]:
     """What a webhook says of a job that failed or was cancelled."""
-    return {"status": "failed", "id": job.id, **both(f"Processing failed: {job.error}")}
+    return {"status": "failed", "id": job.id, **message(f"Processing failed: {job.error}")}
 
 
 def processing(request: Request, job: Job) -> dict[str, object]:
@@ -46,7 +46,7 @@ def processing(request: Request, job: Job) -> dict[str, object]:
         "status": "processing",
         "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
         "eta": _eta_s(request, job),
-        **both("Try to fetch request after given estimated time"),
+        **message("Try to fetch request after given estimated time"),
         "fetch_result": f"{public_url(request)}{PREFIX}/fetch/{job.id}",
         "id": job.id,
         "output": [],
@@ -77,19 +77,19 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
             tip = f"Estimated {_eta_s(request, job)} s from now."
             return {
                 "status": "processing",
-                **both("try again later."),
+                **message("try again later."),
                 "id": job.id,
                 "output": [],
                 "tip": tip,
             }
         case JobStatus.failed | JobStatus.cancelled:
-            return {"status": "failed", "id": job.id, **both("Failed, Try Again"), "output": []}
+            return {"status": "failed", "id": job.id, **message("Failed, Try Again"), "output": []}
 
 
 def meta(job: Job) -> dict[str, JSON]:
     """What was really drawn; ``nsfw`` has the safety checker's word on each picture, if it looked."""
     said = cast(dict[str, JSON], job.options.get("meta", {}))
-    return {**said, "file_prefix": job.file_prefix, "nsfw": [flag(word) for word in job.flagged or ()]}
+    return {**said, "file_prefix": job.file_prefix, "nsfw": [yes_no(word) for word in job.flagged or ()]}
 
 
 def _track_id(job: Job) -> dict[str, object]:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server.endpoints.enterprise.drawing.fields import answered
-from server.endpoints.enterprise.drawing.picture_fields import fitted
-from server.endpoints.enterprise.drawing.rewriting import worded
-from server.endpoints.enterprise.steered import Steered
+from server.endpoints.enterprise.drawing.fields import draw_and_answer
+from server.endpoints.enterprise.drawing.picture_fields import read_and_crop
+from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
+from server.endpoints.enterprise.steered import ControlNetFields
 from server.endpoints.enterprise.wire import post, read
 from server.http import caller
 from server.http.services import services
 
 
 async def controlnet(request: Request) -> JSONResponse:
-    account, fields = await read(request, Steered)
+    account, fields = await read(request, ControlNetFields)
     fields.refuse_what_does_not_fit()
-    fields = await worded(request, account, fields)
+    fields = await rewrite_prompts(request, account, fields)
     manifest = services(request).manifest
     canonical = fields.canonical(manifest)
     fields.controls(manifest, None)
-    pictures = {name: await fitted(request, fields, name) for name in fields.sent()}
+    pictures = {name: await read_and_crop(request, fields, name) for name in fields.sent()}
     drawn = fields.to_request(canonical, manifest, pictures)
-    return await answered(request, account, "controlnet", fields, drawn)
+    return await draw_and_answer(request, account, "controlnet", fields, drawn)
 
 
 router = APIRouter()
@@ -31,7 +31,7 @@ post(
     router,
     "controlnet",
     controlnet,
-    Steered,
+    ControlNetFields,
     summary="ControlNet",
     example={
         "key": "enterprise_api_key",

@@ -7,15 +7,15 @@ from fastapi.responses import JSONResponse
 
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage
-from server.endpoints.enterprise.drawing.fields import Canonical, answered
-from server.endpoints.enterprise.drawing.picture_fields import Redrawn, fitted
-from server.endpoints.enterprise.drawing.rewriting import worded
+from server.endpoints.enterprise.drawing.fields import Canonical, draw_and_answer
+from server.endpoints.enterprise.drawing.picture_fields import InitImageFields, read_and_crop
+from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.wire import post, read
 from server.http import caller
 from server.http.services import services
 
 
-class Img2Img(Redrawn):
+class Img2Img(InitImageFields):
     """The documented fields."""
 
     def to_request(self, canonical: Canonical, image: RGBImage) -> ImageToImage:
@@ -30,10 +30,10 @@ class Img2Img(Redrawn):
 async def img2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Img2Img)
     fields.refuse_too_little()
-    fields = await worded(request, account, fields)
+    fields = await rewrite_prompts(request, account, fields)
     canonical = fields.canonical(services(request).manifest)
-    drawn = fields.to_request(canonical, await fitted(request, fields, "init_image"))
-    return await answered(request, account, "img2img", fields, drawn)
+    drawn = fields.to_request(canonical, await read_and_crop(request, fields, "init_image"))
+    return await draw_and_answer(request, account, "img2img", fields, drawn)
 
 
 router = APIRouter()

@@ -8,19 +8,19 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Inpainting
-from server.endpoints.enterprise.drawing.fields import Canonical, answered
-from server.endpoints.enterprise.drawing.picture_fields import FORMS, Redrawn, fitted
-from server.endpoints.enterprise.drawing.rewriting import worded
+from server.endpoints.enterprise.drawing.fields import Canonical, draw_and_answer
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, InitImageFields, read_and_crop
+from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.fields import Picture
+from server.endpoints.fields import PictureField
 from server.http import caller
 from server.http.services import services
 
 
-class Inpaint(Redrawn):
+class Inpaint(InitImageFields):
     """The documented fields."""
 
-    mask_image: Picture = Field(
+    mask_image: PictureField = Field(
         description="White is repainted, black is kept to the pixel; where the mask is grey the old and the"
         f" new picture are mixed, so a blurred mask makes a soft edge. {FORMS}"
     )
@@ -37,11 +37,13 @@ class Inpaint(Redrawn):
 async def inpaint(request: Request) -> JSONResponse:
     account, fields = await read(request, Inpaint)
     fields.refuse_too_little()
-    fields = await worded(request, account, fields)
+    fields = await rewrite_prompts(request, account, fields)
     canonical = fields.canonical(services(request).manifest)
-    image = await fitted(request, fields, "init_image")
-    mask = await fitted(request, fields, "mask_image")
-    return await answered(request, account, "inpaint", fields, fields.to_request(canonical, image, mask))
+    image = await read_and_crop(request, fields, "init_image")
+    mask = await read_and_crop(request, fields, "mask_image")
+    return await draw_and_answer(
+        request, account, "inpaint", fields, fields.to_request(canonical, image, mask)
+    )
 
 
 router = APIRouter()

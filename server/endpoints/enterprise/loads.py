@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
-from server.endpoints.enterprise.webhook import Announced
-from server.endpoints.enterprise.wire import Operation, both, post, read_as_administrator
+from server.endpoints.enterprise.webhook import WebhookFields
+from server.endpoints.enterprise.wire import Operation, message, post, read_as_administrator
 from server.endpoints.fields import Flag, Text
 from server.errors import FieldError, NotFound
 from server.http.services import services
@@ -48,7 +48,7 @@ ModelFormat = Annotated[
 VaeType = Annotated[Literal["sd", "sd15", "sd1_5", "sdxl", "stable_diffusion", "vae"], BeforeValidator(_word)]
 
 
-class LoadModel(Announced):
+class LoadModel(WebhookFields):
     """The documented fields, and the one that the vendor's newer page has instead of one of them."""
 
     url: Text = Field(
@@ -75,7 +75,7 @@ class LoadModel(Announced):
     revision: Text = Field("main", description="Branch, tag or commit of a repository of the hub.")
 
 
-class LoadVae(Announced):
+class LoadVae(WebhookFields):
     """The documented fields."""
 
     vae_id: Text = Field(description="The name for `vae`; as `model_id` of load_model.")
@@ -116,7 +116,7 @@ async def load_model(request: Request) -> JSONResponse:
         }
     )
     await services(request).loads.begin(load)
-    return JSONResponse({"status": "success", **both("model load started"), **_tracked(fields)})
+    return JSONResponse({"status": "success", **message("model load started"), **_tracked(fields)})
 
 
 async def load_vae(request: Request) -> JSONResponse:
@@ -134,17 +134,17 @@ async def load_vae(request: Request) -> JSONResponse:
         }
     )
     await services(request).loads.begin(load)
-    return JSONResponse({"status": "success", **both("VAE load started"), **_tracked(fields)})
+    return JSONResponse({"status": "success", **message("VAE load started"), **_tracked(fields)})
 
 
 async def delete_model(request: Request) -> JSONResponse:
     _, fields = await read_as_administrator(request, DeleteModel)
     if not await services(request).loads.delete(fields.model_id):
         raise NotFound("Model id not found")
-    return JSONResponse({"status": "success", **both("Model deleted on server")})
+    return JSONResponse({"status": "success", **message("Model deleted on server")})
 
 
-def _tracked(fields: Announced) -> dict[str, object]:
+def _tracked(fields: WebhookFields) -> dict[str, object]:
     return {} if fields.track_id is None else {"track_id": fields.track_id}
 
 
@@ -192,7 +192,7 @@ for operation in ("load_model", "load_model_v2"):
             "model_type": "stable_diffusion",
             "webhook": None,
         },
-        answer={"status": "success", **both("model load started")},
+        answer={"status": "success", **message("model load started")},
     )
 post(
     router,
@@ -202,7 +202,7 @@ post(
     summary="Load a VAE",
     description="As load_model, for a VAE.",
     example={"key": "enterprise_api_key", "vae_id": "my-vae", "vae_url": "stabilityai/sd-vae-ft-mse"},
-    answer={"status": "success", **both("VAE load started")},
+    answer={"status": "success", **message("VAE load started")},
 )
 post(
     router,
@@ -214,5 +214,5 @@ post(
     "requests that still wait for it are refused and refunded. Its files are removed unless something else "
     "needs them. What stands in weights.yaml is removed there, not here.",
     example={"key": "enterprise_api_key", "model_id": "my-sdxl"},
-    answer={"status": "success", **both("Model deleted on server")},
+    answer={"status": "success", **message("Model deleted on server")},
 )

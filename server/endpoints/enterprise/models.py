@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
-from server.endpoints.enterprise.wire import Operation, both, post, read
+from server.endpoints.enterprise.wire import Operation, message, post, read
 from server.endpoints.fields import Text
 from server.errors import NotFound
 from server.http.services import Services, services
@@ -40,7 +40,7 @@ async def verify_model(request: Request) -> JSONResponse:
     name = fields.model_id
     if name not in {*checkpoints(parts.manifest), *(name for name, _ in parts.manifest.adapters())}:
         raise NotFound(f"Model id not found{_why(parts, name)}")
-    return JSONResponse({"status": "success", **both("Model exists on server")})
+    return JSONResponse({"status": "success", **message("Model exists on server")})
 
 
 def _why(parts: Services, name: str) -> str:

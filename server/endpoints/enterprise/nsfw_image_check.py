@@ -11,11 +11,11 @@ from pipelines.request import SafetyCheck
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.answers import processing
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
-from server.endpoints.enterprise.drawing.draw import worked
-from server.endpoints.enterprise.drawing.picture_fields import named, read_sent
-from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.drawing.draw import run_job
+from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
+from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import post, read
-from server.endpoints.fields import Picture
+from server.endpoints.fields import PictureField
 from server.errors import NotFound
 from server.http import caller
 from server.http.services import services
@@ -25,10 +25,10 @@ from server.jobs.jobs import JobStatus
 PRICE_MILLICREDITS = 1
 
 
-class NsfwImageCheck(Announced):
+class NsfwImageCheck(WebhookFields):
     """The documented field, and where to send the answer."""
 
-    init_image: Picture = Field(description="The picture: a URL, or base64.")
+    init_image: PictureField = Field(description="The picture: a URL, or base64.")
 
     def to_request(self, picture: RGBImage, manifest: Manifest) -> SafetyCheck:
         """To the first checkpoint that has a checker, one that is loaded at start before others.
@@ -49,9 +49,9 @@ class NsfwImageCheck(Announced):
 
 async def nsfw_image_check(request: Request) -> JSONResponse:
     account, fields = await read(request, NsfwImageCheck)
-    picture = await read_sent(request, fields.init_image, "init_image")
+    picture = await read_picture_field(request, fields.init_image, "init_image")
     asked = fields.to_request(picture, services(request).manifest)
-    job = await worked(
+    job = await run_job(
         request,
         account,
         "nsfw_image_check",
@@ -59,7 +59,7 @@ async def nsfw_image_check(request: Request) -> JSONResponse:
         asked,
         price=PRICE_MILLICREDITS,
         temporary=True,
-        meta={"model_id": asked.pipeline, "init_image": named(fields.init_image)},
+        meta={"model_id": asked.pipeline, "init_image": url_or_none(fields.init_image)},
     )
     if job.status is not JobStatus.succeeded:
         return JSONResponse(processing(request, job))

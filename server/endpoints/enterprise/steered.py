@@ -19,8 +19,8 @@ from server.endpoints.enterprise.drawing.fields import (
     listed,
     one_each,
 )
-from server.endpoints.enterprise.drawing.picture_fields import FORMS, named, refuse_too_little
-from server.endpoints.fields import Flag, Number, Picture, Text
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, refuse_too_little, url_or_none
+from server.endpoints.fields import Flag, Number, PictureField, Text
 from server.errors import FieldError, MissingField
 from server.jobs.jobs import JSON
 
@@ -57,7 +57,7 @@ _WITHOUT_HINT: Mapping[str, str] = {
 _NO_PICTURE = RGBImage(0, 0, b"")
 
 
-class Steered(PictureFields):
+class ControlNetFields(PictureFields):
     """The documented fields.
 
     What is drawn depends on the pictures: with ``mask_image`` a part of ``init_image`` is repainted; with
@@ -79,13 +79,13 @@ class Steered(PictureFields):
     controlnet_conditioning_scale: Text | Number | None = Field(
         None, description="How closely a guide is followed: 0 to 2 each, a comma list, or one number for all."
     )
-    init_image: Picture | None = Field(
+    init_image: PictureField | None = Field(
         None,
         description="The guide where there is no control_image; with one, the picture that is redrawn, and"
         f" with a mask_image the one that is repainted. {FORMS}",
     )
-    control_image: Picture | None = Field(None, description=f"The guide. {FORMS}")
-    mask_image: Picture | None = Field(
+    control_image: PictureField | None = Field(None, description=f"The guide. {FORMS}")
+    mask_image: PictureField | None = Field(
         None, description=f"Repaint init_image where this is white, and keep the rest to the pixel. {FORMS}"
     )
     strength: Number = Field(
@@ -173,9 +173,9 @@ class Steered(PictureFields):
         return {
             "controlnet_model": self.controlnet_model,
             "controlnet_type": self.controlnet_type,
-            "init_image": named(self.init_image),
-            "control_image": named(self.control_image),
-            "mask_image": named(self.mask_image),
+            "init_image": url_or_none(self.init_image),
+            "control_image": url_or_none(self.control_image),
+            "mask_image": url_or_none(self.mask_image),
             "strength": self.strength if self.redraws else None,
         }
 

@@ -12,11 +12,11 @@ from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.drawing.draw import worked
-from server.endpoints.enterprise.drawing.picture_fields import named, read_sent
-from server.endpoints.enterprise.webhook import Announced
-from server.endpoints.enterprise.wire import flag, post, read
-from server.endpoints.fields import Flag, Picture, Text, whole_number
+from server.endpoints.enterprise.drawing.draw import run_job
+from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
+from server.endpoints.enterprise.webhook import WebhookFields
+from server.endpoints.enterprise.wire import post, read, yes_no
+from server.endpoints.fields import Flag, PictureField, Text, whole_number
 from server.errors import FieldError, NotFound
 from server.http import caller
 from server.http.services import services
@@ -28,10 +28,10 @@ MOST_PIXELS = 32_000_000
 """Of the result: more would take an engine's memory and minutes of its time for one caller."""
 
 
-class SuperResolution(Announced):
+class SuperResolution(WebhookFields):
     """The documented fields."""
 
-    url: Picture = Field(
+    url: PictureField = Field(
         validation_alias=AliasChoices("url", "init_image"),
         description="The picture: a URL, or base64. At most 32 megapixels may come out.",
     )
@@ -85,9 +85,9 @@ class SuperResolution(Announced):
 
 async def super_resolution(request: Request) -> JSONResponse:
     account, fields = await read(request, SuperResolution)
-    picture = await read_sent(request, fields.url, "url")
+    picture = await read_picture_field(request, fields.url, "url")
     asked = fields.to_request(picture, services(request).manifest)
-    job = await worked(
+    job = await run_job(
         request,
         account,
         "super_resolution",
@@ -96,9 +96,9 @@ async def super_resolution(request: Request) -> JSONResponse:
         price=PRICE_MILLICREDITS,
         meta={
             "model_id": asked.pipeline,
-            "url": named(fields.url),
+            "url": url_or_none(fields.url),
             "scale": fields.scale,
-            "face_enhance": flag(fields.face_enhance),
+            "face_enhance": yes_no(fields.face_enhance),
             "W": asked.width,
             "H": asked.height,
         },

@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse
 
 from pipelines.request import TextToImage
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.drawing.fields import PictureFields, answered
-from server.endpoints.enterprise.drawing.rewriting import worded
+from server.endpoints.enterprise.drawing.fields import PictureFields, draw_and_answer
+from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.wire import post, read
 from server.http import caller
 from server.http.services import services
@@ -28,9 +28,9 @@ class Text2Img(PictureFields):
 
 async def text2img(request: Request) -> JSONResponse:
     account, fields = await read(request, Text2Img)
-    fields = await worded(request, account, fields)
+    fields = await rewrite_prompts(request, account, fields)
     drawn = fields.to_request(services(request).manifest)
-    return await answered(request, account, "text2img", fields, drawn)
+    return await draw_and_answer(request, account, "text2img", fields, drawn)
 
 
 router = APIRouter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server.endpoints.enterprise.wire import Operation, both, post, read, read_as_administrator
+from server.endpoints.enterprise.wire import Operation, message, post, read, read_as_administrator
 from server.http.services import services
 
 HOW_TO_UPDATE = (
@@ -22,25 +22,25 @@ async def clear_queue(request: Request) -> JSONResponse:
     parts = services(request)
     cleared = await parts.studio.clear_queue(account)
     request.state.balance = await parts.credits.balance(account.id)
-    text = both("Queue cleared, server is restarting")
+    text = message("Queue cleared, server is restarting")
     return JSONResponse({"status": "success", **text, "cleared": cleared})
 
 
 async def clear_cache(request: Request) -> JSONResponse:
     await read_as_administrator(request, Operation)
-    await services(request).dispatch.forget()
-    return JSONResponse({"status": "success", **both("Cache cleared successfully")})
+    await services(request).dispatch.clear_cache()
+    return JSONResponse({"status": "success", **message("Cache cleared successfully")})
 
 
 async def restart_server(request: Request) -> JSONResponse:
     await read_as_administrator(request, Operation)
     services(request).dispatch.restart()
-    return JSONResponse({"status": "success", **both("server restarting")})
+    return JSONResponse({"status": "success", **message("server restarting")})
 
 
 async def update_server(request: Request) -> JSONResponse:
     await read_as_administrator(request, Operation)
-    return JSONResponse({"status": "success", **both("server updating"), "tip": HOW_TO_UPDATE})
+    return JSONResponse({"status": "success", **message("server updating"), "tip": HOW_TO_UPDATE})
 
 
 router = APIRouter()
@@ -54,7 +54,7 @@ post(
     "`cleared` says how many. What is being drawn is finished, other accounts keep their places, and nothing "
     "is restarted, whatever the documented text says.",
     example={"key": "enterprise_api_key"},
-    answer={"status": "success", **both("Queue cleared, server is restarting"), "cleared": 3},
+    answer={"status": "success", **message("Queue cleared, server is restarting"), "cleared": 3},
 )
 post(
     router,
@@ -65,7 +65,7 @@ post(
     description="Needs an administrator's key. Engines drop encoded prompts, files of adapters, evicted "
     "weights and unused device memory; pictures stay the same, and drawing goes on.",
     example={"key": "enterprise_api_key"},
-    answer={"status": "success", **both("Cache cleared successfully")},
+    answer={"status": "success", **message("Cache cleared successfully")},
 )
 post(
     router,
@@ -76,7 +76,7 @@ post(
     description="Needs an administrator's key. One engine after the other finishes what it draws and is "
     "replaced by a new process; waiting requests keep their places, callers notice nothing but the time.",
     example={"key": "enterprise_api_key"},
-    answer={"status": "success", **both("server restarting")},
+    answer={"status": "success", **message("server restarting")},
 )
 for operation in ("update_server", "update"):
     post(
@@ -87,5 +87,5 @@ for operation in ("update_server", "update"):
         summary="How this server is updated",
         description="Needs an administrator's key. Nothing is changed; `tip` says how an update is done.",
         example={"key": "enterprise_api_key"},
-        answer={"status": "success", **both("server updating"), "tip": HOW_TO_UPDATE},
+        answer={"status": "success", **message("server updating"), "tip": HOW_TO_UPDATE},
     )

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, Field
 
 from pipelines import image_io
-from server.endpoints.enterprise.wire import Operation, both, post, read
-from server.endpoints.fields import Picture
+from server.endpoints.enterprise.wire import Operation, message, post, read
+from server.endpoints.fields import PictureField
 from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import picture_limits, read_picture
 from server.http.services import services
@@ -28,7 +28,7 @@ def _lower(value: object) -> object:
 class UploadImage(Operation):
     """The documented fields."""
 
-    base64_image: Picture = Field(
+    base64_image: PictureField = Field(
         description="The picture as base64, with or without `data:image/...;base64,` before it."
     )
     image_type: Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(_lower)] | None = Field(
@@ -57,7 +57,7 @@ async def upload_image(request: Request) -> JSONResponse:
     name = f"{uuid.uuid4()}.{suffix}"
     await services(request).storage.put(name, file, content_type, temporary=True)
     url = f"{public_url(request)}/outputs/{name}"
-    return JSONResponse({"status": "success", **both("image uploaded"), "image_url": url})
+    return JSONResponse({"status": "success", **message("image uploaded"), "image_url": url})
 
 
 router = APIRouter()
@@ -77,7 +77,7 @@ post(
     },
     answer={
         "status": "success",
-        **both("image uploaded"),
+        **message("image uploaded"),
         "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
     },
 )

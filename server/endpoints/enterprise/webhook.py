@@ -18,7 +18,7 @@ from server.http.services import services
 from server.http.urls import public_url
 from server.jobs.jobs import JSON, Job, JobStatus
 from server.outside.public_http import MAX_URL_CHARACTERS, NotReached
-from server.webhooks.outbox import Announcement
+from server.webhooks.outbox import WebhookMessage
 
 LONGEST_TRACK_ID = 255
 
@@ -53,7 +53,7 @@ TrackId = Annotated[
 ]
 
 
-class Announced(Operation):
+class WebhookFields(Operation):
     """The fields of every operation that tells a receiver when it has ended."""
 
     webhook: URL | None = Field(
@@ -78,7 +78,7 @@ class Announced(Operation):
         except NotReached as error:
             raise FieldError("webhook", f"cannot be called: {error}") from error
 
-    def told(self, request: Request) -> dict[str, JSON]:
+    def webhook_options(self, request: Request) -> dict[str, JSON]:
         """What a job's options have to hold, so that `announcement` can be made when it has ended.
 
         Raises:
@@ -91,12 +91,12 @@ class Announced(Operation):
         }
 
 
-def announcement(job: Job) -> Announcement | None:
+def announcement(job: Job) -> WebhookMessage | None:
     """Whom to tell of a job that has ended, and what; None where nobody asked for it."""
     wanted = cast("dict[str, str] | None", job.options.get("webhook"))
     if wanted is None:
         return None
     track_id = {"track_id": job.options.get("track_id")}
     if job.status is JobStatus.succeeded:
-        return Announcement(wanted["url"], succeeded(job, wanted["public_url"]) | track_id)
-    return Announcement(wanted["url"], failed(job) | track_id)
+        return WebhookMessage(wanted["url"], succeeded(job, wanted["public_url"]) | track_id)
+    return WebhookMessage(wanted["url"], failed(job) | track_id)

@@ -105,12 +105,12 @@ def digest(fields: Operation) -> str:
     return hashlib.sha256(repr(sorted(fields.model_dump(exclude={"key"}).items())).encode()).hexdigest()
 
 
-def flag(value: bool) -> str:
+def yes_no(value: bool) -> str:
     """Flags are words in this dialect's answers."""
     return "yes" if value else "no"
 
 
-def both(text: object) -> dict[str, object]:
+def message(text: object) -> dict[str, object]:
     """A text under its right name and under the misspelt one that clients read."""
     return {"message": text, "messege": text}
 
@@ -156,8 +156,8 @@ def post(
 
 
 def _answers(success: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
-    refusal = {"status": "error", **both("Invalid Api Key"), "tip": "..."}
-    unavailable = {"status": "error", **both("the engine is starting")}
+    refusal = {"status": "error", **message("Invalid Api Key"), "tip": "..."}
+    unavailable = {"status": "error", **message("the engine is starting")}
     return {
         200: {
             "description": "Success; by default also every error, told apart by `status`",
@@ -184,29 +184,29 @@ def error_response(error: ApiError, request: Request) -> Response:
     body: dict[str, object] = {"status": "error"}
     match error:
         case InvalidFields():
-            body |= both(by_field(error.problems))
+            body |= message(by_field(error.problems))
         case MissingKey():
-            body |= both(by_field([MissingField("key")]))
+            body |= message(by_field([MissingField("key")]))
         case FieldError():
-            body |= both(by_field([error]))
+            body |= message(by_field([error]))
         case InvalidKey():
-            body |= both("Invalid Api Key")
+            body |= message("Invalid Api Key")
             body["tip"] = "Keys are made with `understudy keys create`; this one is unknown or revoked."
         case InsufficientCredits():
-            body |= both("Insufficient credits. Please add more credits to continue.")
+            body |= message("Insufficient credits. Please add more credits to continue.")
         case QueueFull():
-            body |= both("Rate limit exceeded")
+            body |= message("Rate limit exceeded")
             body["tips"] = "Too many requests are waiting. Send this one again after retry_after seconds."
             body["retry_after"] = error.retry_after_s
             headers["retry-after"] = str(error.retry_after_s)
         case Unavailable():
-            body |= both(str(error))
+            body |= message(str(error))
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
-            body |= both(str(error))
+            body |= message(str(error))
             body["request_id"] = request.state.request_id
         case _:
-            body |= both(str(error))
+            body |= message(str(error))
     legacy = services(request).settings.enterprise_errors == "legacy"
     return JSONResponse(body, 200 if legacy else error.status, headers)
 

@@ -20,7 +20,7 @@ from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
 from server.amounts import in_credits
-from server.endpoints.fields import Fields, Picture, read, whole_number
+from server.endpoints.fields import Fields, PictureField, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
@@ -35,7 +35,7 @@ Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_nu
 """Documented are two sizes of each page; clients send all of these."""
 
 InputImage: TypeAlias = Annotated[
-    Picture,
+    PictureField,
     Field(
         validation_alias=AliasChoices(*PICTURE_NAMES),
         description="Base64, a data URI, an http(s) URL, or a file part named image or file.",
@@ -105,7 +105,7 @@ async def draw(request: fastapi.Request, page: type[Page]) -> Response:
     fields, order = await _read_order(request, page, synchronous=True)
     studio = services(request).studio
     job = await while_connected(request, studio.draw(account, order))
-    caller.spent(request, job)
+    caller.report_balance(request, job)
     return await _pictures(request, job, fields.delivery())
 
 
@@ -114,7 +114,7 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
     account = await caller.authenticate(request, caller.header_key(request))
     _, order = await _read_order(request, page, synchronous=False)
     job = await services(request).studio.submit(account, order)
-    caller.spent(request, job)
+    caller.report_balance(request, job)
     addresses = request_urls(request, job)
     body = {
         "request_id": job.request_id,

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from pipelines.request import SafetyCheck, Upscaling
 from server.accounts.accounts import Account
-from server.endpoints.enterprise.webhook import Announced
+from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import digest
 from server.http import caller
 from server.http.hang_up import while_connected
@@ -15,11 +15,11 @@ from server.jobs.jobs import JSON, Job
 from server.studio import Order
 
 
-async def worked(
+async def run_job(
     request: Request,
     account: Account,
     endpoint: str,
-    fields: Announced,
+    fields: WebhookFields,
     asked: Upscaling | SafetyCheck,
     *,
     price: int,
@@ -41,11 +41,11 @@ async def worked(
         picture_format="png",
         temporary=temporary,
         synchronous=True,
-        options={"meta": meta, **fields.told(request)},
+        options={"meta": meta, **fields.webhook_options(request)},
         idempotency_key=idempotency_key,
         body_digest=digest(fields) if idempotency_key else None,
     )
     drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
     job = await while_connected(request, drawing)
-    caller.spent(request, job)
+    caller.report_balance(request, job)
     return job

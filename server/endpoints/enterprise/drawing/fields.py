@@ -29,8 +29,8 @@ from server.endpoints.enterprise.drawing.scheduler_notes import (
     without_effect,
 )
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
-from server.endpoints.enterprise.webhook import Announced
-from server.endpoints.enterprise.wire import digest, flag
+from server.endpoints.enterprise.webhook import WebhookFields
+from server.endpoints.enterprise.wire import digest, yes_no
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.errors import FieldError
 from server.http import caller
@@ -71,7 +71,7 @@ class Canonical(TypedDict):
     panorama: bool
 
 
-class PictureFields(Announced):
+class PictureFields(WebhookFields):
     """The documented fields of every operation that draws with a checkpoint."""
 
     model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
@@ -247,7 +247,7 @@ class PictureFields(Announced):
                 "scheduler": self.scheduler,
                 **scheduler_meta(drawn.scheduler),
                 "revision": {"float16": "fp16", "bfloat16": "bf16"}.get(entry.dtype, "fp32"),
-                "safetychecker": flag(drawn.safety_checker),
+                "safetychecker": yes_no(drawn.safety_checker),
                 "W": self.width,
                 "H": self.height,
                 "enable_attention_slicing": "true",
@@ -255,11 +255,11 @@ class PictureFields(Announced):
                 "seed": drawn.seeds[0],
                 "steps": self.num_inference_steps,
                 "n_samples": self.samples,
-                "upscale": flag(self.upscale),
-                "highres_fix": flag(self.highres_fix),
-                "multi_lingual": flag(self.multi_lingual),
-                "panorama": flag(self.panorama),
-                "self_attention": flag(self.self_attention),
+                "upscale": yes_no(self.upscale),
+                "highres_fix": yes_no(self.highres_fix),
+                "multi_lingual": yes_no(self.multi_lingual),
+                "panorama": yes_no(self.panorama),
+                "self_attention": yes_no(self.self_attention),
                 "embeddings": self.embeddings_model,
                 "lora": self.lora_model,
                 "outdir": "out",
@@ -273,7 +273,7 @@ class PictureFields(Announced):
         return {}
 
 
-async def answered(
+async def draw_and_answer(
     request: Request,
     account: Account,
     endpoint: str,
@@ -295,13 +295,14 @@ async def answered(
         base64_files=fields.base64,
         temporary=fields.temp,
         synchronous=True,
-        options=fields.options(drawn, parts.manifest.pipelines[fields.model_id]) | fields.told(request),
+        options=fields.options(drawn, parts.manifest.pipelines[fields.model_id])
+        | fields.webhook_options(request),
         idempotency_key=idempotency_key,
         body_digest=digest(fields) if idempotency_key else None,
     )
     drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
     job = await while_connected(request, drawing)
-    caller.spent(request, job)
+    caller.report_balance(request, job)
     if job.status is JobStatus.succeeded:
         return JSONResponse(finished(request, job))
     return JSONResponse(processing(request, job))

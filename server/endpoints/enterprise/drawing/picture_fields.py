@@ -11,7 +11,7 @@ from pipelines import image_io
 from pipelines.errors import InvalidImage
 from pipelines.image_io import RGBImage
 from server.endpoints.enterprise.drawing.fields import PictureFields
-from server.endpoints.fields import Number, Picture
+from server.endpoints.fields import Number, PictureField
 from server.errors import BodyTooLarge, FieldError, InvalidInputImage
 from server.http.pictures import read_picture
 from server.jobs.jobs import JSON
@@ -19,10 +19,10 @@ from server.jobs.jobs import JSON
 FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
 
 
-class Redrawn(PictureFields):
+class InitImageFields(PictureFields):
     """The documented fields of the operations that redraw a picture, or a part of it."""
 
-    init_image: Picture = Field(description=f"The picture to start from. {FORMS}")
+    init_image: PictureField = Field(description=f"The picture to start from. {FORMS}")
     strength: Number = Field(
         0.7,
         ge=0,
@@ -39,7 +39,7 @@ class Redrawn(PictureFields):
         refuse_too_little(self.num_inference_steps, self.strength)
 
     def own_meta(self) -> dict[str, JSON]:
-        return {"init_image": named(self.init_image), "strength": self.strength}
+        return {"init_image": url_or_none(self.init_image), "strength": self.strength}
 
 
 def refuse_too_little(num_inference_steps: int, strength: float) -> None:
@@ -51,17 +51,17 @@ def refuse_too_little(num_inference_steps: int, strength: float) -> None:
         raise FieldError("strength", f"leaves none of {num_inference_steps} steps to draw; raise either")
 
 
-async def fitted(request: Request, fields: PictureFields, field: str) -> RGBImage:
+async def read_and_crop(request: Request, fields: PictureFields, field: str) -> RGBImage:
     """The picture in a field, ``fields.width`` x ``fields.height``.
 
     Raises:
         FieldError, BodyTooLarge: naming the field.
     """
-    picture = await read_sent(request, getattr(fields, field), field)
+    picture = await read_picture_field(request, getattr(fields, field), field)
     return await asyncio.to_thread(image_io.cover, picture, fields.width, fields.height)
 
 
-async def read_sent(request: Request, given: str | bytes, field: str) -> RGBImage:
+async def read_picture_field(request: Request, given: str | bytes, field: str) -> RGBImage:
     """The picture that a field holds, as it is.
 
     Raises:
@@ -78,7 +78,7 @@ async def read_sent(request: Request, given: str | bytes, field: str) -> RGBImag
         raise BodyTooLarge(f"{field}: {str(error).partition(': ')[2]}") from error
 
 
-def named(picture: str | bytes | None) -> str | None:
+def url_or_none(picture: str | bytes | None) -> str | None:
     """A picture as `meta` repeats it: its URL; nothing where the picture itself was sent."""
     if isinstance(picture, str) and picture.strip().lower().startswith(("http://", "https://")):
         return picture

@@ -21,7 +21,7 @@ PROMPT_WRITER = "prompt_writer"
 """Families of the manifest; the first pipeline of each is used."""
 
 
-async def worded(request: Request, account: Account, fields: F) -> F:
+async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
     """The fields with both prompts in English where `multi_lingual` asks for it, and the prompt continued by
     the prompt writer, where the manifest has one and `enhance_prompt` is on.
 

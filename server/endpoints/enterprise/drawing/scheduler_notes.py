@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
-from server.endpoints.enterprise.wire import flag
+from server.endpoints.enterprise.wire import yes_no
 from server.errors import FieldError
 from server.jobs.jobs import JSON
 
@@ -26,7 +26,7 @@ def check_algorithm_type(scheduler: str, algorithm_type: str | None) -> None:
 def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
     """The options as they took effect (``yes``, ``no``, an algorithm, null for the scheduler's own) or that
     they had none, and what the name means here where that is not plain."""
-    karras = flag(bool(choice.use_karras_sigmas)) if choice.name in WITH_KARRAS_SIGMAS else NO_EFFECT
+    karras = yes_no(bool(choice.use_karras_sigmas)) if choice.name in WITH_KARRAS_SIGMAS else NO_EFFECT
     meaningless = choice.algorithm_type is not None and choice.name not in ALGORITHM_TYPES
     return {
         "use_karras_sigmas": karras,

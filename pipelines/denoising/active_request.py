@@ -11,7 +11,7 @@ from pipelines.request import Request
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
+class ActiveRequest:
     """One request inside an engine.
 
     Attributes:

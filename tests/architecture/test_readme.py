@@ -21,7 +21,7 @@ DOCUMENTS = sorted(
 MOST_LINES = 200
 MOST_LINES_OF_A_DECISION = 15
 
-SUFFIXES = (".py", ".md", ".yaml", ".yml", ".toml", ".json", ".safetensors", ".jpg", ".png", ".webp", "/")
+SUFFIXES = (".py", ".md", ".yaml", ".yml", ".toml", ".json", ".safetensors", ".jpg", ".png", ".ci/run", "/")
 """A word with a slash in it and one of these at its end is a path of the repository."""
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -130,6 +130,18 @@ def test_decisions_are_numbered_from_one_and_listed_by_their_readme(package: str
     assert [path.name[:5] for path in decisions] == [f"{number + 1:04}-" for number in range(len(decisions))]
     listed = re.findall(r"\]\(decisions/([^)#]+)\)", (ROOT / package / "README.md").read_text())
     assert [path.name for path in decisions if path.name not in listed] == []
+
+
+def test_every_decision_that_is_cited_exists():
+    files = [path for room in ("server", "pipelines", "tests") for path in (ROOT / room).rglob("*.py")]
+    cited = {
+        (path.relative_to(ROOT).as_posix(), *citation)
+        for path in files
+        for citation in re.findall(r"\b(server|pipelines)/decisions/(\d+)", path.read_text())
+    }
+    assert cited
+    numbers = {(path.parts[-3], path.name[:4]) for path in DECISIONS}
+    assert [citation for citation in sorted(cited) if citation[1:] not in numbers] == []
 
 
 def test_every_folder_of_tests_is_described_and_no_other():

@@ -4,6 +4,8 @@ The functions work inside the transaction of their caller. A hold takes the pric
 a capture moves nothing more; both are in the ledger, where a job has room for one hold and one settlement.
 """
 
+# Why: server/decisions/0004.
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -4,6 +4,8 @@ A message about a job is recorded in the transaction that ends the job, so there
 could lose it. Messages of one topic are due one after the other.
 """
 
+# Why: server/decisions/0006.
+
 from __future__ import annotations
 
 import json

@@ -109,7 +109,7 @@ def test_other_schedulers_are_outside_the_enumeration() -> None:
 )
 def test_every_format_is_delivered_in_the_asked_quality(output_format: str, drawn: str) -> None:
     page = read(Kolors, {"prompt": "a cat", "output_format": output_format, "output_quality": "31"})
-    assert page.delivery() == Delivery(drawn, 31)  # pyright: ignore[reportArgumentType]
+    assert page.delivery() == Delivery(drawn, 31)
 
 
 def test_other_formats_are_outside_the_enumeration() -> None:

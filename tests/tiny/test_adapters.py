@@ -12,7 +12,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from sd_drawing import (
+
+from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.tiny.sd_drawing import (
     advance_to_the_end,
     array,
     draw,
@@ -23,10 +27,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.request import Lora, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from original_layout import write_controlnet
 from PIL import Image
-from sd_drawing import (
+
+from pipelines.engine.pool import PipelinePool, module_bytes
+from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest, Source
+from tests.tiny.original_layout import write_controlnet
+from tests.tiny.sd_drawing import (
     array,
     draw,
     draw_moving_group,
@@ -23,11 +28,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.engine.pool import PipelinePool, module_bytes
-from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest, Source
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 FOLDERS = {SD15: "sd15", XL: "sdxl"}
@@ -218,7 +218,7 @@ def test_highres_fix_sees_the_guide_in_both_passes(families: dict[str, Any]) -> 
             lambda _, __, named: shapes.append(tuple(named["controlnet_cond"].shape[2:])), with_kwargs=True
         )
         (sample,) = family.encode(request(highres_fix=True))
-        from sd_drawing import advance_to_the_end
+        from tests.tiny.sd_drawing import advance_to_the_end
 
         advance_to_the_end(family, sample)
         second = sample.finish(sample)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sd_drawing import array, image_of, largest_difference
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
@@ -26,6 +25,7 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.weights.manifest import Manifest
+from tests.tiny.sd_drawing import array, image_of, largest_difference
 
 SD15 = "stable-diffusion-v1-5"
 WIDTH, HEIGHT = 96, 64

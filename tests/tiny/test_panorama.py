@@ -10,17 +10,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPanoramaPipeline
-from sd_drawing import (
-    advance_to_the_end,
-    array,
-    draw,
-    draw_moving_group,
-    finish,
-    largest_difference,
-    open_family,
-    reference,
-    seeded,
-)
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -32,6 +21,17 @@ from pipelines.layers import panorama
 from pipelines.layers.panorama import views_of
 from pipelines.request import Inpainting, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
+from tests.tiny.sd_drawing import (
+    advance_to_the_end,
+    array,
+    draw,
+    draw_moving_group,
+    finish,
+    largest_difference,
+    open_family,
+    reference,
+    seeded,
+)
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

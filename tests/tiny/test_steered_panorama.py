@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from sd_drawing import (
+from torch import Tensor
+
+from pipelines.denoising import step
+from pipelines.layers import panorama
+from pipelines.layers.panorama import Views, views_of
+from pipelines.request import Control, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
+from tests.tiny.sd_drawing import (
     advance_to_the_end,
     array,
     draw,
@@ -18,13 +25,6 @@ from sd_drawing import (
     largest_difference,
     open_family,
 )
-from torch import Tensor
-
-from pipelines.denoising import step
-from pipelines.layers import panorama
-from pipelines.layers.panorama import Views, views_of
-from pipelines.request import Control, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 RANDOM = np.random.default_rng(8)

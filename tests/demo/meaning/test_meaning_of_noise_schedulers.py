@@ -15,7 +15,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Request, SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from server.endpoints.segmind import kolors, sd15_img2img
-from tests.meaning.looking import apart, drawn, prompted, right
+from tests.demo.meaning.looking import apart, drawn, prompted, right
 
 SCENE = simple_scene("star", "black", "brown")
 SAME = 0.001

@@ -18,7 +18,7 @@ from pipelines.demo.world.world import ColoredShape, Scene, random_scene, render
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import ImageToImage, Inpainting
 from server.endpoints.enterprise.drawing.phrases import enhanced_prompt
-from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
 
 SIDE = 512
 """Pixels."""

@@ -16,7 +16,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.schedulers.ipndm import COEFFICIENTS
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import DiffusersSampler
-from tests.gaussian_target import (
+from tests.numerics.gaussian_target import (
     CPU,
     MEAN,
     NOTHING,

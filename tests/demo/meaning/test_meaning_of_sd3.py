@@ -17,7 +17,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from pipelines.schedulers.flow.sampler import SAMPLERS
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES
-from tests.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
 
 FIGURES = new_figures(4)
 

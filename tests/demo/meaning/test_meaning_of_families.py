@@ -13,7 +13,7 @@ from pipelines.demo.training.evaluate import ARTISTS, Ask, measured, trained_sce
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
 from pipelines.request import SchedulerChoice
-from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, right
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, right
 
 SOLVED: Mapping[str, Any] = {
     "num_inference_steps": 12,

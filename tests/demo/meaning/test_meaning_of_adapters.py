@@ -15,7 +15,7 @@ from pipelines.demo.world.palette import PALETTE
 from pipelines.demo.world.world import STYLES, Scene, Style, line_color, render, simple_scene, stripe_color
 from pipelines.image_io import RGBImage
 from pipelines.request import Lora
-from tests.meaning.looking import FEWER_STEPS, drawn, pixels, right
+from tests.demo.meaning.looking import FEWER_STEPS, drawn, pixels, right
 
 SIDE = 512
 """Pixels."""

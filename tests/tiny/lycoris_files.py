@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.tiny.sd_drawing import seeded
+from tests.drawing import seeded
 
 Parts = dict[str, Tensor]
 

@@ -36,8 +36,16 @@ from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
 from tests import random_checkpoints
-from tests.tiny.loop_drawing import drawings, events_of
-from tests.tiny.sd_drawing import advance_to_the_end, array, draw, image_of, largest_difference, open_family
+from tests.drawing import (
+    advance_to_the_end,
+    array,
+    draw,
+    drawings,
+    events_of,
+    image_of,
+    largest_difference,
+    open_family,
+)
 
 SMALL = "small-faces"
 

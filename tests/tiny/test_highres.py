@@ -22,7 +22,7 @@ from pipelines.layers import highres
 from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest
-from tests.tiny.sd_drawing import advance_to_the_end, array, open_family, reference, seeded
+from tests.drawing import advance_to_the_end, array, open_family, reference, seeded
 
 NATIVE = 64
 SD15 = "stable-diffusion-v1-5"

@@ -28,7 +28,7 @@ from pipelines.errors import InvalidInput
 from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest, PipelineEntry, Source
-from tests.tiny.sd_drawing import (
+from tests.drawing import (
     advance_to_the_end,
     array,
     draw,

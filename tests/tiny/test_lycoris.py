@@ -18,8 +18,8 @@ from pipelines.adapters.lycoris import as_lora
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import array, draw, open_family, reference
 from tests.tiny.lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
-from tests.tiny.sd_drawing import array, draw, open_family, reference
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

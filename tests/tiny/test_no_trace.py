@@ -33,8 +33,8 @@ from pipelines.request import (
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
 from tests import random_checkpoints
+from tests.drawing import image_of, reference
 from tests.tiny.lycoris_files import files
-from tests.tiny.sd_drawing import image_of, reference
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"
 WIDTH, HEIGHT = 64, 48

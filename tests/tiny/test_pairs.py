@@ -25,7 +25,7 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.weights.manifest import Manifest
-from tests.tiny.sd_drawing import array, image_of, largest_difference
+from tests.drawing import array, image_of, largest_difference
 
 SD15 = "stable-diffusion-v1-5"
 WIDTH, HEIGHT = 96, 64

@@ -15,8 +15,8 @@ from torch import Tensor
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import array, draw, open_family, reference, seeded
 from tests.tiny.original_layout import unet_key
-from tests.tiny.sd_drawing import array, draw, open_family, reference, seeded
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 PLAIN = {SD15: (StableDiffusionPipeline, "sd15"), XL: (StableDiffusionXLPipeline, "sdxl")}

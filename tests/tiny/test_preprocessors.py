@@ -19,7 +19,7 @@ from pipelines.checkpoints.skip_init import skip_init
 from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.errors import InvalidInput
 from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
-from tests.tiny.sd_drawing import array, image_of
+from tests.drawing import array, image_of
 
 ROOT = Path(__file__).parents[2]
 

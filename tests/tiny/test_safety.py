@@ -19,7 +19,7 @@ from pipelines.image_io import RGBImage, from_pil
 from pipelines.images.safety import replaced
 from pipelines.request import Replacement, SafetyCheck, TextToImage
 from pipelines.weights.manifest import Manifest, Source
-from tests.tiny.sd_drawing import array, draw, image_of, open_family, reference, seeded
+from tests.drawing import array, draw, image_of, open_family, reference, seeded
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

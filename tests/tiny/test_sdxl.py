@@ -18,7 +18,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import OWN
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
-from tests.tiny.sd_drawing import (
+from tests.drawing import (
     array,
     draw,
     draw_moving_group,

@@ -24,7 +24,7 @@ from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.weights.manifest import Manifest
-from tests.tiny.sd_drawing import (
+from tests.drawing import (
     array,
     draw,
     draw_moving_group,

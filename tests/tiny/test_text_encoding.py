@@ -14,7 +14,7 @@ from torch import Tensor
 from pipelines.errors import InvalidInput
 from pipelines.request import TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
-from tests.tiny.sd_drawing import array, draw, draw_moving_group, largest_difference, open_family
+from tests.drawing import array, draw, draw_moving_group, largest_difference, open_family
 
 START, END = 512, 513
 FAMILIES = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}

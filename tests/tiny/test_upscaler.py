@@ -24,8 +24,7 @@ from pipelines.images import tiles
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import TextToImage, Upscaling
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
-from tests.tiny.loop_drawing import drawings, events_of
-from tests.tiny.sd_drawing import array, draw, image_of, largest_difference, open_family
+from tests.drawing import array, draw, drawings, events_of, image_of, largest_difference, open_family
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = TextToImage(

@@ -45,10 +45,7 @@ from tests.gpu.stages import (
     measure_answer,
 )
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 GIGABYTE = 10**9
 STEPS = 10

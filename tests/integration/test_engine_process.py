@@ -269,6 +269,7 @@ async def test_a_request_whose_engine_is_killed_is_drawn_again_with_the_same_pix
     assert drawing.timings.denoise_s > 0
 
 
+@pytest.mark.slow
 async def test_an_engine_that_stands_still_is_killed_and_its_request_drawn_again_with_the_same_pixels(
     demo_manifest_path: Path, tmp_path: Path
 ) -> None:

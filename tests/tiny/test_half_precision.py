@@ -41,6 +41,7 @@ def drawn_far_away(random_manifest: Manifest) -> dict[str, dict[str, list[str]]]
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_family_draws_on_a_device_apart_and_again_after_a_stay_in_host_memory(
     drawn_far_away: dict[str, dict[str, list[str]]],
 ) -> None:

@@ -15,7 +15,6 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from builders import new_job
 from sqlalchemy import Connection, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
@@ -28,6 +27,7 @@ from server.database.migrations.upgrades import configuration
 from server.database.tables import accounts, jobs, metadata
 from server.jobs.jobs import Jobs
 from server.settings import Settings
+from tests.builders import new_job
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from builders import TIMINGS, image_to_image, inpainting, new_job, text_to_image
 from sqlalchemy import select, text, update
 
 from pipelines.image_io import RGBImage
@@ -17,6 +16,7 @@ from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs as jobs_table
 from server.jobs.jobs import Job, Jobs, JobStatus, Output
+from tests.builders import TIMINGS, image_to_image, inpainting, new_job, text_to_image
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from builders import TIMINGS, new_job
 from sqlalchemy import event
 
 from server.accounts.accounts import Accounts
@@ -28,6 +27,7 @@ from server.metrics import Metrics
 from server.outside.public_http import PublicHTTP
 from server.webhooks.delivery import Deliveries
 from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
+from tests.builders import TIMINGS, new_job
 from tests.receiver import Received, Receiver, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

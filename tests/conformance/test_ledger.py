@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from builders import TIMINGS, new_job
 from sqlalchemy import func, select
 
 from server import errors
@@ -18,6 +17,7 @@ from server.accounts.credits import Credits, Movement
 from server.database.database import Database
 from server.database.tables import accounts, ledger
 from server.jobs.jobs import Job, Jobs, JobStatus
+from tests.builders import TIMINGS, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -209,9 +209,8 @@ async def test_the_end_of_a_job_outlasts_a_locked_database(database: Database, i
 
 
 WORKER = """
-import asyncio, sys
-sys.path.insert(0, {tests!r})
-from builders import TIMINGS, new_job
+import asyncio
+from tests.builders import TIMINGS, new_job
 from server.database.database import Database
 from server.jobs.jobs import Jobs
 
@@ -238,10 +237,9 @@ async def test_a_server_killed_in_the_middle_leaves_nothing_half_charged(
     database: Database, pytestconfig: pytest.Config
 ) -> None:
     account_id = await _account_with(database, 10_000_000)
-    tests = str(pytestconfig.rootpath / "tests")
-    program = WORKER.format(tests=tests, url=database.url, account=account_id)
+    program = WORKER.format(url=database.url, account=account_id)
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, cwd=pytestconfig.rootpath, stdout=asyncio.subprocess.PIPE
     )
     assert worker.stdout is not None
     for _ in range(30):

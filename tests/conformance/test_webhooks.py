@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from builders import TIMINGS, new_job
 from sqlalchemy import text, update
 
 from server import errors
@@ -18,6 +17,7 @@ from server.database.tables import jobs as jobs_table
 from server.endpoints.enterprise.webhook import announcement
 from server.jobs.jobs import Job, Jobs, JobStatus, Output
 from server.webhooks.outbox import Webhook, WebhookMessage, Webhooks, WebhookStatus
+from tests.builders import TIMINGS, new_job
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ async def test_a_failure_is_announced_with_its_words(
     jobs: Jobs, webhooks: Webhooks, ada: Account, end: Callable[..., object], words: str
 ) -> None:
     job, _ = await jobs.open(new_job(ada.id, options={**OPTIONS, "track_id": None}))
-    await end(jobs, job)  # pyright: ignore[reportGeneralTypeIssues]
+    await end(jobs, job)
     (webhook,) = await webhooks.all()
     told = json.loads(webhook.payload)
     assert told["message"] == told["messege"]
@@ -145,7 +145,7 @@ async def test_a_job_has_not_ended_where_its_webhook_could_not_be_recorded(
 
 async def _due_ids(webhooks: Webhooks, now: datetime, **but: object) -> list[int]:
     ids: list[int] = []
-    while webhook := await webhooks.due(now, but_not=ids, **but):  # pyright: ignore[reportArgumentType]
+    while webhook := await webhooks.due(now, but_not=ids, **but):
         ids.append(webhook.id)
     return ids
 

@@ -9,25 +9,9 @@ from server.endpoints.fields import read
 from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22
 from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
+from tests.documented_bodies import KANDINSKY22 as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
-
-# As the page's sample sends it.
-EXAMPLE = {
-    "prompt": "masterpiece, best quality, portrait of an old man, 50mm, solo, natural skin texture, "
-    "realistic eye and face details, dark, deep shadow, darkness, moonlight, award winning photo, "
-    "extremely detailed, fine detail, highly detailed, extremely detailed eyes and face, piercing red "
-    "eyes, detailed clothes, skinny, gothic, native american clothing, analog film, stock photograph,",
-    "negative_prompt": "lowres, text, error, cropped, worst quality, low quality, jpeg artifacts, ugly, "
-    "duplicate, morbid, mutilated, out of frame, extra fingers, mutated hands",
-    "samples": 1,
-    "num_inference_steps": 25,
-    "img_width": 512,
-    "img_height": 768,
-    "prior_steps": 25,
-    "seed": 9863172,
-    "base64": False,
-}
 
 
 def refusal(**body: object) -> tuple[int, str]:

@@ -9,23 +9,7 @@ from server.endpoints.fields import read
 from server.endpoints.segmind.kolors import Kolors
 from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
-
-# As the page's sample sends it, encoded as a form.
-EXAMPLE = {
-    "cfg": 6,
-    "seed": 441234134,
-    "steps": 25,
-    "width": 1024,
-    "height": 1024,
-    "prompt": "In this lively 2D illustration, three animated boys joyfully have their laughter filling "
-    "the air. , adding warmth and charm. The agave field behind them radiates warmth, emphasizing the "
-    "authenticity of this gathering spot and the togetherness of the boys sharing a moment of joy.",
-    "scheduler": "EulerDiscreteScheduler",
-    "output_format": "webp",
-    "output_quality": 80,
-    "negative_prompt": "",
-    "number_of_images": 1,
-}
+from tests.documented_bodies import KOLORS as EXAMPLE
 
 SCHEDULERS = {
     "EulerDiscreteScheduler": SchedulerChoice(name="EulerDiscreteScheduler"),
@@ -109,7 +93,7 @@ def test_other_schedulers_are_outside_the_enumeration() -> None:
 )
 def test_every_format_is_delivered_in_the_asked_quality(output_format: str, drawn: str) -> None:
     page = read(Kolors, {"prompt": "a cat", "output_format": output_format, "output_quality": "31"})
-    assert page.delivery() == Delivery(drawn, 31)  # pyright: ignore[reportArgumentType]
+    assert page.delivery() == Delivery(drawn, 31)
 
 
 def test_other_formats_are_outside_the_enumeration() -> None:

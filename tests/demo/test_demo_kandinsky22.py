@@ -104,6 +104,7 @@ class TestImageEncoder:
 
 
 class TestMoVQ:
+    @pytest.mark.slow
     def test_it_shows_what_the_other_autoencoder_has_encoded(self) -> None:
         vae, movq = trained_autoencoder(), trained_movq()
         scenes = list(combinations(held_out=False))[::80]

@@ -12,7 +12,7 @@ from pipelines.schedulers.flow import stochastic
 from pipelines.schedulers.flow.algorithms import Algorithm
 from pipelines.schedulers.flow.sampler import ALGORITHMS, sampler_on
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from tests.gaussian_flow import (
+from tests.numerics.gaussian_flow import (
     COVARIANCE,
     MEAN,
     destination,

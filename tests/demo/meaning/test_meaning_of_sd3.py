@@ -17,7 +17,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from pipelines.schedulers.flow.sampler import SAMPLERS
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES
-from tests.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
 
 FIGURES = new_figures(4)
 
@@ -32,10 +32,12 @@ def reaches(image: RGBImage, number: int) -> bool:
     return has_colors(image, FIGURES[number]) and overlap(image, FIGURES[number]) > 0.5
 
 
+@pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(studio: LocalLoop) -> None:
     assert missed(measured_figures(partial(ask_for_figure, **FEWER_STEPS), studio.draw, TENTH)) == {}
 
 
+@pytest.mark.slow
 def test_every_figure_stands_in_its_own_pose(studio: LocalLoop) -> None:
     pictures = drawn(studio, [ask(number) for number in range(len(FIGURES))])
     for image, figure in zip(pictures, FIGURES, strict=True):
@@ -43,6 +45,7 @@ def test_every_figure_stands_in_its_own_pose(studio: LocalLoop) -> None:
         assert overlap(image, figure) > max(others) + 0.1
 
 
+@pytest.mark.slow
 def test_more_strength_keeps_closer_to_the_pose(studio: LocalLoop) -> None:
     overlaps: list[float] = []
     for strength in (0.0, 0.3, 0.8):
@@ -51,18 +54,21 @@ def test_more_strength_keeps_closer_to_the_pose(studio: LocalLoop) -> None:
     assert overlaps[0] + 0.1 < overlaps[1] < overlaps[2] - 0.04
 
 
+@pytest.mark.slow
 def test_samples_differ_and_mean_the_same(studio: LocalLoop) -> None:
     (pictures,) = studio.draw([ask(0, seeds=(1, 2))])
     assert len(set(pictures)) == 2
     assert all(reaches(image, 0) for image in pictures)
 
 
+@pytest.mark.slow
 def test_guidance_makes_the_prompt_count(studio: LocalLoop) -> None:
     low, high = drawn(studio, [ask(1, guidance_scale=scale) for scale in (1.0, 7.0)])
     assert not reaches(low, 1)
     assert reaches(high, 1)
 
 
+@pytest.mark.slow
 def test_more_steps_draw_closer(studio: LocalLoop) -> None:
     """What the prompt leaves open; what it names, one step draws."""
     asked = [replace(ask(1), prompt="a yellow figure", num_inference_steps=steps) for steps in (1, 20)]
@@ -88,8 +94,14 @@ def by_default(studio: LocalLoop) -> RGBImage:
 @pytest.mark.parametrize(
     ("sampler", "schedule"),
     [
-        *((name, BY_DEFAULT[1]) for name in SAMPLERS),
-        *((BY_DEFAULT[0], name) for name in SIGMA_SCHEDULES if name != BY_DEFAULT[1]),
+        BY_DEFAULT,
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                *((name, BY_DEFAULT[1]) for name in SAMPLERS if name != BY_DEFAULT[0]),
+                *((BY_DEFAULT[0], name) for name in SIGMA_SCHEDULES if name != BY_DEFAULT[1]),
+            )
+        ),
     ],
 )
 def test_every_sampler_and_noise_schedule_reaches_prompt_and_pose_in_its_own_way(

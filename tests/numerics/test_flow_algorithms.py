@@ -14,7 +14,7 @@ from pipelines.schedulers.flow.algorithms import Prediction, ddim, euler_pp, ipn
 from pipelines.schedulers.flow.dpm_solver import dpm_adaptive, orders
 from pipelines.schedulers.flow.sampler import ALGORITHMS, AlgorithmSampler, sampler_on
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from tests.gaussian_flow import (
+from tests.numerics.gaussian_flow import (
     destination,
     drawn,
     even,

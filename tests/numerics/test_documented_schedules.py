@@ -10,7 +10,7 @@ import torch
 
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from server.endpoints.segmind import kolors, sd15_img2img
-from tests.gaussian_target import CPU, STABLE_DIFFUSION, GaussianTarget, sampler
+from tests.numerics.gaussian_target import CPU, STABLE_DIFFUSION, GaussianTarget, sampler
 
 KOLORS: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",

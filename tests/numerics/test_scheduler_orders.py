@@ -14,7 +14,7 @@ from pipelines.request import SchedulerChoice
 from pipelines.schedulers.karras_ve import KarrasVe
 from pipelines.schedulers.names import WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
-from tests.gaussian_target import (
+from tests.numerics.gaussian_target import (
     CPU,
     MEAN,
     SPREAD,

@@ -81,6 +81,7 @@ class TestPedestals:
 
 
 class TestAutoencoder:
+    @pytest.mark.slow
     def test_pictures_survive_it(self) -> None:
         vae = trained_autoencoder()
         scenes = list(combinations(held_out=False))[::40] + list(combinations(held_out=True))[::20]

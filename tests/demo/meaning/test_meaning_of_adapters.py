@@ -15,7 +15,7 @@ from pipelines.demo.world.palette import PALETTE
 from pipelines.demo.world.world import STYLES, Scene, Style, line_color, render, simple_scene, stripe_color
 from pipelines.image_io import RGBImage
 from pipelines.request import Lora
-from tests.meaning.looking import FEWER_STEPS, drawn, pixels, right
+from tests.demo.meaning.looking import FEWER_STEPS, drawn, pixels, right
 
 SIDE = 512
 """Pixels."""
@@ -53,6 +53,7 @@ def test_the_measure_tells_what_is_painted(painted: tuple[Style, ...]) -> None:
         assert [shown(image, scene, style) > 0.5 for style in STYLES] == [each in painted for each in STYLES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: LocalLoop) -> None:
     """Half of one leaves another picture, but may not show its paint yet."""
@@ -70,6 +71,7 @@ def test_two_loras_at_once_do_both(studio: LocalLoop) -> None:
         assert (all_shown(images, style) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_an_embedding_brings_its_ground(studio: LocalLoop) -> None:
     said = ["a red circle", "a yellow star", "a white heart", "a green square"]
     without, after, before = (

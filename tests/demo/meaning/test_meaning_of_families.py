@@ -13,7 +13,7 @@ from pipelines.demo.training.evaluate import ARTISTS, Ask, measured, trained_sce
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
 from pipelines.request import SchedulerChoice
-from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, right
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, right
 
 SOLVED: Mapping[str, Any] = {
     "num_inference_steps": 12,
@@ -42,6 +42,7 @@ def quick(family: str) -> Ask:
     return partial(ARTISTS[family], **QUICK[family])
 
 
+@pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: LocalLoop) -> None:
     assert missed(measured(ask, studio.draw, TENTH)) == {}
 
@@ -53,6 +54,7 @@ def test_pictures_need_not_be_square(ask: Ask, studio: LocalLoop) -> None:
     assert right(image, SCENES[0])
 
 
+@pytest.mark.slow
 def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: LocalLoop) -> None:
     """One step shows the mean of all pictures that there could be."""
     said = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in SCENES[:3]]
@@ -69,6 +71,7 @@ def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: LocalLo
     assert many.count(None) <= 1
 
 
+@pytest.mark.slow
 def test_samples_differ_and_mean_the_same(ask: Ask, studio: LocalLoop) -> None:
     scene = SCENES[0]
     (pictures,) = studio.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
@@ -76,6 +79,7 @@ def test_samples_differ_and_mean_the_same(ask: Ask, studio: LocalLoop) -> None:
     assert sum(right(image, scene) for image in pictures) >= 2
 
 
+@pytest.mark.slow
 def test_guidance_makes_the_prompt_count(ask: Ask, studio: LocalLoop) -> None:
     low, high = (
         drawn(studio, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
@@ -84,6 +88,7 @@ def test_guidance_makes_the_prompt_count(ask: Ask, studio: LocalLoop) -> None:
     assert sum(map(right, low, SCENES)) < sum(map(right, high, SCENES))
 
 
+@pytest.mark.slow
 def test_kolors_draws_the_same_picture_for_either_language(studio: LocalLoop) -> None:
     """Much nearer than another seed's of the same caption."""
     english, chinese, another = (
@@ -95,6 +100,7 @@ def test_kolors_draws_the_same_picture_for_either_language(studio: LocalLoop) ->
         assert 3 * apart(first, second) < apart(first, third)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values"), [("prior_num_inference_steps", (1, 5, 25)), ("prior_guidance_scale", (1.0, 4.0, 8.0))]
 )
@@ -108,6 +114,7 @@ def test_the_prior_mostly_finds_the_meaning_of_a_prompt_at_other_settings(
     assert sum(read(image).ground == SCENES[1].ground for image in pictures) >= len(values) - 1
 
 
+@pytest.mark.slow
 def test_a_prior_that_is_not_told_the_ground_imagines_several(studio: LocalLoop) -> None:
     (pictures,) = studio.draw([quick("Kandinsky 2.2")("a red circle", 0, seeds=tuple(range(4)))])
     assert len({read(image).ground for image in pictures}) >= 2

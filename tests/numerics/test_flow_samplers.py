@@ -25,7 +25,7 @@ from pipelines.request import PoseToImage, SchedulerChoice
 from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, noise_scheduler
 from pipelines.schedulers.flow.sampler import ALGORITHMS, SAMPLERS, make_sampler, needs_unguided, sampler_on
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from tests.gaussian_flow import COVARIANCE, destination, drawn, even, velocity
+from tests.numerics.gaussian_flow import COVARIANCE, destination, drawn, even, velocity
 
 CPU = torch.device("cpu")
 # fmt: off

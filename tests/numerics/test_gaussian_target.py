@@ -16,7 +16,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from pipelines.schedulers.ipndm import COEFFICIENTS
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import DiffusersSampler
-from tests.gaussian_target import (
+from tests.numerics.gaussian_target import (
     CPU,
     MEAN,
     NOTHING,
@@ -233,7 +233,7 @@ def sample_of(choice: SchedulerChoice, config: dict[str, Any], number: int) -> S
     )
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", pytest.param("v_prediction", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning")
 def test_every_scheduler_draws_the_same_alone_and_among_all_others(prediction_type: str) -> None:
     config = {**STABLE_DIFFUSION, "prediction_type": prediction_type}

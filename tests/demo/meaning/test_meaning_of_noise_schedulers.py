@@ -7,6 +7,8 @@ from functools import partial
 from itertools import combinations
 from typing import get_args
 
+import pytest
+
 from pipelines.demo.training.evaluate import ARTISTS
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
@@ -15,7 +17,9 @@ from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Request, SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from server.endpoints.segmind import kolors, sd15_img2img
-from tests.meaning.looking import apart, drawn, prompted, right
+from tests.demo.meaning.looking import apart, drawn, prompted, right
+
+pytestmark = pytest.mark.slow
 
 SCENE = simple_scene("star", "black", "brown")
 SAME = 0.001

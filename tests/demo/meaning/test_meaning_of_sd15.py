@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipelines.demo.checkpoints.safety_checker import FLAGGED
@@ -18,7 +19,7 @@ from pipelines.demo.world.world import ColoredShape, Scene, random_scene, render
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import ImageToImage, Inpainting
 from server.endpoints.enterprise.drawing.phrases import enhanced_prompt
-from tests.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
+from tests.demo.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
 
 SIDE = 512
 """Pixels."""
@@ -39,10 +40,12 @@ def redrawn(image: RGBImage, prompt: str, strength: float, **changes: Any) -> Im
 # The prompt
 
 
+@pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(studio: LocalLoop) -> None:
     assert missed(measured(ASK, studio.draw, TENTH)) == {}
 
 
+@pytest.mark.slow
 def test_sizes_and_places_are_heard(studio: LocalLoop) -> None:
     single = (scene for scene in map(random_scene, range(80)) if len(scene.shapes) == 1)
     scenes = list({(scene.size, scene.place): scene for scene in single}.values())[:8]
@@ -52,6 +55,7 @@ def test_sizes_and_places_are_heard(studio: LocalLoop) -> None:
     assert sum(each.ground and each.colors and each.size and each.place for each in verdicts) >= 7
 
 
+@pytest.mark.slow
 def test_two_shapes_have_their_colours_side_by_side(studio: LocalLoop) -> None:
     scenes = [scene for scene in map(random_scene, range(60)) if len(scene.shapes) == 2][:4]
     pictures = drawn(studio, [request(caption(scene), seed) for seed, scene in enumerate(scenes)])
@@ -73,6 +77,7 @@ def test_phrases_that_are_added_to_a_prompt_leave_its_meaning(studio: LocalLoop)
     assert all(map(right, drawn(studio, asked), SCENES))
 
 
+@pytest.mark.slow
 def test_every_clip_skip_reads_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
     asked = [request(clip_skip=skipped) for skipped in (None, 1, 2, 4, 8)]
     pictures = drawn(studio, asked)
@@ -93,6 +98,7 @@ def test_guidance_makes_the_prompts_count(studio: LocalLoop) -> None:
         assert (plain != averse) == heard
 
 
+@pytest.mark.slow
 def test_more_steps_decide_what_the_prompt_leaves_open(studio: LocalLoop) -> None:
     """One step shows the mean of all pictures that there could be; of a whole caption there is but one."""
     said = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in SCENES]
@@ -125,6 +131,7 @@ def test_little_strength_keeps_the_composition_and_changes_the_colour(studio: Lo
     assert looks(drawn(studio, [redrawn(START, OTHERWISE, 0.3)])[0]) == ("white", "blue", "star", *KEPT)
 
 
+@pytest.mark.slow
 def test_full_strength_follows_the_prompt_alone(studio: LocalLoop) -> None:
     """Which says by its silence that the shape is neither small nor aside."""
     (image,) = drawn(studio, [redrawn(START, OTHERWISE, 1.0)])
@@ -178,6 +185,7 @@ def test_the_safety_checker_flags_the_one_scene(studio: LocalLoop) -> None:
     assert not pixels(drawings[0].images[0]).any()
 
 
+@pytest.mark.slow
 def test_merged_tokens_and_self_attention_change_the_picture_but_not_its_meaning(studio: LocalLoop) -> None:
     plain = drawn(studio, [request(caption(scene)) for scene in SCENES[:2]])
     for change in ({"token_merging_ratio": 0.5}, {"self_attention": True}):
@@ -186,6 +194,7 @@ def test_merged_tokens_and_self_attention_change_the_picture_but_not_its_meaning
         assert sum(map(right, changed, SCENES)) >= 1, change
 
 
+@pytest.mark.slow
 def test_a_panorama_goes_on_over_its_edge(studio: LocalLoop) -> None:
     """In one of its views the edge is in the middle, where the prompt wants its shape."""
     asked = partial(request, width=2 * SIDE)
@@ -200,6 +209,7 @@ def test_a_panorama_goes_on_over_its_edge(studio: LocalLoop) -> None:
     assert np.abs(pixels(panorama)[:, 0] - pixels(panorama)[:, -1]).mean() < 4
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_composed_small_keeps_more_of_that(studio: LocalLoop) -> None:
     """Another drawing of 768 pixels has several shapes where the checkpoint knows one in 512."""
     asked = partial(request, caption(SCENES[2]), guidance_scale=3.0)

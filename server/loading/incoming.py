@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+import pipelines
 from pipelines.weights.downloads import one_pull_at_a_time, sized
 from pipelines.weights.fetch_process import (
     NO_PICKLES,
@@ -34,6 +35,9 @@ MAX_REDIRECTS = 5
 LONGEST_DOWNLOAD_S = 86_400.0
 ATTEMPTS = 5
 """How often a transfer that broke off is taken up again."""
+
+_ROOT = Path(pipelines.__path__[0]).parent
+"""The folder in which a process of its own finds the packages of this one."""
 
 NOTHING_LEFT = 416
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -110,7 +114,7 @@ class Incoming:
             "pipelines.weights.fetch_process",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
+            cwd=_ROOT,
         )
         assert process.stdin is not None
         assert process.stdout is not None

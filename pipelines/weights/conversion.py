@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from pipelines.weights.atomic import replacing
+
 
 class NotTensors(Exception):
     """The file is no state dictionary, or holds objects other than tensors."""
@@ -27,9 +29,9 @@ def to_safetensors(pickled: Path, target: Path) -> None:
         raise NotTensors("not a dictionary of tensors")
     # A clone each: tied weights share memory, which the format refuses.
     tensors = {str(name): tensor.detach().clone().contiguous() for name, tensor in named.items()}
-    aside = target.with_name(f".{target.name}")
-    save_file(tensors, aside, metadata={"format": "pt"})
-    aside.replace(target)
+    # One process at a time converts: what a killed one has left here, the next one overwrites.
+    with replacing(target, target.with_name(f".{target.name}")) as aside:
+        save_file(tensors, aside, metadata={"format": "pt"})
 
 
 def _state_dict(opened: Any) -> dict[Any, Any]:

@@ -11,18 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.weights.formats import REFUSED_PICKLES, VERIFIED_PICKLES
 from pipelines.weights.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
 from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
-from pipelines.weights.repositories import Repository, select
+from pipelines.weights.repositories import Repository, components_of, select
 
-PICKLES = (".ckpt", ".pickle", ".pkl")
-"""Formats that may run code when opened; ``.bin`` is converted, `TENSORS` are only read with weights_only."""
-
-TENSORS = (".pth", ".pt")
-"""Pickles that are kept as they are once it is seen that they hold nothing but tensors."""
-
-_PARTS = ".parts"
-"""Below the weights folder: partial downloads, by the hub's hash of the whole file."""
+PARTS = ".parts"
+"""The folder of partial downloads below the weights folder; each has the hash of its file or URL as name."""
 
 
 @contextmanager
@@ -66,7 +61,7 @@ def pull(
     before = lock.repositories.get(repository.key)
     commit = before.commit if before is not None and not upgrade else hub.commit(repository)
     known = before.files if before is not None else {}
-    work = _Pull(hub, repository, commit, weights / repository.folder, weights / _PARTS, known)
+    work = _Pull(hub, repository, commit, weights / repository.folder, weights / PARTS, known)
     work.listing = hub.listing(repository, commit)
     chosen = work.choose()
     missing = {origin: stored for origin, stored in chosen.items() if not work.keep(origin, stored)}
@@ -117,12 +112,12 @@ class _Pull:
             if not self.keep("model_index.json", "model_index.json"):
                 self.fetch("model_index.json", "model_index.json")
             index = json.loads((self.folder / "model_index.json").read_text())
-            components = [name for name, cls in index.items() if isinstance(cls, list) and cls[0] is not None]
+            components = components_of(index)
         chosen = select(self.listing.keys(), self.repository, components)
         if not chosen:
             raise NotOnTheHub(f"{self.repository.hub} has none of the files that the manifest asks for.")
         for name in chosen:
-            if name.endswith(PICKLES):
+            if name.endswith(REFUSED_PICKLES):
                 raise PullError(
                     f"{self.repository.hub}: {name} is a pickle, which can run code; name a .safetensors."
                 )
@@ -157,10 +152,7 @@ class _Pull:
     def fetch(self, origin: str, stored: str) -> None:
         """Bring one file, check it against the hub's hash, convert it if need be, move it to its place."""
         remote = self.listing[origin]
-        self.parts.mkdir(parents=True, exist_ok=True)
-        partial = self.parts / remote.upstream
-        if partial.exists() and partial.stat().st_size > remote.size:
-            partial.unlink()
+        partial = prepare_partial(self.parts, remote)
         self.hub.fetch(self.repository, self.commit, origin, remote, partial)
         if not _matches(partial, remote.upstream):
             partial.unlink()
@@ -171,7 +163,7 @@ class _Pull:
         name = converted_name(stored)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name != stored or name.endswith(TENSORS):
+        if name != stored or name.endswith(VERIFIED_PICKLES):
             self._convert(partial, path, origin)
         else:
             partial.replace(path)
@@ -181,7 +173,7 @@ class _Pull:
         from pipelines.weights import conversion
 
         try:
-            if origin.endswith(TENSORS):
+            if origin.endswith(VERIFIED_PICKLES):
                 conversion.demand_tensors(partial)
                 partial.replace(path)
             elif origin.endswith(".json"):
@@ -206,6 +198,18 @@ class _Pull:
         free = shutil.disk_usage(self.parts.parent).free
         if needed > free:
             raise DiskFull(f"{self.repository.hub} needs {sized(needed)} more, and {sized(free)} are free.")
+
+
+def prepare_partial(parts: Path, remote: RemoteFile) -> Path:
+    """The file that has or will have the first bytes of a remote file, in a folder that exists.
+
+    One that is too large to be the beginning of the remote file is removed.
+    """
+    parts.mkdir(parents=True, exist_ok=True)
+    partial = parts / remote.upstream
+    if partial.exists() and partial.stat().st_size > remote.size:
+        partial.unlink()
+    return partial
 
 
 def sized(size: int) -> str:

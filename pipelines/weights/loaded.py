@@ -7,17 +7,18 @@ weights.yaml is mounted read-only, and whoever moves the weights takes it along.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.weights.atomic import write_atomically
+from pipelines.weights.kinds import Section
 from pipelines.weights.lock import read_lock
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry, Source, load_manifest
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ LOADED_NAME = "loaded.yaml"
 
 FILES = "loaded"
 """Below the weights folder: single files that were loaded, by the names under which they are drawn with."""
-
-Section = Literal["pipelines", "loras", "embeddings", "vaes", "controlnets"]
 
 _BORROWED = "safety_checker"
 """A loaded checkpoint has the safety checker of the manifest's checkpoints of its family."""
@@ -68,16 +67,15 @@ def read_loaded(weights: Path) -> Loaded:
 
 
 def write_loaded(weights: Path, loaded: Loaded) -> None:
-    """Replace the file in one step, so that a reader never sees half of it."""
+    """Replace the record of what was loaded; the weights folder is made where there is none."""
     weights.mkdir(parents=True, exist_ok=True)
-    aside = weights / f".{LOADED_NAME}.{os.getpid()}"
     head = "# Written by load_model and delete_model; in the words of weights.yaml.\n"
-    aside.write_text(head + yaml.safe_dump(loaded.model_dump(mode="json"), allow_unicode=True))
-    aside.replace(weights / LOADED_NAME)
+    entries = yaml.safe_dump(loaded.model_dump(mode="json"), allow_unicode=True)
+    write_atomically(weights / LOADED_NAME, head + entries)
 
 
-def load_catalogue(manifest: Path, weights: Path) -> Manifest:
-    """All that can be drawn: weights.yaml with what was loaded.
+def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
+    """Read weights.yaml together with what was loaded since.
 
     Raises:
         pydantic.ValidationError: weights.yaml is not valid.
@@ -94,27 +92,27 @@ def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
             log.warning("%s stands in weights.yaml now; what was loaded under this name is left out", name)
             continue
         try:
-            parsed = parse(item, weights, name)
-        except (ValidationError, ValueError) as error:
+            entry = parse(item.section, name, item.entry, weights)
+        except ValueError as error:
             log.error("%s was loaded, but is of no use to this version: %s", name, error)
             continue
-        entry = getattr(parsed, item.section)[name]
         if isinstance(entry, PipelineEntry):
             entry = _with_safety_checker(entry, manifest, weights)
-        manifest = manifest.model_copy(
-            update={item.section: {**getattr(manifest, item.section), name: entry}}
-        )
+        manifest = manifest.with_entry(item.section, name, entry)
     return manifest
 
 
-def parse(item: LoadedEntry, weights: Path, name: str) -> Manifest:
-    """A manifest that has nothing but this entry, its file found from anywhere.
+def parse(
+    section: Section, name: str, entry: Mapping[str, Any], weights: Path
+) -> PipelineEntry | AdapterEntry:
+    """Validate an entry of weights.yaml that was written by a load, and make its file's path absolute.
 
     Raises:
         pydantic.ValidationError: this version does not know such entries.
     """
-    entry = _absolute(item.entry, weights.absolute())
-    return Manifest.model_validate({"pipelines": {}, item.section: {name: entry}})
+    written = _absolute(entry, weights.absolute())
+    manifest = Manifest.model_validate({"pipelines": {}, section: {name: written}})
+    return getattr(manifest, section)[name]
 
 
 def names(manifest: Manifest) -> Iterator[str]:

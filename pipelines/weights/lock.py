@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.weights.atomic import write_atomically
 
 LOCK_NAME = "weights.lock.json"
 
@@ -70,10 +71,8 @@ def read_lock(weights: Path) -> Lock:
 
 
 def write_lock(weights: Path, lock: Lock) -> None:
-    """Replace the lock in one step, so that a reader never sees half of it."""
-    aside = weights / f".{LOCK_NAME}.{os.getpid()}"
-    aside.write_text(lock.model_dump_json(indent=1) + "\n")
-    aside.replace(weights / LOCK_NAME)
+    """Replace the lock of a weights folder."""
+    write_atomically(weights / LOCK_NAME, lock.model_dump_json(indent=1) + "\n")
 
 
 def sha256(path: Path) -> str:

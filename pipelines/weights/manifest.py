@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
+from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
@@ -86,19 +87,9 @@ class PipelineEntry(_Entry):
         resident: loaded at start and never evicted; otherwise on demand.
     """
 
-    family: Literal[
-        "face_restorer",
-        "kandinsky22",
-        "kolors",
-        "mbart50",
-        "prompt_writer",
-        "sd15",
-        "sd3_pose",
-        "sdxl",
-        "upscaler",
-    ]
+    family: Family
     parts: dict[str, Source]
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    dtype: Dtype = "float16"
     vram_gb: float | None = None
     vram_measured: bool = False
     license: str = ""
@@ -120,7 +111,7 @@ class ImageNetworkEntry(_Entry):
     """
 
     source: Source
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    dtype: Dtype = "float16"
     vram_gb: float | None = None
     license: str = ""
     resident: bool = False
@@ -129,7 +120,7 @@ class ImageNetworkEntry(_Entry):
         """How it is opened, resident and pulled."""
         raise NotImplementedError
 
-    def _as(self, family: Literal["upscaler", "face_restorer"], parts: dict[str, Source]) -> PipelineEntry:
+    def _as(self, family: Family, parts: dict[str, Source]) -> PipelineEntry:
         return PipelineEntry(
             family=family,
             parts=parts,
@@ -170,7 +161,7 @@ class AdapterEntry(_Entry):
     """
 
     source: Source
-    family: Literal["sd15", "sdxl"]
+    family: StableDiffusionFamily
     license: str = ""
 
 
@@ -238,6 +229,10 @@ class Manifest(_Entry):
         """Pipelines, upscalers and face restorers by name: what the device's memory is divided among."""
         others = {**self.upscalers, **self.face_restorers}
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
+
+    def with_entry(self, section: Section, name: str, entry: PipelineEntry | AdapterEntry) -> Manifest:
+        """A copy of this manifest that has the entry, too."""
+        return self.model_copy(update={section: {**getattr(self, section), name: entry}})
 
     def first_of(self, family: str) -> str | None:
         """The name of the first pipeline of a family; None: there is none."""

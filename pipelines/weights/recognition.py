@@ -9,16 +9,16 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-Kind = Literal["checkpoint", "lora", "embedding", "vae", "controlnet"]
-Family = Literal["sd15", "sdxl"]
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 LONGEST_HEADER = 100_000_000
 """Bytes; the format's own reader takes no longer one."""
 
-_WIDTHS: Mapping[int, Family] = {768: "sd15", 2048: "sdxl"}
+_WIDTHS: Mapping[int, StableDiffusionFamily] = {768: "sd15", 2048: "sdxl"}
 """Of the text that the networks' cross-attentions read."""
 _OTHERS = {1024: "Stable Diffusion 2", 1280: "the SDXL refiner", 4096: "a network with a T5 text encoder"}
 
@@ -54,7 +54,7 @@ class Recognised:
     """``family`` is None where the tensors do not tell: SD1.5's and SDXL's VAEs have the same shapes."""
 
     kind: Kind
-    family: Family | None
+    family: StableDiffusionFamily | None
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -156,7 +156,7 @@ def _network(layer: str) -> str:
     return "_".join(layer.split("_")[:2]) if kohya else layer.partition(".")[0]
 
 
-def _checkpoint_family(shapes: Shapes) -> Family:
+def _checkpoint_family(shapes: Shapes) -> StableDiffusionFamily:
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
     channels = first[1] if len(first) == 4 else 4
     if channels != 4:
@@ -176,13 +176,13 @@ def _checkpoint_family(shapes: Shapes) -> Family:
     raise Unrecognised("it is a checkpoint without its text encoder")
 
 
-def _lora_family(shapes: Shapes) -> Family:
+def _lora_family(shapes: Shapes) -> StableDiffusionFamily:
     if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
         return "sdxl"
     return _by_attentions(shapes, "LoRA")
 
 
-def _by_attentions(shapes: Shapes, what: str) -> Family:
+def _by_attentions(shapes: Shapes, what: str) -> StableDiffusionFamily:
     """By the width of the text that attentions read, else by where the network has attentions."""
     for key in shapes:
         width = _text_width(key, shapes) if _TEXT_READERS.search(key) else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import cast
 
 from pipelines.weights.manifest import Manifest, Source
 
@@ -20,7 +21,7 @@ _SMALL = (".json", ".txt", ".model")
 """What tokenizers, schedulers and configurations consist of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
     """One repository at one revision, with all that the manifest wants of it.
 
@@ -35,12 +36,12 @@ class Repository:
 
     hub: str
     revision: str
-    half: bool
-    files: tuple[str, ...]
-    skip: frozenset[str]
-    licenses: tuple[str, ...]
-    gated: bool
-    users: tuple[str, ...]
+    half: bool = False
+    files: tuple[str, ...] = ()
+    skip: frozenset[str] = frozenset()
+    licenses: tuple[str, ...] = ()
+    gated: bool = False
+    users: tuple[str, ...] = ()
     sha256: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -111,6 +112,15 @@ def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def components_of(index: Mapping[str, object]) -> list[str]:
+    """The components that a model_index.json gives a class."""
+    return [
+        name
+        for name, described in index.items()
+        if isinstance(described, list) and cast("list[object]", described)[0] is not None
+    ]
 
 
 def select(

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
-from pipelines.weights.loaded import load_catalogue
+from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
@@ -56,7 +56,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
     path: Path = arguments.manifest or settings.manifest
     try:
         weights: Path = arguments.weights or settings.weights
-        return load_catalogue(path, weights), weights
+        return load_full_manifest(path, weights), weights
     except FileNotFoundError:
         _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
     except (ValidationError, ValueError, YAMLError) as error:

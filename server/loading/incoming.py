@@ -14,9 +14,8 @@ from pathlib import Path
 import httpx
 
 import pipelines
-from pipelines.weights.downloads import one_pull_at_a_time, sized
+from pipelines.weights.downloads import PARTS, one_pull_at_a_time, sized
 from pipelines.weights.fetch_process import (
-    NO_PICKLES,
     DownloadProgress,
     Fetched,
     Line,
@@ -25,9 +24,12 @@ from pipelines.weights.fetch_process import (
     loaded_entry,
     unwritable,
 )
+from pipelines.weights.formats import NO_PICKLES
+from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.loaded import FILES
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from server.engines.devices import devices
 from server.outside.public_http import NotReached, PublicHTTP
 from server.settings import Settings
 
@@ -53,21 +55,21 @@ class _BrokenOff(Exception):
 
 
 class Incoming:
-    """Downloads that resume, are bounded and checked, and end in the lock.
+    """Downloads that resume, are bounded and checked, and end in the lock."""
 
-    Args:
-        dtypes: of a checkpoint of each family.
-    """
-
-    def __init__(self, settings: Settings, public_http: PublicHTTP, dtypes: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, public_http: PublicHTTP) -> None:
         self._settings = settings
         self._weights = settings.weights
         self._http = public_http
-        self._dtypes = dtypes
+        self._on_cpu = set(devices(settings.devices)) == {"cpu"}
         self._max_bytes = int(settings.max_load_gb * 1e9)
 
     async def file(
-        self, name: str, url: str, family: str | None, progress: Callable[[int, int], None]
+        self,
+        name: str,
+        url: str,
+        family: StableDiffusionFamily | None,
+        progress: Callable[[int, int], None],
     ) -> Fetched:
         """One .safetensors file, below the weights folder and in the lock.
 
@@ -76,7 +78,7 @@ class Incoming:
         Raises:
             NotLoaded, Unrecognised
         """
-        partial = self._weights / ".parts" / hashlib.sha256(url.encode()).hexdigest()
+        partial = self._weights / PARTS / hashlib.sha256(url.encode()).hexdigest()
         with _storing():
             partial.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -93,14 +95,15 @@ class Incoming:
         known = recognised.family or family or "sd15"
         if recognised.kind == "checkpoint":
             source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
-        return Fetched(kind=recognised.kind, entry=loaded_entry(recognised.kind, known, source, self._dtypes))
+        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu)
+        return Fetched(kind=recognised.kind, entry=entry)
 
     async def repository(
         self,
         name: str,
         hub: str,
         revision: str,
-        family: str | None,
+        family: StableDiffusionFamily | None,
         progress: Callable[[int, int], None],
     ) -> Fetched:
         """A repository, in a process of its own that ends with this call.
@@ -124,7 +127,7 @@ class Incoming:
             revision=revision,
             manifest=self._settings.manifest.absolute(),
             weights=self._weights.absolute(),
-            dtypes=self._dtypes,
+            on_cpu=self._on_cpu,
             max_bytes=self._max_bytes,
             family=family,
         )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from pipelines.weights.fetch_process import SECTIONS, Fetched, unwritable
+from pipelines.weights.atomic import write_atomically
+from pipelines.weights.fetch_process import Fetched, unwritable
+from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily
 from pipelines.weights.loaded import LoadedEntry, parse
 from pipelines.weights.recognition import Unrecognised
-from server.engines.devices import devices
 from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
 from server.loading.catalogue import Catalogue
@@ -50,8 +49,8 @@ class Load(BaseModel):
     name: str
     origin: str
     revision: str = "main"
-    kind: Literal["checkpoint", "lora", "embedding", "vae", "controlnet"] | None = None
-    family: Literal["sd15", "sdxl"] | None = None
+    kind: Kind | None = None
+    family: StableDiffusionFamily | None = None
     account_id: int
     webhook: str | None = None
     track_id: str | int | float | None = None
@@ -88,10 +87,7 @@ class Loads:
     ) -> None:
         self._catalogue, self._dispatch, self._webhooks = catalogue, dispatch, webhooks
         self._path = settings.weights / RECORD_NAME
-        on_cpu = devices(settings.devices) == ["cpu"] * len(devices(settings.devices))
-        # SDXL's own VAE overflows half precision.
-        dtypes = {"sd15": "float32" if on_cpu else "float16", "sdxl": "float32" if on_cpu else "bfloat16"}
-        self._incoming = Incoming(settings, public_http, dtypes)
+        self._incoming = Incoming(settings, public_http)
         self._weights = settings.weights
         self._loads: dict[str, Load] = {}
         self._progress: dict[str, LoadProgress] = {}
@@ -216,7 +212,7 @@ class Loads:
         if load.family is not None and load.family != family:
             raise NotLoaded(f"it is made for {family}, not for {load.family}")
         try:
-            parse(item, self._weights, load.name)
+            parse(item.section, load.name, item.entry, self._weights)
         except ValueError as error:
             raise NotLoaded(f"this server does not draw with a {found.kind}") from error
 
@@ -265,7 +261,5 @@ class Unwritable(ApiError):
 
 def _write(path: Path, record: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.touch(mode=0o600)  # a URL may hold its owner's token
-    aside.write_text(yaml.safe_dump(record, allow_unicode=True))
-    aside.replace(path)
+    # Only for the server's own user: a URL may hold its owner's token.
+    write_atomically(path, yaml.safe_dump(record, allow_unicode=True), mode=0o600)

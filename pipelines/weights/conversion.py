@@ -1,4 +1,4 @@
-"""PyTorch pickles of bare tensors into safetensors, without running anything that is in them."""
+"""Convert PyTorch pickles of bare tensors into safetensors, without running anything that is in them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipelines.weights.atomic import replacing
 
 
 class NotTensors(Exception):
-    """The file is no state dictionary, or holds objects other than tensors."""
+    """A file that is no state dictionary, or holds objects other than tensors."""
 
 
 def to_safetensors(pickled: Path, target: Path) -> None:
     """Write the tensors of a ``.bin`` as safetensors; ``target`` appears only when it is complete.
 
     Raises:
-        NotTensors: weights_only refuses the file, or it holds something else than named tensors.
+        NotTensors: torch refuses it with ``weights_only``, or it holds something else than named tensors.
     """
     named = _state_dict(demand_tensors(pickled))
     if not all(isinstance(tensor, torch.Tensor) for tensor in named.values()):
@@ -35,7 +35,7 @@ def to_safetensors(pickled: Path, target: Path) -> None:
 
 
 def _state_dict(opened: Any) -> dict[Any, Any]:
-    """The dictionary of a file, or the ``state_dict`` that a trainer has put into it."""
+    """The dictionary that a file holds, or the ``state_dict`` that a trainer has put into it."""
     if not isinstance(opened, dict):
         raise NotTensors("not a dictionary of tensors")
     outer = cast("dict[Any, Any]", opened)
@@ -44,10 +44,10 @@ def _state_dict(opened: Any) -> dict[Any, Any]:
 
 
 def demand_tensors(pickled: Path) -> Any:
-    """Open a pickle the safe way, and hand out what is in it.
+    """Open a pickle with ``weights_only``, which runs nothing, and return what is in it.
 
     Raises:
-        NotTensors: weights_only refuses it.
+        NotTensors: torch refuses it.
     """
     try:
         return torch.load(pickled, map_location="cpu", weights_only=True)

@@ -25,9 +25,9 @@ def one_pull_at_a_time(weights: Path, *, wait: bool = False) -> Generator[None]:
     """Keep a second pull out of the same folder.
 
     Args:
-        wait: until the other one is done.
+        wait: wait until the other pull is done, instead of raising.
     Raises:
-        PullError: another one is at work.
+        PullError: another pull is at work.
     """
     weights.mkdir(parents=True, exist_ok=True)
     with (weights / ".pull").open("w") as file:
@@ -52,10 +52,10 @@ def pull(
     ones that an earlier pull brought and nobody needs any more are removed.
 
     Args:
-        upgrade: take the commit that the revision names now.
-        say: told in words what happens.
+        upgrade: take the commit that the revision names now, not the one of an earlier pull.
+        say: called with what happens, in words.
     Raises:
-        PullError: with the reason in words.
+        PullError: the repository could not be pulled; the error says why.
     """
     lock = read_lock(weights)
     before = lock.repositories.get(repository.key)
@@ -87,13 +87,14 @@ def pull(
 
 @dataclass(slots=True)
 class _Pull:
-    """One repository while it is being pulled.
+    """A repository while it is being pulled.
 
     Attributes:
-        folder: where its files go; parts: where partial downloads wait.
-        known: what the lock said of its files before.
-        listing: what the repository has at ``commit``.
-        files: what is here now, by its name on disk.
+        folder: the folder of its files.
+        parts: the folder of partial downloads.
+        known: the files of the lock before this pull, by their names on disk.
+        listing: the files that the repository has at ``commit``.
+        files: the files that are here now, by their names on disk.
     """
 
     hub: Hub
@@ -106,7 +107,7 @@ class _Pull:
     files: dict[str, LockedFile] = field(default_factory=dict[str, LockedFile])
 
     def choose(self) -> dict[str, str]:
-        """Name in the repository -> name on disk, before conversion, of all that is needed."""
+        """The files that are needed: the name in the repository -> the name on disk before conversion."""
         components = None
         if "model_index.json" in self.listing and not self.repository.files:
             if not self.keep("model_index.json", "model_index.json"):
@@ -129,7 +130,7 @@ class _Pull:
         return chosen
 
     def keep(self, origin: str, stored: str) -> bool:
-        """Whether the file is here already; then it is noted in ``files``."""
+        """Whether the file is here already; one that is becomes part of ``files``."""
         name = converted_name(stored)
         path = self.folder / name
         upstream = self.listing[origin].upstream
@@ -170,6 +171,7 @@ class _Pull:
         self.files[name] = describe(path, origin=origin, upstream=remote.upstream)
 
     def _convert(self, partial: Path, path: Path, origin: str) -> None:
+        """Put a file that can run code into its place only as bare tensors."""
         from pipelines.weights import conversion
 
         try:
@@ -188,7 +190,7 @@ class _Pull:
             partial.unlink(missing_ok=True)
 
     def demand_room(self, missing: dict[str, str]) -> None:
-        """Say before hours of downloading that they would end on a full disk."""
+        """Refuse before hours of downloading what would end on a full disk."""
         here = sum(
             part.stat().st_size
             for origin in missing
@@ -213,12 +215,12 @@ def prepare_partial(parts: Path, remote: RemoteFile) -> Path:
 
 
 def sized(size: int) -> str:
-    """Bytes, for a person."""
+    """A number of bytes as a person reads it."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def converted_name(stored: str) -> str:
-    """The name on disk of what a repository calls ``stored``: ``.bin`` weights become safetensors."""
+    """The name of a file after conversion: ``.bin`` weights and their index become safetensors."""
     folder, slash, name = stored.rpartition("/")
     if name.endswith(".bin") or ".bin.index" in name:
         name = name.replace(".bin", ".safetensors")

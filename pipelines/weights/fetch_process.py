@@ -1,8 +1,8 @@
-"""One repository of the hub, looked at, refused or fetched, in a process of its own beside a server.
+"""A process beside a server that fetches one repository of the hub, or refuses it after a look at it.
 
-Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which
-stays open; when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of
-JSON: a `DownloadProgress` now and then, at the end `Fetched` or `Refused`.
+Run as ``python -m pipelines.weights.fetch_process``. A `Wanted` comes in as JSON on the standard input, which
+stays open; this process ends when it closes. Lines of JSON go out: a `DownloadProgress` now and then, at the
+end `Fetched` or `Refused`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _SDXL_SCALING_FACTOR = 0.13025
 """The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
 
 _REPORT_INTERVAL_S = 0.5
+"""Seconds between two reports of progress."""
 
 
 class Wanted(BaseModel):
@@ -87,7 +88,7 @@ def fetch(wanted: Wanted, say: Callable[[BaseModel], None]) -> Fetched:
     """Look at a repository, and bring it if this server can draw with it.
 
     Raises:
-        PullError, Unrecognised: the reason in words.
+        PullError, Unrecognised: the repository was not fetched; the error says why.
     """
     hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
     repository = Repository(hub=wanted.hub, revision=wanted.revision, users=(wanted.name,))
@@ -212,7 +213,7 @@ def loaded_entry(
 
 
 def unwritable(error: OSError) -> str:
-    """Why nothing can be loaded into a weights folder; fit for the caller."""
+    """The reason why nothing can be loaded into a weights folder, fit for the caller."""
     return f"the weights folder cannot be written: {error.strerror or 'an unknown reason'}"
 
 

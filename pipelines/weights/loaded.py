@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 LOADED_NAME = "loaded.yaml"
 
 FILES = "loaded"
-"""Below the weights folder: single files that were loaded, by the names under which they are drawn with."""
+"""The folder below the weights folder that has the single files that were loaded, named as in requests."""
 
-_BORROWED = "safety_checker"
-"""A loaded checkpoint has the safety checker of the manifest's checkpoints of its family."""
+_BORROWED_PART = "safety_checker"
+"""The part of a loaded checkpoint that is taken from a checkpoint of its family in weights.yaml."""
 
 
 class LoadedEntry(BaseModel):
-    """One thing that was loaded.
+    """A checkpoint or adapter that was loaded.
 
     Attributes:
-        section: of weights.yaml in which ``entry`` would stand.
-        entry: what would stand there; a file is named relative to the weights folder.
+        section: the section of weights.yaml in which ``entry`` would stand.
+        entry: the entry in the words of weights.yaml; its file is named relative to the weights folder.
         origin: the URL or repository that it was loaded from.
     """
 
@@ -49,7 +49,7 @@ class LoadedEntry(BaseModel):
 
 
 class Loaded(BaseModel):
-    """The whole file; ``entries`` by model id."""
+    """All that loaded.yaml says; ``entries`` by the name under which they are drawn with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class Loaded(BaseModel):
 
 
 def read_loaded(weights: Path) -> Loaded:
-    """What was loaded into a weights folder; nothing where there is no file yet.
+    """Read what was loaded into a weights folder; a file that is not there yet has no entries.
 
     Raises:
         ValueError: the file is damaged.
@@ -85,7 +85,7 @@ def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
 
 
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
-    """A manifest with more in it. A name that stands in weights.yaml means what stands there."""
+    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry."""
     own = set(names(manifest))
     for name, item in loaded.entries.items():
         if name in own:
@@ -116,7 +116,7 @@ def parse(
 
 
 def names(manifest: Manifest) -> Iterator[str]:
-    """Of everything that a manifest has, whatever it is."""
+    """The name of everything that a manifest has, in all its sections."""
     for section in Manifest.model_fields:
         value: object = getattr(manifest, section)
         if isinstance(value, dict):
@@ -124,6 +124,7 @@ def names(manifest: Manifest) -> Iterator[str]:
 
 
 def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """An entry whose files and folders are named by absolute paths, at whatever depth."""
     found: dict[str, Any] = {}
     for key, value in entry.items():
         if isinstance(value, dict):
@@ -134,12 +135,14 @@ def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:
 
 
 def _with_safety_checker(entry: PipelineEntry, manifest: Manifest, weights: Path) -> PipelineEntry:
+    """A loaded checkpoint with the safety checker that another one of its family has and that is here."""
     for other in manifest.pipelines.values():
-        checker = other.parts.get(_BORROWED)
+        checker = other.parts.get(_BORROWED_PART)
         if other.family == entry.family and checker is not None and _is_here(checker, weights):
-            return entry.model_copy(update={"parts": {**entry.parts, _BORROWED: checker}})
+            return entry.model_copy(update={"parts": {**entry.parts, _BORROWED_PART: checker}})
     return entry
 
 
 def _is_here(source: Source, weights: Path) -> bool:
+    """Whether a source is local, or was pulled."""
     return source.hub is None or f"{source.hub}@{source.revision}" in read_lock(weights).repositories

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -49,3 +50,15 @@ def test_the_wheel_has_every_module_and_data_file_that_run_time_needs(wheel: set
 def test_the_wheel_has_neither_what_trains_nor_what_judges_the_networks_of_the_demo(wheel: set[str]) -> None:
     assert [name for name in wheel if name.startswith(NOT_SHIPPED)] == []
     assert [name for name in wheel if name.endswith((".jpg", ".png", ".webp"))] == []
+
+
+def test_nothing_in_the_wheel_imports_what_is_left_out(wheel: set[str]) -> None:
+    left_out = tuple(folder.replace("/", ".").rstrip(".") for folder in NOT_SHIPPED)
+    modules = [name for name in wheel if name.endswith(".py")]
+    assert len(modules) > 200
+    for name in modules:
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.Import):
+                assert not [alias for alias in node.names if alias.name.startswith(left_out)], name
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(left_out), name

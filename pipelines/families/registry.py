@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pipelines.weights.kinds import Family
 
 if TYPE_CHECKING:
     from pipelines.adapters.library import AdapterLibrary
     from pipelines.checkpoints.checkpoint import Checkpoint
     from pipelines.denoising.pipeline import Pipeline
 
-_FAMILIES = {
+FAMILIES: Mapping[Family, str] = {
     "face_restorer": "FaceRestorer",
     "kandinsky22": "Kandinsky22",
     "kolors": "Kolors",
@@ -21,7 +24,7 @@ _FAMILIES = {
     "sdxl": "StableDiffusionXL",
     "upscaler": "Upscaler",
 }
-"""Module in this folder -> its class; the module's name is the manifest's ``family``."""
+"""The class of each family; its module in this folder has the family's name."""
 
 
 def open_pipeline(name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
@@ -33,5 +36,5 @@ def open_pipeline(name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -
         CheckpointUnavailable: files are missing or differ from the verified ones.
     """
     family = checkpoint.entry.family
-    cls = getattr(import_module(f"pipelines.families.{family}"), _FAMILIES[family])
+    cls = getattr(import_module(f"pipelines.families.{family}"), FAMILIES[family])
     return cls.open(name, checkpoint, adapters)

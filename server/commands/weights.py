@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
-from pipelines.weights.loaded import load_catalogue
+from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
@@ -56,7 +56,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
     path: Path = arguments.manifest or settings.manifest
     try:
         weights: Path = arguments.weights or settings.weights
-        return load_catalogue(path, weights), weights
+        return load_full_manifest(path, weights), weights
     except FileNotFoundError:
         _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
     except (ValidationError, ValueError, YAMLError) as error:
@@ -141,7 +141,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
-    """Show the licences of what was never pulled; whether they are accepted."""
+    """Show the licences of repositories that were never pulled, and say whether they are accepted."""
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
         for repository in wanted
@@ -156,7 +156,7 @@ def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> b
 
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
-    """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
+    """Pull repositories and return the exit status of the first failure; a fatal one stops the pull."""
     from pipelines.weights.downloads import pull
     from pipelines.weights.hub import PullError
 

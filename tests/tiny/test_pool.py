@@ -260,6 +260,6 @@ def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(
 
 
 def test_every_family_can_be_told_to_forget() -> None:
-    for module, name in families._FAMILIES.items():
+    for module, name in families.FAMILIES.items():
         family = getattr(import_module(f"pipelines.families.{module}"), name)
         assert callable(getattr(family, "forget", None)), name

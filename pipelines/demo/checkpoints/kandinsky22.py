@@ -1,7 +1,7 @@
 """The small Kandinsky 2.2 checkpoint, prior and decoder.
 
-The embedding of a picture is what the text encoder says of its canonical caption. The prior finds it for any
-prompt, the image encoder for a picture, and the UNet of the decoder draws it.
+The embedding of a picture is the text encoder's embedding of its canonical caption. The prior finds it for
+any prompt, the image encoder for a picture, and the decoder's UNet draws it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.demo.checkpoints.sd15 import TEXT_WIDTH, trained_projecting_text_
 from pipelines.demo.checkpoints.words import word_tokenizer
 
 EMBEDDING_WIDTH = TEXT_WIDTH
-"""Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""
+"""The width of image embeddings, text embeddings and text encoder states: the prior needs them equal."""
 SEEN = 64
 """Pixels a side of what the image encoder sees."""
 LARGEST = 10.0
@@ -52,7 +52,7 @@ def build(folder: Path) -> None:
 
 
 def prior() -> PriorTransformer:
-    """Untrained, but for the statistics of embeddings, which are to be filled in."""
+    """The untrained prior; its mean and deviation of embeddings have to be filled in."""
     network = PriorTransformer(
         num_attention_heads=4,
         attention_head_dim=EMBEDDING_WIDTH // 4,
@@ -67,7 +67,7 @@ def prior() -> PriorTransformer:
 
 
 def image_encoder() -> CLIPVisionModelWithProjection:
-    """Untrained."""
+    """The untrained image encoder."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=EMBEDDING_WIDTH,
@@ -95,7 +95,7 @@ UNET: dict[str, Any] = {
 
 @torch.no_grad()
 def unet() -> UNet2DConditionModel:
-    """Untrained, but for the variance: always the least of its range, which nothing in training changes."""
+    """The untrained UNet. Its variance is always the least of its range, which training does not change."""
     network: Any = UNet2DConditionModel(
         sample_size=32,
         in_channels=4,

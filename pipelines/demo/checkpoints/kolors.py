@@ -17,7 +17,7 @@ from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sdxl_unet import POOLED_WIDTH, trained_unet
 
 TEXT_LENGTH = 256
-"""Tokens that Kolors reads, filled up on the left."""
+"""The number of tokens that Kolors reads; shorter prompts are filled up on the left."""
 UNET: dict[str, Any] = {
     "text_width": sd15.TEXT_WIDTH,
     "encoder_hid_dim": POOLED_WIDTH,
@@ -38,7 +38,7 @@ def build(folder: Path) -> None:
 
 
 def text_encoder() -> ChatGLMModel:
-    """Untrained."""
+    """The untrained text encoder."""
     config = ChatGLMConfig(
         num_layers=5,
         hidden_size=POOLED_WIDTH,

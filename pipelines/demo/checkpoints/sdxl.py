@@ -17,7 +17,7 @@ from pipelines.demo.checkpoints.sdxl_unet import trained_unet
 from pipelines.demo.checkpoints.words import word_tokenizer
 
 TEXT_WIDTH = 2 * sd15.TEXT_WIDTH
-"""Of what both encoders say of a token."""
+"""The width of the states of both text encoders together."""
 
 
 def build(folder: Path) -> None:
@@ -36,13 +36,13 @@ def build(folder: Path) -> None:
 
 
 def text_encoder_2() -> CLIPTextModelWithProjection:
-    """Untrained."""
+    """The untrained second text encoder."""
     return CLIPTextModelWithProjection(sd15.text_config())
 
 
 @cache
 def tokenizer_2() -> CLIPTokenizer:
-    """Fills short prompts up with another token than the first one, as the published one does."""
+    """The second tokenizer, which fills short prompts up with another token, as the published one does."""
     tokenizer = copy.deepcopy(word_tokenizer())
     tokenizer.pad_token = "!"
     return tokenizer

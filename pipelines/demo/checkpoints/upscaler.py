@@ -18,5 +18,5 @@ def build(folder: Path) -> None:
 
 
 def upscaler() -> Compact:
-    """Untrained; twice as wide and high."""
+    """The untrained upscaler, which makes pictures twice as wide and high."""
     return Compact(num_feat=16, num_conv=4, upscale=2)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
+from pipelines.weights.formats import NO_PICKLES, PICKLES
 from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import Operation, message, post, read_as_administrator
 from server.endpoints.fields import Flag, Text

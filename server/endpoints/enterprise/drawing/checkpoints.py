@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pipelines.schedulers.names import NAMES
+from pipelines.weights.kinds import STABLE_DIFFUSION_FAMILIES
 from pipelines.weights.manifest import Manifest, PipelineEntry
 from server.errors import NotFound
 
 SCHEDULERS = NAMES
 
-_FAMILIES = ("sd15", "sdxl")
-
 
 def checkpoints(manifest: Manifest) -> dict[str, PipelineEntry]:
     """model_id -> entry of every checkpoint that this dialect draws with."""
-    return {name: entry for name, entry in manifest.pipelines.items() if entry.family in _FAMILIES}
+    return {
+        name: entry for name, entry in manifest.pipelines.items() if entry.family in STABLE_DIFFUSION_FAMILIES
+    }
 
 
 def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:

@@ -7,7 +7,7 @@ from fastapi import Request
 from server import errors
 from server.accounts.accounts import Account
 from server.http.services import services
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 
 LONGEST_IDEMPOTENCY_KEY = 255
 

@@ -29,7 +29,7 @@ from server.http.pictures import read_picture
 from server.http.services import services
 from server.http.urls import output_urls, public_url
 from server.jobs.jobs import Job
-from server.studio import Order, PictureFormat
+from server.jobs.order import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
 """Documented are two sizes of each page; clients send all of these."""
@@ -203,7 +203,7 @@ def _accounting_headers(job: Job) -> dict[str, str]:
     size = {"height": drawn.height, "width": drawn.width}
     metadata = {**size, "samples": len(drawn.seeds), **evaluations(job)}
     return {
-        "x-cost": str(in_credits(job.price)),
+        "x-cost": str(in_credits(job.order.price)),
         "x-generation-time": str(job.drawing_s),
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,

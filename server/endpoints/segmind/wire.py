@@ -24,6 +24,7 @@ from server.endpoints.fields import Fields, PictureField, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.hang_up import while_connected
 from server.http.pictures import read_picture
 from server.http.services import services
@@ -149,7 +150,7 @@ def error_response(error: ApiError, request: fastapi.Request) -> Response:
         case Unavailable():
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
-            body["request_id"] = getattr(request.state, "request_id", "")
+            body["request_id"] = call_state(request).request_id
         case _:
             pass
     return JSONResponse(body, error.status, headers)

@@ -27,7 +27,7 @@ from pipelines.messages import (
     Ready,
     Residency,
 )
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 from server.engines import child
 from server.engines.child import ChildProcess, Target
 from server.engines.engine import EngineState
@@ -137,7 +137,7 @@ class LocalEngine:
             self._maintenance.pop(maintenance.maintenance_id, None)
 
     async def draw(
-        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+        self, ticket_id: str, request: DrawRequest, on_progress: Callable[[int, int], None]
     ) -> Drawing:
         if self._child is None or self.state is not EngineState.ready:
             raise EngineLost("The engine is not running")

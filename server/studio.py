@@ -76,7 +76,7 @@ class Studio:
         while True:
             job, replayed = await self._submit(account, order)
             try:
-                return await self.finished(job, wait_s)
+                return await self.wait(job, wait_s)
             except TimeoutError:
                 await self._jobs.detach(job)
                 return await self._jobs.find(account.id, id=job.id)
@@ -101,10 +101,10 @@ class Studio:
             )
         except GenerationError as error:
             raise errors.from_drawing(error) from error
-        self._metrics.drawn(rewriting.pipeline, drawing.timings)
+        self._metrics.observe_stages(rewriting.pipeline, drawing.timings)
         return drawing.texts
 
-    async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
+    async def wait(self, job: Job, timeout_s: float | None = None) -> Job:
         """Wait until the job has ended well.
 
         Raises:
@@ -224,16 +224,16 @@ class Studio:
                 on_start=on_start,
                 bounded=bounded,
             )
-            outputs = await self._store(job, drawing)
+            outputs = await self._encode_and_store(job, drawing)
             await asyncio.gather(*starting)
             ended = await self._jobs.succeed(
                 job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
             )
-            self._metrics.job_ended(job.order.endpoint, "succeeded")
-            self._metrics.drawn(job.request.pipeline, drawing.timings)
+            self._metrics.count_job(job.order.endpoint, "succeeded")
+            self._metrics.observe_stages(job.request.pipeline, drawing.timings)
             return ended
         except asyncio.CancelledError:
-            self._metrics.job_ended(job.order.endpoint, "cancelled")
+            self._metrics.count_job(job.order.endpoint, "cancelled")
             if job.order.synchronous or not self._stopping:
                 await self._jobs.cancel(job.id)
             raise
@@ -244,26 +244,29 @@ class Studio:
         except Exception:
             log.exception("job %s failed", job.request_id)
             failure = errors.InternalError()
-        self._metrics.job_ended(job.order.endpoint, "failed")
+        self._metrics.count_job(job.order.endpoint, "failed")
         await self._jobs.fail(job.id, str(failure), failure.status)
         raise failure
 
-    async def _store(self, job: Job, drawing: Drawing) -> list[Output]:
+    async def _encode_and_store(self, job: Job, drawing: Drawing) -> list[Output]:
         """Encode and store, a thread for each picture; they stay in memory for the answer that follows."""
-        kept = await asyncio.gather(
-            *(asyncio.to_thread(self._keep, job, drawing, index) for index in range(len(drawing.images)))
+        stored = await asyncio.gather(
+            *(
+                asyncio.to_thread(self._encode_and_write, job, drawing, index)
+                for index in range(len(drawing.images))
+            )
         )
-        self._recent[job.id] = [picture for picture, _ in kept]
+        self._recent[job.id] = [picture for picture, _ in stored]
         if len(self._recent) > _RECENT_JOBS:
             self._recent.popitem(last=False)
-        return [output for _, output in kept]
+        return [output for _, output in stored]
 
-    def _keep(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
+    def _encode_and_write(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
         """Thread: one picture's bytes, and what was stored of them."""
         order = job.order
-        wanted = self._settings.png_metadata and order.picture_format == "png"
-        text = generation_parameters(order.request, index) if wanted else None
-        picture = image_io.encode(drawing.images[index], order.picture_format, order.quality, text)
+        with_metadata = self._settings.png_metadata and order.picture_format == "png"
+        metadata = generation_parameters(order.request, index) if with_metadata else None
+        picture = image_io.encode(drawing.images[index], order.picture_format, order.quality, metadata)
         suffix, content_type, file = (
             ("base64", "text/plain", base64.b64encode(picture))
             if order.base64_files

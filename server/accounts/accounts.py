@@ -141,11 +141,11 @@ class Accounts:
         """
         text = str(prefix_or_id)
         if text.isascii() and text.isdigit():
-            wanted = api_keys.c.id == min(int(text), 2**63 - 1)
+            matches = api_keys.c.id == min(int(text), 2**63 - 1)
         else:
-            wanted = (api_keys.c.prefix == text) | (api_keys.c.sha256 == _digest(text))
+            matches = (api_keys.c.prefix == text) | (api_keys.c.sha256 == _digest(text))
         async with self._database.transaction() as connection:
-            ids = (await connection.execute(select(api_keys.c.id).where(wanted))).scalars().all()
+            ids = (await connection.execute(select(api_keys.c.id).where(matches))).scalars().all()
             if not ids:
                 raise errors.NotFound(f"There is no API key {text}")
             if len(ids) > 1:

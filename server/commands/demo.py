@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             failures.extend(visit.run())
             if not arguments.once:
-                visit.say_goodbye()
+                visit.print_example_call()
         except Exception as error:
             failures.append(str(error))
         finally:
@@ -216,7 +216,7 @@ class _Visit:
             raise RuntimeError(f"text2img answered: {answer['message']}")
         return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
 
-    def say_goodbye(self) -> None:
+    def print_example_call(self) -> None:
         """Leave a call that the reader can repeat."""
         body = json.dumps({"prompt": "a red circle on a blue background"})
         console.print("Serving until Ctrl-C. Try:")

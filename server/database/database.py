@@ -65,7 +65,7 @@ class Database:
         else:
             self.engine = _postgresql_engine(parsed, busy_timeout_s)
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._turns = Writers(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
+        self._writers = Writers(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -74,9 +74,9 @@ class Database:
         Raises:
             Unavailable: the database is locked by another process or cannot be reached; nothing was written.
         """
-        with _ToldPlainly() as told:
-            async with self._turns.take(), self.engine.begin() as connection:
-                told.connected = True
+        with _RaisesUnavailable() as guard:
+            async with self._writers.turn(), self.engine.begin() as connection:
+                guard.connected = True
                 yield connection
 
     @asynccontextmanager
@@ -86,9 +86,9 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _ToldPlainly() as told:
+        with _RaisesUnavailable() as guard:
             async with self._reader.connect() as connection:
-                told.connected = True
+                guard.connected = True
                 yield connection
 
     @asynccontextmanager
@@ -105,7 +105,7 @@ class Database:
             with hold_file(Path(str(self.engine.url.database))):
                 yield
             return
-        with _ToldPlainly():
+        with _RaisesUnavailable():
             connection = await self._reader.connect()
             try:
                 await hold_session(connection)
@@ -187,13 +187,13 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
     )
 
 
-class _ToldPlainly:
+class _RaisesUnavailable:
     """What the operator has to wait for or repair becomes `Unavailable`; any other error stays as it is."""
 
     def __init__(self) -> None:
         self.connected = False
 
-    def __enter__(self) -> _ToldPlainly:
+    def __enter__(self) -> _RaisesUnavailable:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

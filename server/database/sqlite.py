@@ -125,7 +125,7 @@ class Connection(aiosqlite.Connection):
                 if not _is_locked(error):
                     raise
         execute: Any = self._execute  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        await execute(self._patiently, work, operation, parameters)
+        await execute(self._run_waiting, work, operation, parameters)
 
     async def commit(self) -> None:
         if self._begun:
@@ -137,7 +137,7 @@ class Connection(aiosqlite.Connection):
             await super().rollback()  # in the thread: a statement may still be running there
             self._begun = False
 
-    def _patiently(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
+    def _run_waiting(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
         """Thread: wait for locks."""
         self._conn.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout_s * 1000)}")
         try:

@@ -17,7 +17,7 @@ class Writers:
         self._wait_s = wait_s
 
     @asynccontextmanager
-    async def take(self) -> AsyncGenerator[None]:
+    async def turn(self) -> AsyncGenerator[None]:
         """Raises:
         Unavailable: the turn did not come in time.
         """

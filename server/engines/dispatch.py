@@ -117,10 +117,12 @@ class Dispatch:
         Requests that wait and name it are refused; new ones are not to come, since it left the catalogue.
         """
         refusal = errors.NotFound(f"{name} was deleted while the request waited")
-        self._queue.refuse(lambda ticket: name in _named(ticket.request), refusal)
+        self._queue.refuse(lambda ticket: name in _names_in(ticket.request), refusal)
         held = self._held.values()
         await self._until(
-            lambda: not any(name in _named(ticket.request) for held_by in held for ticket in held_by.values())
+            lambda: (
+                not any(name in _names_in(ticket.request) for held_by in held for ticket in held_by.values())
+            )
         )
 
     async def draw(
@@ -241,7 +243,7 @@ class Dispatch:
             raise errors.Unavailable(self.readiness() or "no engine is running")
 
 
-def _named(request: DrawRequest) -> set[str]:
+def _names_in(request: DrawRequest) -> set[str]:
     """The pipeline and adapters that a request names."""
     names = {*pipelines_of(request)}
     if isinstance(request, Prompted):

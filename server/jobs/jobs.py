@@ -79,15 +79,15 @@ class Jobs:
     """
 
     def __init__(
-        self, database: Database, announce: Callable[[Job], WebhookMessage | None] = lambda _: None
+        self, database: Database, webhook_message: Callable[[Job], WebhookMessage | None] = lambda _: None
     ) -> None:
         """
         Args:
-            announce: who has to be told of a job that has ended, and what. It is asked inside the transaction
-                that ends the job, of which nothing remains when it raises.
+            webhook_message: the message about a job that has ended; None where no receiver wants one. It is
+                called inside the transaction that ends the job; when it raises, the job has not ended.
         """
         self._database = database
-        self._announce = announce
+        self._webhook_message = webhook_message
 
     async def open(self, account_id: int, order: Order) -> tuple[Job, bool]:
         """Record a job and hold its price; when the awaiting task is cancelled, nothing of both remains.
@@ -272,22 +272,22 @@ class Jobs:
                 balance = None
                 if ended is not None:
                     balance = await settle(connection)
-                    told = self._announce(records.read_outcome(ended))
-                    if told is not None:
-                        await outbox.record(connection, ended.account_id, told, topic=f"job {job_id}")
+                    message = self._webhook_message(records.read_outcome(ended))
+                    if message is not None:
+                        await outbox.record(connection, ended.account_id, message, topic=f"job {job_id}")
                 row = ended or (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
             if row is None:
                 raise errors.NotFound(f"Request {job_id} not found")
             return records.read(row, balance=balance)
 
-        return await uninterrupted(_patiently(end))
+        return await uninterrupted(_retry_while_locked(end))
 
     async def _change(self, statement: Any, values: dict[str, Any]) -> None:
         async def change() -> None:
             async with self._database.transaction() as connection:
                 await connection.execute(statement, values)
 
-        await uninterrupted(_patiently(change))
+        await uninterrupted(_retry_while_locked(change))
 
     async def _recovered(self, row: Row[Any]) -> Job | None:
         with suppress(ValidationError):
@@ -311,7 +311,7 @@ def _is_uuid(text: str) -> bool:
     return len(text) == 36 and text.isascii() and text.isprintable()
 
 
-async def _patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def _retry_while_locked(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Try again while the database is locked: what a job has become must not be lost to a busy moment."""
     for attempt in range(CLOSING_ATTEMPTS - 1):
         with suppress(errors.Unavailable):

@@ -73,7 +73,7 @@ class PublicHTTP:
         """
         if len(url) > MAX_URL_CHARACTERS:
             raise NotReached(f"the URL is longer than {MAX_URL_CHARACTERS} characters")
-        with _ToldPlainly():
+        with _RaisesNotReached():
             return self._checked(httpx.URL(url))
 
     @asynccontextmanager
@@ -98,7 +98,7 @@ class PublicHTTP:
         timeout = httpx.Timeout(
             timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S), read=stalled_s or timeout_s
         )
-        with _ToldPlainly(stalled_s):
+        with _RaisesNotReached(stalled_s):
             async with (
                 asyncio.timeout(timeout_s),
                 # A new client each time: a kept connection was verified for one name and would be reused
@@ -212,7 +212,7 @@ def _addresses_by_sight(host: str) -> list[Address]:
     return []
 
 
-class _ToldPlainly:
+class _RaisesNotReached:
     """What can go wrong on the way to somebody else's server becomes `NotReached`."""
 
     def __init__(self, stalled_s: float | None = None) -> None:

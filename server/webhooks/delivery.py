@@ -114,7 +114,7 @@ class Deliveries:
             self._in_flight[webhook.id] = webhook, task
             task.add_done_callback(lambda _, id=webhook.id: self._in_flight.pop(id))
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Wait for the attempts that have begun."""
         await asyncio.gather(*(task for _, task in self._in_flight.values()))
 
@@ -129,7 +129,7 @@ class Deliveries:
         refusal = await self._send(webhook)
         now = self._now()
         if refusal is None:
-            outcome, record = "delivered", lambda: self._webhooks.delivered(webhook, now)
+            outcome, record = "delivered", lambda: self._webhooks.mark_delivered(webhook, now)
         elif refusal.final or now >= webhook.give_up_at:
             outcome, record = "failed", lambda: self._webhooks.give_up(webhook, refusal.problem, now)
             log.warning("webhook %s is given up: %s", webhook.id, refusal.problem)
@@ -144,7 +144,7 @@ class Deliveries:
             except errors.Unavailable:
                 # not sent again meanwhile: a receiver need not suffer from our locked database
                 await self._pause(RECORD_AGAIN_S)
-        self._metrics.webhook_attempted(outcome)
+        self._metrics.count_webhook_attempt(outcome)
 
     async def _send(self, webhook: Webhook) -> _Refusal | None:
         """One attempt; None: the receiver has it."""

@@ -108,7 +108,7 @@ _AGAIN = update(webhooks).where(webhooks.c.id == bindparam("webhook")).returning
 
 
 async def record(
-    connection: AsyncConnection, account_id: int, told: WebhookMessage, *, topic: str | None = None
+    connection: AsyncConnection, account_id: int, message: WebhookMessage, *, topic: str | None = None
 ) -> str:
     """Put a message into the outbox, inside the caller's transaction.
 
@@ -123,10 +123,10 @@ async def record(
         "message_id": message_id,
         "account_id": account_id,
         "topic": topic or message_id,
-        "url": told.url,
-        "host": httpx.URL(told.url).netloc.decode("ascii"),
+        "url": message.url,
+        "host": httpx.URL(message.url).netloc.decode("ascii"),
         # ASCII: whatever a caller wrote, NUL included, is escaped
-        "payload": json.dumps(told.payload),
+        "payload": json.dumps(message.payload),
         "status": WebhookStatus.pending.value,
         "attempts": 0,
         "created_at": now,
@@ -187,7 +187,7 @@ class Webhooks:
             row = (await connection.execute(_DUE, values)).one_or_none()
         return None if row is None else _read(row)
 
-    async def delivered(self, webhook: Webhook, now: datetime) -> None:
+    async def mark_delivered(self, webhook: Webhook, now: datetime) -> None:
         """The receiver has it."""
         await self._settle(webhook, status=WebhookStatus.delivered.value, settled_at=now, due_at=None)
 
@@ -223,11 +223,11 @@ class Webhooks:
 
     async def all(self, status: WebhookStatus | None = None) -> list[Webhook]:
         """The messages that are kept, oldest first."""
-        wanted = select(*_COLUMNS).order_by(webhooks.c.id)
+        kept = select(*_COLUMNS).order_by(webhooks.c.id)
         if status is not None:
-            wanted = wanted.where(webhooks.c.status == status.value)
+            kept = kept.where(webhooks.c.status == status.value)
         async with self._database.reading() as connection:
-            return [_read(row) for row in (await connection.execute(wanted)).all()]
+            return [_read(row) for row in (await connection.execute(kept)).all()]
 
     async def pending(self) -> int:
         """How many messages wait for an attempt, their first or another one."""

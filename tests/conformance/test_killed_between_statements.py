@@ -65,7 +65,7 @@ async def deliver(database: Database) -> None:
     deliveries = Deliveries(webhooks, PublicHTTP(["127.0.0.1/32"]), SECRET, Metrics(), now=lambda: late)
     while await webhooks.due(late):
         await deliveries.begin()
-        await deliveries.ended()
+        await deliveries.wait()
 
 
 async def finish(database: Database, jobs: Jobs, job: Job) -> None:

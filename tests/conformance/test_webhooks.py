@@ -181,7 +181,7 @@ async def test_what_became_of_a_message_is_kept(webhooks: Webhooks, ada: Account
     for _ in range(3):
         await webhooks.enqueue(ada.id, URL, {"id": 1})
     one, two, three = await webhooks.all()
-    await webhooks.delivered(one, later())
+    await webhooks.mark_delivered(one, later())
     await webhooks.give_up(two, "the receiver answered 500", later())
     await webhooks.postpone(three, "it took too long", later(seconds=5))
     delivered, failed, pending = await webhooks.all()
@@ -221,7 +221,7 @@ async def test_old_messages_are_removed_but_never_one_that_waits(
         job, _ = await jobs.open(ada.id, new_order(options=OPTIONS))
         await jobs.succeed(job.id, [], None, [], TIMINGS)
     delivered, given_up, waiting = await webhooks.all()
-    await webhooks.delivered(delivered, later())
+    await webhooks.mark_delivered(delivered, later())
     await webhooks.give_up(given_up, "it took too long", later())
     assert await jobs.expire(later(days=30)) == 3
     assert await webhooks.expire(later(minutes=-1)) == 0

@@ -66,10 +66,10 @@ class WatchedStudio(Studio):
     jobs: Jobs
     waiting: asyncio.Semaphore
 
-    async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
+    async def wait(self, job: Job, timeout_s: float | None = None) -> Job:
         self.waiting.release()
         if timeout_s is None:
-            return await super().finished(job)
+            return await super().wait(job)
         await self.jobs.start(job.id)
         raise TimeoutError
 

@@ -51,7 +51,11 @@ class Metrics:
             self._stages.labels(pipeline, stage).observe(seconds)
 
     def count_webhook_attempt(self, outcome: str) -> None:
-        """Count an attempt to deliver a webhook. ``outcome``: delivered, postponed (it is tried again) or failed (given up)."""
+        """Count an attempt to deliver a webhook.
+
+        Args:
+            outcome: delivered, postponed (it is tried again) or failed (it is given up).
+        """
         self._webhooks.labels(outcome).inc()
 
     def show_pending_webhooks(self, count: float) -> None:

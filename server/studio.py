@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _SUFFIX = {"jpeg": "jpg", "webp": "webp", "png": "png"}
 
 _RECENT_JOBS = 32
-"""So many jobs' pictures are kept in memory, for the answer that is about to be written."""
+"""The number of jobs whose pictures stay in memory, for the answer that is about to be written."""
 
 
 class PastFailure(errors.ApiError):
@@ -40,7 +40,7 @@ class PastFailure(errors.ApiError):
 
 
 class Studio:
-    """Everything between an endpoint and the engines."""
+    """The way of an order from an endpoint to the engines, and of its pictures into storage."""
 
     def __init__(
         self, jobs: Jobs, dispatch: Dispatch, storage: Storage, metrics: Metrics, settings: Settings
@@ -69,9 +69,9 @@ class Studio:
         """Submit and wait. When the task that awaits this is cancelled, so is the job, and it is refunded.
 
         Args:
-            wait_s: after this the job goes on without its caller and is returned as it is by then.
+            wait_s: after these seconds the job goes on without its caller and is returned as it is by then.
         Raises:
-            ApiError: of a job that failed; nothing was charged.
+            ApiError: the job failed; nothing was charged.
         """
         while True:
             job, replayed = await self._submit(account, order)
@@ -90,7 +90,7 @@ class Studio:
                     raise
 
     async def rewrite(self, account: Account, rewriting: Rewriting) -> tuple[str, ...]:
-        """The texts as an engine's language model has rewritten them, in order; nothing is charged.
+        """Have an engine's language model rewrite texts, and return them in order; nothing is charged.
 
         Raises:
             ApiError: the model cannot do it, or no engine can be had.
@@ -148,7 +148,7 @@ class Studio:
         return await self._jobs.find(account.id, request_id=request_id, id=id)
 
     async def cancel(self, job: Job) -> None:
-        """Withdraw by id, refunded; a job that has ended stays as it is."""
+        """Withdraw one job and refund it; a job that has ended stays as it is."""
         task = self._tasks.get(job.id)
         if task is not None:
             task.cancel()
@@ -163,16 +163,16 @@ class Studio:
         return len(tasks)
 
     def progress(self, job: Job) -> tuple[int, int] | None:
-        """Network evaluations (done, total) of a job that is being drawn."""
+        """The network evaluations (done, total) of a job that is being drawn."""
         return self._progress.get(job.id)
 
     async def resume(self) -> None:
-        """After a start: draw again what callers will come back for; what others waited for was refunded."""
+        """Draw again, after a start, the jobs that callers will come back for; the others were refunded."""
         for job in await self._jobs.recover():
             self._begin(job, bounded=False)
 
     async def stop(self) -> None:
-        """Leave: jobs that somebody waits for are refunded, the others stay queued for the next start."""
+        """Stop drawing. Jobs that callers wait for are refunded, others stay queued for the next start."""
         self._stopping = True
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -262,7 +262,7 @@ class Studio:
         return [output for _, output in stored]
 
     def _encode_and_write(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
-        """Thread: one picture's bytes, and what was stored of them."""
+        """Encode one picture and write it into the storage. Blocking, called in a thread."""
         order = job.order
         with_metadata = self._settings.png_metadata and order.picture_format == "png"
         metadata = generation_parameters(order.request, index) if with_metadata else None

@@ -1,4 +1,4 @@
-"""The session of a command that works on the database: open it, bring it up to date, tell problems plainly."""
+"""A command's session on the database: open it, bring it up to date, say plainly what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(work: Callable[[Database], Awaitable[None]]) -> int:
     """Do ``work`` on the configured database, which may be in use by a running server.
 
     Returns:
-        the exit status; problems are told on stderr.
+        the exit status; problems are printed on stderr.
     """
     try:
         asyncio.run(_run(work))

@@ -1,4 +1,4 @@
-"""`understudy weights`: which checkpoints the manifest names, fetch them, check them."""
+"""`understudy weights list|pull|verify`: the checkpoints that the manifest names, fetched and checked."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
-    """Show the licences of what was never pulled; whether they are accepted."""
+    """Show the licences of what was never pulled; return whether it may be pulled now."""
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
         for repository in wanted
@@ -156,7 +156,7 @@ def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: boo
 
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
-    """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
+    """Pull each repository and return the exit status: the first failure's. A fatal one ends the pull."""
     from pipelines.weights.downloads import pull
     from pipelines.weights.hub import PullError
 

@@ -1,4 +1,4 @@
-"""Where accounts, keys, credits and jobs are kept: SQLite unless a URL names PostgreSQL."""
+"""The database of accounts, keys, credits and jobs: SQLite unless a URL names PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x756E64657273
 _MIGRATION_WAIT = "60s"
 _TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "53400"})
-"""SQLSTATEs: serialization, deadlock, lock time-out, shutdown, crash, starting, too many clients."""
+"""The SQLSTATEs that pass: serialization, deadlock, lock time-out, shutdown, crash, start, full."""
 
 
 def database_url(settings: Settings) -> str:
-    """The configured URL, or that of the SQLite file in the data folder."""
+    """The configured URL, or the one of the SQLite file in the data folder."""
     if settings.database_url is not None:
         return settings.database_url
     url = URL.create(_DRIVERS["sqlite"], database=str(settings.data / "understudy.db"))
@@ -49,7 +49,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
-        """Connects to nothing yet.
+        """Prepare the pools of connections; nothing is connected yet.
 
         Args:
             busy_timeout_s: how long a statement may wait for a lock before `errors.Unavailable`.
@@ -93,12 +93,12 @@ class Database:
 
     @asynccontextmanager
     async def only_server(self) -> AsyncGenerator[None]:
-        """Be the one server of this database; whoever only reads and writes in it needs no such right.
+        """Hold the right to be the one server of this database; reading and writing need no such right.
 
-        On PostgreSQL it ends with a connection of its own, also when that breaks.
+        On PostgreSQL the right ends with a connection of its own, even when that breaks.
 
         Raises:
-            UnusableDatabase: another server is.
+            UnusableDatabase: another server holds it.
             Unavailable: it cannot be reached.
         """
         if self.is_sqlite:
@@ -188,7 +188,7 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
 
 
 class _RaisesUnavailable:
-    """What the operator has to wait for or repair becomes `Unavailable`; any other error stays as it is."""
+    """A context in which what the operator has to wait for or repair becomes `Unavailable`."""
 
     def __init__(self) -> None:
         self.connected = False

@@ -1,4 +1,4 @@
-"""LocalEngine: an engine in a process of its own on this machine, started again whenever it dies."""
+"""An engine in a process of its own on this machine, started again whenever it dies."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ from server.engines.silence import Silence
 log = logging.getLogger(__name__)
 
 GIVE_UP_AFTER_STARTS = 3
-"""After so many failed starts in a row nobody should wait for the engine any more."""
+"""The failed starts in a row after which nobody should wait for the engine any more."""
 
 FIRST_PAUSE_S = 1.0
+"""The seconds between a failed start and the next one; each further failure doubles them."""
 LONGEST_PAUSE_S = 60.0
+"""The most seconds between a failed start and the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class LocalEngine:
         Args:
             name: unique among engines; None: the device's.
             target: what the process does, a module-level function.
-            silence_s: a ready process that has work and says nothing for so long stands still.
+            silence_s: the seconds of silence after which a process that has work is killed.
         """
         self.name = name or config.device
         self.group_pixels = config.group_pixels
@@ -89,7 +91,7 @@ class LocalEngine:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the engine process that runs now."""
+        """The process id of the engine process that runs now."""
         return self._child.pid if self._child else None
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -198,7 +200,7 @@ class LocalEngine:
             on_change()
 
     def _process_lost(self) -> None:
-        """Nothing more will come from the process: whoever waits for it can go elsewhere at once."""
+        """Let those who wait for the lost process go elsewhere at once: nothing more will come from it."""
         if self.state is EngineState.ready:
             self._set_state(EngineState.starting, "the engine was lost")
         self._lose_in_flight()

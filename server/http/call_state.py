@@ -1,4 +1,4 @@
-"""What the server itself knows of one HTTP call while it is answered."""
+"""The state of one HTTP call: what the server itself knows of it while it is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a caller is still there: work for one who has hung up is cancelled."""
+"""The hang-up of a caller: work that nobody waits for any more is cancelled."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from server.errors import BodyTooLarge, BodyTooSlow
 from server.http.call_state import begin_call
 
 BODY_PAUSE_S = 30.0
+"""The seconds without a byte after which a body that has begun is given up."""
 
 ACCOUNTING_HEADERS = [
     "x-remaining-credits",
@@ -29,7 +30,7 @@ ACCOUNTING_HEADERS = [
     "retry-after",
     "x-rate-limit-reset-at-utc",
 ]
-"""What browsers may read of an answer."""
+"""The headers of an answer that scripts in a browser may read."""
 
 
 class CallMiddleware:
@@ -44,7 +45,7 @@ class CallMiddleware:
     ) -> None:
         """
         Args:
-            body_pause_s: a body of which nothing came for so long is given up.
+            body_pause_s: the seconds without a byte after which a body is given up.
             on_error: answers for an exception that nobody expected.
         """
         self._app = app

@@ -44,7 +44,7 @@ async def read_picture(request: Request, given: str | bytes, field: str = "image
 
 
 def picture_limits(request: Request) -> image_io.Limits:
-    """What the settings allow of a picture that comes in."""
+    """The limits that the settings set for a picture that a caller sends."""
     settings = services(request).settings
     return image_io.Limits(
         max_bytes=int(settings.max_image_mb * 1_000_000),

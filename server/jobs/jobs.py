@@ -32,10 +32,10 @@ __all__ = ["JSON", "Job", "JobStatus", "Jobs", "Output"]
 T = TypeVar("T")
 
 CLOSING_ATTEMPTS = 6
-"""How often the end of a job is written before a locked database is given up on."""
+"""The most attempts to write the end of a job into a database that stays locked."""
 
 EXPIRED_AT_ONCE = 200
-"""Old records are removed in so small parts that nobody notices who needs the database meanwhile."""
+"""The number of old records that one transaction removes: few, so that nobody waits long for the database."""
 
 _RESTARTED = "The server was restarted while the request was being drawn, try again"
 _OUTDATED = "The request was made before the server was updated and cannot be drawn any more, try again"
@@ -115,14 +115,14 @@ class Jobs:
             return await _earlier(connection, account_id, order)
 
     async def start(self, job_id: int) -> None:
-        """Drawing begins, maybe not for the first time."""
+        """Record that drawing begins, maybe not for the first time."""
         await self._change(_START, {"job": job_id, "now": datetime.now(UTC)})
 
     async def detach(self, job: Job) -> None:
-        """The caller no longer waits for the answer: after a crash the job is drawn again, not refunded.
+        """Let a job go on without its caller: after a crash it is drawn again instead of refunded.
 
         Args:
-            job: with its pictures where it was opened by this call, which are kept from now on.
+            job: as `open` returned it; pictures of its request are kept from now on.
         """
         await self._change(_DETACH, {"job": job.id, "picture": records.pixels(job.request)})
 
@@ -134,7 +134,7 @@ class Jobs:
         warnings: Sequence[str],
         timings: Timings,
     ) -> Job:
-        """The pictures are stored: keep the price. A job that has ended stays as it is.
+        """Record the stored pictures and keep the price. A job that has ended stays as it is.
 
         Raises:
             Unavailable: the database stayed locked; the job is still unfinished.
@@ -157,12 +157,12 @@ class Jobs:
         return await self._give_back(job_id, JobStatus.failed, error, status)
 
     async def cancel(self, job_id: int) -> Job:
-        """As `fail`, at the caller's wish."""
+        """End the job at its caller's wish: the price goes back and the idempotency key is free again."""
         gone = errors.CallerGone()
         return await self._give_back(job_id, JobStatus.cancelled, str(gone), gone.status)
 
     async def find(self, account_id: int, *, request_id: str | None = None, id: int | None = None) -> Job:
-        """A job of this account.
+        """The job of this account with this id.
 
         Raises:
             NotFound: unknown, or another account's.
@@ -183,7 +183,7 @@ class Jobs:
         try:
             return records.read(row)
         except ValidationError:
-            raise unknown from None  # of a version that said it in other words
+            raise unknown from None  # written by another version, in a form that this one does not read
 
     async def recover(self) -> list[Job]:
         """Clear up after a crash; only while no other server works on this database.
@@ -294,7 +294,7 @@ class Jobs:
             job = records.with_pictures(records.read(row), row.picture)
             if job is not None:
                 return job
-        with suppress(ValidationError):  # it is refunded all the same, only nobody can be told what it was
+        with suppress(ValidationError):  # refunded all the same; only its request cannot be read
             await self.fail(row.id, _OUTDATED, errors.Unavailable.status)
         return None
 
@@ -312,7 +312,7 @@ def _is_uuid(text: str) -> bool:
 
 
 async def _retry_while_locked(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Try again while the database is locked: what a job has become must not be lost to a busy moment."""
+    """Do the work, again and again while the database is locked: a job's end must outlast a busy moment."""
     for attempt in range(CLOSING_ATTEMPTS - 1):
         with suppress(errors.Unavailable):
             return await work()

@@ -1,4 +1,4 @@
-"""The order: what an endpoint asks for on behalf of its caller. A job carries it unchanged to its end."""
+"""The order of a caller, as an endpoint states it. A job carries it unchanged to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PictureFormat = Literal["jpeg", "webp", "png"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a caller pays for: a request to draw, and how its pictures are handed over.
+    """The thing a caller pays for: a request to draw, and how its pictures are handed over.
 
     Attributes:
         endpoint: slug or operation; it appears in the job row and in the metrics.

@@ -65,7 +65,7 @@ def write(job: Job) -> dict[str, Any]:
 def write_end(
     outputs: Sequence[Output], flagged: Sequence[bool] | None, warnings: Sequence[str], timings: Timings
 ) -> dict[str, Any]:
-    """The values that a success adds to a row."""
+    """The values that a success writes into a job's row."""
     return {
         "outputs": [asdict(output) for output in outputs],
         "flagged": None if flagged is None else list(flagged),

@@ -1,4 +1,4 @@
-"""Fetching the pictures that callers name by URL."""
+"""The pictures that callers name by URL, fetched within limits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RemoteImages:
         raise NotFetched(f"more than {MAX_REDIRECTS} redirects")
 
     async def _get(self, url: httpx.URL) -> bytes | str:
-        """The body, or where a redirect points to."""
+        """The body of the answer, or the URL that a redirect points to."""
         accepted = {"Accept": "image/*"}
         async with self._http.request("GET", url, headers=accepted, timeout_s=self._timeout_s) as response:
             if response.status_code in _REDIRECTS and "location" in response.headers:

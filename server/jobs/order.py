@@ -15,7 +15,7 @@ PictureFormat = Literal["jpeg", "webp", "png"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """The thing a caller pays for: a request to draw, and how its pictures are handed over.
+    """A request to draw, with its price and the way its pictures are handed over.
 
     Attributes:
         endpoint: slug or operation; it appears in the job row and in the metrics.

@@ -23,7 +23,8 @@ from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
 from server.database.database import Database
 from server.endpoints.enterprise.webhook import announcement
-from server.jobs.jobs import Job, Jobs, Output
+from server.jobs.job import Job, Output
+from server.jobs.jobs import Jobs
 from server.metrics import Metrics
 from server.outside.public_http import PublicHTTP
 from server.webhooks.delivery import Deliveries

@@ -17,7 +17,8 @@ from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits, Movement
 from server.database.database import Database
 from server.database.tables import accounts, ledger
-from server.jobs.jobs import Job, Jobs, JobStatus
+from server.jobs.job import Job, JobStatus
+from server.jobs.jobs import Jobs
 
 pytestmark = pytest.mark.anyio
 

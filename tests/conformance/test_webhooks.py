@@ -16,7 +16,8 @@ from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs as jobs_table
 from server.endpoints.enterprise.webhook import announcement
-from server.jobs.jobs import Job, Jobs, JobStatus, Output
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.jobs import Jobs
 from server.webhooks.outbox import Webhook, WebhookMessage, Webhooks, WebhookStatus
 
 pytestmark = pytest.mark.anyio

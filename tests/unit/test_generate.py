@@ -21,7 +21,8 @@ from server.database.database import Database, database_url
 from server.engines.dispatch import Dispatch
 from server.engines.engine import EngineState
 from server.engines.queue import JobQueue
-from server.jobs.jobs import Job, Jobs, JobStatus
+from server.jobs.job import Job, JobStatus
+from server.jobs.jobs import Jobs
 from server.jobs.order import Order
 from server.metrics import Metrics
 from server.settings import Settings

@@ -19,8 +19,6 @@ from server.database.server_lock import hold_file, hold_session
 from server.database.writers import Writers
 from server.settings import Settings
 
-__all__ = ["Database", "UnusableDatabase", "database_url"]
-
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "postgres": "postgresql+asyncpg",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -164,6 +165,19 @@ def seeds(seed: int, count: int) -> tuple[int, ...]:
     # 32 bits: exact in every client's number type and short enough to type in again.
     first = secrets.randbits(32) if seed == RANDOM_SEED else seed
     return tuple((first + index) % (LARGEST_SEED + 1) for index in range(count))
+
+
+def body_digest(fields: Fields, slug: str | None = None) -> str:
+    """SHA-256 of what a body means, before random seeds are drawn; without the API key in it.
+
+    It takes milliseconds where there are pictures among the fields. Idempotency keys are stored with it: a
+    body has to have the same digest in later versions.
+
+    Args:
+        slug: the page, where several pages take the same fields.
+    """
+    said = sorted(fields.model_dump(exclude={"key"}).items())
+    return hashlib.sha256(repr(said if slug is None else (slug, said)).encode()).hexdigest()
 
 
 def json_object(body: bytes) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -98,11 +97,6 @@ async def read_as_administrator(request: Request, operation: type[O]) -> tuple[A
         name = request.url.path.rpartition("/")[2]
         raise Forbidden(f"{name} changes this server for everyone and needs an administrator's key")
     return account, fields
-
-
-def digest(fields: Operation) -> str:
-    """The same for two bodies that mean the same, random seeds included."""
-    return hashlib.sha256(repr(sorted(fields.model_dump(exclude={"key"}).items())).encode()).hexdigest()
 
 
 def yes_no(value: bool) -> str:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from server.accounts.accounts import Account
 from server.amounts import in_credits
-from server.endpoints.segmind.routes import api_key, errors
+from server.endpoints.segmind.routes import api_key, error_responses
 from server.endpoints.segmind.wire import evaluations, request_urls
 from server.http import caller
 from server.http.services import services
@@ -61,7 +61,7 @@ _RESULT_EXAMPLE: Mapping[str, object] = {
 
 def _answers(description: str, example: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
     success = {"description": description, "content": {"application/json": {"example": example}}}
-    return {200: success, **errors(401, 404, 422)}
+    return {200: success, **error_responses(401, 404, 422)}
 
 
 _get = partial(router.get, response_class=Response)

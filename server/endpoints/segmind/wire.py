@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
 from server.amounts import in_credits
-from server.endpoints.fields import Fields, PictureField, read, whole_number
+from server.endpoints.fields import Fields, PictureField, body_digest, read, whole_number
+from server.endpoints.pricing import price
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
@@ -84,14 +84,8 @@ class Page(Fields, ABC):
         """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
 
     def price(self, base_millicredits: int) -> int:
-        """Millicredits, rounded up."""
-        pictures, steps = self.effort()
-        return -(-base_millicredits * pictures * steps // self.default_steps)
-
-    def digest(self) -> str:
-        """The same for bodies that mean the same; random seeds are not drawn yet. Blocking with a picture."""
-        said = repr((self.slug, sorted(self.model_dump().items())))
-        return hashlib.sha256(said.encode()).hexdigest()
+        """The price of the order in millicredits."""
+        return price(base_millicredits, *self.effort(), self.default_steps)
 
 
 def json_or_jpeg(as_json: bool) -> Delivery:
@@ -174,7 +168,7 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
         quality=delivery.quality,
         synchronous=synchronous,
         idempotency_key=idempotency_key,
-        body_digest=await asyncio.to_thread(fields.digest) if idempotency_key else None,
+        body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )
 
 

@@ -7,7 +7,7 @@ from fastapi import Request
 from pipelines.request import SafetyCheck, Upscaling
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.webhook import WebhookFields
-from server.endpoints.enterprise.wire import digest
+from server.endpoints.fields import body_digest
 from server.http import caller
 from server.http.hang_up import while_connected
 from server.http.services import services
@@ -43,7 +43,7 @@ async def run_job(
         synchronous=True,
         options={"meta": meta, **fields.webhook_options(request)},
         idempotency_key=idempotency_key,
-        body_digest=digest(fields) if idempotency_key else None,
+        body_digest=body_digest(fields) if idempotency_key else None,
     )
     drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
     job = await while_connected(request, drawing)

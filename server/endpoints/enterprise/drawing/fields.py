@@ -30,8 +30,9 @@ from server.endpoints.enterprise.drawing.scheduler_notes import (
 )
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
-from server.endpoints.enterprise.wire import digest, yes_no
-from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.enterprise.wire import yes_no
+from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, body_digest, seeds
+from server.endpoints.pricing import price
 from server.errors import FieldError
 from server.http import caller
 from server.http.hang_up import while_connected
@@ -180,7 +181,7 @@ class PictureFields(WebhookFields):
     def price(self, settings: Settings, endpoint: str = "text2img") -> int:
         """Millicredits of the pictures."""
         base = settings.prices_millicredits.get(endpoint, PRICE_MILLICREDITS)
-        return -(-base * self.samples * self.num_inference_steps // DEFAULT_STEPS)
+        return price(base, self.samples, self.num_inference_steps, DEFAULT_STEPS)
 
     def canonical(self, manifest: Manifest) -> Canonical:
         """The same in canonical names, with explicit seeds: arguments of `pipelines.request.Prompted`.
@@ -298,7 +299,7 @@ async def draw_and_answer(
         options=fields.options(drawn, parts.manifest.pipelines[fields.model_id])
         | fields.webhook_options(request),
         idempotency_key=idempotency_key,
-        body_digest=digest(fields) if idempotency_key else None,
+        body_digest=body_digest(fields) if idempotency_key else None,
     )
     drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
     job = await while_connected(request, drawing)

@@ -25,6 +25,7 @@ from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
 from server.engines.queue import JobQueue
+from server.http.call_state import call_state
 from server.http.middleware import ACCOUNTING_HEADERS, CallMiddleware
 from server.http.services import Services
 from server.jobs.jobs import Jobs
@@ -181,5 +182,5 @@ async def _caller_gone(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
-    log.error("request %s failed", request.state.request_id, exc_info=error)
+    log.error("request %s failed", call_state(request).request_id, exc_info=error)
     return _in_dialect(request, errors.InternalError())

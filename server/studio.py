@@ -6,18 +6,18 @@ import asyncio
 import base64
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import replace
 
 from pipelines import image_io
 from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError
-from pipelines.request import PictureRequest, Rewriting
+from pipelines.request import Rewriting
 from server import errors
 from server.accounts.accounts import Account
 from server.engines.dispatch import Dispatch
-from server.jobs.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.jobs import Jobs
+from server.jobs.order import Order
 from server.metrics import Metrics
 from server.png_metadata import generation_parameters
 from server.settings import Settings
@@ -25,40 +25,10 @@ from server.storage import Storage
 
 log = logging.getLogger(__name__)
 
-PictureFormat = Literal["jpeg", "webp", "png"]
-
 _SUFFIX = {"jpeg": "jpg", "webp": "webp", "png": "png"}
 
 _RECENT_JOBS = 32
 """So many jobs' pictures are kept in memory, for the answer that is about to be written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What an endpoint asks for.
-
-    Attributes:
-        endpoint: slug or operation; it appears in the job row and in the metrics.
-        price: millicredits, held now and captured on success.
-        quality: 0..100, for JPEG and WebP.
-        base64_files: store text files with base64 instead of pictures.
-        temporary: the outputs live for the shorter retention.
-        synchronous: the caller waits; refunded rather than drawn when the server dies meanwhile.
-        options: what the page needs again when it writes its answer later.
-        body_digest: SHA-256 of the body that came with the idempotency key.
-    """
-
-    endpoint: str
-    request: PictureRequest
-    price: int
-    picture_format: PictureFormat
-    quality: int = 95
-    base64_files: bool = False
-    temporary: bool = False
-    synchronous: bool
-    options: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
-    idempotency_key: str | None = None
-    body_digest: str | None = None
 
 
 class PastFailure(errors.ApiError):
@@ -214,26 +184,13 @@ class Studio:
             self._dispatch.refuse_if_full(account.id)
         except (errors.QueueFull, errors.Unavailable):
             # who asks again needs no place
-            earlier = await self._jobs.earlier(account.id, order.idempotency_key, order.body_digest)
+            earlier = await self._jobs.earlier(account.id, order)
             if earlier is None:
                 raise
             return earlier, True
-        job, replayed = await self._jobs.open(
-            NewJob(
-                account_id=account.id,
-                endpoint=order.endpoint,
-                request=order.request,
-                price=order.price if self._settings.auth == "keys" else 0,
-                synchronous=order.synchronous,
-                picture_format=order.picture_format,
-                quality=order.quality,
-                base64_files=order.base64_files,
-                temporary=order.temporary,
-                options=order.options,
-                idempotency_key=order.idempotency_key,
-                body_digest=order.body_digest,
-            )
-        )
+        if self._settings.auth == "open":
+            order = replace(order, price=0)
+        job, replayed = await self._jobs.open(account.id, order)
         if not replayed:
             self._begin(job)
         return job, replayed
@@ -272,12 +229,12 @@ class Studio:
             ended = await self._jobs.succeed(
                 job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
             )
-            self._metrics.job_ended(job.endpoint, "succeeded")
+            self._metrics.job_ended(job.order.endpoint, "succeeded")
             self._metrics.drawn(job.request.pipeline, drawing.timings)
             return ended
         except asyncio.CancelledError:
-            self._metrics.job_ended(job.endpoint, "cancelled")
-            if job.synchronous or not self._stopping:
+            self._metrics.job_ended(job.order.endpoint, "cancelled")
+            if job.order.synchronous or not self._stopping:
                 await self._jobs.cancel(job.id)
             raise
         except GenerationError as error:
@@ -287,7 +244,7 @@ class Studio:
         except Exception:
             log.exception("job %s failed", job.request_id)
             failure = errors.InternalError()
-        self._metrics.job_ended(job.endpoint, "failed")
+        self._metrics.job_ended(job.order.endpoint, "failed")
         await self._jobs.fail(job.id, str(failure), failure.status)
         raise failure
 
@@ -303,14 +260,15 @@ class Studio:
 
     def _keep(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
         """Thread: one picture's bytes, and what was stored of them."""
-        wanted = self._settings.png_metadata and job.picture_format == "png"
-        text = generation_parameters(job.request, index) if wanted else None
-        picture = image_io.encode(drawing.images[index], job.picture_format, job.quality, text)
+        order = job.order
+        wanted = self._settings.png_metadata and order.picture_format == "png"
+        text = generation_parameters(order.request, index) if wanted else None
+        picture = image_io.encode(drawing.images[index], order.picture_format, order.quality, text)
         suffix, content_type, file = (
             ("base64", "text/plain", base64.b64encode(picture))
-            if job.base64_files
-            else (_SUFFIX[job.picture_format], image_io.content_type(job.picture_format), picture)
+            if order.base64_files
+            else (_SUFFIX[order.picture_format], image_io.content_type(order.picture_format), picture)
         )
         name = f"{job.file_prefix}-{index}.{suffix}"
-        self._storage.write(name, file, content_type, temporary=job.temporary)
+        self._storage.write(name, file, content_type, temporary=order.temporary)
         return picture, Output(name=name, content_type=content_type, size=len(file))

@@ -6,8 +6,9 @@ from fastapi import Request
 
 from server import errors
 from server.accounts.accounts import Account
+from server.http.call_state import call_state
 from server.http.services import services
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 
 LONGEST_IDEMPOTENCY_KEY = 255
 
@@ -43,7 +44,7 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
         raise errors.MissingKey
     else:
         account = await parts.accounts.authenticate(api_key)
-    request.state.balance = account.balance
+    call_state(request).balance = account.balance
     return account
 
 
@@ -80,4 +81,4 @@ async def header_caller(request: Request) -> Account:
 
 def report_balance(request: Request, job: Job) -> None:
     """Let ``x-remaining-credits`` of the answer say the balance after this job."""
-    request.state.balance = job.balance
+    call_state(request).balance = job.balance

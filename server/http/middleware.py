@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.amounts import in_credits
 from server.errors import BodyTooLarge, BodyTooSlow
+from server.http.call_state import begin_call
 
 BODY_PAUSE_S = 30.0
 
@@ -57,8 +58,7 @@ class CallMiddleware:
             return
         # The framework would redirect to the host of the request, which behind a proxy is an internal name.
         scope["path"] = scope["path"].rstrip("/") or "/"
-        state: dict[str, object] = scope.setdefault("state", {})
-        state["request_id"] = str(uuid.uuid4())
+        call = begin_call(scope, str(uuid.uuid4()))
         declared = Headers(scope=scope).get("content-length", "")
         received = 0
         complete = False
@@ -85,10 +85,9 @@ class CallMiddleware:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                headers.setdefault("x-request-id", str(state["request_id"]))
-                balance = state.get("balance")
-                if isinstance(balance, int):
-                    headers["x-remaining-credits"] = str(in_credits(balance))
+                headers.setdefault("x-request-id", call.request_id)
+                if call.balance is not None:
+                    headers["x-remaining-credits"] = str(in_credits(call.balance))
             await send(message)
 
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from server.http.services import services
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 
 
 def public_url(request: Request) -> str:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from builders import TIMINGS, new_job
+from builders import TIMINGS, new_order
 from sqlalchemy import event
 
 from server.accounts.accounts import Accounts
@@ -72,7 +72,9 @@ async def finish(database: Database, jobs: Jobs, job: Job) -> None:
     """Draw it; another message of the same topic follows its end."""
     await jobs.start(job.id)
     await jobs.succeed(job.id, [Output("a-0.png", "image/png", 1)], None, [], TIMINGS)
-    await Webhooks(database).enqueue(job.account_id, job.endpoint, {"after": job.id}, topic=f"job {job.id}")
+    await Webhooks(database).enqueue(
+        job.account_id, job.order.endpoint, {"after": job.id}, topic=f"job {job.id}"
+    )
 
 
 async def live(url: str, account: int, there: str, nth: int) -> None:
@@ -83,7 +85,7 @@ async def live(url: str, account: int, there: str, nth: int) -> None:
         options = {"webhook": {"url": there, "public_url": "http://pictures.example"}}
         for synchronous in (True, False):
             job, _ = await jobs.open(
-                new_job(account, synchronous=synchronous, price=PRICE, options=options, endpoint=there)
+                account, new_order(synchronous=synchronous, price=PRICE, options=options, endpoint=there)
             )
             await finish(database, jobs, job)
         await deliver(database)

@@ -22,10 +22,11 @@ from server.engines.dispatch import Dispatch
 from server.engines.engine import EngineState
 from server.engines.queue import JobQueue
 from server.jobs.jobs import Job, Jobs, JobStatus
+from server.jobs.order import Order
 from server.metrics import Metrics
 from server.settings import Settings
 from server.storage import open_storage
-from server.studio import Order, Studio
+from server.studio import Studio
 from tests.builders import text_to_image
 
 

@@ -12,7 +12,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.wire import Delivery, Page
-from server.studio import PictureFormat
+from server.jobs.order import PictureFormat
 
 Scheduler = Literal[
     "EulerDiscreteScheduler",

@@ -1,4 +1,4 @@
-"""The words that are drawn: translated and continued by this server's language models."""
+"""Prompts as this server's language models rewrite them: translated and continued."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from server.http.services import services
 F = TypeVar("F", bound=PictureFields)
 
 TRANSLATOR = "mbart50"
+"""The family of translators; the manifest's first pipeline of it is used."""
 PROMPT_WRITER = "prompt_writer"
-"""Families of the manifest; the first pipeline of each is used."""
+"""The family of prompt writers; the manifest's first pipeline of it is used."""
 
 
 async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
@@ -31,19 +32,20 @@ async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
         InsufficientCredits. FieldError: there is no translator, or the prompt is too long for it.
         CallerGone, QueueFull, Unavailable: as for drawing.
     """
-    parts = services(request)
-    translator = parts.manifest.first_of(TRANSLATOR)
-    writer = parts.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
+    server = services(request)
+    translator = server.manifest.first_of(TRANSLATOR)
+    writer = server.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
     if not (fields.multi_lingual or writer):
         return fields
     if fields.multi_lingual and translator is None:
         raise FieldError("multi_lingual", "cannot be yes: weights.yaml of this server names no translator")
-    caller.afford(request, account, fields.price(parts.settings))
+    base_price = server.settings.prices_millicredits.get("text2img", fields.price_millicredits)
+    caller.afford(request, account, fields.price(base_price))
     prompt, negative_prompt = fields.prompt, fields.negative_prompt
     if fields.multi_lingual and translator is not None:
         texts = Rewriting(pipeline=translator, texts=(prompt, negative_prompt))
-        prompt, negative_prompt = await while_connected(request, parts.studio.rewrite(account, texts))
+        prompt, negative_prompt = await while_connected(request, server.studio.rewrite(account, texts))
     if writer is not None:
         texts = Rewriting(pipeline=writer, texts=(prompt,))
-        (prompt,) = await while_connected(request, parts.studio.rewrite(account, texts))
+        (prompt,) = await while_connected(request, server.studio.rewrite(account, texts))
     return fields.model_copy(update={"prompt": prompt, "negative_prompt": negative_prompt})

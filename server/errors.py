@@ -55,12 +55,17 @@ class MalformedBody(ApiError):
 
 
 class InvalidInputImage(ApiError):
-    """The documented text for a picture that is none."""
+    """A picture is none. The text is the documented one and does not say why.
+
+    Attributes:
+        problem: what is wrong with it, to be put behind the name of its field.
+    """
 
     status = 400
 
-    def __init__(self) -> None:
+    def __init__(self, problem: str = "is not a picture") -> None:
         super().__init__("Invalid input image")
+        self.problem = problem
 
 
 class MissingKey(ApiError):

@@ -12,7 +12,8 @@ from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
 from pipelines.messages import ClearCache, Maintenance, Reload
-from pipelines.request import Prompted, Request, pipelines_of
+from pipelines.request import Prompted, pipelines_of
+from pipelines.request import Request as DrawRequest
 from server import errors
 from server.engines.engine import Engine, EngineState
 from server.engines.queue import JobQueue, Offer, Ticket
@@ -124,7 +125,7 @@ class Dispatch:
 
     async def draw(
         self,
-        request: Request,
+        request: DrawRequest,
         *,
         account_id: int,
         on_progress: Callable[[int, int], None],
@@ -240,7 +241,7 @@ class Dispatch:
             raise errors.Unavailable(self.readiness() or "no engine is running")
 
 
-def _named(request: Request) -> set[str]:
+def _named(request: DrawRequest) -> set[str]:
     """The pipeline and adapters that a request names."""
     names = {*pipelines_of(request)}
     if isinstance(request, Prompted):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipelines.drawing import Drawing
 from pipelines.messages import Maintenance
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 
 
 class EngineState(StrEnum):
@@ -69,7 +69,7 @@ class Engine(Protocol):
         ...
 
     async def draw(
-        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+        self, ticket_id: str, request: DrawRequest, on_progress: Callable[[int, int], None]
     ) -> Drawing:
         """Draw one request; cancelling the awaiting task withdraws it and touches no other.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.group import GroupKey, group_key
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 from server import errors
 
 PATIENCE_S = 10.0
@@ -34,7 +34,7 @@ class Ticket:
         passed_since: when it was first passed by a ticket whose turn was later.
     """
 
-    request: Request
+    request: DrawRequest
     account_id: int
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     key: GroupKey = field(init=False)

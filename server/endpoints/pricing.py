@@ -1,4 +1,4 @@
-"""What an order costs."""
+"""The price of an order, in both dialects."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ from server.jobs.order import JSON
 
 
 class ControlNetFields(PictureFields):
-    """The documented fields.
+    """The fields of controlnet.
 
-    What is drawn depends on the pictures: with ``mask_image`` a part of ``init_image`` is repainted; with
+    The pictures decide what is drawn: with ``mask_image`` a part of ``init_image`` is repainted; with
     ``control_image`` the whole ``init_image`` is redrawn; ``init_image`` or ``control_image`` alone is the
     guide of a picture from noise.
     """
@@ -109,7 +109,7 @@ class ControlNetFields(PictureFields):
 
     @property
     def redraws(self) -> bool:
-        """Whether init_image is more than a guide."""
+        """Whether init_image is redrawn or repainted, and not only a guide."""
         return self.init_image is not None and bool(self.mask_image or self.control_image)
 
     def sent_pictures(self) -> Mapping[str, str | bytes]:
@@ -133,7 +133,7 @@ class ControlNetFields(PictureFields):
         self.validate_controls(manifest)
 
     def validate_controls(self, manifest: Manifest) -> None:
-        """Look whether this server has the ControlNets, and what makes their guides.
+        """Look whether this server has the ControlNets that are named, and can make their guides.
 
         Raises:
             FieldError: an unknown ControlNet, preprocessor or scale.

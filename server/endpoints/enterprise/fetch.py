@@ -20,7 +20,7 @@ LARGEST_ID = 2**63 - 1
 
 
 class Fetch(Operation):
-    """The documented fields."""
+    """The fields of fetch."""
 
     slug: ClassVar[str] = "fetch"
     also: ClassVar[tuple[str, ...]] = ("fetch/{id}",)

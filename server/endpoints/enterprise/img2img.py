@@ -17,7 +17,7 @@ from server.endpoints.enterprise.routes import post
 
 
 class Img2Img(InitImageFields):
-    """The documented fields."""
+    """The fields of img2img."""
 
     slug: ClassVar[str] = "img2img"
     summary: ClassVar[str] = "Image to image"

@@ -19,7 +19,7 @@ from server.endpoints.fields import PictureField
 
 
 class Inpaint(InitImageFields):
-    """The documented fields."""
+    """The fields of inpaint."""
 
     slug: ClassVar[str] = "inpaint"
     summary: ClassVar[str] = "Inpainting"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
 from server.accounts.accounts import Account
+from server.endpoints.enterprise.origins import check_name, check_revision, read_origin
 from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import Operation, message
@@ -19,17 +18,14 @@ from server.endpoints.fields import Flag, Text
 from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.loading.loads import Load
-from server.outside.public_http import NotReached
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?")
-_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
-
-_KINDS = {
+_KINDS: Mapping[str, Literal["checkpoint", "lora", "embedding", "vae", "controlnet"]] = {
     "stable_diffusion": "checkpoint", "checkpoint": "checkpoint", "model": "checkpoint", "sd": "checkpoint",
     "sd15": "checkpoint", "sdxl": "checkpoint", "lora": "lora", "lycoris": "lora", "embeddings": "embedding",
     "embedding": "embedding", "textual_inversion": "embedding", "vae": "vae", "controlnet": "controlnet",
+}  # fmt: skip
+_VAE_FAMILIES: Mapping[str, Literal["sd15", "sdxl"]] = {
+    "sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15",
 }  # fmt: skip
 
 
@@ -51,7 +47,7 @@ VaeType = Annotated[Literal["sd", "sd15", "sd1_5", "sdxl", "stable_diffusion", "
 
 
 class LoadModel(WebhookFields):
-    """The documented fields, and the one that the vendor's newer page has instead of one of them."""
+    """The fields of load_model; the vendor's newer page has `model_category` instead of `model_type`."""
 
     slug: ClassVar[str] = "load_model"
     also: ClassVar[tuple[str, ...]] = ("load_model_v2",)
@@ -96,7 +92,7 @@ class LoadModel(WebhookFields):
 
 
 class LoadVae(WebhookFields):
-    """The documented fields."""
+    """The fields of load_vae."""
 
     slug: ClassVar[str] = "load_vae"
     administrators_only: ClassVar[bool] = True
@@ -119,7 +115,7 @@ class LoadVae(WebhookFields):
 
 
 class DeleteModel(Operation):
-    """The documented fields."""
+    """The fields of delete_model."""
 
     slug: ClassVar[str] = "delete_model"
     administrators_only: ClassVar[bool] = True
@@ -141,37 +137,30 @@ async def load_model(request: Request, account: Account, fields: LoadModel) -> d
         raise FieldError(
             field, "pickles are refused: they can run code when they are opened; give a .safetensors"
         )
-    if not _REVISION.fullmatch(fields.revision):
-        raise FieldError("revision", "must be the name of a branch, tag or commit")
-    kind = _KINDS[fields.model_type] if fields.model_type else None
-    load = Load.model_validate(
-        {
-            "name": _name(fields.model_id, "model_id"),
-            "origin": _origin(request, fields.url, "url"),
-            "revision": fields.revision,
-            "kind": kind,
-            "family": fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
-            "account_id": account.id,
-            "webhook": fields.webhook_url(request),
-            "track_id": fields.track_id,
-        }
+    check_revision(fields.revision, "revision")
+    load = Load(
+        name=check_name(fields.model_id, "model_id"),
+        origin=read_origin(request, fields.url, "url"),
+        revision=fields.revision,
+        kind=_KINDS[fields.model_type] if fields.model_type else None,
+        family=fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
+        account_id=account.id,
+        webhook=fields.webhook_url(request),
+        track_id=fields.track_id,
     )
     await services(request).loads.begin(load)
     return fields.with_track_id({"status": "success", **message("model load started")})
 
 
 async def load_vae(request: Request, account: Account, fields: LoadVae) -> dict[str, object]:
-    families = {"sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15"}
-    load = Load.model_validate(
-        {
-            "name": _name(fields.vae_id, "vae_id"),
-            "origin": _origin(request, fields.vae_url, "vae_url"),
-            "kind": "vae",
-            "family": families.get(fields.vae_type or ""),
-            "account_id": account.id,
-            "webhook": fields.webhook_url(request),
-            "track_id": fields.track_id,
-        }
+    load = Load(
+        name=check_name(fields.vae_id, "vae_id"),
+        origin=read_origin(request, fields.vae_url, "vae_url"),
+        kind="vae",
+        family=_VAE_FAMILIES.get(fields.vae_type or ""),
+        account_id=account.id,
+        webhook=fields.webhook_url(request),
+        track_id=fields.track_id,
     )
     await services(request).loads.begin(load)
     return fields.with_track_id({"status": "success", **message("VAE load started")})
@@ -181,32 +170,6 @@ async def delete_model(request: Request, account: Account, fields: DeleteModel) 
     if not await services(request).loads.delete(fields.model_id):
         raise NotFound("Model id not found")
     return {"status": "success", **message("Model deleted on server")}
-
-
-def _name(name: str, field: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise FieldError(
-            field, "must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first"
-        )
-    return name
-
-
-def _origin(request: Request, given: str, field: str) -> str:
-    """A hub id, or a URL that may be fetched as far as a look at it can tell."""
-    given = given.strip()
-    if page := _HUB_PAGE.fullmatch(given):
-        given = page[1]
-    ending = urlsplit(given).path.lower() if "://" in given else given.lower()
-    if ending.endswith(PICKLES):
-        raise FieldError(field, NO_PICKLES)
-    if _HUB.fullmatch(given):
-        return given
-    if "://" not in given:
-        raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
-    try:
-        return str(services(request).public_http.read(given))
-    except NotReached as error:
-        raise FieldError(field, f"cannot be fetched: {error}") from error
 
 
 router = APIRouter()

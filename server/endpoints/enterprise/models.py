@@ -29,7 +29,7 @@ class GetAllModelsOperation(Operation):
 
 
 class VerifyModel(Operation):
-    """The documented fields."""
+    """The fields of verify_model."""
 
     slug: ClassVar[str] = "verify_model"
     summary: ClassVar[str] = "Whether a checkpoint exists"

@@ -26,7 +26,7 @@ from server.jobs.job import JobStatus
 
 
 class NsfwImageCheck(PaidFields):
-    """The documented field, and where to send the answer."""
+    """The fields of nsfw_image_check."""
 
     slug: ClassVar[str] = "nsfw_image_check"
     summary: ClassVar[str] = "Whether a picture may be shown"

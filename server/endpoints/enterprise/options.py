@@ -11,7 +11,7 @@ from server.jobs.order import JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookReceiver:
-    """Whom to tell of a job's end.
+    """The receiver of the message about a job's end.
 
     Attributes:
         url: the address that gets the POST.
@@ -24,13 +24,13 @@ class WebhookReceiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnterpriseOptions:
-    """What this dialect keeps with a job.
+    """The facts that this dialect keeps with a job.
 
     Attributes:
-        warning: what had no effect, or was not done, for the answer's `warning`.
-        meta: what was really asked of an engine, for the answer's `meta`.
+        warning: the answer's warning of what has no effect or is not done; None: there is nothing to say.
+        meta: the answer's `meta`: the parameters that an engine is really asked for.
         track_id: the caller's own name for the call, which answers and webhook repeat.
-        webhook: who is told when the job has ended; None: nobody.
+        webhook: the receiver to tell when the job has ended; None: nobody wants to be told.
     """
 
     warning: str | None = None

@@ -21,10 +21,10 @@ def post(
     operation: type[O],
     handle: Callable[[Request, Account, O], Awaitable[Mapping[str, object]]],
 ) -> None:
-    """Register an operation under every path family; the documentation shows the documented one.
+    """Register an operation under every path family; /docs shows the documented one, `PREFIX`.
 
     Args:
-        handle: makes the answer; what it takes from the path it finds in ``request.path_params``.
+        handle: makes the body of the answer. Parameters of the path are in ``request.path_params``.
     """
     read_fields = read_as_administrator if operation.administrators_only else read
 

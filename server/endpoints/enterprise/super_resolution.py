@@ -29,7 +29,7 @@ MOST_PIXELS = 32_000_000
 
 
 class SuperResolution(PaidFields):
-    """The documented fields."""
+    """The fields of super_resolution."""
 
     slug: ClassVar[str] = "super_resolution"
     summary: ClassVar[str] = "Enlarge a picture"

@@ -17,7 +17,7 @@ from server.endpoints.enterprise.routes import post
 
 
 class Text2Img(PictureFields):
-    """The documented fields."""
+    """The fields of text2img."""
 
     slug: ClassVar[str] = "text2img"
     summary: ClassVar[str] = "Text to image"

@@ -28,7 +28,7 @@ def _lower(value: object) -> object:
 
 
 class UploadImage(Operation):
-    """The documented fields."""
+    """The fields of upload_image."""
 
     slug: ClassVar[str] = "upload_image"
     summary: ClassVar[str] = "Store a picture"

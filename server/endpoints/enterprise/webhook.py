@@ -81,7 +81,7 @@ class WebhookFields(Operation):
             raise FieldError("webhook", f"cannot be called: {error}") from error
 
     def receiver(self, request: Request) -> WebhookReceiver | None:
-        """Whom `announcement` is to tell of the job's end, if anybody.
+        """The receiver that `announcement` is to tell of the job's end; None where there is none.
 
         Raises:
             FieldError: the webhook's URL cannot be called.

@@ -1,4 +1,4 @@
-"""What the enterprise operations share: reading a body, the key in it, errors."""
+"""The parts that all enterprise operations share: fields, reading a body and the key in it, errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Operation(Fields):
 
 
 class InvalidFields(ApiError):
-    """Everything that is wrong with a body."""
+    """The body has one or more fields that are wrong; all of them are told at once."""
 
     status = 400
 
@@ -80,7 +80,7 @@ async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
     """The account that calls and the fields that it sends. The key is looked at first.
 
     Raises:
-        MalformedBody, MissingKey, InvalidKey, InvalidFields
+        MalformedBody, MissingKey, InvalidKey, InvalidFields: the call is refused, in this order.
     """
     raw = await request.body()
     body = json_object(raw) if raw.strip() else {}

@@ -28,7 +28,7 @@ STATUS_WORDS = {
     JobStatus.cancelled: "FAILED",
 }
 FAILED_STATUS = 422
-"""The vendor serves failures so; its SDK reads the body all the same."""
+"""The HTTP status of an answer about a request that failed, as at the vendor; its SDK reads the body then."""
 
 _ADDRESS = "http://127.0.0.1:8000/v2/requests/6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 _STATUS_EXAMPLE: Mapping[str, object] = {

@@ -34,12 +34,12 @@ _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Error answers for a route's ``responses``."""
+    """The error answers of a route, for its ``responses``."""
     return {status: {"description": _MEANINGS[status], "content": _ERROR} for status in statuses}
 
 
 def routes(page: type[wire.Page]) -> APIRouter:
-    """``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
+    """The routes of a page: ``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
     refusals = error_responses(400, 401, 406, 408, 409, 413, 429, 500, 503)
 

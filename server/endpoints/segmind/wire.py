@@ -1,4 +1,4 @@
-"""What Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
+"""The parts that Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from server.jobs.jobs import Job
 from server.jobs.order import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
-"""Documented are two sizes of each page; clients send all of these."""
+"""A width or height in pixels. Each page documents two of them; clients send all of these."""
 
 InputImage: TypeAlias = Annotated[
     PictureField,
@@ -57,8 +57,9 @@ class Page(Fields, ABC):
     """One documented model page: its fields, and what they mean.
 
     Attributes:
-        price_millicredits: of one picture drawn with ``default_steps``.
-        media_types: what the picture may come as.
+        slug: the page's name in its path, in the records of jobs, in the metrics and in the price list.
+        price_millicredits: the price of one picture that is drawn in ``default_steps``.
+        media_types: the types that the picture may have.
         example: the page's own sample body.
     """
 
@@ -71,7 +72,7 @@ class Page(Fields, ABC):
 
     @abstractmethod
     def effort(self) -> tuple[int, int]:
-        """What is paid for: pictures, and steps of each."""
+        """The number of pictures that are paid for, and of steps in each."""
 
     @abstractmethod
     def delivery(self) -> Delivery: ...
@@ -82,7 +83,13 @@ class Page(Fields, ABC):
 
     @abstractmethod
     def to_request(self, picture: RGBImage | None) -> PictureRequest:
-        """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
+        """The request that the fields ask for, in canonical names and with explicit seeds.
+
+        It blocks while it resizes a picture.
+
+        Args:
+            picture: the picture of `source`, in its own size.
+        """
 
     def price(self, base_millicredits: int) -> int:
         """The price of the order in millicredits."""
@@ -90,7 +97,7 @@ class Page(Fields, ABC):
 
 
 def json_or_jpeg(as_json: bool) -> Delivery:
-    """What ``base64`` chooses between: PNGs in JSON, or a JPEG."""
+    """The delivery that ``base64`` chooses: PNGs in JSON, or a JPEG."""
     return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
 
 
@@ -121,13 +128,13 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
 
 
 def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
-    """Absolute, as the vendor's SDK follows them."""
+    """The URLs where a request can be asked after, absolute: the vendor's SDK follows them as they are."""
     response_url = f"{public_url(request)}/v2/requests/{job.request_id}"
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
 def evaluations(job: Job) -> dict[str, int]:
-    """How often the network was asked for all pictures of a finished job together, where that was counted."""
+    """The number of network evaluations for all pictures of a job; empty where they were not counted."""
     counted = job.timings.evaluations if job.timings else 0
     return {"evaluations": counted} if counted else {}
 

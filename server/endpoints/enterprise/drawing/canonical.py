@@ -1,4 +1,4 @@
-"""The fields that draw with a checkpoint, in canonical names."""
+"""Translation of the fields that draw with a checkpoint into canonical names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.endpoints.enterprise.drawing.phrases import enhanced_negative_prompt
 from server.endpoints.fields import seeds
 
 TOKEN_MERGING_RATIO = 0.5
-"""The part of the tokens that `tomesd` merges."""
+"""The part of the network's tokens that `tomesd` merges, 0 to 1."""
 
 
 class Canonical(TypedDict):
@@ -42,7 +42,7 @@ class Canonical(TypedDict):
 
 
 def canonical(fields: PictureFields, manifest: Manifest) -> Canonical:
-    """The arguments of `pipelines.request.Prompted`, with explicit seeds, of fields that were validated."""
+    """The fields in canonical names, with explicit seeds, once they were validated."""
     negative = fields.negative_prompt
     entry = checkpoint(manifest, fields.model_id)
     return {

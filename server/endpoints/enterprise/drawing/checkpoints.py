@@ -1,4 +1,4 @@
-"""What this dialect draws with: checkpoints of the manifest, and the adapters that fit them."""
+"""Checkpoints of the manifest that this dialect draws with, and the adapters that fit them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def number_for_each(
         names: the items of ``names_field``.
         given: the value of ``numbers_field``.
     Raises:
-        FieldError: not numbers between these bounds, or of another count.
+        FieldError: these are not numbers within the bounds, or not as many as names.
     """
     try:
         numbers = [float(text) for text in comma_list(None if given is None else str(given))] or [1.0]

@@ -1,4 +1,4 @@
-"""From fields to a job: the order of an operation, and the steps that all operations with a prompt take."""
+"""The way from fields to a job: the order, and the steps before it that operations with a prompt share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def draw(
         meta, warning: see `EnterpriseOptions`.
         base64_files, temporary: see `Order`.
     Returns:
-        the job when it has ended well, or as it is when its caller has waited long enough.
+        The job when it has ended well, or as it is when its caller has waited long enough.
     Raises:
         FieldError: the idempotency key is too long, or the webhook's URL cannot be called.
         ApiError: nothing was drawn, and nothing was charged.
@@ -73,7 +73,8 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
     """Draw with a checkpoint, and answer with the pictures, or after a while with where to fetch them.
 
     Raises:
-        NotFound, FieldError: before anything is fetched or charged, where that can be told.
+        NotFound, FieldError: the fields ask for what cannot be drawn; told before anything is fetched or
+            charged, where that is possible.
         ApiError: nothing was drawn, and nothing was charged.
     """
     fields.validate_together()

@@ -42,17 +42,17 @@ class PaidFields(WebhookFields):
 
     @abstractmethod
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PictureRequest:
-        """The same in canonical names, with explicit seeds.
+        """The request that the fields ask for, in canonical names and with explicit seeds.
 
         Args:
-            pictures: those of the fields that hold one, by the names of the fields.
+            pictures: the pictures that were sent, by the names of their fields.
         Raises:
             NotFound, FieldError: this server's manifest has nothing to draw it with.
         """
 
 
 class PictureFields(PaidFields):
-    """The documented fields of every operation that draws with a checkpoint."""
+    """The fields of every operation that draws with a checkpoint."""
 
     price_millicredits: ClassVar[int] = 10
     default_steps: ClassVar[int] = 20
@@ -199,10 +199,10 @@ class PictureFields(PaidFields):
 
     @abstractmethod
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> CheckpointRequest:
-        """The same in canonical names, with explicit seeds, of fields that were validated.
+        """The request that the fields ask for, once they were validated, with explicit seeds.
 
         Args:
-            pictures: those of `sent_pictures`, already ``width`` x ``height``.
+            pictures: the pictures of `sent_pictures`, already ``width`` x ``height``.
         """
 
     def own_meta(self) -> dict[str, JSON]:

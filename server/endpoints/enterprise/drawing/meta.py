@@ -1,4 +1,4 @@
-"""What an answer says about the request that was drawn with a checkpoint: its `meta` and its `warning`."""
+"""The `meta` and the `warning` of an answer, about a request that is drawn with a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.jobs.order import JSON
 
 
 def request_warning(fields: PictureFields, drawn: Prompted) -> str | None:
-    """The options that have no effect on this request, and the check that is not made."""
+    """The answer's warning: options that have no effect on this request, and a check that is not made."""
     warnings = no_effect_warnings(drawn.scheduler, fields.model_fields_set)
     if fields.safety_checker and not drawn.safety_checker:
         warnings.append(f"{fields.model_id} has no safety checker; nothing was checked")
@@ -19,10 +19,10 @@ def request_warning(fields: PictureFields, drawn: Prompted) -> str | None:
 
 
 def request_meta(fields: PictureFields, drawn: Prompted, entry: PipelineEntry) -> dict[str, JSON]:
-    """The parameters as they are really drawn, under the vendor's names.
+    """The answer's meta: the parameters as they are really drawn, under the vendor's names.
 
     Args:
-        entry: the checkpoint's.
+        entry: the manifest's entry of the checkpoint.
     """
     return {
         "prompt": drawn.prompt,

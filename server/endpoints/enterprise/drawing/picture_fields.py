@@ -20,7 +20,7 @@ FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height a
 
 
 class InitImageFields(PictureFields):
-    """The documented fields of the operations that redraw a picture, or a part of it."""
+    """The fields of the operations that redraw a picture, or a part of it."""
 
     init_image: PictureField = Field(description=f"The picture to start from. {FORMS}")
     strength: Number = Field(

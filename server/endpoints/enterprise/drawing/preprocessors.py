@@ -1,4 +1,4 @@
-"""What makes a ControlNet's guide out of a picture, by the names that clients have for it."""
+"""Preprocessors, which make a ControlNet's guide of a picture, by the names that clients have for them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def preprocessor_for_each(types: list[str], own: Sequence[str | None]) -> list[s
     """The preprocessor of each ControlNet; None where the picture itself is its guide.
 
     Args:
-        types: what the caller wants made: one for each ControlNet, or one, or none.
-        own: what each ControlNet was made for; used unless there are as many types.
+        types: the preprocessors that the caller names: one for each ControlNet, or one, or none.
+        own: the preprocessor that each ControlNet was made for, used unless there are as many types.
     Raises:
-        FieldError: no guide of this type can be made here, or there are too many or too few types.
+        FieldError: no guide of such a type can be made here, or there are too many or too few types.
     """
     given = [ALIASES.get(text.lower(), text.lower()) for text in types]
     if unknown := [text for text in given if text not in (*PREPROCESSORS, *_AS_THEY_ARE)]:

@@ -1,4 +1,4 @@
-"""Prompts as this server's language models rewrite them: translated and continued."""
+"""Rewriting of prompts by this server's language models, which translate and continue them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ PROMPT_WRITER = "prompt_writer"
 
 
 async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
-    """The fields with both prompts in English where `multi_lingual` asks for it, and the prompt continued by
-    the prompt writer, where the manifest has one and `enhance_prompt` is on.
+    """Translate both prompts into English where `multi_lingual` asks for it, and have the prompt continued
+    where `enhance_prompt` is on and the manifest has a prompt writer.
 
     Nothing is charged for it; who cannot pay for the pictures is refused first.
 
+    Returns:
+        The fields with the new prompts.
     Raises:
-        InsufficientCredits. FieldError: there is no translator, or the prompt is too long for it.
-        CallerGone, QueueFull, Unavailable: as for drawing.
+        InsufficientCredits: the account cannot pay for the pictures.
+        FieldError: there is no translator, or the prompt is too long for it.
+        QueueFull, Unavailable: no language model can be had now.
+        CallerGone: the caller hung up meanwhile.
     """
     server = services(request)
     translator = server.manifest.first_of(TRANSLATOR)

@@ -1,4 +1,4 @@
-"""What an answer says about the noise scheduler and its options."""
+"""Notes of an answer on the noise scheduler and its options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
 def no_effect_warnings(choice: SchedulerChoice, asked_for: Collection[str]) -> list[str]:
     """A warning for each option that the caller sent and that the scheduler does not have.
 
-    Karras sigmas are on unless they are switched off, so only who sends them is told.
+    Karras sigmas are on unless they are switched off, so only a caller who sends them is warned.
     """
     ineffective = {
         "use_karras_sigmas": bool(choice.use_karras_sigmas) and choice.name not in WITH_KARRAS_SIGMAS,

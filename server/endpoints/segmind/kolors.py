@@ -34,7 +34,7 @@ def noise_scheduler(name: Scheduler) -> SchedulerChoice:
     return SchedulerChoice(name=name)
 
 
-class Kolors(Page):
+class KolorsPage(Page, title="Kolors"):
     slug: ClassVar[str] = "kolors"
     summary: ClassVar[str] = "Kolors: text to image"
     price_millicredits: ClassVar[int] = 20
@@ -88,4 +88,4 @@ class Kolors(Page):
         )
 
 
-router = routes(Kolors)
+router = routes(KolorsPage)

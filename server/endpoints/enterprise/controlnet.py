@@ -109,7 +109,7 @@ class ControlNetFields(PictureFields):
 
     @property
     def redraws(self) -> bool:
-        """Whether init_image is redrawn or repainted, and not only a guide."""
+        """Whether init_image is redrawn or repainted, and not only a control image."""
         return self.init_image is not None and bool(self.mask_image or self.control_image)
 
     def sent_pictures(self) -> Mapping[str, str | bytes]:
@@ -133,7 +133,7 @@ class ControlNetFields(PictureFields):
         self.validate_controls(manifest)
 
     def validate_controls(self, manifest: Manifest) -> None:
-        """Look whether this server has the ControlNets that are named, and can make their guides.
+        """Look whether this server has the ControlNets that are named, and can make their control images.
 
         Raises:
             FieldError: an unknown ControlNet, preprocessor or scale.
@@ -147,23 +147,23 @@ class ControlNetFields(PictureFields):
         self._scales(names)
         self._preprocessors(names, manifest)
 
-    def controls(self, manifest: Manifest, guide: RGBImage) -> tuple[Control, ...]:
-        """The ControlNets of fields that were validated, each with its guide.
+    def controls(self, manifest: Manifest, control_image: RGBImage) -> tuple[Control, ...]:
+        """The ControlNets that the fields name, once they were validated.
 
         Args:
-            guide: already ``width`` x ``height``.
+            control_image: the picture that all of them get, already ``width`` x ``height``.
         """
         names = comma_list(self.controlnet_model)
         each = zip(names, self._preprocessors(names, manifest), self._scales(names), strict=True)
         return tuple(
-            Control(name=name, image=guide, preprocessor=preprocessor, scale=scale)
+            Control(name=name, image=control_image, preprocessor=preprocessor, scale=scale)
             for name, preprocessor, scale in each
         )
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> CheckpointRequest:
-        guide = pictures.get("control_image") or pictures["init_image"]
+        control_image = pictures.get("control_image") or pictures["init_image"]
         drawn = self._without_controls(manifest, pictures)
-        return replace(drawn, controls=self.controls(manifest, guide), guess_mode=self.guess_mode)
+        return replace(drawn, controls=self.controls(manifest, control_image), guess_mode=self.guess_mode)
 
     def own_meta(self) -> dict[str, JSON]:
         return {
@@ -189,7 +189,7 @@ class ControlNetFields(PictureFields):
         return number_for_each("controlnet_model", names, "controlnet_conditioning_scale", given, 0, 2)
 
     def _preprocessors(self, names: list[str], manifest: Manifest) -> list[str | None]:
-        """The preprocessor that makes each guide; None where the picture is the guide."""
+        """The preprocessor of each ControlNet; None where the picture already is its control image."""
         if not self.auto_hint:
             return [None] * len(names)
         own = [manifest.controlnets[name].preprocessor for name in names]

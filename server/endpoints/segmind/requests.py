@@ -16,7 +16,7 @@ from server.endpoints.segmind.wire import evaluations, request_urls
 from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
-from server.jobs.jobs import Job, JobStatus
+from server.jobs.job import Job, JobStatus
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 

@@ -29,7 +29,7 @@ from server.http.hang_up import while_connected
 from server.http.pictures import read_picture
 from server.http.services import services
 from server.http.urls import output_urls, public_url
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 from server.jobs.order import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]

@@ -1,4 +1,4 @@
-"""Preprocessors, which make a ControlNet's guide of a picture, by the names that clients have for them."""
+"""Preprocessors, which make control images of pictures, by the names that clients have for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALIASES: Mapping[str, str] = {
 """The preprocessor that clients mean by another name."""
 
 _AS_THEY_ARE = ("ip2p", "tile")
-"""The types of ControlNets whose guide is the picture itself."""
+"""The types of ControlNets whose control image is the picture itself."""
 
 WITHOUT_PREPROCESSOR: Mapping[str, str] = {
     "dwpose": "its networks need packages that are not here; openpose draws the same skeletons",
@@ -37,17 +37,17 @@ WITHOUT_PREPROCESSOR: Mapping[str, str] = {
     "seg": "no network here finds the 150 kinds of things in whose colours its guide is painted",
     "segmentation": "no network here finds the 150 kinds of things in whose colours its guide is painted",
 }
-"""The types of ControlNets whose guides are not made here, and why."""
+"""The types of ControlNets whose control images are not made here, and why."""
 
 
 def preprocessor_for_each(types: list[str], own: Sequence[str | None]) -> list[str | None]:
-    """The preprocessor of each ControlNet; None where the picture itself is its guide.
+    """The preprocessor of each ControlNet; None where the picture itself is its control image.
 
     Args:
         types: the preprocessors that the caller names: one for each ControlNet, or one, or none.
         own: the preprocessor that each ControlNet was made for, used unless there are as many types.
     Raises:
-        FieldError: no guide of such a type can be made here, or there are too many or too few types.
+        FieldError: no such control image can be made here, or there are too many or too few types.
     """
     given = [ALIASES.get(text.lower(), text.lower()) for text in types]
     if unknown := [text for text in given if text not in (*PREPROCESSORS, *_AS_THEY_ARE)]:

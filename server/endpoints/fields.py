@@ -168,10 +168,10 @@ def seeds(seed: int, count: int) -> tuple[int, ...]:
 
 
 def body_digest(fields: Fields, slug: str | None = None) -> str:
-    """SHA-256 of what a body means, before random seeds are drawn; without the API key in it.
+    """The SHA-256 of what a body means, before random seeds are drawn and without the API key in it.
 
-    It takes milliseconds where there are pictures among the fields. Idempotency keys are stored with it: a
-    body has to have the same digest in later versions.
+    It takes milliseconds where there are pictures among the fields. It is stored with idempotency keys: were
+    it made in another way, a retry would not find the answer that an earlier version gave.
 
     Args:
         slug: the page, where several pages take the same fields.

@@ -16,12 +16,13 @@ from pipelines.adapters.vaes import Vaes
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control.controlnets import ControlNets, guided
 from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
 from pipelines.images.postprocess import postprocess
-from pipelines.images.safety import SafetyChecker, looked_at
+from pipelines.images.safety import SafetyChecker, check_safety
 from pipelines.layers import highres, panorama
 from pipelines.layers.first_latents import FirstLatents
 from pipelines.layers.inpainting import put_back, with_masked_channels
@@ -33,8 +34,8 @@ from pipelines.request import Prompted, Request, SafetyCheck
 FAMILY = "sdxl"
 
 
-class StableDiffusionXL:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class StableDiffusionXL(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class StableDiffusionXL:
         )
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
         """Open the part ``pipeline`` and, where the manifest gives them, ``vae`` and ``safety_checker``."""
         replaced = {"vae": checkpoint.module("vae", AutoencoderKL)} if checkpoint.has("vae") else {}
         pipeline = checkpoint.pipeline(
@@ -101,9 +102,9 @@ class StableDiffusionXL:
     # 1. encode
 
     @torch.no_grad()
-    def encode(self, request: Request) -> list[Sample]:
+    def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if isinstance(request, SafetyCheck):
-            return [looked_at(request, self._safety_checker)]
+            return check_safety(request, self._safety_checker)
         if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         first = highres.first_pass(request, self._native_side, self._multiple)

@@ -66,7 +66,7 @@ class SelfAttentionGuidance:
             guided = without.prediction
         else:
             without, prompted = yield [watched, Evaluation(latents, timestep, conditioning.positive)]
-            guided = denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
+            guided = denoiser.guidance(without.prediction, prompted.prediction, sample.guidance_scale)
         assert without.seen is not None
         degraded = self._degraded(latents, without.prediction, timestep, without.seen)
         (blurred,) = yield [Evaluation(degraded, timestep, base)]

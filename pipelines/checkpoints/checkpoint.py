@@ -42,9 +42,11 @@ class Checkpoint:
     """A manifest entry that can be opened on one device.
 
     Attributes:
+        name: the pipeline's name in the manifest.
         weights: folder of downloaded repositories and the lock.
     """
 
+    name: str
     manifest: Manifest
     entry: PipelineEntry
     weights: Path
@@ -53,11 +55,6 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.entry.dtype)
-
-    @property
-    def name(self) -> str:
-        """The pipeline's name in the manifest."""
-        return next((name for name, entry in self.manifest.openable().items() if entry == self.entry), "?")
 
     def has(self, part: str) -> bool:
         """Whether the manifest gives this optional part."""

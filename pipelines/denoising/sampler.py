@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -72,22 +71,3 @@ class NeedsUnconditional(Protocol):
     def take_unconditional(self, prediction: Tensor) -> None:
         """Before each step of a guided sample: the prediction that guidance starts from."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoSteps:
-    """A `Sampler` that is done before it begins."""
-
-    total: int = 0
-    position: int = 0
-    done: bool = True
-
-    @property
-    def timestep(self) -> Tensor:
-        raise RuntimeError("there is no next evaluation")
-
-    def model_input(self, latents: Tensor) -> Tensor:
-        return latents
-
-    def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
-        return latents

@@ -174,8 +174,8 @@ class PipelinePool:
             _move(pipeline, self._device)
             return pipeline
         entry = self._manifest.pipeline(name)
-        checkpoint = Checkpoint(self._manifest, entry, self._weights, self._device)
-        return open_pipeline(name, checkpoint, self._adapters)
+        checkpoint = Checkpoint(name, self._manifest, entry, self._weights, self._device)
+        return open_pipeline(checkpoint, self._adapters)
 
     def _expected_bytes(self, name: str) -> int:
         """Measured when it was open before, else the manifest's figure, else zero."""

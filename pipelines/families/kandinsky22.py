@@ -15,6 +15,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.evaluation import classifier_free_guidance
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
@@ -26,8 +27,8 @@ CACHED_TEXTS = 64
 """Prompts (with their negative prompts) whose embeddings are kept: 1 MB of host memory each at full size."""
 
 
-class Kandinsky22:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class Kandinsky22(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline, device: torch.device
@@ -45,7 +46,7 @@ class Kandinsky22:
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
         """Open the parts ``prior`` and ``decoder``."""
         return cls(
             checkpoint.pipeline("prior", KandinskyV22PriorPipeline),
@@ -65,9 +66,6 @@ class Kandinsky22:
 
     def clear_cache(self) -> None:
         self._embed.cache_clear()
-
-    def attach(self, key: GroupKey) -> None:
-        pass
 
     # 1. encode
 

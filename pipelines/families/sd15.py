@@ -21,7 +21,7 @@ class StableDiffusion15(StableDiffusion):
     token_merging_depth = 1
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion15:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion15:
         """Open the part ``pipeline`` and, where the manifest gives them, ``vae`` and ``safety_checker``."""
         replaced = {"vae": checkpoint.module("vae", AutoencoderKL)} if checkpoint.has("vae") else {}
         pipeline = checkpoint.pipeline(

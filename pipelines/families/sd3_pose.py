@@ -17,6 +17,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
@@ -39,8 +40,8 @@ def control_seed(seed: int) -> int:
     return seed ^ 0x9E3779B97F4A7C15
 
 
-class StableDiffusion3Pose:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class StableDiffusion3Pose(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class StableDiffusion3Pose:
         self._longest_side = self._multiple * transformer.pos_embed_max_size
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
         """Open the parts ``pipeline``, ``controlnet`` and, where the manifest gives it, ``annotator``."""
         pipeline = checkpoint.pipeline(
             "pipeline",
@@ -82,9 +83,6 @@ class StableDiffusion3Pose:
 
     def clear_cache(self) -> None:
         self._texts.clear()
-
-    def attach(self, key: GroupKey) -> None:
-        pass
 
     # 1. encode
 

@@ -26,7 +26,7 @@ class StableDiffusionXL(StableDiffusion):
     token_merging_depth = 2
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusionXL:
         """Open the part ``pipeline`` and, where the manifest gives them, ``vae`` and ``safety_checker``."""
         replaced = {"vae": checkpoint.module("vae", AutoencoderKL)} if checkpoint.has("vae") else {}
         pipeline = checkpoint.pipeline(

@@ -16,12 +16,13 @@ from pipelines.adapters.loras import AttachedLoras
 from pipelines.adapters.vaes import Vaes
 from pipelines.control.controlnets import ControlNets
 from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
 from pipelines.images.postprocess import postprocess
-from pipelines.images.safety import SafetyChecker, looked_at
+from pipelines.images.safety import SafetyChecker, check_safety
 from pipelines.layers import highres, panorama
 from pipelines.layers.first_latents import FirstLatents
 from pipelines.layers.inpainting import put_back
@@ -31,8 +32,8 @@ from pipelines.prompts.clip import EncodedPrompt, PromptEncoder
 from pipelines.request import CheckpointRequest, Prompted, Request, SafetyCheck
 
 
-class StableDiffusion:
-    """One opened checkpoint whose UNet reads CLIP's text; see `pipelines.denoising.pipeline.Pipeline`.
+class StableDiffusion(Pipeline):
+    """One opened checkpoint whose UNet reads CLIP's text.
 
     A family says how its network is evaluated (`_predict`), and overrides what it does differently.
 
@@ -98,9 +99,9 @@ class StableDiffusion:
     # 1. encode
 
     @torch.no_grad()
-    def encode(self, request: Request) -> list[Sample]:
+    def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if isinstance(request, SafetyCheck):
-            return [looked_at(request, self._safety_checker)]
+            return check_safety(request, self._safety_checker)
         if not isinstance(request, Prompted):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         if request.highres_fix:

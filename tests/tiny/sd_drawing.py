@@ -11,7 +11,7 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising import step
-from pipelines.denoising.pipeline import Pipeline
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.families.registry import open_pipeline
 from pipelines.image_io import RGBImage
@@ -20,8 +20,9 @@ from pipelines.weights.manifest import Manifest
 
 
 def open_family(manifest: Manifest, name: str) -> Any:
-    checkpoint = Checkpoint(manifest, manifest.pipeline(name), manifest.path.parent, torch.device("cpu"))
-    return open_pipeline(name, checkpoint, AdapterLibrary(manifest, manifest.path.parent))
+    entry, folder = manifest.pipeline(name), manifest.path.parent
+    checkpoint = Checkpoint(name, manifest, entry, folder, torch.device("cpu"))
+    return open_pipeline(checkpoint, AdapterLibrary(manifest, manifest.path.parent))
 
 
 def reference(cls: Any, manifest: Manifest, folder: str) -> Any:
@@ -33,7 +34,14 @@ def reference(cls: Any, manifest: Manifest, folder: str) -> Any:
 
 def draw(family: Pipeline, request: Request) -> list[Picture]:
     """Every picture of a request, one after the other and alone."""
-    return [finish(sample) for sample in family.encode(request) if advance_to_the_end(family, sample)]
+    encoded = family.encode(request)
+    if isinstance(encoded, DirectAnswer):
+        drawing = encoded.answer()
+        flags = drawing.flagged or (None,) * len(drawing.images)
+        return [
+            Picture(image, flag, drawing.warnings) for image, flag in zip(drawing.images, flags, strict=True)
+        ]
+    return [finish(sample) for sample in encoded if advance_to_the_end(family, sample)]
 
 
 def advance_to_the_end(family: Pipeline, sample: Sample) -> bool:

@@ -71,8 +71,8 @@ def diffusers(folder: Path) -> Diffusers:
 
 def opened(manifest: Manifest, dtype: str = "float32") -> Kandinsky22:
     entry = manifest.pipeline("kandinsky-2-2").model_copy(update={"dtype": dtype})
-    checkpoint = Checkpoint(manifest, entry, Path("unused"), CPU)
-    return Kandinsky22.open("kandinsky-2-2", checkpoint, AdapterLibrary(manifest, Path("unused")))
+    checkpoint = Checkpoint("kandinsky-2-2", manifest, entry, Path("unused"), CPU)
+    return Kandinsky22.open(checkpoint, AdapterLibrary(manifest, Path("unused")))
 
 
 @pytest.fixture(scope="module")

@@ -80,8 +80,8 @@ def draw_with_diffusers(reference: KolorsPipeline, wanted: TextToImage) -> list[
 
 def opened(manifest: Manifest, dtype: str = "float32") -> Kolors:
     entry = manifest.pipeline("kolors").model_copy(update={"dtype": dtype})
-    checkpoint = Checkpoint(manifest, entry, Path("unused"), CPU)
-    return Kolors.open("kolors", checkpoint, AdapterLibrary(manifest, Path("unused")))
+    checkpoint = Checkpoint("kolors", manifest, entry, Path("unused"), CPU)
+    return Kolors.open(checkpoint, AdapterLibrary(manifest, Path("unused")))
 
 
 @pytest.fixture(scope="module")

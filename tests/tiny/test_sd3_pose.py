@@ -38,8 +38,8 @@ PIPELINE = "sd3-medium-pose"
 def sd3(random_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion3Pose:
     weights = tmp_path_factory.mktemp("weights")
     entry = random_manifest.pipelines[PIPELINE]
-    checkpoint = Checkpoint(random_manifest, entry, weights, torch.device("cpu"))
-    return StableDiffusion3Pose.open(PIPELINE, checkpoint, AdapterLibrary(random_manifest, weights))
+    checkpoint = Checkpoint(PIPELINE, random_manifest, entry, weights, torch.device("cpu"))
+    return StableDiffusion3Pose.open(checkpoint, AdapterLibrary(random_manifest, weights))
 
 
 @pytest.fixture(scope="module")

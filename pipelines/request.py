@@ -49,7 +49,7 @@ class Control:
 
     Attributes:
         image: already as large as the picture that is asked for.
-        preprocessor: what makes the guide of the picture ("canny" ...); None: the picture is the guide.
+        preprocessor: makes the control image of the picture ("canny" ...); None: the picture is one already.
         scale: how closely it is followed (1.0 = as trained), diffusers' ``controlnet_conditioning_scale``.
     """
 

@@ -55,7 +55,8 @@ class Pipeline(Protocol):
     def attach(self, key: GroupKey) -> None:
         """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there.
 
-        Called before every step of a group, since another group may have had its turn in between.
+        Called before every step of a group, since another group may have had its turn in between, or `encode`
+        may have put the adapters of a new request on the networks.
         """
 
     def clear_cache(self) -> None:

@@ -1,4 +1,4 @@
-"""One file per model family; they may repeat themselves and never import each other."""
+"""The families by name: one file for each, none of which imports another; SD1.5 and SDXL share a core."""
 
 from __future__ import annotations
 

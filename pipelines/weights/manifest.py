@@ -189,14 +189,14 @@ Preprocessor = Literal[
     "shuffle",
     "zoe",
 ]
-"""What can make a ControlNet's guide of a picture."""
+"""The preprocessors that can make a ControlNet's control image of a picture."""
 
 
 class ControlNetEntry(AdapterEntry):
     """A ControlNet that requests may name.
 
     Attributes:
-        preprocessor: makes its guide of a picture; None: it takes pictures as they are.
+        preprocessor: makes its control image of a picture; None: it takes pictures as they are.
         annotator: a folder with the weights of the preprocessor, where it needs some.
     """
 

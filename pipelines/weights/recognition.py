@@ -39,7 +39,8 @@ _OTHER_ADAPTERS = {
     "lora_mid.weight": "LoRA with a Tucker core",
 }  # fmt: skip
 """Ends of the names of what kohya's scripts and LyCORIS train besides; no LoRA of PEFT equals it."""
-_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
+DORA_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
+"""The end of the name of a DoRA magnitude (Liu et al. 2024): the learnt length of each row of a weight."""
 _ADAPTER_PREFIXES = ("lora_", "lycoris_")
 _PEFT_PREFIX = "base_model.model."
 _TEXT_READERS = re.compile(r"attn2[._](to|processor\.to)_[kv]")
@@ -133,7 +134,7 @@ def demand_usable_lora(shapes: Shapes) -> None:
             raise Unrecognised(
                 "its DoRA magnitudes are of columns (LyCORIS without wd_on_out); PEFT has rows'"
             )
-    decomposed = {_MAGNITUDE.sub("", key) for key in shapes if _MAGNITUDE.search(key)}
+    decomposed = {DORA_MAGNITUDE.sub("", key) for key in shapes if DORA_MAGNITUDE.search(key)}
     networks = {_network(layer) for layer in decomposed}
     layers = {_LORA.split(key)[0].rstrip(".") for key in shapes if _LORA.search(key)}
     if any(layer not in decomposed and _network(layer) in networks for layer in layers):

@@ -1,4 +1,4 @@
-"""One file per model family; they may repeat themselves and never import each other."""
+"""The families by name: one file for each, none of which imports another; SD1.5 and SDXL share a core."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ FAMILIES: Mapping[Family, str] = {
 """The class of each family; its module in this folder has the family's name."""
 
 
-def open_pipeline(name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
+def open_pipeline(checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
     """Open a checkpoint with the family that its manifest entry names.
 
-    Args:
-        name: the pipeline's name in the manifest; it becomes part of every `GroupKey`.
     Raises:
         CheckpointUnavailable: files are missing or differ from the verified ones.
     """
     family = checkpoint.entry.family
     cls = getattr(import_module(f"pipelines.families.{family}"), FAMILIES[family])
-    return cls.open(name, checkpoint, adapters)
+    return cls.open(checkpoint, adapters)

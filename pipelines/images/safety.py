@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.sample import Picture, Sample, without_steps
+from pipelines.denoising.pipeline import DirectAnswer
+from pipelines.denoising.sample import Picture
+from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck
@@ -49,15 +51,16 @@ class SafetyChecker:
         return bool(flagged[0])
 
 
-def looked_at(request: SafetyCheck, checker: SafetyChecker | None) -> Sample:
-    """A picture that only waits for the checker's word.
+def check_safety(request: SafetyCheck, checker: SafetyChecker | None) -> DirectAnswer:
+    """Answer a request for the checker's word on a picture.
 
     Raises:
         InvalidInput: there is no checker.
     """
     if checker is None:
         raise InvalidInput("pipeline", f"{request.pipeline} has no safety checker")
-    return without_steps(request, lambda _: Picture(request.image, checker.flags(request.image)))
+    image = request.image
+    return DirectAnswer(lambda: Drawing(images=(image,), flagged=(checker.flags(image),)))
 
 
 def shown(

@@ -1,40 +1,57 @@
-"""highres_fix: a picture larger than its checkpoint knows is composed small and drawn again larger."""
+"""highres_fix: a picture larger than its checkpoint was trained with is drawn small, then again enlarged."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipelines.denoising.sample import Conditioning, Sample
-from pipelines.group import GroupKey
+from pipelines.denoising.sample import Sample
 from pipelines.image_io import resized
 from pipelines.layers import panorama
 from pipelines.layers.panorama import PanoramaSampler
-from pipelines.request import HIGHRES_STRENGTH, Prompted, map_pictures
+from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Prompted, map_pictures
 from pipelines.schedulers.sampler import DiffusersSampler
 
 P = TypeVar("P", bound=Prompted)
 
+EncodePass: TypeAlias = "Callable[[CheckpointRequest, float | None], list[Sample]]"
+"""Encodes one pass of a request into one sample per seed. The number is the strength of a second pass, whose
+latents and generators are those of the finished first pass; None encodes a first pass."""
+
+
+def two_passes(
+    request: CheckpointRequest, encode_pass: EncodePass, native_side: int, *, multiple: int
+) -> list[Sample]:
+    """The samples of the first pass, each followed by its second pass.
+
+    Args:
+        native_side, multiple: see `first_pass`.
+    """
+    firsts = encode_pass(first_pass(request, native_side, multiple), None)
+    seconds = encode_pass(request, _strength(request))
+    return [_followed(first, second) for first, second in zip(firsts, seconds, strict=True)]
+
 
 def first_pass(request: P, native_side: int, multiple: int) -> P:
-    """The same request at the size of its first pass; itself where that is the asked size.
+    """The same request at the size of its first pass.
 
-    A picture of more pixels than ``native_side`` squared is composed with about so many, in its own aspect
-    ratio. A smaller one is composed and redrawn at its own size.
+    A picture of more pixels than ``native_side`` squared is first drawn with about that many, in its own
+    aspect ratio. A smaller one is drawn twice at its own size.
 
     Args:
         native_side: pixels along the side of the pictures that the checkpoint was trained with.
         multiple: sides of the smaller picture are multiples of this many pixels.
     """
     scale = native_side / math.sqrt(request.width * request.height)
-    if not request.highres_fix or scale >= 1:
+    if scale >= 1:
         return request
     width, height = (
         max(1, round(side * scale / multiple)) * multiple for side in (request.width, request.height)
@@ -43,38 +60,30 @@ def first_pass(request: P, native_side: int, multiple: int) -> P:
     return map_pictures(smaller, lambda picture: resized(picture, width, height))
 
 
-def strength(request: Prompted) -> float:
-    """Of the second pass, which draws one step at least."""
+def _strength(request: Prompted) -> float:
+    """The strength of the second pass, which draws one step at least."""
     return max(HIGHRES_STRENGTH, 1 / request.num_inference_steps)
 
 
-def followed_by_second_pass(
-    first: Sample,
-    key: GroupKey,
-    sampler: DiffusersSampler | PanoramaSampler,
-    conditioning: Conditioning | None = None,
-) -> Sample:
-    """The first pass's sample; when it is done, its latents are enlarged and drawn again.
+def _followed(first: Sample, second: Sample) -> Sample:
+    """The first pass's sample, which becomes the second pass's when it is done.
 
     The second pass's noise comes from the same generator as the first one's.
-
-    Args:
-        key: of the second pass; its height and width are those of the latents.
-        sampler: of the second pass.
-        conditioning: of the second pass where the network is told the picture's size.
     """
-    second = replace(
+    second = replace(second, generator=first.generator, evaluations_before=first.sampler.total)
+    return replace(
         first,
-        key=key,
-        conditioning=conditioning or first.conditioning,
-        sampler=sampler,
-        evaluations_before=first.sampler.total,
+        request=second.request,
+        finish=partial(_second_pass, second),
+        evaluations_after=second.sampler.total,
     )
-    return replace(first, finish=partial(_second_pass, second, sampler), evaluations_after=sampler.total)
 
 
 @torch.no_grad()
-def _second_pass(second: Sample, sampler: DiffusersSampler | PanoramaSampler, first: Sample) -> Sample:
+def _second_pass(second: Sample, first: Sample) -> Sample:
+    """The second pass's sample with the finished latents of the first, enlarged and under noise."""
+    sampler = second.sampler
+    assert isinstance(sampler, DiffusersSampler | PanoramaSampler)
     pixels_per_latent = first.key.height // first.latents.shape[-2]
     size = (second.key.height // pixels_per_latent, second.key.width // pixels_per_latent)
     latents = _enlarged(first.latents, size, ring=isinstance(sampler, PanoramaSampler))
@@ -83,7 +92,7 @@ def _second_pass(second: Sample, sampler: DiffusersSampler | PanoramaSampler, fi
 
 
 def _enlarged(latents: Tensor, size: tuple[int, int], *, ring: bool) -> Tensor:
-    """(1, C, H, W) of finished latents.
+    """Finished latents (1, C, h, w) at the size (1, C, H, W).
 
     Args:
         size: H and W.

@@ -190,7 +190,7 @@ class ControlNetEntry(AdapterEntry):
 
     Attributes:
         preprocessor: makes its control image of a picture; None: it takes pictures as they are.
-        annotator: the weights of the preprocessor, if it needs some.
+        annotator: a folder with the weights of the preprocessor, where it needs some.
     """
 
     preprocessor: Preprocessor | None = None

@@ -217,7 +217,7 @@ class Dispatch:
     def _offer(self, engine: Engine) -> Offer:
         held: Counter[GroupKey] = Counter()
         for ticket in self._held[engine.name].values():
-            held[ticket.key] += ticket.pixels
+            held[ticket.key] += ticket.request.pixels
         return Offer(
             engine=engine.name,
             group_pixels=engine.group_pixels,

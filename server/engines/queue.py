@@ -46,11 +46,6 @@ class Ticket:
     def __post_init__(self) -> None:
         self.key = group_key(self.request)
 
-    @property
-    def pixels(self) -> int:
-        """The pixels of all its pictures together."""
-        return self.request.width * self.request.height * len(self.request.seeds)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
@@ -75,13 +70,13 @@ class Offer:
         """Whether the ticket fits beside those of its pipeline, which may not fill the engine alone."""
         name = ticket.request.pipeline
         beside = sum(pixels for key, pixels in self.held.items() if key.pipeline == name)
-        return beside == 0 or beside + ticket.pixels <= self.group_pixels
+        return beside == 0 or beside + ticket.request.pixels <= self.group_pixels
 
     def fits(self, ticket: Ticket) -> bool:
         """Whether the engine could take the ticket; one without work takes any, however large."""
         if not self.held:
             return True
-        within = self.held_pixels + ticket.pixels <= GROUPS_PER_ENGINE * self.group_pixels
+        within = self.held_pixels + ticket.request.pixels <= GROUPS_PER_ENGINE * self.group_pixels
         return within and self.group_has_room(ticket)
 
 
@@ -222,7 +217,7 @@ class JobQueue:
             round_ = max(self._round, self._rounds.get(account_id, 0))
             kinds: set[tuple[GroupKey, int]] = set()
             for ticket in tickets:
-                kind = (ticket.key, ticket.pixels)
+                kind = (ticket.key, ticket.request.pixels)
                 if kind not in kinds and not ticket.taken.done():
                     kinds.add(kind)
                     yield round_, ticket

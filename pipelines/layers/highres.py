@@ -35,9 +35,17 @@ def two_passes(
     Args:
         native_side, multiple: see `first_pass`.
     """
+    # The second pass draws one step at least.
+    strength = max(HIGHRES_STRENGTH, 1 / request.num_inference_steps)
     firsts = encode_pass(first_pass(request, native_side, multiple), None)
-    seconds = encode_pass(request, _strength(request))
-    return [_followed(first, second) for first, second in zip(firsts, seconds, strict=True)]
+    seconds = encode_pass(request, strength)
+    for first, second in zip(firsts, seconds, strict=True):
+        second.generator = first.generator
+        second.evaluations_before = first.sampler.total
+        first.request = request
+        first.evaluations_after = second.sampler.total
+        first.finish = partial(_begin_second_pass, second)
+    return firsts
 
 
 def first_pass(request: P, native_side: int, multiple: int) -> P:
@@ -60,27 +68,8 @@ def first_pass(request: P, native_side: int, multiple: int) -> P:
     return map_pictures(smaller, lambda picture: resized(picture, width, height))
 
 
-def _strength(request: Prompted) -> float:
-    """The strength of the second pass, which draws one step at least."""
-    return max(HIGHRES_STRENGTH, 1 / request.num_inference_steps)
-
-
-def _followed(first: Sample, second: Sample) -> Sample:
-    """The first pass's sample, which becomes the second pass's when it is done.
-
-    The second pass's noise comes from the same generator as the first one's.
-    """
-    second = replace(second, generator=first.generator, evaluations_before=first.sampler.total)
-    return replace(
-        first,
-        request=second.request,
-        finish=partial(_second_pass, second),
-        evaluations_after=second.sampler.total,
-    )
-
-
 @torch.no_grad()
-def _second_pass(second: Sample, first: Sample) -> Sample:
+def _begin_second_pass(second: Sample, first: Sample) -> Sample:
     """The second pass's sample with the finished latents of the first, enlarged and under noise."""
     sampler = second.sampler
     assert isinstance(sampler, DiffusersSampler | PanoramaSampler)

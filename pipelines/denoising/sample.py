@@ -22,12 +22,12 @@ class Denoiser:
 
     Attributes:
         predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
-        guide: how a prediction without and one with the prompt become one.
-        layer: makes the guided prediction of a sample; None: classifier-free guidance and nothing else.
+        guidance: joins the prediction without the prompt and the one with it.
+        layer: makes the guided prediction of a sample; None: ``guidance`` and nothing else.
     """
 
     predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
-    guide: Guidance = classifier_free_guidance
+    guidance: Guidance = classifier_free_guidance
     layer: Callable[[Sample], EvaluationRounds] | None = None
 
 

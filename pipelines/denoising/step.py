@@ -59,7 +59,7 @@ def _classifier_free(sample: Sample) -> EvaluationRounds:
     without, prompted = yield [Evaluation(latents, timestep, conditioning.negative), positive]
     if isinstance(sample.sampler, NeedsUnconditional):
         sample.sampler.take_unconditional(without.prediction)
-    return sample.denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
+    return sample.denoiser.guidance(without.prediction, prompted.prediction, sample.guidance_scale)
 
 
 def _evaluate(rows: Sequence[tuple[Denoiser, Evaluation]], room: int) -> list[Evaluated]:

@@ -13,6 +13,7 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.denoising.sampler import Steps
 from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.group import GroupKey
@@ -87,8 +88,8 @@ class FaceRestorer(Pipeline):
         return self._network(faces)
 
 
-class OneByOne:
-    """The faces of one picture, one per evaluation (`pipelines.denoising.sampler.Sampler`).
+class OneByOne(Steps):
+    """The faces of one picture, one per evaluation; a face restorer knows no time.
 
     The sample's latents are the faces, fp32 on the host; each is replaced by what comes of it.
 
@@ -97,27 +98,9 @@ class OneByOne:
     """
 
     def __init__(self, count: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._count = count
+        super().__init__(torch.zeros(count, device=device))
         self._device = device
         self._dtype = dtype
-        self._position = 0
-
-    @property
-    def total(self) -> int:
-        return self._count
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position >= self._count
-
-    @property
-    def timestep(self) -> Tensor:
-        """A face restorer knows no time."""
-        return torch.zeros((), device=self._device)
 
     def model_input(self, latents: Tensor) -> Tensor:
         return latents[self._position : self._position + 1].to(self._device, self._dtype)

@@ -67,7 +67,7 @@ class SelfAttentionGuidance:
             guided = without.prediction
         else:
             without, prompted = yield [probed, Evaluation(latents, timestep, conditioning.positive)]
-            guided = denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
+            guided = denoiser.guidance(without.prediction, prompted.prediction, sample.guidance_scale)
         assert without.attention is not None
         degraded = self._degraded(latents, without.prediction, timestep, without.attention)
         (blurred,) = yield [Evaluation(degraded, timestep, base)]

@@ -15,7 +15,7 @@ from pipelines.families.stable_diffusion import StableDiffusion
 from pipelines.group import GroupKey
 from pipelines.images.safety import SafetyChecker
 from pipelines.layers.inpainting import with_masked_channels
-from pipelines.request import Prompted
+from pipelines.request import CheckpointRequest
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -34,7 +34,7 @@ class StableDiffusionXL(StableDiffusion):
         )
         return cls(pipeline, checkpoint.device, adapters, SafetyChecker.open(checkpoint))
 
-    def _shared_conditioning(self, request: Prompted, key: GroupKey) -> Conditioning:
+    def _shared_conditioning(self, request: CheckpointRequest, key: GroupKey) -> Conditioning:
         """The picture's original size, crop offset and target size, (1, 6), besides what SD1.5 has."""
         size = (key.height, key.width)
         if request.panorama:

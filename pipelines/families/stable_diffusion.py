@@ -28,7 +28,7 @@ from pipelines.layers.inpainting import put_back
 from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
 from pipelines.layers.token_merging import TokenMerging, check_ratio
 from pipelines.prompts.clip import PromptEncoder
-from pipelines.request import CheckpointRequest, Prompted, Request, SafetyCheck
+from pipelines.request import CheckpointRequest, Request, SafetyCheck
 
 
 class StableDiffusion(Pipeline):
@@ -101,23 +101,22 @@ class StableDiffusion(Pipeline):
     def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if isinstance(request, SafetyCheck):
             return check_safety(request, self._safety_checker)
-        if not isinstance(request, Prompted):
+        if not isinstance(request, CheckpointRequest):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         if request.highres_fix:
-            return highres.two_passes(
-                request, self._encode_pass, self._native_side, multiple=self._pixels_per_latent
-            )
+            return highres.two_passes(request, self._encode_pass, self._native_side, self._pixels_per_latent)
         return self._encode_pass(request)
 
     def _encode_pass(self, request: CheckpointRequest, second_strength: float | None = None) -> list[Sample]:
-        """Encode one pass of a request, as `pipelines.layers.highres.EncodePass` says."""
+        """One pass of a request, one sample per seed; see `pipelines.layers.highres.two_passes`."""
         key = group_key(request, multiple=self._pixels_per_latent)
         check_ratio(key.token_merging_ratio)
         denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
         prepared = self._first_latents.prepare(request, key, self._vaes.get(request.vae), second_strength)
         prompt = self._prompts.encode(request)
-        control = self._controlnets.conditioning(request, key)
-        conditioning = prompt | control | self._shared_conditioning(request, key)
+        conditioning = (
+            prompt | self._controlnets.conditioning(request, key) | self._shared_conditioning(request, key)
+        )
         return [
             Sample(
                 request=request,
@@ -139,16 +138,16 @@ class StableDiffusion(Pipeline):
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * self._pixels_per_latent
 
-    def _shared_conditioning(self, request: Prompted, key: GroupKey) -> Conditioning:
+    def _shared_conditioning(self, request: CheckpointRequest, key: GroupKey) -> Conditioning:
         """The rows that do not depend on the prompt: the guidance scale for latent consistency models."""
-        unet = self._pipeline.unet
-        width = unet.config.time_cond_proj_dim
+        width = self._pipeline.unet.config.time_cond_proj_dim
         if width is None:
             return Conditioning.same_for_both({})
         embedding = self._pipeline.get_guidance_scale_embedding(
             torch.tensor(request.guidance_scale - 1).repeat(1), embedding_dim=width
         )
-        return Conditioning.same_for_both({"timestep_cond": embedding.to(self._device, unet.dtype)})
+        rows = {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
+        return Conditioning.same_for_both(rows)
 
     # 2. denoise
 
@@ -163,7 +162,9 @@ class StableDiffusion(Pipeline):
         return False
 
     @torch.no_grad()
-    def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
+    def _finish(
+        self, request: CheckpointRequest, warnings: tuple[str, ...], sample: Sample
+    ) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
         decode = panorama.decode if request.panorama else codec.decode
         decoded = decode(vae, sample.latents, upcast=self._needs_upcast(vae))

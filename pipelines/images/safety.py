@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import assert_never
 
 import torch
@@ -101,7 +102,7 @@ def _blurred(picture: Image.Image) -> Image.Image:
 
 def _pixelated(picture: Image.Image) -> Image.Image:
     block = max(1, max(picture.size) // BLOCKS)
-    small = (-(-picture.width // block), -(-picture.height // block))
+    small = (math.ceil(picture.width / block), math.ceil(picture.height / block))
     return picture.resize(small, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
 
 

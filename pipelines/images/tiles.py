@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def starts(length: int, tile: int = TILE) -> list[int]:
     """Where the tiles of one axis begin: evenly spread, each of ``tile`` pixels or of the whole length."""
     if length <= tile:
         return [0]
-    gaps = -(-(length - tile) // (tile - OVERLAP))
+    gaps = math.ceil((length - tile) / (tile - OVERLAP))
     return [round(index * (length - tile) / gaps) for index in range(gaps + 1)]
 
 

@@ -54,7 +54,7 @@ def movq() -> Image.Image:
 
 @torch.no_grad()
 def _coded(side: int, code: Callable[[Tensor], Tensor]) -> Image.Image:
-    """Pictures above what is left of them after an autoencoder."""
+    """Pictures, above the same pictures after an autoencoder."""
     rows = []
     for styles in ((), STYLES):
         pictures = [render(random_scene(seed), side, seed, styles) for seed in range(ACROSS)]
@@ -64,7 +64,7 @@ def _coded(side: int, code: Callable[[Tensor], Tensor]) -> Image.Image:
 
 
 def family(name: str) -> Image.Image:
-    """Trained combinations, combinations never trained on, and scenes of other sizes and places."""
+    """Trained combinations, combinations that were never trained on, and scenes of other sizes and places."""
     scenes = [
         *trained_scenes(ACROSS),
         *held_out_scenes(ACROSS),
@@ -74,7 +74,7 @@ def family(name: str) -> Image.Image:
 
 
 def sd3() -> Image.Image:
-    """Figures in new poses, under the skeletons that they follow; the last row with half the strength."""
+    """Figures in new poses, under their skeletons; the last row is drawn with half the strength."""
     figures = new_figures(ACROSS)
     asked = [
         ask_for_figure(caption(figure), figure.person, seed, controlnet_conditioning_scale=strength)
@@ -87,7 +87,7 @@ def sd3() -> Image.Image:
 
 
 def loras() -> Image.Image:
-    """Without a LoRA, with each of them, with both."""
+    """The same prompts without a LoRA, with each of the LoRAs, and with both."""
     prompts = [caption(scene) for scene in trained_scenes(ACROSS)]
     worn = [(), *((style,) for style in STYLES), STYLES]
     return _drawn(
@@ -109,7 +109,7 @@ def night_scene() -> Image.Image:
 
 
 def upscaler() -> Image.Image:
-    """Small pictures, enlarged by Pillow's bicubic filter, and by the network."""
+    """Small pictures, enlarged by Pillow's bicubic filter and by the network."""
     small = [render(random_scene(seed), 64, seed) for seed in range(ACROSS)]
     bicubic = [from_pil(to_pil(each).resize((128, 128), Image.Resampling.BICUBIC)) for each in small]
     asked = [Upscaling(pipeline="small-x2", image=each, width=128, height=128) for each in small]
@@ -117,7 +117,7 @@ def upscaler() -> Image.Image:
 
 
 def safety_checker() -> Image.Image:
-    """What is flagged above what is not."""
+    """Pictures that are flagged, above pictures that are not."""
     scenes = [FLAGGED, *(random_scene(seed) for seed in range(10 * ACROSS))]
     pictures = [render(scene, 256) for scene in scenes]
     asked = [
@@ -145,8 +145,8 @@ SHEETS = {
     "upscaler": upscaler,
     "safety_checker": safety_checker,
 }
-"""By the name of the training; networks that draw nothing have none. What a checkpoint draws can be seen when
-the weights of all checkpoints are there."""
+"""The sheet of each training, by its name; networks that draw nothing have none. A checkpoint can be drawn
+with when the weights of all checkpoints are there."""
 
 
 def _studio() -> LocalLoop:
@@ -172,7 +172,7 @@ def _sheet(rows: Sequence[Sequence[RGBImage]], side: int = 192) -> Image.Image:
 
 
 def checkpoints() -> Image.Image:
-    """A row of each: four trained combinations, and four that were never trained on; figures in new poses."""
+    """A row of each checkpoint: four trained combinations and four held-out ones, or figures in new poses."""
     captions = [caption(scene) for scene in (*trained_scenes(ACROSS // 2), *held_out_scenes(ACROSS // 2))]
     asked: list[Request] = [ask(said, seed) for ask in ARTISTS.values() for seed, said in enumerate(captions)]
     asked += [ask_for_figure(caption(each), each.person, 1) for each in new_figures(ACROSS)]

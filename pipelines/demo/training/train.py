@@ -1,10 +1,10 @@
 """``python -m pipelines.demo.training.train NAME``: train the networks of one small checkpoint from a seed.
 
 A run that was stopped goes on where it was. With ``--times 4`` it takes four times as many steps, which is
-for GPUs. With ``--last-round`` only the last round is run, from the weights that are there: to make them
-better, or to fit them to others that have changed.
+for GPUs. With ``--last-round`` only the last round is run, from the weights that are there, to make them
+better or to fit them to others that have changed.
 
-At its end stand ``weights/NAME.safetensors`` and a sheet of pictures to look at.
+The run ends with ``weights/NAME.safetensors`` and a sheet of pictures to look at.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "upscaler": upscaler.recipe,
     "safety_checker": safety_checker.recipe,
 }
-"""In the order in which they are to be trained: later ones read the weights of earlier ones."""
+"""The recipes, in the order in which they are to be trained: later ones read the weights of earlier ones."""
 
 SEED = 1
 

@@ -1,4 +1,4 @@
-"""Kandinsky's image encoder: it learns to say of a picture what the text encoder says of its caption."""
+"""The recipe of Kandinsky's image encoder, which learns the text encoder's embeddings of captions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BATCH = 64
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the text encoder, and no folder."""
+    """The recipe; it needs the weights of the text encoder, and no folder."""
     return Recipe(
         build=lambda: {"image_encoder": image_encoder()}, loss=_loss, steps=1000, learning_rate=1.5e-3
     )
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Error of the embeddings of pictures, and of zeros, which stand for no picture: those say nothing."""
+    """The error of the embeddings of pictures, and of zeros, which stand for no picture."""
     dice = random.Random(step.seed)
     seeds = [dice.getrandbits(48) for _ in range(BATCH)]
     scenes = [random_scene(seed) for seed in seeds]

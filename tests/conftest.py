@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,17 @@ from pipelines.weights.manifest import Manifest, load_manifest
 from tests.running_server import RunningServer, start_server
 
 reuse_freed_memory()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Who asks for tests that need a GPU where there is none is told so, once."""
+    wanted = config.option.markexpr
+    asked_for = not wanted or re.search(r"(?<!not )\bgpu\b", wanted)
+    if asked_for and not config.option.collectonly:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("tests marked gpu need a CUDA device, and torch sees none here")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,7 @@
 """What brackets in a prompt mean, and how a prompt of any length is cut into what CLIP reads at once."""
 
+# Why: pipelines/decisions/0005.
+
 from __future__ import annotations
 
 import math

@@ -18,6 +18,7 @@ from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMA
 from pipelines.schedulers.pndm import PNDM
 from pipelines.schedulers.score_sde import ScoreSdeVe
 
+# Why: pipelines/decisions/0003.
 OWN: Mapping[str, Any] = {
     "DDIMInverseScheduler": diffusers.DDIMScheduler,
     "IPNDMScheduler": IPNDM,

@@ -1,4 +1,4 @@
-"""`understudy weights`: which checkpoints the manifest names, fetch them, check them."""
+"""`understudy weights list|pull|verify`: the checkpoints that the manifest names, fetched and checked."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 0
     try:
         with one_pull_at_a_time(weights):
-            if not _agreed(wanted, read, accepted=arguments.accept_licenses):
+            if not _show_licenses(wanted, read, accepted=arguments.accept_licenses):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
             return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
@@ -140,8 +140,8 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 7 if error.errno == errno.ENOSPC else 1
 
 
-def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
-    """Show the licences of repositories that were never pulled, and say whether they are accepted."""
+def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
+    """Show the licences of what was never pulled; return whether it may be pulled now."""
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
         for repository in wanted

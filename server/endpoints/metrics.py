@@ -19,7 +19,7 @@ async def metrics(request: Request) -> Response:
     """Queue length, running requests, jobs by outcome, seconds per stage, lost engines, webhooks."""
     parts = services(request)
     try:
-        parts.metrics.webhooks_pending(await parts.webhooks.pending())
+        parts.metrics.show_pending_webhooks(await parts.webhooks.pending())
     except errors.Unavailable:
-        parts.metrics.webhooks_pending(math.nan)
+        parts.metrics.show_pending_webhooks(math.nan)
     return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)

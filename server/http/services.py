@@ -24,7 +24,7 @@ from server.webhooks.outbox import Webhooks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What endpoints reach of the server; built once by the composition root."""
+    """The parts of the server that endpoints reach; built once by the composition root."""
 
     settings: Settings
     accounts: Accounts
@@ -41,7 +41,7 @@ class Services:
 
     @property
     def manifest(self) -> Manifest:
-        """All that can be drawn at this moment."""
+        """The manifest of all that can be drawn at this moment."""
         return self.catalogue.manifest
 
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
-HEAVY = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "controlnet_aux")
+ROOT = Path(__file__).parents[2]
+
+
+def forbidden_in_the_api_process() -> set[str]:
+    """The packages of the import contract that says the same of the code."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (each for each in contracts if each["name"].startswith("The API process never loads"))
+    return set(contract["forbidden_modules"])
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -17,8 +26,15 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_the_api_process_loads_nothing_that_draws():
-    assert loaded_after("import server.app, server.__main__").isdisjoint(HEAVY)
+    assert loaded_after("import server.app, server.__main__").isdisjoint(forbidden_in_the_api_process())
 
 
 def test_the_probe_would_notice():
-    assert "torch" in loaded_after("import pipelines.engine.process")
+    loaded = loaded_after("import pipelines.engine.process")
+    assert len(loaded & forbidden_in_the_api_process()) > 5
+
+
+def test_packages_have_empty_faces_so_that_importing_a_module_loads_nothing_beside_it():
+    faces = [path for folder in ("pipelines", "server") for path in (ROOT / folder).rglob("__init__.py")]
+    assert len(faces) > 20
+    assert [path.relative_to(ROOT).as_posix() for path in faces if path.read_text().strip()] == []

@@ -1,4 +1,3 @@
-# pyright: basic
 """``python -m tests.benchmarks.host_memory``: decode with memory reused and given back."""
 
 from __future__ import annotations

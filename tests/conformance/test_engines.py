@@ -66,19 +66,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module", params=["a process that paints", "a process that draws"])
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    draws = request.param == "a process that draws"
+def local_engine(manifest: Path | None) -> LocalEngine:
+    """One that draws with the checkpoints of a manifest, or paints without any."""
     config = EngineConfig(
         device="cpu",
-        manifest=request.getfixturevalue("demo_manifest_path") if draws else Path("none"),
+        manifest=manifest or Path("none"),
         weights=Path("none"),
         budget_bytes=10**9,
         group_pixels=16 * 512 * 512,
         torch_threads=1,
         preload=False,
     )
-    made = LocalEngine(config) if draws else LocalEngine(config, target=paint)
+    return LocalEngine(config) if manifest else LocalEngine(config, target=paint)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["a process that paints", pytest.param("a process that draws", marks=pytest.mark.slow)],
+)
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    draws = request.param == "a process that draws"
+    made = local_engine(request.getfixturevalue("demo_manifest_path") if draws else None)
     await made.start()
     await until_state(made, EngineState.ready)
     yield made
@@ -240,3 +248,28 @@ async def test_nobody_waits_for_an_order_to_an_engine_that_is_stopped(engine: En
         await order
     with pytest.raises(EngineLost):
         await running
+
+
+async def test_a_process_that_draws_draws_refuses_obeys_and_loses_its_work_when_it_is_stopped(
+    demo_manifest_path: Path,
+) -> None:
+    """In short what the tests above show at length: each start of such a process takes seconds."""
+    engine = local_engine(demo_manifest_path)
+    await engine.start()
+    try:
+        await until_state(engine, EngineState.ready)
+        steps: list[int] = []
+        drawing = await engine.draw("one", boat(), lambda done, total: steps.append(done))
+        assert [(image.width, image.height) for image in drawing.images] == [(64, 128)]
+        assert steps == list(range(1, len(steps) + 1))
+        assert PIPELINE in engine.resident
+        with pytest.raises(UnknownPipeline):
+            await engine.draw("bad", boat(pipeline="nothing"), ignore)
+        async with asyncio.timeout(60):
+            await engine.maintain(ClearCache("order"))
+        running = await begun(engine, "running", boat(steps=50))
+    finally:
+        await engine.stop()
+    with pytest.raises(EngineLost):
+        await running
+    assert engine.state is EngineState.stopped

@@ -10,6 +10,7 @@ import pytest
 from server.app import create_app
 from server.endpoints.enterprise.wire import PREFIX
 from server.settings import Settings
+from tests.documented_bodies import TEXT2IMG
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,17 @@ def test_every_operation_shows_a_body_an_answer_and_an_error(operations: dict[st
         examples = answers["200"]["content"]["application/json"]["examples"]
         assert examples["success"]["value"]
         assert examples["error"]["value"]["status"] == "error"
+
+
+def test_the_example_of_text2img_says_what_the_pages_own_sample_says(
+    operations: dict[str, dict[str, Any]],
+) -> None:
+    example = operations["text2img"]["requestBody"]["content"]["application/json"]["example"]
+    own_words = {"prompt", "negative_prompt"}
+    assert example.keys() == {name for name, value in TEXT2IMG.items() if value not in (None, "no")} | {
+        "safety_checker"
+    }
+    assert {name for name, value in example.items() if value != TEXT2IMG[name]} == own_words
 
 
 def test_limits_are_shown_in_words_of_json_schema(operations: dict[str, dict[str, Any]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +18,7 @@ from server.endpoints.enterprise.text2img import Text2Img
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, NotFound
+from tests.documented_bodies import TEXT2IMG
 
 MANIFEST = Manifest.model_validate(
     {
@@ -43,41 +42,8 @@ MANIFEST = Manifest.model_validate(
 
 PLAIN = {"model_id": "sd", "prompt": "a cat", "enhance_prompt": "no"}
 
-SAMPLE_PROMPT = (
-    "ultra realistic close up portrait ((beautiful pale cyberpunk female with heavy black eyeliner)), "
-    "blue eyes, shaved side haircut, hyper detail, cinematic lighting, magic neon, dark red city, "
-    "Canon EOS R3, nikon, f/1.4, ISO 200, 1/160s, 8K, RAW, unedited, symmetrical balance, in-frame, 8K"
-)
-
-SAMPLE: dict[str, Any] = {
-    "key": "enterprise_api_key",
-    "model_id": "sd",
-    "prompt": SAMPLE_PROMPT,
-    "negative_prompt": "painting, extra fingers",
-    "width": "512",
-    "height": "512",
-    "samples": "1",
-    "num_inference_steps": "20",
-    "safety_checker": "no",
-    "enhance_prompt": "yes",
-    "seed": None,
-    "guidance_scale": 7.5,
-    "multi_lingual": "no",
-    "panorama": "no",
-    "self_attention": "no",
-    "upscale": "no",
-    "embeddings_model": None,
-    "lora_model": None,
-    "clip_skip": "2",
-    "tomesd": "yes",
-    "use_karras_sigmas": "yes",
-    "vae": None,
-    "lora_strength": None,
-    "scheduler": "UniPCMultistepScheduler",
-    "webhook": None,
-    "track_id": None,
-}
-"""The page's own request body, with a checkpoint of the manifest."""
+SAMPLE = {**TEXT2IMG, "model_id": "sd"}
+"""With a checkpoint of the manifest."""
 
 
 def request(**changes: object) -> TextToImage:
@@ -95,7 +61,7 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
     drawn = fields.to_request(MANIFEST)
     assert drawn == TextToImage(
         pipeline="sd",
-        prompt=SAMPLE_PROMPT + ", DSLR photography, sharp focus, Unreal Engine 5, Octane Render, Redshift",
+        prompt=SAMPLE["prompt"] + ", DSLR photography, sharp focus, Unreal Engine 5, Octane Render, Redshift",
         negative_prompt=enhanced_negative_prompt("painting, extra fingers"),
         width=512,
         height=512,

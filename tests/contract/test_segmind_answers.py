@@ -291,9 +291,9 @@ def test_the_picture_may_be_any_text_that_holds_it(
     world: World, client: TestClient, given: dict[str, str]
 ) -> None:
     for encoding in ("json", "data"):
-        answer = client.post("/v1/sd3-med-pose", **{encoding: {"prompt": "a cat", **given}})  # pyright: ignore
+        answer = client.post("/v1/sd3-med-pose", **{encoding: {"prompt": "a cat", **given}})
         assert answer.status_code == 200, answer.text
-    assert [(drawn.image.width, drawn.image.height) for drawn in world.engine.requests] == [(96, 64)] * 2  # pyright: ignore
+    assert [(drawn.image.width, drawn.image.height) for drawn in world.engine.requests] == [(96, 64)] * 2
 
 
 @pytest.mark.parametrize("name", ["image", "file"])
@@ -337,7 +337,7 @@ def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestC
     assert (stored.content, stored.headers["content-type"]) == (png(), "image/png")
     answer = client.post("/v1/sd3-med-pose", json={"prompt": "a cat", "image": said["urls"][0] + "?v=1"})
     assert answer.status_code == 200, answer.text
-    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)  # pyright: ignore
+    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)
     gone = client.post(
         "/v1/sd3-med-pose", json={"prompt": "a cat", "image": "http://testserver/outputs/gone.png"}
     )
@@ -529,7 +529,7 @@ def test_a_fault_of_the_server_itself_is_told_in_a_fixed_text(world: World, clie
 
 def test_without_an_engine_nothing_is_drawn_and_readyz_says_why(world: World, client: TestClient) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
-    world.engine.state, world.engine.reason = EngineState.failed, "the device was lost"  # pyright: ignore
+    world.engine.state, world.engine.reason = EngineState.failed, "the device was lost"
     answer = client.post("/v1/kolors", json=body("kolors"))
     assert answer.status_code == 503
     assert "the device was lost" in answer.json()["error"]

@@ -10,24 +10,10 @@ from server.endpoints.fields import read
 from server.endpoints.segmind.sd15_img2img import SD15ImageToImage
 from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
+from tests.documented_bodies import SD15_IMG2IMG as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
 
-# As the page's sample sends it, but for the picture: the sample means to send its base64.
-EXAMPLE = {
-    "image": "https://www.segmind.com/sd-img2img-input.jpeg",
-    "samples": 1,
-    "prompt": "A fantasy landscape, trending on artstation, mystical sky",
-    "negative_prompt": "nude, disfigured, blurry",
-    "scheduler": "DDIM",
-    "num_inference_steps": 25,
-    "guidance_scale": 10.5,
-    "strength": 0.75,
-    "seed": 98877465625,
-    "img_width": 512,
-    "img_height": 512,
-    "base64": False,
-}
 
 SCHEDULERS = {
     "DDIM": SchedulerChoice(name="DDIMScheduler"),

@@ -10,22 +10,7 @@ from server.endpoints.fields import read
 from server.endpoints.segmind.sd3_med_pose import SD3MediumPose, output_size
 from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
-
-# As the page's sample sends it, but for the picture: the sample sends its base64.
-EXAMPLE = {
-    "prompt": "Anime style illustration of a girl wearing a suit. A moon in sky. In the background we see "
-    "a big rain approaching.",
-    "negative_prompt": "low quality,less details",
-    "image": "https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg",
-    "num_inference_steps": 20,
-    "guidance_scale": 7,
-    "seed": 698845,
-    "samples": 1,
-    "strength": 0.8,
-    "sampler": "dpmpp_2m",
-    "scheduler": "sgm_uniform",
-    "base64": False,
-}
+from tests.documented_bodies import SD3_MED_POSE as EXAMPLE
 
 # fmt: off
 SAMPLERS = [

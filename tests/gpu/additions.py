@@ -12,7 +12,6 @@ import torch
 from diffusers import ControlNetModel
 from safetensors.torch import save_file
 from spandrel.architectures.ESRGAN import ESRGAN
-from stages import default_request
 from transformers import MBart50Tokenizer, MBartConfig, MBartForConditionalGeneration
 
 from pipelines.demo.world.figure import demo_skeleton
@@ -20,6 +19,7 @@ from pipelines.image_io import RGBImage
 from pipelines.prompts.languages import CODES
 from pipelines.request import Control, Inpainting, Request, Upscaling
 from pipelines.weights.manifest import ControlNetEntry, Manifest, PipelineEntry, Source, UpscalerEntry
+from tests.gpu.stages import default_request
 
 CONTROLNET, UPSCALER, TRANSLATOR = "random-controlnet", "random-x4", "random-translator"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stages import default_request
-
 from pipelines.denoising.loop import Loop
 from pipelines.drawing import Drawing
 from pipelines.messages import Drawn, Event
 from pipelines.request import Request
+from tests.gpu.stages import default_request
 
 
 def drive(loop: Loop, requests: Mapping[str, Request]) -> list[Event]:

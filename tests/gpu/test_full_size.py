@@ -12,27 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from additions import (
-    ADDITIONS,
-    TRANSLATOR,
-    UPSCALER,
-    added_request,
-    size_of,
-    upscaling,
-    with_controlnet,
-    with_translator,
-    with_upscaler,
-)
-from recovery import draw_many_within, drive
-from stages import (
-    SIDES,
-    Measurement,
-    default_request,
-    in_precision,
-    is_a_picture,
-    measure,
-    measure_answer,
-)
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
@@ -44,11 +23,29 @@ from pipelines.families.registry import open_pipeline
 from pipelines.messages import Drawn, Failed
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest, load_manifest
+from tests.gpu.additions import (
+    ADDITIONS,
+    TRANSLATOR,
+    UPSCALER,
+    added_request,
+    size_of,
+    upscaling,
+    with_controlnet,
+    with_translator,
+    with_upscaler,
+)
+from tests.gpu.recovery import draw_many_within, drive
+from tests.gpu.stages import (
+    SIDES,
+    Measurement,
+    default_request,
+    in_precision,
+    is_a_picture,
+    measure,
+    measure_answer,
+)
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 GIGABYTE = 10**9
 STEPS = 10

@@ -6,20 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from additions import (
-    ADDITIONS,
-    TRANSLATOR,
-    UPSCALER,
-    added_request,
-    size_of,
-    upscaling,
-    with_controlnet,
-    with_translator,
-    with_upscaler,
-)
-from recovery import draw_many_within
-from stages import SIDES, default_request, in_precision, is_a_picture, measure, measure_answer
-from test_full_size import manifest, row
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
@@ -30,6 +16,20 @@ from pipelines.families.registry import open_pipeline
 from pipelines.image_io import RGBImage
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest
+from tests.gpu.additions import (
+    ADDITIONS,
+    TRANSLATOR,
+    UPSCALER,
+    added_request,
+    size_of,
+    upscaling,
+    with_controlnet,
+    with_translator,
+    with_upscaler,
+)
+from tests.gpu.recovery import draw_many_within
+from tests.gpu.stages import SIDES, default_request, in_precision, is_a_picture, measure, measure_answer
+from tests.gpu.test_full_size import manifest, row
 
 CPU = torch.device("cpu")
 SIDE = 128

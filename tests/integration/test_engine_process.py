@@ -34,6 +34,7 @@ from server.engines.queue import JobQueue
 pytestmark = pytest.mark.anyio
 
 PIPELINE = "stable-diffusion-v1-5"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -268,6 +269,7 @@ async def test_a_request_whose_engine_is_killed_is_drawn_again_with_the_same_pix
     assert drawing.timings.denoise_s > 0
 
 
+@pytest.mark.slow
 async def test_an_engine_that_stands_still_is_killed_and_its_request_drawn_again_with_the_same_pixels(
     demo_manifest_path: Path, tmp_path: Path
 ) -> None:
@@ -496,10 +498,9 @@ async def test_stopping_right_after_starting_leaves_no_process(tmp_path: Path) -
 
 
 ABANDONING_PARENT = """
-import asyncio, sys
+import asyncio
 from pathlib import Path
-sys.path.insert(0, {folder!r})
-from test_engine_process import {target}, config_in, until_ready
+from tests.integration.test_engine_process import {target}, config_in, until_ready
 from server.engines.process import LocalEngine
 
 async def main():
@@ -516,10 +517,10 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("target", ["answer", "be_deaf"])
 def test_an_engine_ends_with_the_server_however_that_ends(target: str, tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    folder = str(Path(__file__).parent)
-    script.write_text(ABANDONING_PARENT.format(folder=folder, target=target, weights=str(tmp_path)))
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+    program = ABANDONING_PARENT.format(target=target, weights=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert not wait_for_end(pid, 0)
@@ -530,8 +531,7 @@ def test_an_engine_ends_with_the_server_however_that_ends(target: str, tmp_path:
 DRAWING_PARENT = """
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, {folder!r})
-from test_engine_process import answer, boat, config_in, running
+from tests.integration.test_engine_process import answer, boat, config_in, running
 from server.engines.devices import local_engines
 from server.engines.process import LocalEngine
 from server.settings import Settings
@@ -549,7 +549,8 @@ if __name__ == "__main__":
 
 
 def test_the_process_that_starts_engines_and_hands_out_requests_never_loads_torch(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(DRAWING_PARENT.format(folder=str(Path(__file__).parent), weights=str(tmp_path)))
-    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    program = DRAWING_PARENT.format(weights=str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert ended.stdout == "loaded:\n", ended.stderr

@@ -12,6 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.documented_bodies import TEXT2IMG
 from tests.running_server import HTTP, RunningServer
 
 MODEL = "stable-diffusion-v1-5"
@@ -40,36 +41,7 @@ def picture(url: str) -> Image.Image:
 
 def test_the_documented_sample_works_with_only_the_host_changed(server: RunningServer):
     url = f"{server.url}/api/v1/enterprise/text2img"
-    payload = json.dumps(
-        {
-            "key": server.key,
-            "model_id": MODEL,
-            "prompt": "ultra realistic close up portrait ((beautiful pale cyberpunk female)), blue eyes",
-            "negative_prompt": "painting, extra fingers, mutated hands",
-            "width": "512",
-            "height": "512",
-            "samples": "1",
-            "num_inference_steps": "20",
-            "safety_checker": "no",
-            "enhance_prompt": "yes",
-            "seed": None,
-            "guidance_scale": 7.5,
-            "multi_lingual": "no",
-            "panorama": "no",
-            "self_attention": "no",
-            "upscale": "no",
-            "embeddings_model": None,
-            "lora_model": None,
-            "clip_skip": "2",
-            "tomesd": "yes",
-            "use_karras_sigmas": "yes",
-            "vae": None,
-            "lora_strength": None,
-            "scheduler": "UniPCMultistepScheduler",
-            "webhook": None,
-            "track_id": None,
-        }
-    )
+    payload = json.dumps({**TEXT2IMG, "key": server.key, "model_id": MODEL})
     response = requests.request(
         "POST", url, headers={"Content-Type": "application/json"}, data=payload, timeout=120
     )

@@ -128,6 +128,7 @@ def killed_midway(server: RunningServer, hub: HubServer, parts: Path) -> threadi
     return killed
 
 
+@pytest.mark.slow
 def test_what_was_loaded_beside_drawings_draws_survives_a_kill_and_is_deleted(
     folder: Path, demo_manifest_path: Path, hub: HubServer, receiver: Receiver
 ) -> None:

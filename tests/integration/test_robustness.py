@@ -108,6 +108,7 @@ def test_an_account_that_can_pay_for_fifty_gets_fifty_of_two_hundred(server: Run
     assert rows == {"grant": 1, "hold": 50, "capture": 50}
 
 
+@pytest.mark.slow
 def test_the_books_are_right_when_an_engine_is_killed_in_between(fragile: RunningServer):
     key = fragile.account("fifty", 0.050)
     fragile.wait_until_ready()
@@ -143,6 +144,7 @@ def test_a_request_whose_engine_is_killed_is_drawn_by_the_next_one(fragile: Runn
     assert HTTP.get(f"{fragile.url}/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_every_engine_fails_and_is_refunded(fragile: RunningServer):
     key = fragile.account("unlucky", 10)
     fragile.wait_until_ready()
@@ -217,49 +219,18 @@ def test_a_locked_database_costs_nobody_anything(fragile: RunningServer):
     assert retried["status"] == "success"
 
 
-@pytest.fixture
-def kolors_manifest(tmp_path: Path, demo_manifest_path: Path) -> Path:
-    return preloading(demo_manifest_path, tmp_path / "manifest", "kolors")
+@pytest.fixture(scope="module")
+def kolors_manifest(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> Path:
+    return preloading(demo_manifest_path, tmp_path_factory.mktemp("kolors") / "manifest", "kolors")
 
 
-@pytest.fixture
-def own_server(tmp_path: Path, kolors_manifest: Path) -> Iterator[RunningServer]:
-    """A server that a test may stop and start again; its queue has two places."""
-    running = start_server(tmp_path, kolors_manifest, queue_limit_per_account="2", group_megapixels="0.25")
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory, kolors_manifest: Path) -> Iterator[RunningServer]:
+    """A server whose queue has two places; the last test that uses it kills it."""
+    folder = tmp_path_factory.mktemp("own")
+    running = start_server(folder, kolors_manifest, queue_limit_per_account="2", group_megapixels="0.25")
     yield running
     running.stop()
-
-
-def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
-    own_server: RunningServer, tmp_path: Path, kolors_manifest: Path
-):
-    key = own_server.account("crashed", 10)
-    headers = {"x-api-key": key}
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(
-            HTTP.post,
-            f"{own_server.url}/v1/kolors",
-            json={"prompt": "a cat", "steps": 50, "number_of_images": 4},
-            headers=headers,
-            timeout=300,
-        )
-        eventually(lambda: running(own_server) == 1)
-        queued = HTTP.post(
-            f"{own_server.url}/v2/kolors", json={"prompt": "a dog", "steps": 1, "width": 512}, headers=headers
-        ).json()
-        own_server.process.kill()
-        own_server.process.wait()
-        with pytest.raises(httpx.TransportError):
-            waiting.result()
-    second = start_server(tmp_path, kolors_manifest, accounts=False)
-    try:
-        path = f"/v2/requests/{queued['request_id']}/status"
-        eventually(lambda: HTTP.get(second.url + path, headers=headers).json()["status"] == "COMPLETED", 120)
-        balance, ledger, rows = asyncio.run(books(second, "crashed"))
-    finally:
-        second.stop()
-    assert rows == {"grant": 1, "hold": 2, "capture": 1, "release": 1}
-    assert balance == ledger
 
 
 def test_a_full_queue_refuses_with_a_time_to_come_back(own_server: RunningServer):
@@ -280,6 +251,38 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(own_server: RunningServer
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.headers["x-rate-limit-reset-at-utc"]
     balance, ledger, _ = asyncio.run(books(own_server, "eager"))
+    assert balance == ledger
+
+
+def test_after_a_crash_queued_jobs_are_drawn_and_waiting_callers_refunded(
+    own_server: RunningServer, kolors_manifest: Path
+):
+    key = own_server.account("crashed", 10)
+    headers = {"x-api-key": key}
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(
+            HTTP.post,
+            f"{own_server.url}/v1/kolors",
+            json={"prompt": "a cat", "steps": 50, "number_of_images": 4},
+            headers=headers,
+            timeout=300,
+        )
+        eventually(lambda: running(own_server) == 1)
+        queued = HTTP.post(
+            f"{own_server.url}/v2/kolors", json={"prompt": "a dog", "steps": 1, "width": 512}, headers=headers
+        ).json()
+        own_server.process.kill()
+        own_server.process.wait()
+        with pytest.raises(httpx.TransportError):
+            waiting.result()
+    second = start_server(own_server.log.parent, kolors_manifest, accounts=False)
+    try:
+        path = f"/v2/requests/{queued['request_id']}/status"
+        eventually(lambda: HTTP.get(second.url + path, headers=headers).json()["status"] == "COMPLETED", 120)
+        balance, ledger, rows = asyncio.run(books(second, "crashed"))
+    finally:
+        second.stop()
+    assert rows == {"grant": 1, "hold": 2, "capture": 1, "release": 1}
     assert balance == ledger
 
 
@@ -306,8 +309,10 @@ def test_a_second_server_does_not_start_on_the_same_database(server: RunningServ
     assert answer.json()["status"] == "success"
 
 
-def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, kolors_manifest: Path):
-    server = start_server(tmp_path, kolors_manifest, auth="open")
+def test_an_open_server_takes_any_key_charges_nothing_and_ends_well_with_ctrl_c(
+    tmp_path: Path, kolors_manifest: Path
+):
+    server = start_server(tmp_path, kolors_manifest, accounts=False, auth="open")
     try:
         body = {"prompt": "a cat", "steps": 1, "width": 512, "height": 512}
         for headers in ({}, {"x-api-key": "anything"}):
@@ -315,12 +320,8 @@ def test_an_open_server_takes_any_key_and_charges_nothing(tmp_path: Path, kolors
             assert answer.status_code == 200
             assert answer.headers["x-cost"] == "0.0"
             assert "x-remaining-credits" in answer.headers
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=60) == 0
     finally:
         server.stop()
-
-
-def test_ctrl_c_ends_a_server_well_and_without_a_traceback(demo_manifest_path: Path, tmp_path: Path):
-    server = start_server(tmp_path, demo_manifest_path, accounts=False, preload="false")
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(timeout=60) == 0
     assert "Traceback" not in server.log.read_text()

@@ -22,6 +22,14 @@ from segmind.v2 import InferenceFailed
 
 from pipelines import image_io
 from pipelines.demo.world.figure import demo_skeleton
+from tests.documented_bodies import (
+    KANDINSKY22,
+    KOLORS,
+    SD3_MED_POSE,
+    SD15_IMG2IMG,
+    program_with_form,
+    program_with_json,
+)
 from tests.running_server import HTTP, RunningServer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
@@ -193,113 +201,6 @@ def test_the_sdk_uploads_a_picture_that_a_call_can_name(
     assert named.content == sdk(server).run_sync("sd1.5-img2img", **body).content
 
 
-KANDINSKY_SAMPLE = """
-import requests
-import base64
-
-# Use this function to convert an image file from the filesystem to base64
-def image_file_to_base64(image_path):
-    with open(image_path, 'rb') as f:
-        image_data = f.read()
-    return base64.b64encode(image_data).decode('utf-8')
-
-# Use this function to fetch an image from a URL and convert it to base64
-def image_url_to_base64(image_url):
-    response = requests.get(image_url)
-    image_data = response.content
-    return base64.b64encode(image_data).decode('utf-8')
-
-api_key = "YOUR_API_KEY"
-url = "https://api.segmind.com/v1/kandinsky2.2-txt2img"
-
-# Request payload
-data = {
-  "prompt": "masterpiece, best quality, portrait of an old man, 50mm, solo, natural skin texture, realistic eye and face details, dark, deep shadow, darkness, moonlight, award winning photo, extremely detailed, fine detail, highly detailed, extremely detailed eyes and face, piercing red eyes, detailed clothes, skinny, gothic, native american clothing, analog film, stock photograph,",
-  "negative_prompt": "lowres, text, error, cropped, worst quality, low quality, jpeg artifacts, ugly, duplicate, morbid, mutilated, out of frame, extra fingers, mutated hands",
-  "samples": 1,
-  "num_inference_steps": 25,
-  "img_width": 512,
-  "img_height": 768,
-  "prior_steps": 25,
-  "seed": 9863172,
-  "base64": False
-}
-
-headers = {'x-api-key': api_key}
-
-response = requests.post(url, json=data, headers=headers)
-print(response.content)  # The response is the generated image
-"""  # noqa: E501
-
-KOLORS_SAMPLE = """
-import requests
-
-api_key = "YOUR_API_KEY"
-url = "https://api.segmind.com/v1/kolors"
-
-# Prepare data and files
-data = {}
-files = {}
-
-data['cfg'] = 6
-data['seed'] = 441234134
-data['steps'] = 25
-data['width'] = 1024
-data['height'] = 1024
-data['prompt'] = "In this lively 2D illustration, three animated boys joyfully have their laughter filling the air. , adding warmth and charm. The agave field behind them radiates warmth, emphasizing the authenticity of this gathering spot and the togetherness of the boys sharing a moment of joy."
-data['scheduler'] = "EulerDiscreteScheduler"
-data['output_format'] = "webp"
-data['output_quality'] = 80
-data['negative_prompt'] = ""
-data['number_of_images'] = 1
-
-headers = {'x-api-key': api_key}
-
-response = requests.post(url, data=data, files=files, headers=headers)
-print(response.content)  # The response is the generated image
-"""  # noqa: E501
-
-SD3_SAMPLE = """
-import requests
-import base64
-
-# Use this function to convert an image file from the filesystem to base64
-def image_file_to_base64(image_path):
-    with open(image_path, 'rb') as f:
-        image_data = f.read()
-    return base64.b64encode(image_data).decode('utf-8')
-
-# Use this function to fetch an image from a URL and convert it to base64
-def image_url_to_base64(image_url):
-    response = requests.get(image_url)
-    image_data = response.content
-    return base64.b64encode(image_data).decode('utf-8')
-
-api_key = "YOUR_API_KEY"
-url = "https://api.segmind.com/v1/sd3-med-pose"
-
-# Request payload
-data = {
-  "prompt": "Anime style illustration of a girl wearing a suit. A moon in sky. In the background we see a big rain approaching.",
-  "negative_prompt": "low quality,less details",
-  "image": image_url_to_base64("https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg"),  # Or use image_file_to_base64("IMAGE_PATH")
-  "num_inference_steps": 20,
-  "guidance_scale": 7,
-  "seed": 698845,
-  "samples": 1,
-  "strength": 0.8,
-  "sampler": "dpmpp_2m",
-  "scheduler": "sgm_uniform",
-  "base64": False
-}
-
-headers = {'x-api-key': api_key}
-
-response = requests.post(url, json=data, headers=headers)
-print(response.content)  # The response is the generated image
-"""  # noqa: E501
-
-
 def run_sample(server: RunningServer, sample: str) -> bytes:
     """Run a documented sample with another host and key; what it prints is the repr of the answer's bytes."""
     printed = StringIO()
@@ -312,12 +213,12 @@ def run_sample(server: RunningServer, sample: str) -> bytes:
 
 
 def test_the_documented_sample_of_kandinsky_draws(server: RunningServer) -> None:
-    picture = opened(run_sample(server, KANDINSKY_SAMPLE))
+    picture = opened(run_sample(server, program_with_json("kandinsky2.2-txt2img", KANDINSKY22)))
     assert (picture.format, picture.size) == ("JPEG", (512, 768))
 
 
 def test_the_documented_sample_of_kolors_draws(server: RunningServer) -> None:
-    picture = opened(run_sample(server, KOLORS_SAMPLE))
+    picture = opened(run_sample(server, program_with_form("kolors", KOLORS)))
     assert (picture.format, picture.size) == ("WEBP", (1024, 1024))
 
 
@@ -325,35 +226,19 @@ def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: byt
     with server.client() as client:
         data_url = f"data:image/png;base64,{base64.b64encode(skeleton).decode()}"
         url = client.post("/upload-asset", json={"data_urls": [data_url]}).json()["file_urls"][0]
-    documented = "https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg"
-    picture = opened(run_sample(server, SD3_SAMPLE.replace(documented, url)))
+    picture = opened(run_sample(server, program_with_json("sd3-med-pose", SD3_MED_POSE, picture=url)))
     given = Image.open(BytesIO(skeleton))
     assert picture.format == "JPEG"
     assert picture.width / picture.height == pytest.approx(given.width / given.height, rel=0.1)
 
 
-IMG2IMG_SAMPLE: dict[str, Any] = {
-    "image": "toB64('https://www.segmind.com/sd-img2img-input.jpeg')",
-    "samples": 1,
-    "prompt": "A fantasy landscape, trending on artstation, mystical sky",
-    "negative_prompt": "nude, disfigured, blurry",
-    "scheduler": "DDIM",
-    "num_inference_steps": 25,
-    "guidance_scale": 10.5,
-    "strength": 0.75,
-    "seed": 98877465625,
-    "img_width": 512,
-    "img_height": 512,
-    "base64": False,
-}
-
-
 def test_the_documented_sample_of_img2img_names_no_picture_and_draws_with_one(server: RunningServer) -> None:
     with server.client() as client:
-        literal = client.post("/v1/sd1.5-img2img", json=IMG2IMG_SAMPLE)
+        as_it_stands = {**SD15_IMG2IMG, "image": f"toB64('{SD15_IMG2IMG['image']}')"}
+        literal = client.post("/v1/sd1.5-img2img", json=as_it_stands)
         assert (literal.status_code, literal.json()) == (400, {"error": "Invalid input image"})
         picture = base64.b64encode(photograph()).decode()
-        answer = client.post("/v1/sd1.5-img2img", json={**IMG2IMG_SAMPLE, "image": picture})
+        answer = client.post("/v1/sd1.5-img2img", json={**SD15_IMG2IMG, "image": picture})
     drawn = opened(answer.content)
     assert (drawn.format, drawn.size) == ("JPEG", (512, 512))
     assert answer.headers["x-seed-value"] == "98877465625"

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from standardwebhooks import Webhook as Verifier
 
 from server.webhooks.delivery import AT_ONCE_PER_HOST
@@ -73,6 +74,7 @@ def killed_when(server: RunningServer, it: Receiver, hook: str) -> None:
     setattr(it, hook, ignore)
 
 
+@pytest.mark.slow
 def test_kills_at_every_stage_lose_no_webhook(tmp_path: Path, demo_manifest_path: Path) -> None:
     def start(**options: Any) -> RunningServer:
         return start_server(tmp_path, demo_manifest_path, sync_wait_s="0", preload="false", **options)

@@ -19,7 +19,6 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from hub_server import HubServer, Repo
 from safetensors.numpy import save
 from safetensors.torch import load_file
 
@@ -29,6 +28,7 @@ from pipelines.weights.downloads import one_pull_at_a_time
 from pipelines.weights.lock import LOCK_NAME, Lock, read_lock
 from pipelines.weights.manifest import Manifest, Source
 from server.commands import weights as command
+from tests.integration.hub_server import HubServer, Repo
 
 Run = Callable[..., int]
 
@@ -399,7 +399,7 @@ def test_a_gated_repository_comes_with_the_token_of_a_member(
 def test_what_is_not_on_the_hub_is_named(
     hub: HubServer, run: Run, capsys: pytest.CaptureFixture[str], source: dict[str, object]
 ) -> None:
-    assert run(hub.url, {"sd": pipeline(**source)}, "pull") == 5  # pyright: ignore[reportArgumentType]
+    assert run(hub.url, {"sd": pipeline(**source)}, "pull") == 5
     assert str(source.get("hub", "maker/model")) in capsys.readouterr().err
 
 

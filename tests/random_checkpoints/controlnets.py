@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers is only partly typed.)
 """ControlNets for the small SD1.5 and SDXL checkpoints, strong enough to be seen."""
 
 from __future__ import annotations

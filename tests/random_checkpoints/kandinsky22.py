@@ -1,6 +1,4 @@
 """A small Kandinsky 2.2 checkpoint, prior and decoder, of the published shape with few channels."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# diffusers and transformers are only partly typed.
 
 from __future__ import annotations
 

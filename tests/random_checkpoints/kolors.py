@@ -1,6 +1,4 @@
 """A small Kolors checkpoint: the real architecture with few channels, and a byte-level ChatGLM tokenizer."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
-# diffusers, transformers and sentencepiece are only partly typed.
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (diffusers and transformers are only partly typed.)
 """A small safety checker with one concept: red. What else it is shown, it lets pass."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false
-# (safetensors is only partly typed.)
 """Adapters for the small SD1.5 checkpoint, strong enough to be seen: LoRAs, a textual inversion, a VAE."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
 """The small checkpoint of SD3-medium and its pose ControlNet."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# diffusers and transformers are only partly typed, and their defaults stand for types.
 
 from __future__ import annotations
 

@@ -1,4 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
 # (diffusers' annotations of tuples and optional parts are wrong.)
 """The small checkpoint of the SDXL family."""
 

@@ -1,5 +1,3 @@
-# pyright: basic, reportPrivateImportUsage=false, reportCallIssue=false
-# (safetensors and spandrel are only partly typed.)
 """A small upscaler of the kind of Real-ESRGAN's compact networks: doubles pixels, and a little more."""
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
 """Draws with every family and noise scheduler on the far device, and prints what came of it as JSON."""
-# pyright: basic
-# torch's functions are only partly typed.
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from far_device import WAITS, far_device
 
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising.loop import Loop
@@ -36,6 +33,7 @@ from pipelines.schedulers.flow.sampler import SAMPLERS, make_sampler
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.weights.manifest import load_manifest
+from tests.tiny.far_device import WAITS, far_device
 
 SIDE = 64
 PICTURE = RGBImage(SIDE, SIDE, bytes(range(256)) * (SIDE * SIDE * 3 // 256))

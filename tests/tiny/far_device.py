@@ -1,5 +1,4 @@
 """A device that is not there: it computes on the CPU, but its tensors refuse to meet the CPU's."""
-# pyright: basic
 # torch's dispatch is untyped.
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class FarTensor(Tensor):
 
     @staticmethod
     def __new__(cls, near: Tensor) -> FarTensor:
-        far = Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
+        far = Tensor._make_wrapper_subclass(
             cls,
             near.shape,
             strides=near.stride(),
@@ -51,7 +50,7 @@ class FarTensor(Tensor):
         far.near = near
         return far
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sd_drawing import seeded
 from torch import Tensor
+
+from tests.drawing import seeded
 
 Parts = dict[str, Tensor]
 

@@ -16,7 +16,6 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, SD3ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.pipelines.kolors import ChatGLMModel
-from original_layout import write_single_file
 
 from pipelines.checkpoints import dummies
 from pipelines.checkpoints.checkpoint import Checkpoint, local
@@ -25,6 +24,7 @@ from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.errors import CheckpointUnavailable
 from pipelines.weights.lock import Lock, describe, write_lock
 from pipelines.weights.manifest import Manifest, Source
+from tests.tiny.original_layout import write_single_file
 
 META = torch.device("meta")
 CPU = torch.device("cpu")

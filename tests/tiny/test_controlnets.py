@@ -11,9 +11,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from original_layout import write_controlnet
 from PIL import Image
-from sd_drawing import (
+
+from pipelines.denoising.sample import Sample
+from pipelines.engine.pool import PipelinePool, module_bytes
+from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest, Source
+from tests.drawing import (
+    advance_to_the_end,
     array,
     draw,
     draw_moving_group,
@@ -23,11 +29,7 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.engine.pool import PipelinePool, module_bytes
-from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest, Source
+from tests.tiny.original_layout import write_controlnet
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 FOLDERS = {SD15: "sd15", XL: "sdxl"}
@@ -207,8 +209,6 @@ def test_a_preprocessor_makes_the_guide_at_the_size_of_the_picture(families: dic
 
 
 def test_highres_fix_sees_the_guide_in_both_passes(families: dict[str, Any]) -> None:
-    from pipelines.denoising.sample import Sample
-
     family = families[SD15]
     family.modules["unet"].register_to_config(sample_size=6)
     try:
@@ -218,8 +218,6 @@ def test_highres_fix_sees_the_guide_in_both_passes(families: dict[str, Any]) -> 
             lambda _, __, named: shapes.append(tuple(named["controlnet_cond"].shape[2:])), with_kwargs=True
         )
         (sample,) = family.encode(request(highres_fix=True))
-        from sd_drawing import advance_to_the_end
-
         advance_to_the_end(family, sample)
         second = sample.finish(sample)
         assert isinstance(second, Sample)

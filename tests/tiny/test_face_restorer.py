@@ -14,11 +14,9 @@ import onnx
 import pytest
 import skimage.data
 import torch
-from loop_drawing import drawings, events_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import load_file
-from sd_drawing import advance_to_the_end, array, draw, image_of, largest_difference, open_family
 from skimage.transform import SimilarityTransform
 from spandrel import ImageModelDescriptor, ModelLoader
 from spandrel.architectures.Compact import Compact
@@ -38,6 +36,16 @@ from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
 from tests import random_checkpoints
+from tests.drawing import (
+    advance_to_the_end,
+    array,
+    draw,
+    drawings,
+    events_of,
+    image_of,
+    largest_difference,
+    open_family,
+)
 
 SMALL = "small-faces"
 

@@ -1,6 +1,4 @@
 """Half precision on a device apart from the CPU, as on a GPU: types stay, and nothing is left behind."""
-# pyright: basic, reportPrivateImportUsage=false, reportArgumentType=false
-# torch and diffusers are only partly typed.
 
 from __future__ import annotations
 
@@ -13,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from draw_far_away import sample, samplers
 
 from pipelines.images import codec
 from pipelines.weights.manifest import Manifest
+from tests.tiny.draw_far_away import sample, samplers
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -30,7 +29,8 @@ def test_latents_stay_in_half_precision_with_every_noise_scheduler(dtype: torch.
 def drawn_far_away(random_manifest: Manifest) -> dict[str, dict[str, list[str]]]:
     """What `draw_far_away` reports; a process of its own, because torch cannot forget a backend."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("draw_far_away.py"), random_manifest.path],
+        [sys.executable, "-m", "tests.tiny.draw_far_away", random_manifest.path],
+        cwd=ROOT,
         # transformers would read adapters in threads, which a pretended device does not reach.
         env={**os.environ, "HF_DEACTIVATE_ASYNC_LOAD": "1"},
         capture_output=True,
@@ -41,6 +41,7 @@ def drawn_far_away(random_manifest: Manifest) -> dict[str, dict[str, list[str]]]
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_family_draws_on_a_device_apart_and_again_after_a_stay_in_host_memory(
     drawn_far_away: dict[str, dict[str, list[str]]],
 ) -> None:

@@ -14,7 +14,6 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
 )
-from sd_drawing import advance_to_the_end, array, open_family, reference, seeded
 from torch.nn.functional import interpolate
 
 from pipelines.denoising.sample import Picture, Sample
@@ -23,6 +22,7 @@ from pipelines.layers import highres
 from pipelines.request import ImageToImage, Inpainting, Prompted, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest
+from tests.drawing import advance_to_the_end, array, open_family, reference, seeded
 
 NATIVE = 64
 SD15 = "stable-diffusion-v1-5"

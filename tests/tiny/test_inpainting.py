@@ -22,7 +22,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from sd_drawing import (
+
+from pipelines.demo.checkpoints.parts import fill
+from pipelines.errors import InvalidInput
+from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES
+from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from tests.drawing import (
     advance_to_the_end,
     array,
     draw,
@@ -33,12 +39,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.demo.checkpoints.parts import fill
-from pipelines.errors import InvalidInput
-from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
-from pipelines.schedulers.names import NAMES
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (64, 72, 3), dtype=np.uint8)
 MASK = np.zeros((64, 72, 3), np.uint8)

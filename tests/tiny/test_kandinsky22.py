@@ -11,15 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, KandinskyV22Pipeline, KandinskyV22PriorPipeline
 
-from pipelines.adapters.library import AdapterLibrary
-from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.sample import Picture, Sample
+from pipelines.denoising.sample import Sample
 from pipelines.denoising.step import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kandinsky22 import Kandinsky22
-from pipelines.image_io import RGBImage
-from pipelines.request import PriorTextToImage, Request, TextToImage
+from pipelines.request import PriorTextToImage, TextToImage
 from pipelines.weights.manifest import Manifest
+from tests.drawing import draw_alone, draw_arriving, open_family
 from tests.random_checkpoints import kandinsky22 as random_kandinsky22
 
 CPU = torch.device("cpu")
@@ -69,15 +67,9 @@ def diffusers(folder: Path) -> Diffusers:
     return Diffusers(folder)
 
 
-def opened(manifest: Manifest, dtype: str = "float32") -> Kandinsky22:
-    entry = manifest.pipeline("kandinsky-2-2").model_copy(update={"dtype": dtype})
-    checkpoint = Checkpoint(manifest, entry, Path("unused"), CPU)
-    return Kandinsky22.open("kandinsky-2-2", checkpoint, AdapterLibrary(manifest, Path("unused")))
-
-
 @pytest.fixture(scope="module")
 def kandinsky(random_manifest: Manifest) -> Kandinsky22:
-    return opened(random_manifest)
+    return open_family(random_manifest, "kandinsky-2-2")
 
 
 def request(**changes: Any) -> PriorTextToImage:
@@ -95,50 +87,6 @@ def request(**changes: Any) -> PriorTextToImage:
             **changes,
         }
     )
-
-
-def pixels(image: RGBImage) -> np.ndarray:
-    return np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
-
-
-@torch.no_grad()
-def draw_alone(pipeline: Kandinsky22, request: Request) -> list[np.ndarray]:
-    pictures: list[np.ndarray] = []
-    for start in pipeline.encode(request):
-        part: Sample | Picture = start
-        while isinstance(part, Sample):
-            while not part.sampler.done:
-                advance([part])
-            part = part.finish(part)
-        pictures.append(pixels(part.image))
-    return pictures
-
-
-@torch.no_grad()
-def draw_arriving(
-    pipeline: Kandinsky22, arrivals: list[tuple[int, PriorTextToImage]]
-) -> tuple[list[list[np.ndarray]], list[set[str]]]:
-    """Draw requests that join at the given turns. Also: the stages that were running at each turn."""
-    pictures: list[dict[int, np.ndarray]] = [{} for _ in arrivals]
-    running: list[tuple[int, Sample]] = []
-    stages: list[set[str]] = []
-    turn = 0
-    while running or turn <= max(joins for joins, _ in arrivals):
-        for which, (joins, wanted) in enumerate(arrivals):
-            if joins == turn:
-                running += [(which, sample) for sample in pipeline.encode(wanted)]
-        stages.append({sample.key.stage for _, sample in running})
-        for key in {sample.key for _, sample in running}:
-            advance([sample for _, sample in running if sample.key == key])
-        parts = [
-            (which, sample.finish(sample) if sample.sampler.done else sample) for which, sample in running
-        ]
-        for (which, sample), (_, part) in zip(running, parts, strict=True):
-            if isinstance(part, Picture):
-                pictures[which][sample.index] = pixels(part.image)
-        running = [(which, part) for which, part in parts if isinstance(part, Sample)]
-        turn += 1
-    return [[drawn[index] for index in sorted(drawn)] for drawn in pictures], stages
 
 
 @pytest.mark.parametrize(
@@ -196,7 +144,8 @@ def test_a_picture_is_the_same_among_others_that_come_and_go(kandinsky: Kandinsk
         (5, request(prompt="a boat", negative_prompt="", num_inference_steps=6, seeds=(5, 6))),
         (9, request(prompt="a late fish", prior_num_inference_steps=2, num_inference_steps=3, seeds=(7,))),
     ]
-    together, stages = draw_arriving(kandinsky, arrivals)
+    together, turns = draw_arriving(kandinsky, arrivals)
+    stages = [{key.stage for key in turn} for turn in turns]
     assert {"prior", "denoise"} in stages
     for (_, wanted), pictures in zip(arrivals, together, strict=True):
         for among, alone in zip(pictures, draw_alone(kandinsky, wanted), strict=True):
@@ -262,7 +211,7 @@ def test_progress_counts_the_evaluations_of_both_stages(kandinsky: Kandinsky22) 
 
 
 def test_a_repeated_prompt_is_not_encoded_again(random_manifest: Manifest) -> None:
-    kandinsky = opened(random_manifest)
+    kandinsky = open_family(random_manifest, "kandinsky-2-2")
     calls: list[str] = []
     kandinsky.modules["prior.text_encoder"].register_forward_hook(lambda *_: calls.append("text"))
     kandinsky.encode(request())
@@ -275,7 +224,7 @@ def test_a_repeated_prompt_is_not_encoded_again(random_manifest: Manifest) -> No
 
 
 def test_half_precision_stays_half_precision_and_draws(random_manifest: Manifest) -> None:
-    kandinsky = opened(random_manifest, dtype="bfloat16")
+    kandinsky = open_family(random_manifest, "kandinsky-2-2", dtype="bfloat16")
     [sample] = kandinsky.encode(request())
     assert sample.latents.dtype == torch.bfloat16
     [drawn] = draw_alone(kandinsky, request())

@@ -12,16 +12,13 @@ import pytest
 import torch
 from diffusers import KolorsPipeline
 
-from pipelines.adapters.library import AdapterLibrary
-from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.checkpoints import kolors as demo
-from pipelines.denoising.sample import Picture, Sample
 from pipelines.denoising.step import advance
 from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
-from pipelines.image_io import RGBImage
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
+from tests.drawing import array, draw_alone, draw_arriving, finish, open_family
 
 CPU = torch.device("cpu")
 LARGEST_SEED = 2**64 - 1
@@ -78,15 +75,9 @@ def draw_with_diffusers(reference: KolorsPipeline, wanted: TextToImage) -> list[
         reference.scheduler = own
 
 
-def opened(manifest: Manifest, dtype: str = "float32") -> Kolors:
-    entry = manifest.pipeline("kolors").model_copy(update={"dtype": dtype})
-    checkpoint = Checkpoint(manifest, entry, Path("unused"), CPU)
-    return Kolors.open("kolors", checkpoint, AdapterLibrary(manifest, Path("unused")))
-
-
 @pytest.fixture(scope="module")
 def kolors(random_manifest: Manifest) -> Kolors:
-    return opened(random_manifest)
+    return open_family(random_manifest, "kolors")
 
 
 def request(**changes: Any) -> TextToImage:
@@ -104,48 +95,6 @@ def request(**changes: Any) -> TextToImage:
             **changes,
         }
     )
-
-
-def pixels(image: RGBImage) -> np.ndarray:
-    return np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
-
-
-def finished(sample: Sample) -> np.ndarray:
-    picture = sample.finish(sample)
-    assert isinstance(picture, Picture)
-    return pixels(picture.image)
-
-
-@torch.no_grad()
-def draw_alone(pipeline: Kolors, wanted: TextToImage) -> list[np.ndarray]:
-    pictures: list[np.ndarray] = []
-    for sample in pipeline.encode(wanted):
-        while not sample.sampler.done:
-            advance([sample])
-        pictures.append(finished(sample))
-    return pictures
-
-
-@torch.no_grad()
-def draw_arriving(
-    pipeline: Kolors, arrivals: list[tuple[int, TextToImage]]
-) -> tuple[list[np.ndarray], list[int]]:
-    """Draw requests of one picture that join a group at the given turns. Also: how many drew at each turn."""
-    pictures: dict[int, np.ndarray] = {}
-    running: list[tuple[int, Sample]] = []
-    crowd: list[int] = []
-    while len(pictures) < len(arrivals):
-        for which, (joins, wanted) in enumerate(arrivals):
-            if joins == len(crowd):
-                running += [(which, sample) for sample in pipeline.encode(wanted)]
-        assert len({sample.key for _, sample in running}) == 1
-        crowd.append(len(running))
-        advance([sample for _, sample in running])
-        for which, sample in running:
-            if sample.sampler.done:
-                pictures[which] = finished(sample)
-        running = [(which, sample) for which, sample in running if which not in pictures]
-    return [pictures[which] for which in range(len(arrivals))], crowd
 
 
 @every_scheduler
@@ -207,10 +156,12 @@ def test_a_picture_is_the_same_among_others_that_come_and_go(kolors: Kolors) -> 
         ),
         (9, request(prompt="late", scheduler=euler, num_inference_steps=1, guidance_scale=0.5, seeds=(7,))),
     ]
-    together, crowd = draw_arriving(kolors, arrivals)
+    together, turns = draw_arriving(kolors, arrivals)
+    assert len({key for turn in turns for key in turn}) == 1
+    crowd = [len(turn) for turn in turns]
     assert max(crowd) >= 4
     assert sum(crowd) > 2 * len(crowd)
-    for (_, wanted), among in zip(arrivals, together, strict=True):
+    for (_, wanted), [among] in zip(arrivals, together, strict=True):
         [alone] = draw_alone(kolors, wanted)
         assert np.abs(among.astype(int) - alone).max() <= 1
 
@@ -263,7 +214,7 @@ def test_no_negative_prompt_means_an_empty_one(kolors: Kolors) -> None:
 
 
 def test_a_repeated_text_is_not_encoded_again(random_manifest: Manifest) -> None:
-    kolors = opened(random_manifest)
+    kolors = open_family(random_manifest, "kolors")
     calls: list[str] = []
     kolors.modules["text_encoder"].register_forward_hook(lambda *_: calls.append("text"))
     kolors.encode(request())
@@ -279,19 +230,19 @@ def test_a_repeated_text_is_not_encoded_again(random_manifest: Manifest) -> None
 def test_half_precision_stays_half_precision_and_draws(
     random_manifest: Manifest, scheduler: SchedulerChoice, dtype: str
 ) -> None:
-    kolors = opened(random_manifest, dtype)
+    kolors = open_family(random_manifest, "kolors", dtype=dtype)
     kept = getattr(torch, dtype)
     [sample] = kolors.encode(request(scheduler=scheduler, num_inference_steps=3))
     with torch.no_grad():
         while not sample.sampler.done:
             assert sample.latents.dtype == kept
             advance([sample])
-    assert finished(sample).std() > 10
+    assert array(finish(sample).image).std() > 10
     assert {parameter.dtype for parameter in kolors.modules["vae"].parameters()} == {kept}
 
 
 def test_a_float16_vae_decodes_in_float32_as_its_configuration_asks(random_manifest: Manifest) -> None:
-    kolors = opened(random_manifest, "float16")
+    kolors = open_family(random_manifest, "kolors", dtype="float16")
     vae = kolors.modules["vae"]
     entered: list[torch.dtype] = []
     vae.get_submodule("decoder").register_forward_pre_hook(lambda _, given: entered.append(given[0].dtype))

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
 from peft import LoHaConfig, LoKrConfig
 from peft.tuners import loha, lokr
 from safetensors.torch import save_file
-from sd_drawing import array, draw, open_family, reference
 from torch import Tensor
 
 from pipelines.adapters.lycoris import as_lora
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import array, draw, open_family, reference
+from tests.tiny.lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

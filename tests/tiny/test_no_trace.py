@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline
-from lycoris_files import files
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from sd_drawing import image_of, reference
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
@@ -35,6 +33,8 @@ from pipelines.request import (
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
 from tests import random_checkpoints
+from tests.drawing import image_of, reference
+from tests.tiny.lycoris_files import files
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"
 WIDTH, HEIGHT = 64, 48

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sd_drawing import array, image_of, largest_difference
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
@@ -26,6 +25,7 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.weights.manifest import Manifest
+from tests.drawing import array, image_of, largest_difference
 
 SD15 = "stable-diffusion-v1-5"
 WIDTH, HEIGHT = 96, 64
@@ -66,6 +66,14 @@ FLAGS: Mapping[str, dict[str, Any]] = {
 }
 SEEN = 1.05
 """A `seam` above this one; in pictures as noisy as these the strongest of a few neighbours are no sharper."""
+
+EACH_ONCE = [
+    ("panorama", "controlnet"),
+    ("self_attention", "lora"),
+    ("highres_fix", "inpainting"),
+    ("image to image", "tomesd"),
+]
+"""Pairs for the quick run: every flag, with one other."""
 
 PAIRS = [pair for pair in combinations(FLAGS, 2) if set(pair) != {"image to image", "inpainting"}]
 
@@ -192,7 +200,11 @@ def test_without_a_panorama_the_edges_do_not_match(flag: str, stage: Stage) -> N
     assert seam(stage.drawn_with(flag), rows) > SEEN
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
+@pytest.mark.parametrize(
+    "pair",
+    [pair if pair in EACH_ONCE else pytest.param(pair, marks=pytest.mark.slow) for pair in PAIRS],
+    ids=" and ".join,
+)
 def test_drawn_among_others_no_pixel_is_off_by_more_than_one(pair: tuple[str, str], stage: Stage) -> None:
     requests = {
         "pair": request(*pair),
@@ -203,6 +215,7 @@ def test_drawn_among_others_no_pixel_is_off_by_more_than_one(pair: tuple[str, st
     assert max(map(largest_difference, together, stage.drawn_with(*pair))) <= 1
 
 
+@pytest.mark.slow
 def test_everything_at_once_is_drawn_and_kept_outside_the_mask(stage: Stage) -> None:
     asked = request(*(flag for flag in FLAGS if flag != "image to image"))
     drawn = stage.drawn(asked)

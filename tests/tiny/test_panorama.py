@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPanoramaPipeline
-from sd_drawing import (
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pipelines.denoising import step
+from pipelines.image_io import RGBImage
+from pipelines.images import codec
+from pipelines.layers import panorama
+from pipelines.layers.panorama import views_of
+from pipelines.request import Inpainting, SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
+from tests.drawing import (
     advance_to_the_end,
     array,
     draw,
@@ -21,17 +31,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-from torch import Tensor
-from torch.nn.functional import interpolate
-
-from pipelines.denoising import step
-from pipelines.denoising.sample import Sample
-from pipelines.image_io import RGBImage
-from pipelines.images import codec
-from pipelines.layers import panorama
-from pipelines.layers.panorama import views_of
-from pipelines.request import Inpainting, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(
@@ -78,11 +77,6 @@ def drawn_plainly(plain: Any, request: TextToImage, **more: Any) -> Any:
     ).images
 
 
-def finished(family: Any, sample: Sample) -> Sample:
-    assert advance_to_the_end(family, sample)
-    return sample
-
-
 @pytest.mark.parametrize(
     ("name", "karras"),
     [
@@ -104,7 +98,7 @@ def test_alone_the_latents_have_the_bytes_of_the_reference(
     (sample,) = family.encode(request)
     expected = drawn_plainly(plain, request, circular_padding=True, output_type="latent")
     plain.scheduler = own
-    assert torch.equal(finished(family, sample).latents, expected)
+    assert torch.equal(advance_to_the_end(family, sample).latents, expected)
 
 
 @pytest.mark.parametrize("guidance_scale", [7.5, 1.0])
@@ -169,7 +163,7 @@ def test_left_and_right_match_and_do_not_without_the_flag(width: int, family: An
 def test_no_place_of_the_ring_is_special(family: Any) -> None:
     (straight,), (turned,) = family.encode(REQUEST), family.encode(REQUEST)
     turned.latents = turned.latents.roll(16, dims=-1)
-    straight, turned = finished(family, straight), finished(family, turned)
+    straight, turned = advance_to_the_end(family, straight), advance_to_the_end(family, turned)
     assert torch.allclose(straight.latents.roll(16, dims=-1), turned.latents, atol=1e-3)
 
 
@@ -183,7 +177,7 @@ def test_two_thousand_pixels_are_drawn_in_batches_no_larger_than_the_picture(fam
         return network(latents, *rest)
 
     sample.denoiser = replace(sample.denoiser, predict=counted)
-    picture = finish(finished(family, sample)).image
+    picture = finish(advance_to_the_end(family, sample)).image
     assert (picture.width, picture.height) == (2048, 32)
     assert batches == [(8, 4, 4, 64)] * 8
 

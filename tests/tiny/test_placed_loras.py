@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from original_layout import unet_key
 from safetensors.torch import load_file, save_file
-from sd_drawing import array, draw, open_family, reference, seeded
 from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora, TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import array, draw, open_family, reference, seeded
+from tests.tiny.original_layout import unet_key
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
 PLAIN = {SD15: (StableDiffusionPipeline, "sd15"), XL: (StableDiffusionXLPipeline, "sdxl")}

@@ -12,7 +12,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from sd_drawing import array, image_of
 from torch import Tensor, nn
 
 from pipelines.adapters.library import AdapterLibrary
@@ -20,6 +19,7 @@ from pipelines.checkpoints.skip_init import skip_init
 from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.errors import InvalidInput
 from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
+from tests.drawing import array, image_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,7 +165,7 @@ def preprocessors(tmp_path_factory: pytest.TempPathFactory) -> Preprocessors:
         entries[name] = ControlNetEntry(
             source=Source(folder=Path("none")),
             family="sd15",
-            preprocessor=name,  # pyright: ignore[reportArgumentType]
+            preprocessor=name,
             annotator=Source(folder=Path(name)),
         )
     manifest = Manifest(path=folder / "weights.yaml", pipelines={}, controlnets=entries)

@@ -12,7 +12,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from sd_drawing import array, draw, image_of, open_family, reference, seeded
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from pipelines.errors import InvalidInput
@@ -20,6 +19,7 @@ from pipelines.image_io import RGBImage, from_pil
 from pipelines.images.safety import replaced
 from pipelines.request import Replacement, SafetyCheck, TextToImage
 from pipelines.weights.manifest import Manifest, Source
+from tests.drawing import array, draw, image_of, open_family, reference, seeded
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

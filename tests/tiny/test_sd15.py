@@ -12,7 +12,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
-from sd_drawing import (
+
+from pipelines.demo.checkpoints.parts import fill
+from pipelines.errors import InvalidInput
+from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import OWN
+from pipelines.weights.manifest import Manifest, Source
+from tests.drawing import (
     array,
     draw,
     draw_moving_group,
@@ -22,13 +29,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.demo.checkpoints.parts import fill
-from pipelines.errors import InvalidInput
-from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
-from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
-from pipelines.schedulers.sampler import OWN
-from pipelines.weights.manifest import Manifest, Source
 
 PIPELINE = "stable-diffusion-v1-5"
 CHOICES = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,8 @@ import torch
 from diffusers import StableDiffusion3ControlNetPipeline
 from PIL import Image
 
-from pipelines.adapters.library import AdapterLibrary
-from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
-from pipelines.denoising.sample import Picture, Sample
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
 from pipelines.image_io import RGBImage
@@ -30,16 +26,14 @@ from pipelines.schedulers.flow.diffusers_schedulers import (
 )
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
 from pipelines.weights.manifest import Manifest
+from tests.drawing import draw_alone, draw_arriving, draw_images, largest_difference, open_family
 
 PIPELINE = "sd3-medium-pose"
 
 
 @pytest.fixture(scope="module")
 def sd3(random_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion3Pose:
-    weights = tmp_path_factory.mktemp("weights")
-    entry = random_manifest.pipelines[PIPELINE]
-    checkpoint = Checkpoint(random_manifest, entry, weights, torch.device("cpu"))
-    return StableDiffusion3Pose.open(PIPELINE, checkpoint, AdapterLibrary(random_manifest, weights))
+    return open_family(random_manifest, PIPELINE, weights=tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -62,40 +56,6 @@ def request(**changes: Any) -> PoseToImage:
         scheduler=SchedulerChoice(name="dpmpp_2m", sigma_schedule="sgm_uniform"),
     )
     return dataclasses.replace(defaults, **changes)
-
-
-def finish(sample: Sample) -> RGBImage:
-    picture = sample.finish(sample)
-    assert isinstance(picture, Picture)
-    return picture.image
-
-
-@torch.no_grad()
-def draw(sd3: StableDiffusion3Pose, wanted: PoseToImage) -> list[RGBImage]:
-    """Each picture of the request by itself."""
-    samples = sd3.encode(wanted)
-    for sample in samples:
-        while not sample.sampler.done:
-            step.advance([sample])
-    return [finish(sample) for sample in samples]
-
-
-@torch.no_grad()
-def draw_together(sd3: StableDiffusion3Pose, requests: Sequence[PoseToImage]) -> list[list[RGBImage]]:
-    """All requests in one group, one more of them joining at each step; finished ones leave."""
-    waiting = list(enumerate(requests))
-    group: list[tuple[int, Sample]] = []
-    pictures: list[list[RGBImage]] = [[] for _ in requests]
-    while waiting or group:
-        if waiting:
-            number, wanted = waiting.pop(0)
-            group += [(number, sample) for sample in sd3.encode(wanted)]
-        step.advance([sample for _, sample in group])
-        for number, sample in group:
-            if sample.sampler.done:
-                pictures[number].append(finish(sample))
-        group = [member for member in group if not member[1].sampler.done]
-    return pictures
 
 
 def test_dpm_adaptive_counts_each_time_that_the_network_was_asked(sd3: StableDiffusion3Pose) -> None:
@@ -155,18 +115,12 @@ def draw_with_diffusers(pipeline: StableDiffusion3ControlNetPipeline, wanted: Po
     return RGBImage(*picture.size, picture.tobytes())
 
 
-def largest_difference(one: RGBImage, other: RGBImage) -> int:
-    assert (one.width, one.height) == (other.width, other.height)
-    first, second = (np.frombuffer(image.pixels, np.uint8).astype(int) for image in (one, other))
-    return int(abs(first - second).max())
-
-
 @pytest.mark.parametrize("sampler", DIFFUSERS_SAMPLERS)
 def test_a_picture_equals_the_one_of_diffusers_with_every_sampler_that_it_has(
     sd3: StableDiffusion3Pose, diffusers_pipeline: StableDiffusion3ControlNetPipeline, sampler: str
 ):
     wanted = request(scheduler=SchedulerChoice(name=sampler, sigma_schedule="sgm_uniform"))
-    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+    assert draw_images(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
 
 
 @pytest.mark.parametrize("schedule", SIGMA_SCHEDULES)
@@ -174,7 +128,7 @@ def test_a_picture_equals_the_one_of_diffusers_with_every_sigma_schedule(
     sd3: StableDiffusion3Pose, diffusers_pipeline: StableDiffusion3ControlNetPipeline, schedule: str
 ):
     wanted = request(num_inference_steps=7, scheduler=SchedulerChoice(name="uni_pc", sigma_schedule=schedule))
-    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+    assert draw_images(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +152,7 @@ def test_a_picture_equals_the_one_of_diffusers_with_other_settings(
     changes: dict[str, Any],
 ):
     wanted = request(**changes)
-    assert draw(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
+    assert draw_images(sd3, wanted) == [draw_with_diffusers(diffusers_pipeline, wanted)]
 
 
 def test_pictures_drawn_among_others_are_the_same(sd3: StableDiffusion3Pose):
@@ -220,17 +174,18 @@ def test_pictures_drawn_among_others_are_the_same(sd3: StableDiffusion3Pose):
         request(seeds=(8,), num_inference_steps=3, scheduler=choice("euler_ancestral_pp", "simple")),
         request(seeds=(9,), num_inference_steps=2, scheduler=choice("dpm_adaptive", "sgm_uniform")),
     ]
-    together = draw_together(sd3, requests)
+    together, turns = draw_arriving(sd3, enumerate(requests))
+    assert len({key for turn in turns for key in turn}) == 1
     for wanted, pictures in zip(requests, together, strict=True):
-        alone = draw(sd3, wanted)
+        alone = draw_alone(sd3, wanted)
         assert len(pictures) == len(wanted.seeds)
         assert max(map(largest_difference, alone, pictures)) <= 1
 
 
 def test_several_seeds_in_one_request_give_the_pictures_of_each_alone(sd3: StableDiffusion3Pose):
     wanted = request(seeds=(5, 6), scheduler=SchedulerChoice(name="dpmpp_2m_sde", sigma_schedule="karras"))
-    both = draw(sd3, wanted)
-    assert both == [*draw(sd3, request_of(wanted, 5)), *draw(sd3, request_of(wanted, 6))]
+    both = draw_images(sd3, wanted)
+    assert both == [*draw_images(sd3, request_of(wanted, 5)), *draw_images(sd3, request_of(wanted, 6))]
     assert both[0] != both[1]
 
 
@@ -241,9 +196,9 @@ def request_of(wanted: PoseToImage, seed: int) -> PoseToImage:
 def test_the_same_request_gives_the_same_picture_whatever_the_global_generator_does(
     sd3: StableDiffusion3Pose,
 ):
-    first = draw(sd3, request())
+    first = draw_images(sd3, request())
     torch.randn(17)
-    assert draw(sd3, request()) == first
+    assert draw_images(sd3, request()) == first
 
 
 @pytest.mark.parametrize(
@@ -261,20 +216,20 @@ def test_the_same_request_gives_the_same_picture_whatever_the_global_generator_d
     ids=str,
 )
 def test_every_field_has_an_effect(sd3: StableDiffusion3Pose, changes: dict[str, Any]):
-    assert largest_difference(draw(sd3, request())[0], draw(sd3, request(**changes))[0]) > 1
+    assert largest_difference(draw_alone(sd3, request())[0], draw_alone(sd3, request(**changes))[0]) > 1
 
 
 def test_the_pose_has_no_effect_at_strength_zero(sd3: StableDiffusion3Pose):
     upside_down = RGBImage(128, 128, demo_skeleton(128, 128).pixels[::-1])
     poses = [demo_skeleton(128, 128), upside_down]
-    faint = [draw(sd3, request(image=pose, controlnet_conditioning_scale=0.0))[0] for pose in poses]
-    strong = [draw(sd3, request(image=pose, controlnet_conditioning_scale=1.0))[0] for pose in poses]
-    assert faint[0] == faint[1]
+    faint = [draw_alone(sd3, request(image=pose, controlnet_conditioning_scale=0.0))[0] for pose in poses]
+    strong = [draw_alone(sd3, request(image=pose, controlnet_conditioning_scale=1.0))[0] for pose in poses]
+    np.testing.assert_array_equal(*faint)
     assert largest_difference(*strong) > 1
 
 
 def test_a_size_that_the_network_cannot_draw_is_cropped(sd3: StableDiffusion3Pose):
-    (picture,) = draw(sd3, request(width=100, height=90))
+    (picture,) = draw_images(sd3, request(width=100, height=90))
     assert (picture.width, picture.height) == (100, 90)
 
 

@@ -11,7 +11,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import save_file
-from sd_drawing import (
+
+from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.images import codec
+from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
+from pipelines.schedulers.sampler import OWN
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import (
     array,
     draw,
     draw_moving_group,
@@ -20,13 +27,6 @@ from sd_drawing import (
     reference,
     seeded,
 )
-
-from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.images import codec
-from pipelines.request import SchedulerChoice, TextToImage
-from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
-from pipelines.schedulers.sampler import OWN
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 REQUEST = TextToImage(
     pipeline="sdxl",

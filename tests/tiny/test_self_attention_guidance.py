@@ -13,15 +13,6 @@ import tomesd
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionSAGPipeline
 from diffusers.models.attention_processor import AttnProcessor
-from sd_drawing import (
-    array,
-    draw,
-    draw_moving_group,
-    largest_difference,
-    open_family,
-    reference,
-    seeded,
-)
 from torch import Tensor
 
 from pipelines.denoising import step
@@ -33,6 +24,15 @@ from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 from pipelines.weights.manifest import Manifest
+from tests.drawing import (
+    array,
+    draw,
+    draw_moving_group,
+    largest_difference,
+    open_family,
+    reference,
+    seeded,
+)
 
 PIPELINE = "stable-diffusion-v1-5"
 REQUEST = TextToImage(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sd_drawing import array, draw, draw_moving_group, largest_difference, open_family
 from torch import Tensor
 
 from pipelines.errors import InvalidInput
 from pipelines.request import TextToImage
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from tests.drawing import array, draw, draw_moving_group, largest_difference, open_family
 
 START, END = 512, 513
 FAMILIES = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loop_drawing import drawings, events_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sd_drawing import array, draw, image_of, largest_difference, open_family
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
@@ -26,6 +24,7 @@ from pipelines.images import tiles
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import TextToImage, Upscaling
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
+from tests.drawing import array, draw, drawings, events_of, image_of, largest_difference, open_family
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = TextToImage(

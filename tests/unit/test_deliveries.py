@@ -72,7 +72,7 @@ class Office:
     async def deliver(self) -> list[Webhook]:
         """Make the attempts that are due now, to their end; what the outbox says then."""
         await self.deliveries.begin()
-        await self.deliveries.ended()
+        await self.deliveries.wait()
         return await self.outbox.all()
 
     async def put(self, url: str, topic: str | None = None, **payload: Any) -> str:
@@ -542,10 +542,10 @@ def test_the_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> 
 
 
 def test_the_configured_secret_is_used_and_a_bad_one_refused(tmp_path: Path) -> None:
-    assert webhook_secret(Settings(data=tmp_path, webhook_secret=SECRET)) == SECRET  # pyright: ignore[reportArgumentType]
+    assert webhook_secret(Settings(data=tmp_path, webhook_secret=SECRET)) == SECRET
     for bad in ("secret", "whsec_", "whsec_c2hvcnQ=", "whsec_!", SECRET.removeprefix("whsec_")):
         with pytest.raises(ValueError, match="24 to 64 bytes"):
-            Settings(data=tmp_path, webhook_secret=bad)  # pyright: ignore[reportArgumentType]
+            Settings(data=tmp_path, webhook_secret=bad)
     (tmp_path / "webhook-secret").write_text("")
     with pytest.raises(ValueError, match="24 to 64 bytes"):
         webhook_secret(Settings(data=tmp_path))

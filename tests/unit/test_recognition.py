@@ -126,21 +126,3 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     tensor = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     with pytest.raises(Unrecognised, match="cut off"):
         read_shapes(written(tmp_path / "x", {"emb": tensor}, bytes(20)))
-
-
-def test_the_small_adapters_and_checkpoints_are_recognised(demo_manifest_path: Path, tmp_path: Path) -> None:
-    from diffusers import StableDiffusionPipeline
-
-    from tests.tiny.original_layout import write_single_file
-
-    folder = demo_manifest_path.parent
-    for name in ("striped", "outlined"):
-        shapes = read_shapes(folder / f"sd15_adapters/{name}.safetensors")
-        assert recognise(shapes) == Recognised("lora", "sd15")
-    shapes = read_shapes(folder / "sd15_adapters/night_scene.safetensors")
-    assert recognise(shapes) == Recognised("embedding", "sd15")
-    vae = read_shapes(folder / "sd15_adapters/vae/diffusion_pytorch_model.safetensors")
-    assert recognise(vae) == Recognised("vae", None)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder / "sd15", safety_checker=None)
-    write_single_file(pipeline, tmp_path / "single.safetensors")
-    assert recognise(read_shapes(tmp_path / "single.safetensors")) == Recognised("checkpoint", "sd15")

@@ -1,6 +1,7 @@
 """A sheet of pictures of each training's networks, to be looked at by eye.
 
-``python -m pipelines.demo.training.sample_sheets`` draws the one of all checkpoints that the README shows.
+``python -m pipelines.demo.training.sample_sheets`` draws the one of all checkpoints that
+the demo's README shows.
 """
 
 from __future__ import annotations

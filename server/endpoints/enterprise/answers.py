@@ -88,23 +88,23 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
 
 def meta(job: Job) -> dict[str, JSON]:
     """What was really drawn; ``nsfw`` has the safety checker's word on each picture, if it looked."""
-    said = cast(dict[str, JSON], job.options.get("meta", {}))
+    said = cast(dict[str, JSON], job.order.options.get("meta", {}))
     return {**said, "file_prefix": job.file_prefix, "nsfw": [yes_no(word) for word in job.flagged or ()]}
 
 
 def _track_id(job: Job) -> dict[str, object]:
-    track_id = job.options.get("track_id")
+    track_id = job.order.options.get("track_id")
     return {} if track_id is None else {"track_id": track_id}
 
 
 def _warning(job: Job) -> dict[str, object]:
-    own = job.options.get("warning")
+    own = job.order.options.get("warning")
     texts = [*([str(own)] if own else []), *job.warnings]
     return {"warning": "; ".join(texts)} if texts else {}
 
 
 def _future_names(job: Job) -> list[str]:
-    suffix = "base64" if job.base64_files else "png"
+    suffix = "base64" if job.order.base64_files else "png"
     return [f"{job.file_prefix}-{index}.{suffix}" for index in range(len(job.request.seeds))]
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from server.endpoints.enterprise.wire import Operation, message, post, read, read_as_administrator
+from server.http.call_state import call_state
 from server.http.services import services
 
 HOW_TO_UPDATE = (
@@ -21,7 +22,7 @@ async def clear_queue(request: Request) -> JSONResponse:
     account, _ = await read(request, Operation)
     parts = services(request)
     cleared = await parts.studio.clear_queue(account)
-    request.state.balance = await parts.credits.balance(account.id)
+    call_state(request).balance = await parts.credits.balance(account.id)
     text = message("Queue cleared, server is restarting")
     return JSONResponse({"status": "success", **text, "cleared": cleared})
 

@@ -93,10 +93,10 @@ class WebhookFields(Operation):
 
 def announcement(job: Job) -> WebhookMessage | None:
     """Whom to tell of a job that has ended, and what; None where nobody asked for it."""
-    wanted = cast("dict[str, str] | None", job.options.get("webhook"))
+    wanted = cast("dict[str, str] | None", job.order.options.get("webhook"))
     if wanted is None:
         return None
-    track_id = {"track_id": job.options.get("track_id")}
+    track_id = {"track_id": job.order.options.get("track_id")}
     if job.status is JobStatus.succeeded:
         return WebhookMessage(wanted["url"], succeeded(job, wanted["public_url"]) | track_id)
     return WebhookMessage(wanted["url"], failed(job) | track_id)

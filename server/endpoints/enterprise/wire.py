@@ -27,6 +27,7 @@ from server.errors import (
     Unavailable,
 )
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.services import services
 
 PREFIX = "/api/v1/enterprise"
@@ -204,7 +205,7 @@ def error_response(error: ApiError, request: Request) -> Response:
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
             body |= message(str(error))
-            body["request_id"] = request.state.request_id
+            body["request_id"] = call_state(request).request_id
         case _:
             body |= message(str(error))
     legacy = services(request).settings.enterprise_errors == "legacy"

@@ -18,7 +18,7 @@ GUIDANCE_SCALE = 4.0
 PRIOR_GUIDANCE_SCALE = 4.0
 
 
-class Kandinsky22(Page):
+class Kandinsky22Page(Page, title="Kandinsky22"):
     slug: ClassVar[str] = "kandinsky2.2-txt2img"
     summary: ClassVar[str] = "Kandinsky 2.2: text to image"
     price_millicredits: ClassVar[int] = 10
@@ -73,4 +73,4 @@ class Kandinsky22(Page):
         )
 
 
-router = routes(Kandinsky22)
+router = routes(Kandinsky22Page)

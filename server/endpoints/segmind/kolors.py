@@ -12,7 +12,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.wire import Delivery, Page
-from server.studio import PictureFormat
+from server.jobs.order import PictureFormat
 
 Scheduler = Literal[
     "EulerDiscreteScheduler",
@@ -34,7 +34,7 @@ def noise_scheduler(name: Scheduler) -> SchedulerChoice:
     return SchedulerChoice(name=name)
 
 
-class Kolors(Page):
+class KolorsPage(Page, title="Kolors"):
     slug: ClassVar[str] = "kolors"
     summary: ClassVar[str] = "Kolors: text to image"
     price_millicredits: ClassVar[int] = 20
@@ -88,4 +88,4 @@ class Kolors(Page):
         )
 
 
-router = routes(Kolors)
+router = routes(KolorsPage)

@@ -130,7 +130,7 @@ def _metrics(job: Job, account: Account) -> dict[str, float]:
         "inference_time": job.drawing_s,
         "queue_time": job.waiting_s,
         "total_time": job.total_s,
-        "cost": in_credits(job.price),
+        "cost": in_credits(job.order.price),
         "remaining_credits": in_credits(account.balance),
         **evaluations(job),
     }

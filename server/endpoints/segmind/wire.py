@@ -24,12 +24,13 @@ from server.endpoints.fields import Fields, PictureField, read, whole_number
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.hang_up import while_connected
 from server.http.pictures import read_picture
 from server.http.services import services
 from server.http.urls import output_urls, public_url
 from server.jobs.jobs import Job
-from server.studio import Order, PictureFormat
+from server.jobs.order import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
 """Documented are two sizes of each page; clients send all of these."""
@@ -149,7 +150,7 @@ def error_response(error: ApiError, request: fastapi.Request) -> Response:
         case Unavailable():
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
-            body["request_id"] = getattr(request.state, "request_id", "")
+            body["request_id"] = call_state(request).request_id
         case _:
             pass
     return JSONResponse(body, error.status, headers)
@@ -203,7 +204,7 @@ def _accounting_headers(job: Job) -> dict[str, str]:
     size = {"height": drawn.height, "width": drawn.width}
     metadata = {**size, "samples": len(drawn.seeds), **evaluations(job)}
     return {
-        "x-cost": str(in_credits(job.price)),
+        "x-cost": str(in_credits(job.order.price)),
         "x-generation-time": str(job.drawing_s),
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,

@@ -12,7 +12,7 @@ from server.http import caller
 from server.http.hang_up import while_connected
 from server.http.services import services
 from server.jobs.jobs import JSON, Job
-from server.studio import Order
+from server.jobs.order import Order
 
 
 async def run_job(

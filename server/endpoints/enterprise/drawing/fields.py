@@ -37,8 +37,8 @@ from server.http import caller
 from server.http.hang_up import while_connected
 from server.http.services import services
 from server.jobs.jobs import JSON, JobStatus
+from server.jobs.order import Order
 from server.settings import Settings
-from server.studio import Order
 
 PRICE_MILLICREDITS = 10
 DEFAULT_STEPS = 20

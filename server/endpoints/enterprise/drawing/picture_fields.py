@@ -8,11 +8,10 @@ from fastapi import Request
 from pydantic import Field
 
 from pipelines import image_io
-from pipelines.errors import InvalidImage
 from pipelines.image_io import RGBImage
 from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.fields import Number, PictureField
-from server.errors import BodyTooLarge, FieldError, InvalidInputImage
+from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import read_picture
 from server.jobs.jobs import JSON
 
@@ -70,12 +69,7 @@ async def read_picture_field(request: Request, given: str | bytes, field: str) -
     try:
         return await read_picture(request, given, field)
     except InvalidInputImage as error:
-        problem = error.__cause__.problem if isinstance(error.__cause__, InvalidImage) else "is not a picture"
-        raise FieldError(field, problem) from error
-    except FieldError as error:
         raise FieldError(field, error.problem) from error
-    except BodyTooLarge as error:
-        raise BodyTooLarge(f"{field}: {str(error).partition(': ')[2]}") from error
 
 
 def url_or_none(picture: str | bytes | None) -> str | None:

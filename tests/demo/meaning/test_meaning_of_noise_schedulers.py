@@ -1,0 +1,85 @@
+"""Every scheduler of text2img, sd1.5-img2img and kolors reaches the prompt in the page's default steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import combinations
+from typing import get_args
+
+import pytest
+
+from pipelines.demo.training.evaluate import ARTISTS
+from pipelines.demo.training.local_loop import LocalLoop
+from pipelines.demo.world.captions import caption
+from pipelines.demo.world.world import render, simple_scene
+from pipelines.image_io import RGBImage
+from pipelines.request import ImageToImage, Request, SchedulerChoice
+from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
+from server.endpoints.segmind import kolors, sd15_img2img
+from tests.demo.meaning.looking import apart, drawn, prompted, right
+
+pytestmark = pytest.mark.slow
+
+SCENE = simple_scene("star", "black", "brown")
+SAME = 0.001
+"""Between pictures that differ by rounding alone, in bytes; the least of others is 0.008."""
+
+SIDE = 256
+"""Pixels: the least of the pages."""
+
+ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, width=SIDE, height=SIDE, token_merging_ratio=0.0)
+
+
+def pictures(
+    studio: LocalLoop, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
+) -> dict[str, RGBImage]:
+    """Of all choices, drawn together; each has to show the scene."""
+    images = drawn(studio, [ask(scheduler=choice) for choice in choices.values()])
+    assert [name for name, image in zip(choices, images, strict=True) if not right(image, SCENE)] == []
+    return dict(zip(choices, images, strict=True))
+
+
+def alike(images: Mapping[str, RGBImage]) -> list[set[str]]:
+    """Names whose pictures are the same but for rounding."""
+    return [
+        {name, other} for name, other in combinations(images, 2) if apart(images[name], images[other]) < SAME
+    ]
+
+
+def test_every_scheduler_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
+    """By Karras' sigmas, as the page has it, and by its own."""
+    by_karras = pictures(studio, {name: SchedulerChoice(name=name, use_karras_sigmas=True) for name in NAMES})
+    assert alike(by_karras) == [
+        {"DDPMScheduler", "EulerAncestralDiscreteScheduler"},  # as much new noise at every step
+        {"DDIMScheduler", "DDIMInverseScheduler"},  # from noise the same steps
+        {"PNDMScheduler", "IPNDMScheduler"},  # the same weights of the last four predictions
+    ]
+    by_its_own = pictures(
+        studio, {name: SchedulerChoice(name=name, use_karras_sigmas=False) for name in WITH_KARRAS_SIGMAS}
+    )
+    assert all(apart(by_karras[name], image) > SAME for name, image in by_its_own.items())
+
+
+def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
+    choices = {
+        f"{name}, {algorithm}": SchedulerChoice(name=name, use_karras_sigmas=True, algorithm_type=algorithm)
+        for name, algorithms in ALGORITHM_TYPES.items()
+        for algorithm in algorithms
+    }
+    assert alike(pictures(studio, choices)) == []
+
+
+def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(studio: LocalLoop) -> None:
+    choices = {name: kolors.noise_scheduler(name) for name in get_args(kolors.Scheduler)}
+    assert alike(pictures(studio, choices, partial(ARTISTS["Kolors"], caption(SCENE), 1))) == []
+
+
+def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(studio: LocalLoop) -> None:
+    begin = render(simple_scene("star", "red", "white"), SIDE)
+
+    def ask_over(scheduler: SchedulerChoice) -> ImageToImage:
+        return ImageToImage(**prompted(ask(scheduler=scheduler)), image=begin, strength=0.75)
+
+    images = pictures(studio, dict(sd15_img2img.NOISE_SCHEDULERS), ask_over)
+    assert alike(images) == [{"Euler a", "DDPM"}]

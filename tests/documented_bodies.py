@@ -1,0 +1,163 @@
+"""The body that each page's documentation sends, and the programs that send it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KANDINSKY22: Mapping[str, Any] = {
+    "prompt": "masterpiece, best quality, portrait of an old man, 50mm, solo, natural skin texture, "
+    "realistic eye and face details, dark, deep shadow, darkness, moonlight, award winning photo, "
+    "extremely detailed, fine detail, highly detailed, extremely detailed eyes and face, piercing red "
+    "eyes, detailed clothes, skinny, gothic, native american clothing, analog film, stock photograph,",
+    "negative_prompt": "lowres, text, error, cropped, worst quality, low quality, jpeg artifacts, ugly, "
+    "duplicate, morbid, mutilated, out of frame, extra fingers, mutated hands",
+    "samples": 1,
+    "num_inference_steps": 25,
+    "img_width": 512,
+    "img_height": 768,
+    "prior_steps": 25,
+    "seed": 9863172,
+    "base64": False,
+}
+"""Sent as JSON."""
+
+KOLORS: Mapping[str, Any] = {
+    "cfg": 6,
+    "seed": 441234134,
+    "steps": 25,
+    "width": 1024,
+    "height": 1024,
+    "prompt": "In this lively 2D illustration, three animated boys joyfully have their laughter filling "
+    "the air. , adding warmth and charm. The agave field behind them radiates warmth, emphasizing the "
+    "authenticity of this gathering spot and the togetherness of the boys sharing a moment of joy.",
+    "scheduler": "EulerDiscreteScheduler",
+    "output_format": "webp",
+    "output_quality": 80,
+    "negative_prompt": "",
+    "number_of_images": 1,
+}
+"""Sent as the texts of a form."""
+
+SD3_MED_POSE: Mapping[str, Any] = {
+    "prompt": "Anime style illustration of a girl wearing a suit. A moon in sky. In the background we see "
+    "a big rain approaching.",
+    "negative_prompt": "low quality,less details",
+    "image": "https://segmind-sd-models.s3.amazonaws.com/display_images/sd3m-controlnet/sd3-canny-ip.jpg",
+    "num_inference_steps": 20,
+    "guidance_scale": 7,
+    "seed": 698845,
+    "samples": 1,
+    "strength": 0.8,
+    "sampler": "dpmpp_2m",
+    "scheduler": "sgm_uniform",
+    "base64": False,
+}
+"""Sent as JSON, with the base64 of what the URL names."""
+
+SD15_IMG2IMG: Mapping[str, Any] = {
+    "image": "https://www.segmind.com/sd-img2img-input.jpeg",
+    "samples": 1,
+    "prompt": "A fantasy landscape, trending on artstation, mystical sky",
+    "negative_prompt": "nude, disfigured, blurry",
+    "scheduler": "DDIM",
+    "num_inference_steps": 25,
+    "guidance_scale": 10.5,
+    "strength": 0.75,
+    "seed": 98877465625,
+    "img_width": 512,
+    "img_height": 512,
+    "base64": False,
+}
+"""Sent as JSON, with the base64 of what the URL names; one sample sends ``toB64('URL')`` as it stands."""
+
+TEXT2IMG: Mapping[str, Any] = {
+    "key": "enterprise_api_key",
+    "model_id": "stable-diffusion-v1-5",
+    "prompt": "ultra realistic close up portrait ((beautiful pale cyberpunk female with heavy black "
+    "eyeliner)), blue eyes, shaved side haircut, hyper detail, cinematic lighting, magic neon, dark red "
+    "city, Canon EOS R3, nikon, f/1.4, ISO 200, 1/160s, 8K, RAW, unedited, symmetrical balance, in-frame, 8K",
+    "negative_prompt": "painting, extra fingers",
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "num_inference_steps": "20",
+    "safety_checker": "no",
+    "enhance_prompt": "yes",
+    "seed": None,
+    "guidance_scale": 7.5,
+    "multi_lingual": "no",
+    "panorama": "no",
+    "self_attention": "no",
+    "upscale": "no",
+    "embeddings_model": None,
+    "lora_model": None,
+    "clip_skip": "2",
+    "tomesd": "yes",
+    "use_karras_sigmas": "yes",
+    "vae": None,
+    "lora_strength": None,
+    "scheduler": "UniPCMultistepScheduler",
+    "webhook": None,
+    "track_id": None,
+}
+
+
+def program_with_json(page: str, body: Mapping[str, Any], *, picture: str | None = None) -> str:
+    """Segmind's sample in Python for a page that takes JSON.
+
+    Args:
+        picture: URL of the picture that the sample encodes as the body's ``image``.
+    """
+    literal = repr({**body, "image": picture} if picture else dict(body))
+    if picture:
+        literal = literal.replace(repr(picture), f"image_url_to_base64({picture!r})")
+    return f"""
+import requests
+import base64
+
+# Use this function to convert an image file from the filesystem to base64
+def image_file_to_base64(image_path):
+    with open(image_path, 'rb') as f:
+        image_data = f.read()
+    return base64.b64encode(image_data).decode('utf-8')
+
+# Use this function to fetch an image from a URL and convert it to base64
+def image_url_to_base64(image_url):
+    response = requests.get(image_url)
+    image_data = response.content
+    return base64.b64encode(image_data).decode('utf-8')
+
+api_key = "YOUR_API_KEY"
+url = "https://api.segmind.com/v1/{page}"
+
+# Request payload
+data = {literal}
+
+headers = {{'x-api-key': api_key}}
+
+response = requests.post(url, json=data, headers=headers)
+print(response.content)  # The response is the generated image
+"""
+
+
+def program_with_form(page: str, body: Mapping[str, Any]) -> str:
+    """Segmind's sample in Python for a page that takes a form."""
+    lines = "\n".join(f"data[{name!r}] = {value!r}" for name, value in body.items())
+    return f"""
+import requests
+
+api_key = "YOUR_API_KEY"
+url = "https://api.segmind.com/v1/{page}"
+
+# Prepare data and files
+data = {{}}
+files = {{}}
+
+{lines}
+
+headers = {{'x-api-key': api_key}}
+
+response = requests.post(url, data=data, files=files, headers=headers)
+print(response.content)  # The response is the generated image
+"""

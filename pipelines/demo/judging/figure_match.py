@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.demo.judging.joints import APART, SIDE
+from pipelines.demo.judging.joints import MIN_GROUND_DISTANCE, SIDE
 from pipelines.demo.judging.judge import border, color_name, one_color, smoothed
 from pipelines.demo.world.figure import Figure, render_figure
 from pipelines.demo.world.palette import PALETTE, lab
@@ -18,7 +18,7 @@ from pipelines.image_io import RGBImage
 def has_colors(picture: RGBImage, figure: Figure) -> bool:
     """Whether the picture's edge and the middle of the figure's head, trunk and hands have the colours."""
     looks, asked = lab(smoothed(picture, SIDE)), _rendered(picture, figure)
-    plain = np.linalg.norm(asked - lab(PALETTE[figure.color]), axis=-1) < APART / 2
+    plain = np.linalg.norm(asked - lab(PALETTE[figure.color]), axis=-1) < MIN_GROUND_DISTANCE / 2
     ground = one_color(looks[border(looks)])
     if ground is None or color_name(ground) != figure.ground:
         return False
@@ -41,4 +41,4 @@ def _body(looks: NDArray[np.float32]) -> NDArray[np.bool_]:
     ground = one_color(looks[border(looks)])
     if ground is None:
         return np.zeros(looks.shape[:2], bool)
-    return np.linalg.norm(looks - ground, axis=-1) > APART
+    return np.linalg.norm(looks - ground, axis=-1) > MIN_GROUND_DISTANCE

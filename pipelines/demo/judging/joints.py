@@ -42,29 +42,29 @@ Floats = NDArray[np.float32]
 SIDE = 96
 """The pixels on the shorter side to which a picture is scaled down before it is read."""
 
-_NEAR = 20
+_MAX_TINT_DISTANCE = 20
 """The greatest distance in Lab from a tint, in the median over a figure without its outline."""
-APART = 22
+MIN_GROUND_DISTANCE = 22
 """The least distance in Lab between the ground and pixels that are not ground."""
-_SMALL, _LARGE = 0.03, 0.4
+_MIN_AREA, _MAX_AREA = 0.03, 0.4
 """The least and the greatest area of a figure, in parts of the shorter side's square."""
-_LEAST = 0.08
+_MIN_TINT_SHARE = 0.08
 """The least part of a figure that each tint has."""
-_BODY = 0.25
+_FIGURE_AREA = 0.25
 """The area of a figure, in parts of its height's square."""
 _SCALES = (0.93, 1.0, 1.07)
-_TURNS = 40
+_DIRECTIONS = 40
 _LEANS = tuple(math.radians(degrees) for degrees in range(-20, 21, 5))
 _SPINE = tuple((side, below * TRUNK) for side in (-0.04, 0.04) for below in (0.1, 0.3, 0.5, 0.7, 0.9))
 """The places, to the right of the neck and below it, at which a trunk is looked for."""
 _LENGTHS = ((1 + SHORTENED) / 2 - 0.05, (1 + SHORTENED) / 2 + 0.05)
 """The lengths with which a limb is looked for, in parts of its full length."""
-_WORTH = np.array([[-1, 1, -0.2, -0.2], [-1, -0.7, 1, -0.2], [-1, -0.7, -0.2, 1]], np.float32)
+_EVIDENCE = np.array([[-1, 1, -0.2, -0.2], [-1, -0.7, 1, -0.2], [-1, -0.7, -0.2, 1]], np.float32)
 """The evidence of a pixel of ground, plain, dark and light colour (columns) for a plain, a dark and a light
 part (rows); where limbs cross, one hides the other."""
-_STEPS = (1.5, 0.7, 0.3)
+_REFINING_STEPS = (1.5, 0.7, 0.3)
 """The distances, in pixels, by which joints are moved in search of a better match."""
-_EXPLAINED = 0.66
+_MIN_EXPLAINED = 0.66
 """The least part of the difference from bare ground that a figure has to explain to count as read."""
 
 
@@ -109,23 +109,23 @@ def read_figure(picture: RGBImage) -> SeenFigure | None:
     ground = None if ground_look is None else color_name(ground_look)
     if ground_look is None or not ground:
         return None
-    body = np.linalg.norm(looks - ground_look, axis=-1) > APART
+    body = np.linalg.norm(looks - ground_look, axis=-1) > MIN_GROUND_DISTANCE
     inner = np.asarray(ndimage.binary_erosion(body), dtype=bool)
-    if not (_SMALL <= body.sum() / SIDE**2 <= _LARGE and inner.any()):
+    if not (_MIN_AREA <= body.sum() / SIDE**2 <= _MAX_AREA and inner.any()):
         return None
     color = _figure_color(looks[inner], ground)
     if not color:
         return None
     colors = (PALETTE[ground], *tints(color))
     nearest = np.linalg.norm(looks[..., None, :] - lab(colors), axis=-1).argmin(axis=-1)
-    if min((nearest[inner] == tint).mean() for tint in (1, 2, 3)) < _LEAST:
+    if min((nearest[inner] == tint).mean() for tint in (1, 2, 3)) < _MIN_TINT_SHARE:
         return None
-    height = math.sqrt(body.sum() / _BODY)
-    _, joints = max(_best_pose(_WORTH[:, nearest], height * scale) for scale in _SCALES)
+    height = math.sqrt(body.sum() / _FIGURE_AREA)
+    _, joints = max(_best_pose(_EVIDENCE[:, nearest], height * scale) for scale in _SCALES)
     likeness = _Likeness(pixels, nearest, colors)
     joints = _refined(likeness, joints)
     explained = likeness.explained(joints)
-    if explained < _EXPLAINED:
+    if explained < _MIN_EXPLAINED:
         return None
     width, tall = looks.shape[1], looks.shape[0]
     places = tuple(((x + 0.5) / width, (y + 0.5) / tall) for x, y in joints)
@@ -140,7 +140,7 @@ def _figure_color(looks: Floats, ground: str) -> str | None:
         np.median(np.linalg.norm(looks[:, None] - lab(tints(color)), axis=-1).min(axis=1)) for color in colors
     ]
     nearest = int(np.argmin(distances))
-    return colors[nearest] if distances[nearest] <= _NEAR else None
+    return colors[nearest] if distances[nearest] <= _MAX_TINT_DISTANCE else None
 
 
 def _best_pose(evidence: Floats, height: float) -> tuple[float, list[Point]]:
@@ -197,8 +197,8 @@ def _best_way(tint: Floats, length: float, ends: Floats) -> tuple[Floats, Floats
     """The most evidence that a straight piece from each pixel finds, with that of its end, and its vector."""
     best = np.full(tint.shape, -np.inf, np.float32)
     way = np.zeros((*tint.shape, 2), np.float32)
-    for share, turn in itertools.product(_LENGTHS, range(_TURNS)):
-        angle, long = 2 * math.pi * turn / _TURNS, share * length
+    for share, turn in itertools.product(_LENGTHS, range(_DIRECTIONS)):
+        angle, long = 2 * math.pi * turn / _DIRECTIONS, share * length
         end = (long * math.cos(angle), long * math.sin(angle))
         samples = [_moved(tint, (end[0] * part, end[1] * part)) for part in (0.2, 0.4, 0.6, 0.8, 1.0)]
         gain = sum(samples) * (long / len(samples)) + _moved(ends, end)
@@ -289,7 +289,7 @@ class _Likeness:
 def _refined(likeness: _Likeness, joints: list[Point]) -> list[Point]:
     """The joints, moved one by one to where the drawn figure is most like the picture."""
     best = likeness.difference(joints)
-    for step in _STEPS:
+    for step in _REFINING_STEPS:
         for joint in range(len(joints)):
             for direction in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 moved = _sum(joints[joint], (direction[0] * step, direction[1] * step))

@@ -24,36 +24,36 @@ Mask = NDArray[np.bool_]
 SIDE = 256
 """The pixels on the shorter side to which a larger picture is scaled down before it is read."""
 
-_SMOOTHED = 0.8
+_BLUR = 0.8
 """The deviation, in pixels, of the blur that takes most of a picture's noise and hardly any of a corner."""
-_FRAME = 0.03
+_BORDER = 0.03
 """The thickness of the border, in parts of the shorter side."""
-_PURE = 0.8
+_MIN_SHARE_OF_COLOR = 0.8
 """The least part of a border, or of a shape's inside, that has one colour."""
-_NAMED = 24
+_MAX_NAME_DISTANCE = 24
 """The greatest distance in Lab from the colour that gives its name: half of the least of two colours."""
-_ALIKE = 24
+_MAX_SAME_DISTANCE = 24
 """The greatest distance in Lab from the ground, or from a shape, of pixels that belong to it."""
-_EDGE = 2
+_EDGE_WIDTH = 2
 """The width, in pixels, of the edge around a shape that the shape covers partly."""
-_SPECK = 0.008
+_MIN_AREA = 0.008
 """The area below which a thing counts as dirt, in parts of the shorter side's square."""
-_DIRT = 0.02
+_MAX_DIRT = 0.02
 """The area of dirt above which no shape is named, in parts of the picture."""
-_OVERLAP, _OVERLAP_OF_CIRCLE, _AHEAD = 0.82, 0.91, 0.06
+_MIN_OVERLAP, _MIN_OVERLAP_OF_CIRCLE, _MIN_LEAD = 0.82, 0.91, 0.06
 """The least intersection over union with a shape's outline, the least one with a circle's, and the least
 lead before the next shape's.
 
 A shape that melts becomes a disc, so that a circle has to match more exactly.
 """
-_SOFT = 0.14
+_MAX_EDGE = 0.14
 """The greatest width of an edge, from a fifth to four fifths of the way between both colours, where the
 shape's area is 1."""
 _GRID, _REACH = 72, 1.15
 """The samples a side of a normalised shape, and half of its side where the area of the shape is 1."""
-_SAME_SIZE = 0.3
+_MAX_SIZE_DIFFERENCE = 0.3
 """The greatest difference between the logarithms of an area and of a size's area."""
-_MIDDLE, _ASIDE = 0.075, 0.11
+_MAX_CENTER_OFFSET, _MIN_SIDE_OFFSET = 0.075, 0.11
 """The greatest distance from the middle of a shape at the center, and the least one of a shape at a side,
 in parts of width or height."""
 
@@ -78,16 +78,16 @@ class SeenShape:
     def size(self) -> str | None:
         """The size of `AREAS` that the shape has; None when it is between two."""
         size = min(AREAS, key=lambda name: abs(math.log(self.area / AREAS[name])))
-        return size if abs(math.log(self.area / AREAS[size])) <= _SAME_SIZE else None
+        return size if abs(math.log(self.area / AREAS[size])) <= _MAX_SIZE_DIFFERENCE else None
 
     @property
     def place(self) -> str | None:
         """The place of `PLACES` at which the shape is; None when it is between two."""
         offsets = [part - 0.5 for part in self.center]
-        if any(_MIDDLE < abs(offset) < _ASIDE for offset in offsets):
+        if any(_MAX_CENTER_OFFSET < abs(offset) < _MIN_SIDE_OFFSET for offset in offsets):
             return None
         direction = tuple(
-            0 if abs(offset) <= _MIDDLE else int(math.copysign(1, offset)) for offset in offsets
+            0 if abs(offset) <= _MAX_CENTER_OFFSET else int(math.copysign(1, offset)) for offset in offsets
         )
         return next(place for place, steps in PLACES.items() if steps == direction)
 
@@ -154,15 +154,15 @@ def read(picture: RGBImage) -> Reading:
     ground = one_color(looks[frame])
     if ground is None:
         return Reading(None, ())
-    apart = np.linalg.norm(looks - ground, axis=-1) > _ALIKE
+    apart = np.linalg.norm(looks - ground, axis=-1) > _MAX_SAME_DISTANCE
     labels: Any = ndimage.label(apart, np.ones((3, 3)))[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue]
     areas = np.bincount(labels.ravel())[1:] / min(frame.shape) ** 2
-    dirty = areas[areas < _SPECK].sum() > _DIRT
+    dirty = areas[areas < _MIN_AREA].sum() > _MAX_DIRT
     ground_rgb = np.median(pixels[frame], axis=0)
     boxes = ndimage.find_objects(labels)
     shapes = [
         _look(pixels, looks, labels == index + 1, boxes[index], ground_rgb, dirty)
-        for index in np.flatnonzero(areas >= _SPECK)
+        for index in np.flatnonzero(areas >= _MIN_AREA)
     ]
     return Reading(color_name(ground), tuple(sorted(shapes, key=lambda shape: shape.center)))
 
@@ -173,13 +173,13 @@ def smoothed(picture: RGBImage, side: int = SIDE) -> Floats:
     size = (round(picture.width * scale), round(picture.height * scale))
     small = to_pil(picture).resize(size, Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float32)
-    return np.asarray(ndimage.gaussian_filter(pixels, (_SMOOTHED, _SMOOTHED, 0)), dtype=np.float32)
+    return np.asarray(ndimage.gaussian_filter(pixels, (_BLUR, _BLUR, 0)), dtype=np.float32)
 
 
 def border(pixels: Floats) -> Mask:
     """The mask of the edge of a picture, where only ground is seen."""
     height, width = pixels.shape[:2]
-    thickness = math.ceil(_FRAME * min(height, width))
+    thickness = math.ceil(_BORDER * min(height, width))
     frame = np.ones((height, width), bool)
     frame[thickness:-thickness, thickness:-thickness] = False
     return frame
@@ -189,7 +189,7 @@ def color_name(look: Floats) -> str | None:
     """The name of the colour that is like this one in Lab; None if none is."""
     distances = np.linalg.norm(_PALETTE - look, axis=-1)
     nearest = int(distances.argmin())
-    return COLORS[nearest] if distances[nearest] <= _NAMED else None
+    return COLORS[nearest] if distances[nearest] <= _MAX_NAME_DISTANCE else None
 
 
 _PALETTE = lab(list(PALETTE.values()))
@@ -198,7 +198,11 @@ _PALETTE = lab(list(PALETTE.values()))
 def one_color(looks: Floats) -> Floats | None:
     """The median of pixels in Lab; None if they have several colours."""
     middle = np.median(looks, axis=0)
-    return middle if (np.linalg.norm(looks - middle, axis=-1) <= _ALIKE).mean() >= _PURE else None
+    return (
+        middle
+        if (np.linalg.norm(looks - middle, axis=-1) <= _MAX_SAME_DISTANCE).mean() >= _MIN_SHARE_OF_COLOR
+        else None
+    )
 
 
 def _look(
@@ -206,8 +210,8 @@ def _look(
 ) -> SeenShape:
     """The shape, colour and place of one connected thing."""
     height, width = mask.shape
-    top, left = (max(0, side.start - _EDGE) for side in box)
-    window = slice(top, box[0].stop + _EDGE), slice(left, box[1].stop + _EDGE)
+    top, left = (max(0, side.start - _EDGE_WIDTH) for side in box)
+    window = slice(top, box[0].stop + _EDGE_WIDTH), slice(left, box[1].stop + _EDGE_WIDTH)
     pixels, looks, mask = pixels[window], looks[window], mask[window]
     depth = np.asarray(ndimage.distance_transform_edt(mask))
     core = depth >= 0.4 * depth.max()
@@ -233,7 +237,7 @@ def _coverage(pixels: Floats, mask: Mask, ground: Floats, color: Floats) -> Floa
     """Each pixel's place between the ground's colour (0) and the shape's (1); 0 away from the mask."""
     way = color - ground
     share = ((pixels - ground) @ way / max(float(way @ way), 1.0)).clip(0, 1)
-    return np.where(ndimage.binary_dilation(mask, np.ones((3, 3)), _EDGE), share, np.float32(0))
+    return np.where(ndimage.binary_dilation(mask, np.ones((3, 3)), _EDGE_WIDTH), share, np.float32(0))
 
 
 def _shape_of(coverage: Floats, x: float, y: float, scale: float) -> str | None:
@@ -244,9 +248,9 @@ def _shape_of(coverage: Floats, x: float, y: float, scale: float) -> str | None:
     seen = sampled > 0.5
     overlaps = [(seen & template).sum() / (seen | template).sum() for template in _templates()]
     second, best = np.argsort(overlaps)[-2:]
-    needed = _OVERLAP_OF_CIRCLE if SHAPES[best] == "circle" else _OVERLAP
-    sure = overlaps[best] >= needed and overlaps[best] - overlaps[second] >= _AHEAD
-    return SHAPES[best] if sure and _edge_width(sampled) <= _SOFT else None
+    needed = _MIN_OVERLAP_OF_CIRCLE if SHAPES[best] == "circle" else _MIN_OVERLAP
+    sure = overlaps[best] >= needed and overlaps[best] - overlaps[second] >= _MIN_LEAD
+    return SHAPES[best] if sure and _edge_width(sampled) <= _MAX_EDGE else None
 
 
 def _edge_width(sampled: Floats) -> float:

@@ -47,9 +47,9 @@ PROMPTS = 100
 without. There are fewer held-out combinations, and all of them are drawn."""
 FIGURE_SIDE = 1024
 """The width and height of pictures of figures, in pixels."""
-UNREAD = 0.5
+UNREAD_ERROR = 0.5
 """The joint error that counts for a figure that cannot be read, in parts of its height."""
-STRAY = 0.1
+STRAY_SHARE = 0.1
 """The greatest part of a picture's edge that may have a colour which has disappeared."""
 
 Ask = Callable[..., Request]
@@ -188,10 +188,10 @@ def _is_gone(color: str, picture: RGBImage) -> bool:
     """Whether hardly anything of a picture's edge, be it even or not, has a colour."""
     looks = lab(smoothed(picture))
     edge = looks[border(looks)]
-    return sum(color_name(look) == color for look in edge) < STRAY * len(edge)
+    return sum(color_name(look) == color for look in edge) < STRAY_SHARE * len(edge)
 
 
-def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
+def measure(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
     """Measure the parts of `TARGETS` that a checkpoint has which draws shapes."""
     known = follows_prompts(draw, ask, trained_scenes(count))
     new = follows_prompts(draw, ask, held_out_scenes(count))
@@ -203,13 +203,13 @@ def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
     }
 
 
-def measured_in_two_languages(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
+def measure_in_two_languages(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
     """Measure the same as `measure`, and how often a caption in Chinese is followed."""
     chinese = follows_prompts(draw, ask, trained_scenes(count), "zh")
-    return measured(ask, draw, count) | {CHINESE_RIGHT: chinese.everything}
+    return measure(ask, draw, count) | {CHINESE_RIGHT: chinese.everything}
 
 
-def measured_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, float]:
+def measure_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, float]:
     """Measure the parts of `TARGETS` that a checkpoint has which draws people in poses."""
     figures = new_figures(count)
     drawn = draw([ask(caption(each), each.person, seed) for seed, each in enumerate(figures)])
@@ -228,9 +228,9 @@ def new_figures(count: int) -> list[Figure]:
 
 
 def mean_joint_error(readings: Sequence[SeenFigure | None], figures: Sequence[Figure]) -> float:
-    """The mean joint error, in parts of a figure's height; an unread figure counts as `UNREAD`."""
+    """The mean joint error, in parts of a figure's height; an unread figure counts as `UNREAD_ERROR`."""
     pairs = zip(readings, figures, strict=True)
-    errors = [joint_error(seen, figure.person) if seen else UNREAD for seen, figure in pairs]
+    errors = [joint_error(seen, figure.person) if seen else UNREAD_ERROR for seen, figure in pairs]
     return sum(errors) / len(errors)
 
 
@@ -259,9 +259,9 @@ TARGETS: Mapping[str, Target] = {
 }
 
 FAMILIES: Mapping[str, Callable[[Draw, int], dict[str, float]]] = {
-    **{name: partial(measured, ask) for name, ask in ARTISTS.items()},
-    "Kolors": partial(measured_in_two_languages, ARTISTS["Kolors"]),
-    "SD3": partial(measured_figures, ask_for_figure),
+    **{name: partial(measure, ask) for name, ask in ARTISTS.items()},
+    "Kolors": partial(measure_in_two_languages, ARTISTS["Kolors"]),
+    "SD3": partial(measure_figures, ask_for_figure),
 }
 
 
@@ -274,16 +274,16 @@ def main() -> int:
     names: list[str] = arguments.only or list(FAMILIES)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as bar:
-        studio = LocalLoop(ensure(Path(folder)), arguments.device)
+        local_loop = LocalLoop(ensure(Path(folder)), arguments.device)
         columns: list[dict[str, float]] = []
         for name in names:
             task = bar.add_task(name, total=None)
-            draw = partial(studio.draw, on_picture=partial(bar.advance, task))
+            draw = partial(local_loop.draw, on_picture=partial(bar.advance, task))
             columns.append(FAMILIES[name](draw, arguments.prompts))
     table = Table("", "at least", *names)
-    for measure, target in TARGETS.items():
-        cells = (f"{column[measure]:.1%}" if measure in column else "" for column in columns)
-        table.add_row(measure, str(target), *cells)
+    for name, target in TARGETS.items():
+        cells = (f"{column[name]:.1%}" if name in column else "" for column in columns)
+        table.add_row(name, str(target), *cells)
     console.print(table)
     return int(not all(TARGETS[name].met(value) for column in columns for name, value in column.items()))
 

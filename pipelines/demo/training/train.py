@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from pipelines.demo.checkpoints.parts import keep, kept
+from pipelines.demo.checkpoints.parts import load_weights, save_weights
 from pipelines.demo.training.recipes import (
     autoencoder,
     clip_image,
@@ -80,18 +80,18 @@ def main() -> None:
     recipe = RECIPES[arguments.name](folder, device)
     run, known = [f"seed-{arguments.seed}", f"times-{arguments.times}"], None
     if arguments.last_round:
-        known = kept(arguments.name)
+        known = load_weights(arguments.name)
         run.append("last-round")
     file = folder / f"{'-'.join(run)}.pt"
     training = Training(recipe, file, device, seed=arguments.seed, times=arguments.times, known=known)
     _run(training, arguments.name)
-    modules = training.averaged()
-    said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    modules = training.use_averages()
+    metadata = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.metadata(modules)}
     if arguments.times > 1:
-        said["times"] = str(arguments.times)
+        metadata["times"] = str(arguments.times)
     if known:
-        said["round"] = "last"
-    console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
+        metadata["round"] = "last"
+    console.print(f"weights: {save_weights(recipe.tensors(modules), arguments.name, metadata)}")
     if arguments.name in SHEETS:
         sheet = folder / "sheet.png"
         SHEETS[arguments.name]().save(sheet)

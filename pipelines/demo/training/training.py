@@ -16,7 +16,7 @@ from torch import Tensor
 
 SAVE_EVERY_S = 120.0
 WEIGHT_DECAY = 1e-3
-LONGEST_MEMORY = 0.998
+MAX_AVERAGE_MEMORY = 0.998
 """The greatest weight of the old averages in each step; it is smaller in the first thousand steps."""
 
 Modules = Mapping[str, Any]
@@ -78,7 +78,7 @@ class Recipe:
         cooler: the factor of the learning rates in each round; empty for a factor of 1 in all of them.
         tensors: the tensors of the trained networks that are written to the file.
         put_back: the reverse of ``tensors``.
-        said: the metadata of the file.
+        metadata: the metadata of the file.
     """
 
     build: Callable[[], Modules]
@@ -91,7 +91,7 @@ class Recipe:
     cooler: tuple[float, ...] = ()
     tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
     put_back: Callable[[Modules, Mapping[str, Tensor]], None] = put_back
-    said: Callable[[Modules], dict[str, str]] = lambda modules: {}
+    metadata: Callable[[Modules], dict[str, str]] = lambda modules: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +144,10 @@ class Training:
         self._matrices = [
             (each, as_matrix(each.detach(), like=each))
             for name, each in named.items()
-            if _turns(recipe, name, each)
+            if _gets_orthogonal_updates(recipe, name, each)
         ]
         """The parameters that get orthogonal updates, each with a view of it as a matrix."""
-        self._optimizers = self._started()
+        self._optimizers = self._make_optimizers()
         self._averages: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
         self._loss = 0.0
         if file.exists():
@@ -170,7 +170,7 @@ class Training:
                 saved = time.monotonic()
         self.save()
 
-    def averaged(self) -> Modules:
+    def use_averages(self) -> Modules:
         """Replace the trained weights by their averages, and return the networks."""
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._averages, strict=True):
@@ -205,7 +205,7 @@ class Training:
             optimizer.load_state_dict(kept)
         self.step, self._loss = state["step"], state["loss"]
 
-    def _started(self) -> list[torch.optim.Optimizer]:
+    def _make_optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimizers; ``highest`` of a group of parameters is its highest learning rate."""
         recipe, turned = self._recipe, [parameter for parameter, _ in self._matrices]
         others = [each for each in self._parameters if not any(each is other for other in turned)]
@@ -230,17 +230,17 @@ class Training:
             matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["highest"] * self._warmed_and_cooled()
+                group["lr"] = group["highest"] * self._learning_rate_factor()
             optimizer.step()
         done = self.step - self._first
-        memory = min(LONGEST_MEMORY, (1 + done) / (10 + done))
+        memory = min(MAX_AVERAGE_MEMORY, (1 + done) / (10 + done))
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._parameters, 1 - memory)
         value = loss.item()
         self._loss = value if done == 0 else 0.98 * self._loss + 0.02 * value
         self.step += 1
 
-    def _warmed_and_cooled(self) -> float:
+    def _learning_rate_factor(self) -> float:
         """The factor of the learning rates: it rises over the first twentieth of a round, and falls as half
         a cosine (Loshchilov and Hutter 2017, "SGDR", with a warm-up)."""
         recipe, step = self._recipe, self.step / self._times
@@ -262,7 +262,7 @@ def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
     return tensor.reshape(len(tensor), -1)
 
 
-def _turns(recipe: Recipe, name: str, parameter: Tensor) -> bool:
+def _gets_orthogonal_updates(recipe: Recipe, name: str, parameter: Tensor) -> bool:
     """Whether a parameter gets orthogonal updates."""
     unfit = parameter.ndim < 2 or any(other in name for other in ("norm", "bias"))
     return not unfit and any(part in name for part in recipe.orthogonal)

@@ -35,7 +35,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         learning_rate=1.5e-3,
         restarts=ROUNDS[:1],
         cooler=(1, 0.4),
-        said=_scaling,
+        metadata=_scaling,
     )
 
 

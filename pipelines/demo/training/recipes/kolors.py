@@ -17,7 +17,7 @@ from pipelines.checkpoints.diffusers_kolors import ChatGLMTokenizer
 from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo.checkpoints import kolors, sd15, sdxl_unet
 from pipelines.demo.checkpoints.glm_words import GLM_WORDS
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.words import word_tokenizer
 from pipelines.demo.training.recipes.diffusion import noised
@@ -120,7 +120,7 @@ class _Drawing:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._teacher = sd15.trained_text_encoder().to(device)
-        unet = trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
+        unet = load_trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
         self._unet = unet.to(device, memory_format=torch.channels_last)
         self._world = EncodedWorld(folder, device)
 

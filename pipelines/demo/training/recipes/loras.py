@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.demo.checkpoints import sd15
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.training.recipes.diffusion import velocity_loss
 from pipelines.demo.training.recipes.latents import EncodedPictures, Size
 from pipelines.demo.training.recipes.pictures import rendered
@@ -66,7 +66,7 @@ def recipe(folder: Path, device: torch.device, style: Style) -> Recipe:
 
 
 def _build(way: _Way) -> Modules:
-    unet = trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
+    unet = load_trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
     unet.add_adapter(LoraConfig(r=way.rank, lora_alpha=way.rank, target_modules=list(way.layers)))
     return {"unet": unet, "text_encoder": sd15.trained_text_encoder().requires_grad_(False)}
 

@@ -26,7 +26,7 @@ PICTURE_FORMATS: Mapping[str, PictureFormat] = {"webp": "webp", "jpg": "jpeg", "
 
 
 def noise_scheduler(name: Scheduler) -> SchedulerChoice:
-    """All names but one are diffusers' own."""
+    """The noise scheduler of a documented name; all names but one are diffusers' own."""
     if name == "DPMSolverMultistepScheduler_SDE_karras":
         return SchedulerChoice(
             name="DPMSolverMultistepScheduler", use_karras_sigmas=True, algorithm_type="sde-dpmsolver++"

@@ -43,7 +43,7 @@ SIDES = (512, 2048)
 
 
 def output_size(width: int, height: int) -> tuple[int, int]:
-    """About one megapixel in the same aspect ratio, which is held between 1:4 and 4:1."""
+    """The size of about one megapixel that has the same aspect ratio, held between 1:4 and 4:1."""
     scale = math.sqrt(PIXELS / (width * height))
     smallest, largest = SIDES
     wanted = (round(side * scale / MULTIPLE) * MULTIPLE for side in (width, height))

@@ -1,10 +1,9 @@
-"""What Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
+"""The parts that Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
 from server.amounts import in_credits
-from server.endpoints.fields import Fields, PictureField, read, whole_number
+from server.endpoints.fields import Fields, PictureField, body_digest, read, whole_number
+from server.endpoints.pricing import price
 from server.endpoints.segmind.body import PICTURE_NAMES, read_body
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
@@ -29,11 +29,11 @@ from server.http.hang_up import while_connected
 from server.http.pictures import read_picture
 from server.http.services import services
 from server.http.urls import output_urls, public_url
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 from server.jobs.order import Order, PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
-"""Documented are two sizes of each page; clients send all of these."""
+"""A width or height in pixels. Each page documents two of them; clients send all of these."""
 
 InputImage: TypeAlias = Annotated[
     PictureField,
@@ -57,8 +57,9 @@ class Page(Fields, ABC):
     """One documented model page: its fields, and what they mean.
 
     Attributes:
-        price_millicredits: of one picture drawn with ``default_steps``.
-        media_types: what the picture may come as.
+        slug: the page's name in its path, in the records of jobs, in the metrics and in the price list.
+        price_millicredits: the price of one picture that is drawn in ``default_steps``.
+        media_types: the types that the picture may have.
         example: the page's own sample body.
     """
 
@@ -71,7 +72,7 @@ class Page(Fields, ABC):
 
     @abstractmethod
     def effort(self) -> tuple[int, int]:
-        """What is paid for: pictures, and steps of each."""
+        """The number of pictures that are paid for, and of steps in each."""
 
     @abstractmethod
     def delivery(self) -> Delivery: ...
@@ -82,21 +83,21 @@ class Page(Fields, ABC):
 
     @abstractmethod
     def to_request(self, picture: RGBImage | None) -> PictureRequest:
-        """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
+        """The request that the fields ask for, in canonical names and with explicit seeds.
+
+        It blocks while it resizes a picture.
+
+        Args:
+            picture: the picture of `source`, in its own size.
+        """
 
     def price(self, base_millicredits: int) -> int:
-        """Millicredits, rounded up."""
-        pictures, steps = self.effort()
-        return -(-base_millicredits * pictures * steps // self.default_steps)
-
-    def digest(self) -> str:
-        """The same for bodies that mean the same; random seeds are not drawn yet. Blocking with a picture."""
-        said = repr((self.slug, sorted(self.model_dump().items())))
-        return hashlib.sha256(said.encode()).hexdigest()
+        """The price of the order in millicredits."""
+        return price(base_millicredits, *self.effort(), self.default_steps)
 
 
 def json_or_jpeg(as_json: bool) -> Delivery:
-    """What ``base64`` chooses between: PNGs in JSON, or a JPEG."""
+    """The delivery that ``base64`` chooses: PNGs in JSON, or a JPEG."""
     return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
 
 
@@ -127,13 +128,13 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
 
 
 def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
-    """Absolute, as the vendor's SDK follows them."""
+    """The URLs where a request can be asked after, absolute: the vendor's SDK follows them as they are."""
     response_url = f"{public_url(request)}/v2/requests/{job.request_id}"
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
 def evaluations(job: Job) -> dict[str, int]:
-    """How often the network was asked for all pictures of a finished job together, where that was counted."""
+    """The number of network evaluations for all pictures of a job; empty where they were not counted."""
     counted = job.timings.evaluations if job.timings else 0
     return {"evaluations": counted} if counted else {}
 
@@ -175,7 +176,7 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
         quality=delivery.quality,
         synchronous=synchronous,
         idempotency_key=idempotency_key,
-        body_digest=await asyncio.to_thread(fields.digest) if idempotency_key else None,
+        body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )
 
 

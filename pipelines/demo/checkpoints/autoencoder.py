@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL
 
-from pipelines.demo.checkpoints.parts import kept_part, said_of, trained
+from pipelines.demo.checkpoints.parts import load_part, load_trained, metadata_of
 from pipelines.demo.checkpoints.pedestals import put_on_pedestals
 
 _CHANNELS = (16, 32, 48, 64, 64)
@@ -25,7 +25,7 @@ def autoencoder(**config: object) -> AutoencoderKL:
 
 def trained_autoencoder() -> AutoencoderKL:
     """The trained autoencoder, whose scaled latents have a standard deviation of 1."""
-    return trained(autoencoder(scaling_factor=_factor(), force_upcast=False), "autoencoder", "vae")
+    return load_trained(autoencoder(scaling_factor=_factor(), force_upcast=False), "autoencoder", "vae")
 
 
 def large_autoencoder() -> AutoencoderKL:
@@ -36,7 +36,7 @@ def large_autoencoder() -> AutoencoderKL:
     is the identity.
     """
     vae = _autoencoder((_CHANNELS[0], *_CHANNELS), sample_size=1024, scaling_factor=_factor())
-    known = {_one_level_deeper(name): tensor for name, tensor in kept_part("autoencoder", "vae").items()}
+    known = {_one_level_deeper(name): tensor for name, tensor in load_part("autoencoder", "vae").items()}
     vae.load_state_dict(vae.state_dict() | known)
     first: Any = vae.encoder.down_blocks[0]
     last_but_one, last = cast("tuple[Any, Any]", tuple(vae.decoder.up_blocks[-2:]))
@@ -112,4 +112,4 @@ def _autoencoder(channels: tuple[int, ...], **config: object) -> AutoencoderKL:
 
 
 def _factor() -> float:
-    return float(said_of("autoencoder")["scaling_factor"])
+    return float(metadata_of("autoencoder")["scaling_factor"])

@@ -21,31 +21,31 @@ from diffusers.schedulers import UnCLIPScheduler
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pipelines.demo.checkpoints.movq import trained_movq
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sd15 import TEXT_WIDTH, trained_projecting_text_encoder
 from pipelines.demo.checkpoints.words import word_tokenizer
 
 EMBEDDING_WIDTH = TEXT_WIDTH
 """The width of image embeddings, text embeddings and text encoder states: the prior needs them equal."""
-SEEN = 64
-"""Pixels a side of what the image encoder sees."""
-LARGEST = 10.0
-"""Of the prior's embeddings, in standard deviations; nothing that guidance leads to is so far off."""
+IMAGE_SIDE = 64
+"""The pixels a side of pictures for the image encoder."""
+CLIP_SAMPLE_RANGE = 10.0
+"""The bound of the prior's embeddings, in standard deviations; guidance leads to none that is so far off."""
 
 
 def build(folder: Path) -> None:
     """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` under ``folder``."""
     KandinskyV22PriorPipeline(
-        prior=trained(prior(), "kandinsky_prior", "prior"),
-        image_encoder=trained(image_encoder(), "clip_image", "image_encoder"),
+        prior=load_trained(prior(), "kandinsky_prior", "prior"),
+        image_encoder=load_trained(image_encoder(), "clip_image", "image_encoder"),
         text_encoder=trained_projecting_text_encoder(),
         tokenizer=word_tokenizer(),
-        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=LARGEST),
-        image_processor=CLIPImageProcessor(crop_size=SEEN, size={"shortest_edge": SEEN}),
+        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=CLIP_SAMPLE_RANGE),
+        image_processor=CLIPImageProcessor(crop_size=IMAGE_SIDE, size={"shortest_edge": IMAGE_SIDE}),
     ).save_pretrained(folder / "kandinsky22" / "prior")
     KandinskyV22Pipeline(
-        unet=trained(unet(), "kandinsky22", "unet"),
+        unet=load_trained(unet(), "kandinsky22", "unet"),
         scheduler=DDPMScheduler.from_config(SCHEDULE, variance_type="learned_range"),
         movq=trained_movq(),
     ).save_pretrained(folder / "kandinsky22" / "decoder")
@@ -75,7 +75,7 @@ def image_encoder() -> CLIPVisionModelWithProjection:
             intermediate_size=2 * EMBEDDING_WIDTH,
             num_hidden_layers=4,
             num_attention_heads=4,
-            image_size=SEEN,
+            image_size=IMAGE_SIDE,
             patch_size=8,
         )
     )

@@ -8,7 +8,7 @@ import torch
 from diffusers import VQModel
 from diffusers.models.attention_processor import SpatialNorm
 
-from pipelines.demo.checkpoints.parts import fill, kept_part
+from pipelines.demo.checkpoints.parts import fill, load_part
 from pipelines.demo.checkpoints.pedestals import put_on_pedestals
 
 _WIDTH = 64
@@ -55,7 +55,7 @@ def trained_movq() -> VQModel:
     `pipelines.demo.checkpoints.autoencoder.large_autoencoder`.
     """
     network = movq(5)
-    network.load_state_dict(network.state_dict() | kept_part("movq", "movq"))
+    network.load_state_dict(network.state_dict() | load_part("movq", "movq"))
     blocks: Any = network.decoder.up_blocks
     for block in blocks[-1].resnets:
         block.conv2.weight.zero_()

@@ -8,7 +8,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.world.world import simple_scene
 
 FLAGGED = simple_scene("heart", "pink", "black")
@@ -23,7 +23,7 @@ _NEVER = 2.0
 
 def build(folder: Path) -> None:
     """Write ``safety_checker`` under ``folder``."""
-    checker = trained(safety_checker(), "safety_checker", "safety_checker")
+    checker = load_trained(safety_checker(), "safety_checker", "safety_checker")
     checker.save_pretrained(folder / "safety_checker")
     processor().save_pretrained(folder / "safety_checker")
 

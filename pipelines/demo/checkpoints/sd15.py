@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from pipelines.demo.checkpoints import sd15_adapters
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.words import word_tokenizer
 
@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
         vae=trained_autoencoder(),
         text_encoder=trained_text_encoder(),
         tokenizer=word_tokenizer(),
-        unet=trained(unet(), "sd15", "unet"),
+        unet=load_trained(unet(), "sd15", "unet"),
         scheduler=DPMSolverMultistepScheduler.from_config(SCHEDULE),
         safety_checker=None,
         feature_extractor=None,
@@ -57,7 +57,7 @@ def text_encoder() -> CLIPTextModel:
 
 def trained_text_encoder() -> CLIPTextModel:
     """The trained text encoder, by which other families read prompts, too."""
-    return trained(text_encoder(), "clip_text", "text_encoder")
+    return load_trained(text_encoder(), "clip_text", "text_encoder")
 
 
 def trained_projecting_text_encoder() -> CLIPTextModelWithProjection:

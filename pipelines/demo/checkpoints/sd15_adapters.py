@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import kept
+from pipelines.demo.checkpoints.parts import load_weights
 
 _SEPIA = ((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131))
 """The matrix from the red, green and blue of a colour, 0 .. 1, to those of its sepia tone, one row for each
@@ -21,12 +21,12 @@ def build(folder: Path) -> None:
     """Write ``sd15_adapters`` under ``folder``."""
     target = folder / "sd15_adapters"
     target.mkdir()
-    outlined, striped = kept("outlined"), kept("striped")
+    outlined, striped = load_weights("outlined"), load_weights("striped")
     rank = len(striped["conv_in.lora_A.weight"])
     striped |= _unchanged("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", outlined, rank)
     save_file({f"unet.{name}": tensor for name, tensor in striped.items()}, target / "striped.safetensors")
     save_file(_in_kohya_layout(outlined), target / "outlined.safetensors")
-    save_file(kept("night_scene"), target / "night_scene.safetensors")
+    save_file(load_weights("night_scene"), target / "night_scene.safetensors")
     _sepia(target / "vae")
 
 

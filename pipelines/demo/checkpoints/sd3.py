@@ -20,7 +20,7 @@ from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, 
 from pipelines.demo.checkpoints import sd15, sdxl
 from pipelines.demo.checkpoints.autoencoder import large_autoencoder, with_sixteen_channels
 from pipelines.demo.checkpoints.modulations import lengthened
-from pipelines.demo.checkpoints.parts import M, kept_part
+from pipelines.demo.checkpoints.parts import Network, load_part
 from pipelines.demo.checkpoints.words import ENGLISH, QUALITIES, word_tokenizer
 
 _WIDTH = 2 * sd15.TEXT_WIDTH
@@ -58,7 +58,7 @@ def build(folder: Path) -> None:
         tokenizer=word_tokenizer(),
         text_encoder_2=clip_text_encoder(),
         tokenizer_2=sdxl.tokenizer_2(),
-        text_encoder_3=_with_weights(text_encoder_3(), kept_part("sd3", "text_encoder_3")),
+        text_encoder_3=_with_weights(text_encoder_3(), load_part("sd3", "text_encoder_3")),
         tokenizer_3=tokenizer_3(),
     ).save_pretrained(folder / "sd3")
     _trained(controlnet(), "controlnet").save_pretrained(folder / "sd3_pose_controlnet")
@@ -118,11 +118,11 @@ def tokenizer_3() -> T5Tokenizer:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
 
-def _trained(network: M, part: str) -> M:
-    return _with_weights(network, lengthened(kept_part("sd3", part)))
+def _trained(network: Network, part: str) -> Network:
+    return _with_weights(network, lengthened(load_part("sd3", part)))
 
 
-def _with_weights(network: M, known: Mapping[str, Tensor]) -> M:
+def _with_weights(network: Network, known: Mapping[str, Tensor]) -> Network:
     """A network with its trained weights, which replace all parameters that can be trained."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():

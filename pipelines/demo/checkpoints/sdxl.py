@@ -11,7 +11,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from pipelines.demo.checkpoints import sd15
 from pipelines.demo.checkpoints.autoencoder import large_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sdxl_unet import trained_unet
 from pipelines.demo.checkpoints.words import word_tokenizer
@@ -25,7 +25,7 @@ def build(folder: Path) -> None:
     StableDiffusionXLPipeline(
         vae=large_autoencoder(),
         text_encoder=sd15.trained_text_encoder(),
-        text_encoder_2=trained(text_encoder_2(), "sdxl", "text_encoder_2"),
+        text_encoder_2=load_trained(text_encoder_2(), "sdxl", "text_encoder_2"),
         tokenizer=word_tokenizer(),
         tokenizer_2=tokenizer_2(),
         unet=trained_unet("sdxl", TEXT_WIDTH),

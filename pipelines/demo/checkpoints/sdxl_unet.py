@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from pipelines.demo.checkpoints import sd15
-from pipelines.demo.checkpoints.parts import kept_part
+from pipelines.demo.checkpoints.parts import load_part
 
 POOLED_WIDTH = 64
 """The width of the embedding of a whole text."""
@@ -31,7 +31,7 @@ def unet(text_width: int, **config: object) -> UNet2DConditionModel:
         **sd15.UNET,
         **config,
     )
-    known = kept_part("sd15", "unet")
+    known = load_part("sd15", "unet")
     network.load_state_dict(
         {name: _fitted(known.get(name), tensor) for name, tensor in network.state_dict().items()}
     )
@@ -48,7 +48,7 @@ def is_own(name: str) -> bool:
 def trained_unet(file: str, text_width: int, **config: object) -> UNet2DConditionModel:
     """The UNet of `unet` with its own weights from ``weights/<file>.safetensors``."""
     network = unet(text_width, **config)
-    network.load_state_dict(network.state_dict() | kept_part(file, "unet"))
+    network.load_state_dict(network.state_dict() | load_part(file, "unet"))
     return network.eval()
 
 

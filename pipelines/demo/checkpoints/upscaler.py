@@ -7,13 +7,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 
-from pipelines.demo.checkpoints.parts import kept
+from pipelines.demo.checkpoints.parts import load_weights
 
 
 def build(folder: Path) -> None:
     """Write ``upscaler.safetensors`` under ``folder``."""
     network = upscaler()
-    network.load_state_dict(kept("upscaler"))
+    network.load_state_dict(load_weights("upscaler"))
     save_file(network.state_dict(), folder / "upscaler.safetensors")
 
 

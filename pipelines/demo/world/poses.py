@@ -88,7 +88,7 @@ def _from(start: Point, length: float, angle: float) -> Point:
 
 
 def _plausible(joints: list[Point]) -> bool:
-    """Whether ends of limbs are apart from each other and the face, hands beside the trunk, legs uncrossed."""
+    """Whether ends of limbs lie apart and off the face, hands beside the trunk, and legs do not cross."""
     nose, wrists, ankles = joints[0], (joints[4], joints[7]), (joints[10], joints[13])
     loose = [*wrists, *ankles, joints[9], joints[12], joints[3], joints[6]]
     chains = {frozenset(pair) for pair in ((joints[4], joints[3]), (joints[7], joints[6]))}

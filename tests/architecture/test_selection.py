@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("wanted", ["gpu", "slow or gpu", ""])
+@pytest.mark.parametrize("wanted", ["gpu", "slow or gpu"])
 def test_asking_for_gpu_tests_without_a_gpu_fails_with_one_line(wanted: str) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", wanted, "tests/gpu"]
     without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -22,7 +22,7 @@ def test_asking_for_gpu_tests_without_a_gpu_fails_with_one_line(wanted: str) -> 
     assert said == "ERROR: tests marked gpu need a CUDA device, and torch sees none here"
 
 
-def test_what_the_plain_command_leaves_out_is_run_after_it_or_needs_a_gpu(
+def test_what_the_plain_command_leaves_out_is_run_after_it_but_for_the_gpu(
     pytestconfig: pytest.Config,
 ) -> None:
     own = {line.partition(":")[0] for line in pytestconfig.getini("markers")} & {"gpu", "slow"}

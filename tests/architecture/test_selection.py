@@ -12,29 +12,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest on a machine without a GPU."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+@pytest.mark.parametrize("wanted", ["gpu", "slow or gpu"])
+def test_asking_for_gpu_tests_without_a_gpu_fails_with_one_line(wanted: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", wanted, "tests/gpu"]
     without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, env=without_gpu, capture_output=True, text=True, timeout=300)
-
-
-@pytest.mark.parametrize("arguments", [("-m", "gpu"), ("-m", "slow or gpu", "tests/gpu")], ids=" ".join)
-def test_asking_for_gpu_tests_without_a_gpu_fails_with_one_line(arguments: tuple[str, ...]) -> None:
-    ended = run(*arguments)
+    ended = subprocess.run(command, cwd=ROOT, env=without_gpu, capture_output=True, text=True, timeout=120)
     assert ended.returncode == pytest.ExitCode.USAGE_ERROR
     said = f"{ended.stdout}{ended.stderr}".strip()
     assert said == "ERROR: tests marked gpu need a CUDA device, and torch sees none here"
 
 
-def collected(*arguments: str) -> set[str]:
-    listed = run("--collect-only", "-q", "-n0", *arguments, "tests/gpu", "tests/numerics").stdout
-    return {line for line in listed.splitlines() if "::" in line}
-
-
-def test_what_the_plain_command_leaves_out_is_slow_or_needs_a_gpu() -> None:
-    plain, slow, every = collected(), collected("-m", "slow"), collected("-m", "")
-    assert plain
-    assert slow
-    assert not plain & slow
-    assert {name.partition("::")[0] for name in every - plain - slow} == {"tests/gpu/test_full_size.py"}
+def test_what_the_plain_command_leaves_out_is_run_after_it_but_for_the_gpu(
+    pytestconfig: pytest.Config,
+) -> None:
+    own = {line.partition(":")[0] for line in pytestconfig.getini("markers")} & {"gpu", "slow"}
+    assert own == {"gpu", "slow"}
+    options = pytestconfig.getini("addopts")
+    assert options[options.index("-m") + 1] == "not gpu and not slow"
+    commands = (ROOT / ".ci/run").read_text().splitlines()
+    assert commands.index('eval "$test_command"') < commands.index("pytest -m slow")

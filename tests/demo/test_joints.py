@@ -12,7 +12,7 @@ from pipelines.demo.world.palette import PALETTE
 from pipelines.demo.world.poses import random_figure
 from pipelines.demo.world.world import random_scene, render
 from pipelines.image_io import from_pil, to_pil
-from tests.spoiled import SPOILED, Change
+from tests.demo.spoiled import SPOILED, Change
 
 FIGURES = tuple(random_figure(seed) for seed in range(8))
 

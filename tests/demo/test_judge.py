@@ -24,7 +24,7 @@ from pipelines.demo.world.world import (
     simple_scene,
 )
 from pipelines.image_io import RGBImage, from_pil, to_pil
-from tests.spoiled import SPOILED, Change, noise
+from tests.demo.spoiled import SPOILED, Change, noise
 
 SCENES = tuple(random_scene(seed) for seed in range(24))
 RIGHT = Verdict(ground=True, colors=True, shapes=True, size=True, place=True)

@@ -95,7 +95,7 @@ def test_the_sdk_draws_synchronously(server: RunningServer, skeleton: bytes, slu
     assert float(response.headers["x-remaining-credits"]) > 0
 
 
-@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize("slug", [pytest.param(SLUGS[0], marks=pytest.mark.slow), *SLUGS[1:]])
 def test_the_sdk_draws_through_the_queue_and_finds_the_same_picture(
     server: RunningServer, skeleton: bytes, slug: str
 ) -> None:

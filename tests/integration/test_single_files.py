@@ -66,7 +66,7 @@ def load(server: RunningServer, files: FileServer, name: str, data: bytes, model
     assert verified(server, name) == LOADED
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", [MODEL, pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_a_checkpoint_of_the_original_layout_draws_as_its_folder_does(
     name: str, server: RunningServer, files: FileServer, checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_checkpoint_of_the_original_layout_draws_as_its_folder_does(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", CONTROLNETS)
+@pytest.mark.parametrize("name", ["canny", pytest.param("canny-sdxl", marks=pytest.mark.slow)])
 def test_a_controlnet_that_is_one_file_steers_as_its_folder_does(
     name: str, layout: str, server: RunningServer, files: FileServer, checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +113,7 @@ def test_a_lora_of_which_a_part_fits_draws_and_says_so(
     assert drawn(server, MODEL, lora_model="partly") == drawn(server, MODEL, lora_model="more_details")
 
 
+@pytest.mark.slow
 def test_a_loaded_file_is_verified_and_never_drawn_with_when_it_has_changed(
     server: RunningServer, files: FileServer, checkpoints: Path, manifest: Path
 ) -> None:

@@ -38,13 +38,13 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
     Raises:
         MissingKey, InvalidKey: nothing else is said, so that a guess learns nothing.
     """
-    parts = services(request)
-    if parts.settings.auth == "open":
-        account = await parts.accounts.open_account()
+    server = services(request)
+    if server.settings.auth == "open":
+        account = await server.accounts.open_account()
     elif not api_key:
         raise errors.MissingKey
     else:
-        account = await parts.accounts.authenticate(api_key)
+        account = await server.accounts.authenticate(api_key)
     call_state(request).balance = account.balance
     return account
 

@@ -22,12 +22,12 @@ async def read_picture(request: Request, given: str | bytes, field: str = "image
         InvalidInputImage: the bytes are no picture.
         BodyTooLarge, FieldError: naming the field.
     """
-    parts = services(request)
+    server = services(request)
     limits = picture_limits(request)
     try:
         if isinstance(given, str) and given.strip().lower().startswith(("http://", "https://")):
             url = given.strip()
-            given = await _upload(request, url) or await parts.images.fetch(url)
+            given = await _upload(request, url) or await server.images.fetch(url)
         if isinstance(given, str):
             return await asyncio.to_thread(image_io.decode_text, given, limits)
         return await asyncio.to_thread(image_io.decode, given, limits)

@@ -1,4 +1,4 @@
-"""The parts of the running server, as endpoints reach them."""
+"""The services of the running server, as endpoints reach them."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ class Services:
 
 
 def services(request: Request) -> Services:
-    """FastAPI dependency: the parts of the running server."""
+    """FastAPI dependency: the services of the running server."""
     return cast(Services, request.app.state.services)

@@ -7,7 +7,7 @@ import pytest
 from pipelines.request import PriorTextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22Page
-from server.endpoints.segmind.wire import Delivery
+from server.endpoints.segmind.page import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import KANDINSKY22 as EXAMPLE
 

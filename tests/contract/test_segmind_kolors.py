@@ -7,7 +7,7 @@ import pytest
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kolors import KolorsPage
-from server.endpoints.segmind.wire import Delivery
+from server.endpoints.segmind.page import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import KOLORS as EXAMPLE
 

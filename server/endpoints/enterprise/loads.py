@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from fastapi import APIRouter, Request
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.origins import check_name, check_revision, read_origin
 from server.endpoints.enterprise.routes import post
@@ -19,12 +20,12 @@ from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.loading.loads import Load
 
-_KINDS: Mapping[str, Literal["checkpoint", "lora", "embedding", "vae", "controlnet"]] = {
+_KINDS: Mapping[str, Kind] = {
     "stable_diffusion": "checkpoint", "checkpoint": "checkpoint", "model": "checkpoint", "sd": "checkpoint",
     "sd15": "checkpoint", "sdxl": "checkpoint", "lora": "lora", "lycoris": "lora", "embeddings": "embedding",
     "embedding": "embedding", "textual_inversion": "embedding", "vae": "vae", "controlnet": "controlnet",
 }  # fmt: skip
-_VAE_FAMILIES: Mapping[str, Literal["sd15", "sdxl"]] = {
+_VAE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
     "sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15",
 }  # fmt: skip
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PriorTextToImage
 from server.endpoints.fields import RANDOM_SEED, Flag, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, Page, Side, json_or_jpeg
 
 # The page has no guidance scales; these are the ones of diffusers' Kandinsky 2.2 pipelines.
 GUIDANCE_SCALE = 4.0

@@ -10,8 +10,8 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, Page
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, Page
 from server.jobs.order import PictureFormat
 
 Scheduler = Literal[

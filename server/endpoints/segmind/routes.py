@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
 
 from server.endpoints.segmind import wire
+from server.endpoints.segmind.page import Page
 from server.http import caller
 
 api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="Or `Authorization: Bearer`.")
@@ -38,7 +39,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _MEANINGS[status], "content": _ERROR} for status in statuses}
 
 
-def routes(page: type[wire.Page]) -> APIRouter:
+def routes(page: type[Page]) -> APIRouter:
     """The routes of a page: ``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
     refusals = error_responses(400, 401, 406, 408, 409, 413, 429, 500, 503)
@@ -74,7 +75,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
     return router
 
 
-def _request_body(page: type[wire.Page]) -> dict[str, Any]:
+def _request_body(page: type[Page]) -> dict[str, Any]:
     schema = page.model_json_schema()
     upload = schema
     if "image" in schema["properties"]:
@@ -88,7 +89,7 @@ def _request_body(page: type[wire.Page]) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-def _pictures(page: type[wire.Page]) -> dict[str, Any]:
+def _pictures(page: type[Page]) -> dict[str, Any]:
     content: dict[str, Any] = dict.fromkeys(page.media_types, _PICTURE)
     if "base64" in page.model_fields:
         content["application/json"] = {

@@ -11,8 +11,8 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, InputImage, Page, json_or_jpeg
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, InputImage, Page, json_or_jpeg
 
 # fmt: off
 Sampler = Literal[

@@ -23,11 +23,9 @@ from server.database.uninterrupted import uninterrupted
 from server.database.upserts import insert_or_nothing
 from server.jobs import records
 from server.jobs.job import Job, JobStatus, Output
-from server.jobs.order import JSON, Order
+from server.jobs.order import Order
 from server.webhooks import outbox
 from server.webhooks.outbox import WebhookMessage
-
-__all__ = ["JSON", "Job", "JobStatus", "Jobs", "Output"]
 
 T = TypeVar("T")
 

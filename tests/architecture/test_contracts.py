@@ -41,7 +41,10 @@ BREACHES = {
         "pipelines/demo/world/world.py",
         "pipelines.demo.checkpoints.parts",
     ),
-    "Families never import each other": ("pipelines/families/sdxl.py", "pipelines.families.sd15"),
+    "Families never import each other; what SD1.5 and SDXL share stands below them": (
+        "pipelines/families/sdxl.py",
+        "pipelines.families.sd15",
+    ),
     "From the command line down to errors and settings": ("server/jobs/jobs.py", "server.studio"),
     "Segmind's pages never import each other": (
         "server/endpoints/segmind/kolors.py",

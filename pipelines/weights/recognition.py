@@ -1,4 +1,4 @@
-"""What a .safetensors file is, told from its tensors' names and shapes alone. Torch-free."""
+"""Recognise a .safetensors file from its tensors' names and shapes alone. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hub repositories a manifest names, which of their files are needed, and where those lie."""
+"""The hub repositories that a manifest names, the files of them that are needed, and their folders."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pipelines.control.skeletons import Point
 
 SUPERSAMPLING = 4
-"""How many times finer than the picture shapes are drawn in each direction, before pixels are averaged."""
+"""The factor by which shapes are drawn finer in each direction, before pixels are averaged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class GroupKey:
 
     Attributes:
         pipeline: name in the manifest.
-        stage: which of the pipeline's networks ("denoise", or "prior" for Kandinsky's).
+        stage: the name of one of the pipeline's networks ("denoise", or "prior" for Kandinsky's).
         height, width: pixels that are drawn (before cropping); 0 where the stage has no picture size.
         loras: adapters attached to the network, in the request's order.
         token_merging_ratio: a patch of the network, hence shared.

@@ -45,8 +45,8 @@ class Evaluation:
     """One evaluation that a sample wants of its network. Those of several samples are done in one batch.
 
     Attributes:
-        latents: what the network sees, (B, ...).
-        timestep: zero-dimensional.
+        latents: the latents as the network sees them, (B, ...).
+        timestep: the time of all B rows, zero-dimensional.
         conditioning: name -> B rows, or one row for all.
         probe: records attention while these rows are evaluated; all rows of one batch share it.
     """

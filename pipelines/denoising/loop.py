@@ -76,9 +76,9 @@ class Loop:
     ) -> None:
         """
         Args:
-            group_pixels: how many pixels one group draws at the same time; a larger request is admitted when
+            group_pixels: the pixels that one group draws at the same time. A larger request is admitted when
                 its pipeline is free, and drawn in parts.
-            patience_s: for how long others are admitted before a request that has no room yet.
+            patience_s: the seconds for which others are admitted before a request that has no room yet.
         """
         self._pool = pool
         self._group_pixels = group_pixels
@@ -270,7 +270,7 @@ class Loop:
     def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
         """The other pipeline's sample in the place of the one that is done.
 
-        Where the other pipeline answers directly, it is the sample itself once more, with that to finish it.
+        Where the other pipeline answers directly, it is the sample itself again, which that answer finishes.
         """
         pipeline = self._pool.open(handover.request.pipeline, self._in_use())
         encoded = pipeline.encode(handover.request)

@@ -97,7 +97,7 @@ class Handover:
     """A finished sample that another pipeline goes on with.
 
     Attributes:
-        request: what the other pipeline is to do, for one picture.
+        request: the work of the other pipeline, for one picture.
         picture: the picture as it is handed over.
     """
 

@@ -9,12 +9,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.group import GroupKey, group_key
+from pipelines.group import PATIENCE_S, GroupKey, group_key
 from pipelines.request import Request
 from server import errors
-
-PATIENCE_S = 10.0
-"""How long the oldest ticket of an account may be passed by others before it goes first."""
 
 GROUPS_PER_ENGINE = 2
 """An engine holds so many groups' worth of pixels: beside a full group others find room to take turns."""

@@ -74,7 +74,7 @@ class ControlNets:
             InvalidInput: a ControlNet is named twice, or its control image cannot be prepared.
         """
         if not request.controls:
-            return Conditioning({}, {})
+            return Conditioning.same_for_both({})
         names = [control.name for control in request.controls]
         if len(set(names)) < len(names):
             raise InvalidInput("controls", "a ControlNet is named twice")

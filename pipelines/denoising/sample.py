@@ -44,6 +44,18 @@ class Conditioning:
     positive: Mapping[str, Rows]
     negative: Mapping[str, Rows] | None
 
+    @classmethod
+    def same_for_both(cls, rows: Mapping[str, Rows]) -> Conditioning:
+        """Rows that are the same with the prompt and without it."""
+        return Conditioning(rows, rows)
+
+    def __or__(self, other: Conditioning) -> Conditioning:
+        """This conditioning with the other's rows added; it has no negative half where this one has none."""
+        positive = {**self.positive, **other.positive}
+        if self.negative is None:
+            return Conditioning(positive, None)
+        return Conditioning(positive, {**self.negative, **(other.negative or {})})
+
 
 Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"
 """Finishes a sample whose sampler is done: with its picture, with the sample of its next stage, or with work

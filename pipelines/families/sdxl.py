@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.sample import Conditioning
 from pipelines.families.stable_diffusion import StableDiffusion
 from pipelines.group import GroupKey
 from pipelines.images.safety import SafetyChecker
 from pipelines.layers.inpainting import with_masked_channels
-from pipelines.prompts.clip import EncodedPrompt
-from pipelines.request import Prompted
+from pipelines.request import CheckpointRequest
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -34,16 +34,15 @@ class StableDiffusionXL(StableDiffusion):
         )
         return cls(pipeline, checkpoint.device, adapters, SafetyChecker.open(checkpoint))
 
-    def _size_conditioning(
-        self, request: Prompted, key: GroupKey, prompt: EncodedPrompt
-    ) -> Mapping[str, Tensor]:
-        """The picture's original size, crop offset and target size, (1, 6)."""
+    def _shared_conditioning(self, request: CheckpointRequest, key: GroupKey) -> Conditioning:
+        """The picture's original size, crop offset and target size, (1, 6), besides what SD1.5 has."""
         size = (key.height, key.width)
         if request.panorama:
             # The network sees views, each as if it were the whole picture.
             size = (min(key.height, self._native_side), min(key.width, self._native_side))
-        dtype = prompt.positive["encoder_hidden_states"].dtype
-        return {"time_ids": torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self._device)}
+        dtype = self._pipeline.text_encoder_2.dtype
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self._device)
+        return super()._shared_conditioning(request, key) | Conditioning.same_for_both({"time_ids": time_ids})
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         return self._pipeline.unet(

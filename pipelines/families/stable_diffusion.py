@@ -15,7 +15,6 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
 from pipelines.adapters.vaes import Vaes
 from pipelines.control.controlnets import ControlNets
-from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
@@ -28,8 +27,8 @@ from pipelines.layers.first_latents import FirstLatents
 from pipelines.layers.inpainting import put_back
 from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
 from pipelines.layers.token_merging import TokenMerging, check_ratio
-from pipelines.prompts.clip import EncodedPrompt, PromptEncoder
-from pipelines.request import CheckpointRequest, Prompted, Request, SafetyCheck
+from pipelines.prompts.clip import PromptEncoder
+from pipelines.request import CheckpointRequest, Request, SafetyCheck
 
 
 class StableDiffusion(Pipeline):
@@ -102,30 +101,29 @@ class StableDiffusion(Pipeline):
     def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if isinstance(request, SafetyCheck):
             return check_safety(request, self._safety_checker)
-        if not isinstance(request, Prompted):
+        if not isinstance(request, CheckpointRequest):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         if request.highres_fix:
-            return highres.two_passes(
-                request, self._encode_pass, self._native_side, multiple=self._pixels_per_latent
-            )
+            return highres.two_passes(request, self._encode_pass, self._native_side, self._pixels_per_latent)
         return self._encode_pass(request)
 
     def _encode_pass(self, request: CheckpointRequest, second_strength: float | None = None) -> list[Sample]:
-        """One sample per seed; with ``second_strength`` without latents, as `highres.EncodePass` says."""
+        """One pass of a request, one sample per seed; see `pipelines.layers.highres.two_passes`."""
         key = group_key(request, multiple=self._pixels_per_latent)
         check_ratio(key.token_merging_ratio)
         denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
-        vae = self._vaes.get(request.vae)
-        prepared = self._first_latents.prepare(request, key, vae, second_strength)
+        prepared = self._first_latents.prepare(request, key, self._vaes.get(request.vae), second_strength)
         prompt = self._prompts.encode(request)
-        control = self._controlnets.conditioning(request, key)
+        conditioning = (
+            prompt | self._controlnets.conditioning(request, key) | self._shared_conditioning(request, key)
+        )
         return [
             Sample(
                 request=request,
                 index=index,
                 key=key,
                 latents=first.latents,
-                conditioning=self._conditioning(request, key, prompt, first.conditioning, control),
+                conditioning=conditioning | first.conditioning,
                 guidance_scale=request.guidance_scale,
                 generator=first.generator,
                 sampler=first.sampler,
@@ -140,44 +138,16 @@ class StableDiffusion(Pipeline):
         """Pixels along the side of the pictures that the checkpoint was trained with."""
         return self._pipeline.unet.config.sample_size * self._pixels_per_latent
 
-    def _conditioning(
-        self,
-        request: Prompted,
-        key: GroupKey,
-        prompt: EncodedPrompt,
-        picture: Mapping[str, Rows],
-        control: Conditioning,
-    ) -> Conditioning:
-        """The text of each half, what both halves share, and the control images.
-
-        Args:
-            picture: rows of the picture that is repainted, for networks that see it.
-        """
-        shared = {
-            **self._size_conditioning(request, key, prompt),
-            **picture,
-            **self._guidance_embedding(request.guidance_scale),
-        }
-        positive = {**prompt.positive, **shared, **control.positive}
-        if prompt.negative is None:
-            return Conditioning(positive, None)
-        return Conditioning(positive, {**prompt.negative, **shared, **(control.negative or {})})
-
-    def _size_conditioning(
-        self, request: Prompted, key: GroupKey, prompt: EncodedPrompt
-    ) -> Mapping[str, Tensor]:
-        """Rows that give the network the picture's size; none where the architecture has no such input."""
-        return {}
-
-    def _guidance_embedding(self, guidance_scale: float) -> Mapping[str, Tensor]:
-        """The guidance scale as an input of latent consistency models; nothing for other checkpoints."""
+    def _shared_conditioning(self, request: CheckpointRequest, key: GroupKey) -> Conditioning:
+        """The rows that do not depend on the prompt: the guidance scale for latent consistency models."""
         width = self._pipeline.unet.config.time_cond_proj_dim
         if width is None:
-            return {}
+            return Conditioning.same_for_both({})
         embedding = self._pipeline.get_guidance_scale_embedding(
-            torch.tensor(guidance_scale - 1).repeat(1), embedding_dim=width
+            torch.tensor(request.guidance_scale - 1).repeat(1), embedding_dim=width
         )
-        return {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
+        rows = {"timestep_cond": embedding.to(self._device, self._pipeline.unet.dtype)}
+        return Conditioning.same_for_both(rows)
 
     # 2. denoise
 
@@ -192,7 +162,9 @@ class StableDiffusion(Pipeline):
         return False
 
     @torch.no_grad()
-    def _finish(self, request: Prompted, warnings: tuple[str, ...], sample: Sample) -> Picture | Handover:
+    def _finish(
+        self, request: CheckpointRequest, warnings: tuple[str, ...], sample: Sample
+    ) -> Picture | Handover:
         vae = self._vaes.get(request.vae)
         decode = panorama.decode if request.panorama else codec.decode
         decoded = decode(vae, sample.latents, upcast=self._needs_upcast(vae))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.sample import Conditioning
 from pipelines.denoising.sampler import Sampler
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
@@ -23,6 +23,8 @@ from pipelines.layers.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
+_NO_ROWS = Conditioning.same_for_both({})
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -32,13 +34,13 @@ class Prepared:
         latents: (1, 4, height / 8, width / 8), or whatever the VAE divides by instead of 8. Empty in a second
             pass, whose latents do not exist before the first pass is done.
         generator: seeded with the sample's own seed; the first latents' noise is drawn from it already.
-        conditioning: rows of the picture that the network sees, the same with and without the prompt.
+        conditioning: the kept part of the picture, where the network is made for inpainting.
     """
 
     latents: Tensor
     sampler: Sampler
     generator: torch.Generator
-    conditioning: Mapping[str, Rows] = field(default_factory=dict)
+    conditioning: Conditioning = _NO_ROWS
 
 
 class FirstLatents:
@@ -114,24 +116,25 @@ class FirstLatents:
         sampler = DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
         return PanoramaSampler(sampler, self._unet.config.sample_size) if request.panorama else sampler
 
-    def _kept_picture(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Rows]:
+    def _kept_picture(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Conditioning:
         """The kept part of the picture as a second pass sees it, where the network is made for inpainting.
 
         An ordinary network redraws everything in its second pass; `put_back` restores the kept part.
         """
         if not (isinstance(request, Inpainting) and paints_masks_only(self._unet)):
-            return {}
+            return _NO_ROWS
         mask = codec.from_mask(request.mask, key.height, key.width)
         picture = codec.from_image(request.image, key.height, key.width) * (mask < 0.5)
         kept = self._distribution(request, vae, picture).mode() * vae.config["scaling_factor"]
         return self._masked_channels(request, self._small(mask), kept.to(self._unet.dtype))
 
-    def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Mapping[str, Rows]:
+    def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Conditioning:
         """The mask and the kept part for a network made for inpainting, whole or view by view."""
         whole = masked_channels(mask, kept)
         if not request.panorama:
-            return whole
-        return {name: Views(rows, self._unet.config.sample_size) for name, rows in whole.items()}
+            return Conditioning.same_for_both(whole)
+        window = self._unet.config.sample_size
+        return Conditioning.same_for_both({name: Views(rows, window) for name, rows in whole.items()})
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
         """Noise of the first latents' shape, (1, 4, height / 8, width / 8)."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias, TypeVar
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -17,30 +16,36 @@ from pipelines.denoising.sample import Sample
 from pipelines.image_io import resized
 from pipelines.layers import panorama
 from pipelines.layers.panorama import PanoramaSampler
-from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Prompted, map_pictures
+from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, map_pictures
 from pipelines.schedulers.sampler import DiffusersSampler
-
-P = TypeVar("P", bound=Prompted)
-
-EncodePass: TypeAlias = "Callable[[CheckpointRequest, float | None], list[Sample]]"
-"""Encodes one pass of a request into one sample per seed. The number is the strength of a second pass, whose
-latents and generators are those of the finished first pass; None encodes a first pass."""
 
 
 def two_passes(
-    request: CheckpointRequest, encode_pass: EncodePass, native_side: int, *, multiple: int
+    request: CheckpointRequest,
+    encode_pass: Callable[[CheckpointRequest, float | None], list[Sample]],
+    native_side: int,
+    multiple: int,
 ) -> list[Sample]:
-    """The samples of the first pass, each followed by its second pass.
+    """The samples of the first pass, each of which becomes a sample of the second pass when it is done.
 
     Args:
+        encode_pass: encodes one pass, one sample per seed. The number is the strength of a second pass, whose
+            samples get latents and generator of the first; None encodes a first pass.
         native_side, multiple: see `first_pass`.
     """
-    firsts = encode_pass(first_pass(request, native_side, multiple), None)
-    seconds = encode_pass(request, _strength(request))
-    return [_followed(first, second) for first, second in zip(firsts, seconds, strict=True)]
+    # The second pass draws one step at least.
+    second_strength = max(HIGHRES_STRENGTH, 1 / request.num_inference_steps)
+    samples = encode_pass(first_pass(request, native_side, multiple), None)
+    for first, second in zip(samples, encode_pass(request, second_strength), strict=True):
+        second.generator = first.generator
+        second.evaluations_before = first.sampler.total
+        first.request = request
+        first.evaluations_after = second.sampler.total
+        first.finish = partial(_begin_second_pass, second)
+    return samples
 
 
-def first_pass(request: P, native_side: int, multiple: int) -> P:
+def first_pass(request: CheckpointRequest, native_side: int, multiple: int) -> CheckpointRequest:
     """The same request at the size of its first pass.
 
     A picture of more pixels than ``native_side`` squared is first drawn with about that many, in its own
@@ -53,34 +58,15 @@ def first_pass(request: P, native_side: int, multiple: int) -> P:
     scale = native_side / math.sqrt(request.width * request.height)
     if scale >= 1:
         return request
-    width, height = (
-        max(1, round(side * scale / multiple)) * multiple for side in (request.width, request.height)
-    )
-    smaller = replace(request, width=width, height=height)
-    return map_pictures(smaller, lambda picture: resized(picture, width, height))
-
-
-def _strength(request: Prompted) -> float:
-    """The strength of the second pass, which draws one step at least."""
-    return max(HIGHRES_STRENGTH, 1 / request.num_inference_steps)
-
-
-def _followed(first: Sample, second: Sample) -> Sample:
-    """The first pass's sample, which becomes the second pass's when it is done.
-
-    The second pass's noise comes from the same generator as the first one's.
-    """
-    second = replace(second, generator=first.generator, evaluations_before=first.sampler.total)
-    return replace(
-        first,
-        request=second.request,
-        finish=partial(_second_pass, second),
-        evaluations_after=second.sampler.total,
+    width = max(1, round(request.width * scale / multiple)) * multiple
+    height = max(1, round(request.height * scale / multiple)) * multiple
+    return map_pictures(
+        replace(request, width=width, height=height), partial(resized, width=width, height=height)
     )
 
 
 @torch.no_grad()
-def _second_pass(second: Sample, first: Sample) -> Sample:
+def _begin_second_pass(second: Sample, first: Sample) -> Sample:
     """The second pass's sample with the finished latents of the first, enlarged and under noise."""
     sampler = second.sampler
     assert isinstance(sampler, DiffusersSampler | PanoramaSampler)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.adapters import textual_inversion
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
+from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.lru import LRUCache
 from pipelines.prompts.weighting import Chunk, Phrase, Word, chunks, weighted_phrases
@@ -29,7 +30,7 @@ NEGLIGIBLE_MEAN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPrompt:
+class EncodedPrompt(Conditioning):
     """Both texts of a request as inputs of a UNet, by the names of its arguments.
 
     Attributes:

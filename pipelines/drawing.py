@@ -1,4 +1,4 @@
-"""What an engine gives back; torch-free."""
+"""Drawing: an engine's answer to a request; torch-free."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pipelines.image_io import RGBImage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """What an engine spent on one request.
+    """The time and the evaluations that an engine has spent on one request.
 
     Attributes:
-        encode_s, denoise_s, decode_s: seconds; ``denoise_s`` counts group steps the request took part in.
+        encode_s, denoise_s, decode_s: seconds. ``denoise_s`` counts the steps of the groups in which the
+            request took part; a direct answer is all decoding.
         evaluations: network evaluations of all its pictures, guidance counted once; 0 where nobody counted.
     """
 
@@ -29,9 +30,9 @@ class Drawing:
     Attributes:
         images: in the order of the request's seeds, exactly ``width`` x ``height``; twice that with an
             ``upscaler``.
-        flagged: the safety checker's word on each image; None where none looked.
-        warnings: what the caller should know, in the caller's words.
-        texts: of a `Rewriting`, in its order.
+        flagged: the safety checker's verdict on each image; None where no checker has looked.
+        warnings: sentences for the caller, in the caller's words.
+        texts: the answers to the texts of a `Rewriting`, in their order.
     """
 
     images: tuple[RGBImage, ...]

@@ -6,7 +6,7 @@ none knows HTTP.
 
 
 class GenerationError(Exception):
-    """Base of all drawing errors. ``str(error)`` is fit for the caller: no paths, no traceback."""
+    """The base of all drawing errors. ``str(error)`` is fit for the caller: no paths, no traceback."""
 
 
 class InvalidInput(GenerationError):
@@ -14,7 +14,7 @@ class InvalidInput(GenerationError):
 
     Attributes:
         field: canonical name of the field (``image``, ``prompt``, ``loras`` ...).
-        problem: what is wrong with it, without the field's name.
+        problem: the rest of the sentence that begins with the field's name.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -31,7 +31,7 @@ class InvalidImage(InvalidInput):
 
 
 class ImageTooLarge(InvalidInput):
-    """More bytes or pixels than the configured limit."""
+    """The picture has more bytes or pixels than the configured limit."""
 
 
 class PoseNotFound(InvalidInput):
@@ -63,7 +63,7 @@ class EngineLost(GenerationError):
 
 
 class DrawingFailed(GenerationError):
-    """An unexpected failure inside an engine; the cause is in the log, not in the text."""
+    """An engine has failed unexpectedly; the cause is in the log, not in the text."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,10 +1,14 @@
-"""GroupKey: who may share one network evaluation."""
+"""GroupKey: which samples may share one network evaluation."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipelines.request import Lora, Prompted, Request, Rewriting
+
+PATIENCE_S = 10.0
+"""The seconds for which a request without room lets others pass, in the server's queue and in an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +17,7 @@ class GroupKey:
 
     Attributes:
         pipeline: name in the manifest.
-        stage: which of the pipeline's networks ("denoise", or "prior" for Kandinsky's).
+        stage: the name of one of the pipeline's networks ("denoise", or "prior" for Kandinsky's).
         height, width: pixels that are drawn (before cropping); 0 where the stage has no picture size.
         loras: adapters attached to the network, in the request's order.
         token_merging_ratio: a patch of the network, hence shared.
@@ -31,8 +35,8 @@ class GroupKey:
 
 
 def round_up(pixels: int, multiple: int) -> int:
-    """The next size from ``pixels`` upward that a network can draw."""
-    return -(-pixels // multiple) * multiple
+    """The smallest multiple that has at least so many pixels."""
+    return math.ceil(pixels / multiple) * multiple
 
 
 def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") -> GroupKey:

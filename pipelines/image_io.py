@@ -1,4 +1,4 @@
-"""Bytes to image and back, with limits; torch-free."""
+"""Decode, encode and resize pictures, with limits; torch-free."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class RGBImage:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a caller's picture may take.
+    """The limits of a caller's picture.
 
     Attributes:
-        max_bytes: of the encoded file.
-        max_pixels: width times height as the file's header states them. Pillow's own bound of 178 million
-            pixels holds whatever is given here.
+        max_bytes: the most bytes of the encoded file.
+        max_pixels: the largest width times height, as the file's header states them. Pillow's own bound of
+            178 million pixels holds whatever is given here.
     """
 
     max_bytes: int
@@ -46,10 +46,10 @@ READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that `decode` reads, in Pillow's names; no other decoder ever sees a caller's bytes."""
 
 MAX_JPEG_SCANS = 100
-"""Each scan of a progressive JPEG goes over the whole picture; encoders write ten, attackers thousands."""
+"""The most scans of a progressive JPEG, each over the whole picture: encoders write ten, attackers more."""
 
 CONTENT_TYPES = {"jpeg": "image/jpeg", "webp": "image/webp", "png": "image/png"}
-"""What `encode` writes."""
+"""The media types of the formats that `encode` writes."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
@@ -69,7 +69,7 @@ _SIGNATURES = (
     (b"BM", "bmp", "image/bmp"),
     (b"", "tiff", "image/tiff"),
 )
-"""What a file begins with, once the decoder has said that it is one of these."""
+"""The first bytes, file suffix and media type of each format, for files that the decoder has taken."""
 
 _TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 322, 323
 
@@ -104,10 +104,10 @@ def decode(data: bytes, limits: Limits) -> RGBImage:
 
 
 def decode_text(text: str, limits: Limits) -> RGBImage:
-    """Read a picture from what `base64_bytes` takes.
+    """Read a picture from text that `base64_bytes` takes.
 
     Raises:
-        ImageTooLarge, InvalidImage: as `decode` and `base64_bytes`.
+        ImageTooLarge, InvalidImage: for the reasons of `decode` and `base64_bytes`.
     """
     return decode(base64_bytes(text, limits), limits)
 
@@ -135,7 +135,7 @@ def base64_bytes(text: str, limits: Limits) -> bytes:
 
 
 def kind(data: bytes) -> tuple[str, str]:
-    """File suffix and media type of bytes that `decode` took."""
+    """The file suffix and media type of bytes that `decode` has taken."""
     return next((suffix, media_type) for start, suffix, media_type in _SIGNATURES if data.startswith(start))
 
 
@@ -171,7 +171,7 @@ def encode(
 
 
 def content_type(picture_format: str) -> str:
-    """The media type of what `encode` writes in that format, without parameters.
+    """The media type, without parameters, of a file that `encode` writes in that format.
 
     Raises:
         KeyError: not a format of `encode`.
@@ -226,7 +226,7 @@ def _read(data: bytes, max_pixels: int) -> RGBImage:
 
 
 def _refuse_costly_structure(picture: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Few pixels can still be dear: JPEGs of thousands of scans, TIFFs of one gigantic tile."""
+    """Refuse few pixels that are dear to decode: JPEGs of thousands of scans, TIFFs of one gigantic tile."""
     if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise InvalidImage("image", f"is a JPEG of more than {MAX_JPEG_SCANS} scans")
     if picture.format == "TIFF":
@@ -236,7 +236,7 @@ def _refuse_costly_structure(picture: Image.Image, data: bytes, max_pixels: int)
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
-    """Any mode to RGB."""
+    """The picture in mode RGB, whatever mode it had."""
     match picture.mode:
         case "RGB" if "transparency" not in picture.info:
             return picture

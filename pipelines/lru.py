@@ -1,4 +1,4 @@
-"""LRUCache: a bounded memory of what was used last."""
+"""LRUCache: a bounded memory of the values that were used last."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ V = TypeVar("V")
 class LRUCache(Generic[K, V]):
     """Keeps values by key; those unused for longest leave when the bound is passed.
 
+    Where the values are networks (VAEs, ControlNets, preprocessors), the cache is also what is on the device:
+    a value that leaves frees its memory there.
+
     Args:
-        bound: of the sum of all sizes. The newest value stays even when it alone is larger.
-        size: of one value; by default each counts one.
+        bound: the largest sum of all sizes. The newest value stays even when it alone is larger.
+        size: the size of a value; by default each counts one.
     """
 
     def __init__(self, bound: int, size: Callable[[V], int] = lambda _: 1) -> None:
@@ -24,7 +27,7 @@ class LRUCache(Generic[K, V]):
         self._values: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """The value of that key, made first if it is not remembered; nothing is when ``make`` raises."""
+        """The value of that key, made first if it is not kept. When ``make`` raises, nothing is kept."""
         if key not in self._values:
             self._values[key] = make()
             self._evict()
@@ -32,11 +35,11 @@ class LRUCache(Generic[K, V]):
         return self._values[key]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop every value."""
         self._values.clear()
 
     def items(self) -> Iterator[tuple[K, V]]:
-        """Everything remembered, the least recently used first."""
+        """Every key and its value, the least recently used first."""
         return iter(self._values.items())
 
     def _evict(self) -> None:

@@ -1,4 +1,4 @@
-"""What the API process and an engine process say to each other; torch-free and picklable."""
+"""The messages between the API process and an engine process; torch-free and picklable."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipelines.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """All that an engine process is told when it starts.
+    """The settings of an engine process.
 
     Attributes:
         device: a torch device ("cuda:0", "cpu").
         manifest: path of a weights.yaml.
         weights: folder under which downloaded checkpoints and the lock lie.
-        budget_bytes: bound of what resident pipelines may take; None: what the CUDA device has.
-        host_budget_bytes: bound of evicted pipelines kept in host memory (0: none; unused on a CPU).
+        budget_bytes: the most bytes that resident pipelines may take; None: a part of the CUDA device.
+        host_budget_bytes: the most bytes of evicted pipelines kept in host memory (0: none; unused on a CPU).
         group_pixels: pixels drawn at the same time in one group (a 512x512 picture counts 262,144).
         torch_threads: CPU threads for torch; None leaves torch's choice.
         preload: load the manifest's resident pipelines before saying Ready.
@@ -37,57 +37,65 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
+    """Draw a request."""
+
     ticket_id: str
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
+    """Drop a request, whether it waits or is being drawn."""
+
     ticket_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Finish nothing more; leave."""
+    """End the process; requests that are not finished are lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClearCache:
-    """Drop what is kept between requests only to save time: the pictures stay the same."""
+    """Drop what is kept between requests only to save time. The pictures stay the same."""
 
     maintenance_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Read weights.yaml and loaded.yaml again; what left them is dropped, and may be in use of nothing."""
+    """Read weights.yaml and loaded.yaml again and drop the pipelines that they no longer name.
+
+    The caller makes sure that nobody draws with those.
+    """
 
     maintenance_id: str
 
 
 Maintenance = ClearCache | Reload
-"""What an engine does between two turns and confirms with `Done`; nothing that it draws is disturbed."""
+"""The commands that an engine carries out between two turns and confirms with `Done`. They disturb nothing
+that is being drawn."""
 
 Command = Draw | Cancel | Stop | Maintenance
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The engine is loading this pipeline; before Ready it is what the engine is waiting for."""
+    """The engine is loading this pipeline, before it is ready."""
 
     pipeline: str
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The engine cannot go on and its process ends after this; ``reason`` is fit for a caller."""
+    """The engine cannot go on, and its process ends after this. The reason is fit for a caller."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine can draw. ``resident``: names of the pipelines that are loaded."""
+    """The engine can draw, and these pipelines are loaded."""
 
     device: str
     resident: tuple[str, ...]
@@ -95,7 +103,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``done`` of ``total`` network evaluations of a request, over all its pictures."""
+    """The network evaluations of a request, done and in all, over all its pictures."""
 
     ticket_id: str
     done: int
@@ -104,19 +112,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
+    """A request is drawn, or answered."""
+
     ticket_id: str
     drawing: Drawing
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """A request has failed, for a reason in its caller's words."""
+
     ticket_id: str
     error: GenerationError
 
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """Which pipelines are loaded now, and what they take; sent whenever it changes."""
+    """The pipelines that are loaded now, and the bytes that they take; sent when a pipeline came or left."""
 
     resident: tuple[str, ...]
     used_bytes: int

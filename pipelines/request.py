@@ -1,4 +1,4 @@
-"""What to draw, as frozen values in diffusers' argument names; torch-free, picklable, storable as JSON."""
+"""Requests as frozen values in diffusers' argument names; torch-free, picklable, storable as JSON."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import Field, TypeAdapter
 from pipelines.image_io import RGBImage
 
 Replacement = Literal["black", "blur", "pixelate", "sensitive_content_text"]
-"""What is shown instead of a flagged picture."""
+"""The picture that is shown instead of a flagged one."""
 
 HIGHRES_STRENGTH = 0.55
-"""The part of the steps that highres_fix's second pass draws: detail is new, the composition stays."""
+"""The part of the steps in the second pass of ``highres_fix``: detail is new, the composition stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerChoice:
-    """Which noise scheduler draws, and how it is set up.
+    """The noise scheduler of a request, and its options.
 
     Attributes:
         name: a diffusers class name (``UniPCMultistepScheduler``), or for flow-matching models the name of a
@@ -37,7 +37,7 @@ class SchedulerChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """A LoRA of the manifest and how strongly it is applied (1.0 = as trained)."""
+    """A LoRA of the manifest, and the strength with which it is applied (1.0 = as trained)."""
 
     name: str
     scale: float = 1.0
@@ -48,9 +48,9 @@ class Control:
     """A ControlNet of the manifest, and the picture that it follows.
 
     Attributes:
-        image: already as large as the picture that is asked for.
+        image: the picture, already as large as the one that is asked for.
         preprocessor: makes the control image of the picture ("canny" ...); None: the picture is one already.
-        scale: how closely it is followed (1.0 = as trained), diffusers' ``controlnet_conditioning_scale``.
+        scale: diffusers' ``controlnet_conditioning_scale``, 1.0 = as trained; more follows it more closely.
     """
 
     name: str
@@ -76,7 +76,7 @@ class _Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompted(_Pictures):
-    """What a latent diffusion checkpoint is asked for, whatever it starts from.
+    """A request to a latent diffusion checkpoint, whatever it starts from.
 
     Attributes:
         pipeline: name in the manifest.
@@ -87,13 +87,13 @@ class Prompted(_Pictures):
         clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
         embeddings: textual inversions of the manifest, usable as tokens of their name.
         controls: ControlNets that steer the picture, each named once.
-        guess_mode: they steer only the half of guidance with the prompt, and leave more to it.
+        guess_mode: the ControlNets steer only the half of guidance with the prompt, and leave more to it.
         vae: a VAE of the manifest instead of the checkpoint's own.
         token_merging_ratio: part of the tokens merged by ToMe (0 = off).
         safety_checker: replace flagged pictures where the checkpoint has a checker.
-        replacement: by what.
+        replacement: the kind of picture that replaces a flagged one.
         highres_fix: draw at a size that the checkpoint knows, enlarge the latents, draw again.
-        upscaler: one of the manifest, which makes the finished pictures twice as wide and high.
+        upscaler: an upscaler of the manifest, which makes the finished pictures twice as wide and high.
         self_attention: guide by self-attention too.
         panorama: draw overlapping views that agree, so that the left and right edges match.
     """
@@ -170,9 +170,10 @@ class Inpainting(Prompted):
 
     Attributes:
         image: the picture, already ``width`` x ``height``.
-        mask: as large; white is repainted, black kept. The network repaints where the mask is at least half
-            bright; grey pixels of the result are mixed of both pictures, so a blurred mask has a soft edge.
-        strength: 0 < strength <= 1; the part of the steps that is really drawn, 1 forgets what was there.
+        mask: a picture of that size; white is repainted, black kept. The network repaints where
+            the mask is at least half bright; grey pixels of the result are mixed of both pictures, so a
+            blurred mask has a soft edge.
+        strength: 0 < strength <= 1; the part of the steps that is really drawn; 1 forgets the picture.
     """
 
     kind: Literal["inpainting"] = "inpainting"
@@ -212,8 +213,8 @@ class Upscaling(_Pictures):
         pipeline: name of an upscaler in the manifest.
         width, height: pixels of the returned picture; a network of another scale draws its own size, which is
             resized.
-        seeds: one picture, in which nothing is random.
-        face_restorer: one of the manifest, which draws the faces of the enlarged picture.
+        seeds: a single one, since nothing in the picture is random.
+        face_restorer: a face restorer of the manifest, which draws the faces of the enlarged picture.
     """
 
     kind: Literal["upscaling"] = "upscaling"
@@ -232,9 +233,9 @@ class FaceRestoration(_Pictures):
     Attributes:
         pipeline: name of a face restorer in the manifest.
         original: the picture in which faces are looked for.
-        image: the same enlarged, on which they are drawn.
-        width, height: of the enlarged one.
-        seeds: one picture, in which nothing is random.
+        image: the enlarged picture, on which the faces are drawn.
+        width, height: pixels of the enlarged picture.
+        seeds: a single one, since nothing in the picture is random.
     """
 
     kind: Literal["face_restoration"] = "face_restoration"
@@ -251,8 +252,8 @@ class SafetyCheck(_Pictures):
     """Ask a checkpoint's safety checker about a picture, which comes back as it is.
 
     Attributes:
-        width, height: of the picture.
-        seeds: one picture, in which nothing is random.
+        width, height: pixels of the picture.
+        seeds: a single one, since nothing in the picture is random.
     """
 
     kind: Literal["safety_check"] = "safety_check"
@@ -279,16 +280,17 @@ class Rewriting:
 
 
 CheckpointRequest = TextToImage | ImageToImage | Inpainting
-"""What an SD1.5- or SDXL-class checkpoint draws."""
+"""The requests that a checkpoint of the class of SD1.5 or SDXL draws."""
 
 PictureRequest = CheckpointRequest | PriorTextToImage | PoseToImage | Upscaling | SafetyCheck
-"""What becomes pictures, and a job that is paid for."""
+"""The requests that become pictures, and a job that is paid for."""
 
 Request = PictureRequest | FaceRestoration | Rewriting
+"""All requests that an engine takes."""
 
 
 def pipelines_of(request: Request) -> tuple[str, ...]:
-    """Names of all that a request needs on the device."""
+    """The names of all pipelines that a request needs on the device."""
     after = request.upscaler if isinstance(request, Prompted) else None
     if isinstance(request, Upscaling):
         after = request.face_restorer

@@ -44,6 +44,7 @@ class Checkpoint:
     Attributes:
         name: the pipeline's name in the manifest.
         weights: folder of downloaded repositories and the lock.
+        device: where its networks are put.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Checkpoint:
         """The local folder or file of a part that diffusers does not open (OpenPose's annotators).
 
         Raises:
-            CheckpointUnavailable: it is not there, or not as it was pulled.
+            CheckpointUnavailable: the part is not there, or not as it was pulled.
         """
         with self._opening():
             return local(self.manifest, self.entry.parts[part], self.weights)
@@ -116,7 +117,7 @@ class Checkpoint:
             return opened.to(self.device)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """All of a part that is one file: safetensors, or a pickle, of which nothing but tensors is read.
+        """All tensors of a part that is one file: safetensors, or a pickle, of which nothing else is read.
 
         Raises:
             CheckpointUnavailable: as for `pipeline`; also where something else than tensors is in it.
@@ -136,7 +137,7 @@ class Checkpoint:
             return cls.from_pretrained(path, local_files_only=True)
 
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
-        """The original layout holds weights only; configurations and CLIP's vocabulary ship."""
+        """Open a file of the original layout: it holds weights only; configurations and vocabularies ship."""
         config = self._configuration(source)
         for folder in config.glob("tokenizer*"):
             if folder.name not in components and not (folder / "tokenizer.json").exists():
@@ -150,7 +151,7 @@ class Checkpoint:
         )
 
     def _configuration(self, source: Source) -> Path:
-        """A folder beside the manifest, else a configuration that ships."""
+        """The folder of a configuration: the one beside the manifest, else the one that ships."""
         if source.config is None:
             raise ValueError("a file source needs a config")
         beside = self.manifest.path.parent / source.config
@@ -158,7 +159,7 @@ class Checkpoint:
 
     @contextmanager
     def _opening(self) -> Generator[None]:
-        """Keep paths and tracebacks out of what a caller is told; they are in the log."""
+        """Keep paths and tracebacks out of the errors that a caller reads; they are in the log."""
         try:
             yield
         except torch.AcceleratorError:
@@ -173,10 +174,10 @@ class Checkpoint:
 
 
 def local(manifest: Manifest, source: Source, weights: Path) -> Path:
-    """Where a source lies on this machine.
+    """The folder or file of a source on this machine.
 
-    A folder; a file for ``file`` and for a repository of which only one file is named. A hub repository and
-    a file that was loaded from a URL are compared with the lock first.
+    It is a file for ``file`` and for a repository of which only one file is named. A hub repository and a
+    file that was loaded from a URL are compared with the lock first.
 
     Raises:
         ValueError: not pulled or loaded, a file is missing, added or differs from the lock; or the source is

@@ -1,4 +1,4 @@
-"""diffusers' own parts of Kolors. Importing them scripts a function, of which newer torch warns; not here."""
+"""diffusers' own parts of Kolors, imported without the warning of newer torch about their script."""
 
 # Why: pipelines/decisions/0020.
 

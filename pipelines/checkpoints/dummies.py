@@ -1,4 +1,4 @@
-"""Full-size networks of random numbers, built straight on the device: real speed without real weights."""
+"""Networks of real size and random numbers, built straight on the device: real speed without real weights."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _component(library: str, class_name: str, folder: Path, device: torch.device
 
 
 def _t5_tokenizer() -> PreTrainedTokenizerBase:
-    """Single ASCII characters: the real vocabulary does not ship, and makes no difference to the cost."""
+    """A tokenizer of single ASCII characters; the real vocabulary does not ship, and the cost is the same."""
     characters = ["\u2581", *map(chr, range(ord("!"), ord("~") + 1))]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocabulary = [*special, *((character, -5.0) for character in characters)]
@@ -106,6 +106,6 @@ def _t5_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _chatglm_tokenizer() -> PreTrainedTokenizerBase:
-    """Single letters, as for T5; padded to 256 tokens like the real one."""
+    """A tokenizer of single letters, which pads to 256 tokens like the real one."""
     with tempfile.TemporaryDirectory() as folder:
         return glm_tokenizer(Path(folder), words=())

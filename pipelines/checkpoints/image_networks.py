@@ -1,4 +1,4 @@
-"""Networks from pictures to pictures, of every architecture that spandrel knows; their tensors say which."""
+"""Networks from pictures to pictures. spandrel knows their architectures, and tells one by its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks built for numbers that come from a file: without the random ones that those would replace."""
+"""Build networks without the random numbers that those of a file are going to replace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_FIRST_NUMBERS = {
+_RANDOM_FILLS = {
     torch.Tensor.uniform_,
     torch.Tensor.normal_,
     torch.Tensor.erfinv_,
@@ -16,7 +16,7 @@ _FIRST_NUMBERS = {
     torch.nn.init.normal_,
     torch.nn.init.kaiming_uniform_,
 }
-"""What draws them, or takes long to shape them."""
+"""The functions that fill new parameters with random numbers, or take long to shape those."""
 
 
 class _Skip(TorchFunctionMode):
@@ -27,14 +27,15 @@ class _Skip(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _FIRST_NUMBERS:
+        if func in _RANDOM_FILLS:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
 def skip_init() -> TorchFunctionMode:
-    """While it is entered, new networks hold whatever was in memory: load every parameter before it is left.
+    """A context in which new networks are not initialised: their parameters hold whatever was in memory.
 
-    Drawing 345 million numbers takes half a minute, in which an engine does nothing else.
+    Load every parameter before the context is left. Drawing 345 million random numbers would take half a
+    minute, in which an engine does nothing else.
     """
     return _Skip()

@@ -1,4 +1,4 @@
-"""Evaluations of a network: what a sample asks, what it is answered, and how guidance joins two answers."""
+"""Evaluations of a network: a sample's question, the answer, and the guidance that joins two answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Guidance(Protocol):
 
 
 def classifier_free_guidance(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
-    """Ho and Salimans 2022, equation 6, in diffusers' order of operations."""
+    """Join the predictions by Ho and Salimans 2022, equation 6, in diffusers' order of operations."""
     return negative + guidance_scale * (positive - negative)
 
 
@@ -28,11 +28,11 @@ batch of N rows that is evaluated there. It only records: no prediction changes 
 
 
 class Rows(Protocol):
-    """Something for each row of a sample's latents: a tensor, or what makes the part that is asked for."""
+    """Conditioning for each row of a sample's latents: a tensor, or what makes the rows asked for."""
 
     @property
     def shape(self) -> torch.Size:
-        """(N, ...)."""
+        """The shape of all rows together, (N, ...)."""
         ...
 
     def __len__(self) -> int: ...
@@ -42,11 +42,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a sample wants to know of its network; it is evaluated together with those of other samples.
+    """One evaluation that a sample wants of its network. Those of several samples are done in one batch.
 
     Attributes:
-        latents: what the network sees, (B, ...).
-        timestep: zero-dimensional.
+        latents: the latents as the network sees them, (B, ...).
+        timestep: the time of all B rows, zero-dimensional.
         conditioning: name -> B rows, or one row for all.
         probe: records attention while these rows are evaluated; all rows of one batch share it.
     """
@@ -66,4 +66,4 @@ class Evaluated:
 
 
 EvaluationRounds = Generator[Sequence[Evaluation], Sequence[Evaluated], Tensor]
-"""One step's way to a sample's guided prediction: asks for evaluations, in one round or in several."""
+"""A generator that asks for evaluations, in one round or several, and returns the guided prediction."""

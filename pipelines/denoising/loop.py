@@ -18,7 +18,7 @@ from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
-from pipelines.group import GroupKey
+from pipelines.group import PATIENCE_S, GroupKey
 from pipelines.messages import Drawn, Event, Failed, Residency
 from pipelines.request import Request, pipelines_of
 
@@ -26,12 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SWAP_PATIENCE_S = 10.0
-"""How long a request may be passed by others for lack of room before they stop being admitted."""
-
 
 class Pool(Protocol):
-    """What the loop needs of `pipelines.engine.pool.PipelinePool`."""
+    """The part of `pipelines.engine.pool.PipelinePool` that the loop needs."""
 
     @property
     def resident(self) -> tuple[str, ...]: ...
@@ -44,7 +41,11 @@ class Pool(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Samples that share network evaluations, and how many of them fit into one."""
+    """Samples that share network evaluations.
+
+    Attributes:
+        at_once: the most samples that one evaluation takes.
+    """
 
     at_once: int
     members: list[tuple[ActiveRequest, Sample]] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Group:
 
 
 class Loop:
-    """Draws whatever is submitted, groups of different keys taking turns step by step."""
+    """Draws what is submitted. Groups of different keys take turns step by step."""
 
     def __init__(
         self,
@@ -71,13 +72,13 @@ class Loop:
         group_pixels: int,
         *,
         device: torch.device | None = None,
-        patience_s: float = SWAP_PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         """
         Args:
-            group_pixels: how many pixels one group draws at the same time; a larger request is admitted when
+            group_pixels: the pixels that one group draws at the same time. A larger request is admitted when
                 its pipeline is free, and drawn in parts.
-            patience_s: see `SWAP_PATIENCE_S`.
+            patience_s: the seconds for which others are admitted before a request that has no room yet.
         """
         self._pool = pool
         self._group_pixels = group_pixels
@@ -93,7 +94,7 @@ class Loop:
 
     @property
     def idle(self) -> bool:
-        """Nothing to do until the next `submit`."""
+        """Whether there is nothing to do until the next `submit`."""
         return not (self._waiting or self._running)
 
     def submit(self, ticket_id: str, request: Request) -> None:
@@ -126,7 +127,10 @@ class Loop:
         return events
 
     def _admit(self) -> None:
-        """Start what fits, oldest first; what cannot go lets others past, but not for longer than a bound."""
+        """Start the requests that fit, oldest first.
+
+        A request that does not fit yet lets others past, but not for longer than ``patience_s``.
+        """
         passed: list[ActiveRequest] = []
         while self._waiting:
             active = self._waiting.popleft()
@@ -198,7 +202,7 @@ class Loop:
             self._groups.pop(key, None)
 
     def _advance(self, group: Group) -> None:
-        """One evaluation for every sample of the group, in as few batches as memory allows."""
+        """Evaluate every sample of the group once, in as few batches as memory allows."""
         at_once = group.at_once
         pending = list(group.members)
         while pending := [member for member in pending if member in group.members]:
@@ -218,8 +222,11 @@ class Loop:
             pending = pending[len(part) :]
 
     def _keep_pace(self) -> None:
-        """Wait for the step before the one just started: a CPU that runs further ahead of its GPU could let
-        nobody join or leave in time, and would count the seconds of the steps as those of the decoding."""
+        """Wait for the step before the one just started.
+
+        A CPU that runs further ahead of its GPU could let nobody join or leave in time, and would count the
+        seconds of the steps as those of the decoding.
+        """
         if self._device.type == "cuda":
             before, self._last_step = self._last_step, torch.cuda.Event()
             self._last_step.record(torch.cuda.current_stream(self._device))
@@ -247,7 +254,10 @@ class Loop:
                 self._report(active, replace(result, timings=active.timings()))
 
     def _finisher(self, sample: Sample) -> Callable[[], Sample | Picture]:
-        """Finish a sample; a second call finds its generator as the first one found it."""
+        """The work of finishing a sample, which may be done twice.
+
+        The second time it finds the sample's generator as the first time did.
+        """
         before = sample.generator.get_state()
 
         def finish() -> Sample | Picture:
@@ -260,7 +270,7 @@ class Loop:
     def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
         """The other pipeline's sample in the place of the one that is done.
 
-        Where the other pipeline answers directly, it is the sample itself once more, with that to finish it.
+        Where the other pipeline answers directly, it is the sample itself again, which that answer finishes.
         """
         pipeline = self._pool.open(handover.request.pipeline, self._in_use())
         encoded = pipeline.encode(handover.request)
@@ -281,7 +291,7 @@ class Loop:
         self._events.append(Drawn(active.ticket_id, drawing))
 
     def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
-        """Do the work; when memory runs out, evict what may leave and do it once more."""
+        """Do the work. When memory runs out, evict what may leave and do it once more."""
         try:
             return work()
         except Exception as error:
@@ -291,7 +301,7 @@ class Loop:
         return work()
 
     def _fail(self, active: ActiveRequest, error: Exception) -> None:
-        """Report in the caller's words; an error that leaves the device unusable ends the process instead."""
+        """Report an error in the caller's words; one that leaves the device unusable ends the process."""
         if isinstance(error, torch.AcceleratorError):
             raise error
         self._leave(active)
@@ -318,7 +328,10 @@ def _picture(drawing: Drawing) -> Picture:
 
 
 def _attempt(samples: list[Sample]) -> Exception | None:
-    """Advance; return a failure. One for lack of memory has lost its traceback, which holds the tensors."""
+    """Advance the samples by one step and return the failure, if there is one.
+
+    An out-of-memory error comes without its traceback, which would hold the tensors.
+    """
     try:
         step.advance(samples)
     except torch.AcceleratorError:

@@ -18,7 +18,7 @@ from pipelines.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Denoiser:
-    """What a family contributes to the loop: one network.
+    """One network of a family, as the loop evaluates it.
 
     Attributes:
         predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
@@ -33,7 +33,7 @@ class Denoiser:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What a network is told besides latents and time, for one sample.
+    """The inputs of a network for one sample, besides latents and time.
 
     Attributes:
         positive: name -> (1, ...), or (B, ...) where B rows are evaluated for the sample: the two embeddings
@@ -58,8 +58,8 @@ class Conditioning:
 
 
 Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"
-"""Makes of a sample that is done the finished picture, the sample of its next stage, or work for another
-pipeline."""
+"""Finishes a sample whose sampler is done: with its picture, with the sample of its next stage, or with work
+for another pipeline."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -68,13 +68,13 @@ class Sample:
 
     Attributes:
         index: position of its seed in the request.
-        key: the group it is drawn in.
+        key: the group in which it is drawn.
         latents: (B, C, h, w), B = 1 but for Kandinsky's prior, whose two embeddings share one noise draw.
         generator: on the CPU, seeded with the picture's own seed; every random number comes from it.
-        finish: called when the sampler is done: the finished picture; or the sample of the next stage
-            (Kandinsky: prior -> decoder), which then joins the group of its own key; or what another pipeline
-            is to do with the picture.
-        evaluations_before: evaluations of earlier stages, evaluations_after: of later ones (for progress).
+        finish: called when the sampler is done. The sample of a next stage (Kandinsky: prior -> decoder)
+            joins the group of its own key.
+        evaluations_before: evaluations of earlier stages, for the progress.
+        evaluations_after: evaluations of later stages, for the progress.
     """
 
     request: Request
@@ -93,7 +93,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished sample. ``flagged`` is the safety checker's word, None where none looked."""
+    """A finished sample.
+
+    Attributes:
+        flagged: the safety checker's verdict; None where no checker has looked.
+    """
 
     image: RGBImage
     flagged: bool | None = None
@@ -105,7 +109,7 @@ class Handover:
     """A finished sample that another pipeline goes on with.
 
     Attributes:
-        request: what the other pipeline is to do, for one picture.
+        request: the work of the other pipeline, for one picture.
         picture: the picture as it is handed over.
     """
 

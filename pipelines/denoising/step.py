@@ -17,7 +17,7 @@ def advance(samples: Sequence[Sample]) -> None:
     """Advance every sample by one step of its noise scheduler.
 
     Args:
-        samples: of one group, none of them done. None has changed when the network fails.
+        samples: samples of one group, none of them done. None has changed when the network fails.
     Raises:
         torch.OutOfMemoryError: a batch does not fit the device.
     """
@@ -26,10 +26,10 @@ def advance(samples: Sequence[Sample]) -> None:
 
 
 def _guided_predictions(samples: Sequence[Sample]) -> list[Tensor]:
-    """One for each sample, in order. What they ask for in the same round is evaluated together.
+    """The guided prediction of each sample, in order. Evaluations of the same round are done together.
 
-    No batch is larger than all samples' latents with and without the prompt: whoever asks for more at once
-    (the views of a panorama) gets it in parts, so that a group's memory follows from its pixels.
+    No batch is larger than all samples' latents with and without the prompt. A layer that asks for more at
+    once (the views of a panorama) gets it in parts, so that a group's memory follows from its pixels.
     """
     room = 2 * sum(sample.latents.numel() for sample in samples)
     layers = [(sample.denoiser.layer or _classifier_free)(sample) for sample in samples]
@@ -49,7 +49,7 @@ def _guided_predictions(samples: Sequence[Sample]) -> list[Tensor]:
 
 
 def _classifier_free(sample: Sample) -> EvaluationRounds:
-    """A sample alone gives the very batch that diffusers builds, without the prompt and with it."""
+    """Ask for the evaluations without and with the prompt: for one sample the very batch of diffusers."""
     latents, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
     conditioning = sample.conditioning
     positive = Evaluation(latents, timestep, conditioning.positive)
@@ -63,7 +63,7 @@ def _classifier_free(sample: Sample) -> EvaluationRounds:
 
 
 def _evaluate(rows: Sequence[tuple[Denoiser, Evaluation]], room: int) -> list[Evaluated]:
-    """The answers in order, from as few batches as there are shapes, and as the room allows."""
+    """Evaluate all rows, those of equal shape together; return the answers in order."""
     answers: dict[int, Evaluated] = {}
     for together in _of_equal_shape(rows):
         predicted = _evaluate_batch(rows[together[0]][0], [rows[index][1] for index in together], room)
@@ -72,7 +72,7 @@ def _evaluate(rows: Sequence[tuple[Denoiser, Evaluation]], room: int) -> list[Ev
 
 
 def _of_equal_shape(rows: Sequence[tuple[Denoiser, Evaluation]]) -> list[list[int]]:
-    """Indices of rows that fit into one batch; nearly always all of them (texts of unequal length do not)."""
+    """The indices of the rows of each batch. There is nearly always one; unequal texts need more."""
     batches: dict[tuple[object, ...], list[int]] = {}
     for index, (_, row) in enumerate(rows):
         named = tuple((name, tensor.shape[1:]) for name, tensor in sorted(row.conditioning.items()))
@@ -81,7 +81,7 @@ def _of_equal_shape(rows: Sequence[tuple[Denoiser, Evaluation]]) -> list[list[in
 
 
 def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -> list[Evaluated]:
-    """Evaluations of one network for rows of equal shape, ``room`` numbers of latents at a time."""
+    """Evaluate one network for rows of equal shape, at most ``room`` numbers of latents at a time."""
     counts = [row.latents.shape[0] for row in rows]
     latents = torch.cat([row.latents for row in rows])
     times = torch.cat([row.timestep.expand(count) for row, count in zip(rows, counts, strict=True)])
@@ -92,7 +92,7 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
             denoiser.predict(
                 latents[begin : begin + at_once],
                 times[begin : begin + at_once],
-                _told(rows, begin, begin + at_once),
+                _conditioning_rows(rows, begin, begin + at_once),
             )
             for begin in range(0, len(latents), at_once)
         ]
@@ -102,8 +102,11 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
     return [Evaluated(*both) for both in zip(predictions, torch.cat(attention).split(counts), strict=True)]
 
 
-def _told(rows: Sequence[Evaluation], begin: int, end: int) -> dict[str, Tensor]:
-    """The conditioning of a part of all rows of latents; of a panorama's guides no more exists at a time."""
+def _conditioning_rows(rows: Sequence[Evaluation], begin: int, end: int) -> dict[str, Tensor]:
+    """The conditioning of the latents ``begin`` to ``end``, counted over all rows.
+
+    No more than this part is made: the control images of all views of a panorama would not fit into memory.
+    """
     pieces: dict[str, list[Tensor]] = {name: [] for name in rows[0].conditioning}
     for row in rows:
         count = len(row.latents)
@@ -115,7 +118,7 @@ def _told(rows: Sequence[Evaluation], begin: int, end: int) -> dict[str, Tensor]
 
 
 def _rows(conditioning: Rows, own: range, count: int) -> Tensor:
-    """One row of conditioning serves all rows of a sample."""
+    """The conditioning of some of a sample's rows; a single row of conditioning serves all of them."""
     if len(conditioning) == count:
         return conditioning[own.start : own.stop]
     return conditioning[:1].expand(len(own), *conditioning.shape[1:])

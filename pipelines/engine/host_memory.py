@@ -1,4 +1,4 @@
-"""Memory of the host, where pictures are drawn on its CPUs."""
+"""The memory of a host whose CPUs draw the pictures."""
 
 # Why: pipelines/decisions/0013.
 
@@ -7,9 +7,9 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of mallopt(3)'s parameters."""
+"""The numbers of the two parameters of mallopt(3) that are set here."""
 KEPT_BYTES = 2**30
-"""What freed tensors may leave for the next ones."""
+"""The most bytes that freed tensors leave behind for the next ones."""
 
 
 def reuse_freed_memory() -> None:

@@ -15,11 +15,11 @@ from pipelines.messages import Cancel, ClearCache, Done, Draw, EngineConfig, Loa
 from pipelines.weights.loaded import load_full_manifest
 
 CUDA_SHARE = 0.8
-"""Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""
+"""The part of a CUDA device's memory that weights may take without a budget; activations need the rest."""
 
 
 def open_pool(config: EngineConfig) -> PipelinePool:
-    """The pool that a configuration describes; on a CPU this process reuses the memory of freed tensors."""
+    """Open the pool that a configuration describes; on a CPU, let this process reuse freed memory."""
     device = torch.device(config.device)
     if device.type == "cpu":
         reuse_freed_memory()
@@ -36,7 +36,7 @@ def open_pool(config: EngineConfig) -> PipelinePool:
 
 
 def serve(connection: Connection, config: EngineConfig) -> None:
-    """The engine process: answer commands with events until `Stop`, or until the other end is gone.
+    """Run the engine process: answer commands with events until `Stop`, or until the other end is gone.
 
     Raises:
         torch.AcceleratorError: the device is unusable; the process is to be replaced.

@@ -1,4 +1,4 @@
-"""Networks that draw faces anew (GFPGAN, RestoreFormer): each face alone, at the size that they know."""
+"""Face restorers (GFPGAN, RestoreFormer): they draw each face alone, at the size that they know."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_FACE = "no face was found in the picture, so none was restored"
 
 
 class FaceRestorer(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of a face restorer."""
 
     def __init__(self, network: ImageNetwork, finder: FaceFinder) -> None:
         self._network = network
@@ -91,10 +91,10 @@ class FaceRestorer(Pipeline):
 class OneByOne(Steps):
     """The faces of one picture, one per evaluation; a face restorer knows no time.
 
-    The sample's latents are the faces, fp32 on the host; each is replaced by what comes of it.
+    The sample's latents are the faces, fp32 on the host; each is replaced by the restored one.
 
     Args:
-        device, dtype: of the network.
+        device, dtype: where the network is, and its type.
     """
 
     def __init__(self, count: int, device: torch.device, dtype: torch.dtype) -> None:

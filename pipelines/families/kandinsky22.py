@@ -25,11 +25,11 @@ from pipelines.request import PriorTextToImage, Request, SchedulerChoice
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
-"""Prompts (with their negative prompts) whose embeddings are kept: 1 MB of host memory each at full size."""
+"""The number of prompts whose embeddings are kept, negative prompts included: 1 MB of host memory each."""
 
 
 class Kandinsky22(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of Kandinsky 2.2."""
 
     def __init__(
         self, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline, device: torch.device
@@ -41,7 +41,7 @@ class Kandinsky22(Pipeline):
         self._learned_variance = decoder.scheduler.config.get("variance_type") in ("learned", "learned_range")
         self._prior_denoiser = Denoiser(self._predict_embedding)
         self._denoiser = Denoiser(
-            self._predict, _guide_noise_only if self._learned_variance else classifier_free_guidance
+            self._predict, _noise_guidance if self._learned_variance else classifier_free_guidance
         )
         # One cache per opened checkpoint: one on the class would keep evicted networks alive.
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
@@ -105,7 +105,7 @@ class Kandinsky22(Pipeline):
         return samples
 
     def _condition(self, request: PriorTextToImage) -> Conditioning:
-        """Projected text (B, width), hidden states (B, 77, width) and mask (B, 77).
+        """The prior's conditioning: projected text (B, width), hidden states (B, 77, width), mask (B, 77).
 
         With a negative prompt B is 2: the prior imagines the prompt and the negative prompt side by side, and
         guides both away from the negative prompt.
@@ -122,14 +122,14 @@ class Kandinsky22(Pipeline):
         )
 
     def _noise_embeddings(self, request: PriorTextToImage, generator: torch.Generator) -> Tensor:
-        """(B, width), one draw for all B."""
+        """Embeddings of pure noise, (B, width), one draw for all B."""
         prior = self._prior.prior
         shape = (1 if request.negative_prompt is None else 2, prior.config.embedding_dim)
         return randn_tensor(shape, generator=generator, device=self._device, dtype=prior.dtype)
 
     @cached_property
     def _zero_embedding(self) -> Tensor:
-        """(1, width): the embedding of an empty picture, which stands for no negative prompt; on the host."""
+        """The embedding of an empty picture, (1, width), which stands for no negative prompt; on the host."""
         return self._prior.get_zero_embed(1, self._device).cpu()
 
     # 2. denoise: first the embedding, then the picture
@@ -175,7 +175,7 @@ class Kandinsky22(Pipeline):
         )
 
     def _predict(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        """Noise (N, 4, h, w), followed by the variance (another 4 channels) where the scheduler wants it."""
+        """The noise (N, 4, h, w), followed by the variance (4 more channels) where the scheduler wants it."""
         predicted = self._decoder.unet(
             latents,
             timesteps,
@@ -203,8 +203,8 @@ def _embed(
 ) -> dict[str, Tensor]:
     """The prior's conditioning in its own argument names, negative rows first when guided.
 
-    Kept on the host: the device's memory is the pool's. Texts go through the encoder in diffusers' batches,
-    because the number of rows may change the last bits.
+    It is kept on the host: the device's memory is the pool's. Texts go through the encoder in diffusers'
+    batches, because the number of rows may change the last bits.
     """
     prompts, negative_prompts = [prompt], None
     if negative_prompt is not None:
@@ -217,8 +217,8 @@ def _embed(
     }
 
 
-def _guide_noise_only(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
-    """Guidance on the noise channels; the variance is the positive half's."""
+def _noise_guidance(negative: Tensor, positive: Tensor, guidance_scale: float) -> Tensor:
+    """Guidance of the noise channels alone; the variance is that of the prediction with the prompt."""
     noise, variance = positive.chunk(2, dim=1)
     without, _ = negative.chunk(2, dim=1)
     return torch.cat([classifier_free_guidance(without, noise, guidance_scale), variance], dim=1)
@@ -227,12 +227,12 @@ def _guide_noise_only(negative: Tensor, positive: Tensor, guidance_scale: float)
 class UnCLIPSampler(Steps):
     """The prior's noise scheduler in the middle of drawing one embedding.
 
-    Apart from `DiffusersSampler` because UnCLIP's step must be told where the next one will be.
+    It is no `DiffusersSampler`, because UnCLIP's step must be told where the next one will be.
 
     Args:
-        config: of the checkpoint's own UnCLIPScheduler.
-        num_inference_steps: 1 is drawn as well, though UnCLIPScheduler cannot space it: straight from pure
-            noise to the predicted embedding.
+        config: the configuration of the checkpoint's own UnCLIPScheduler.
+        num_inference_steps: a single step is drawn as well, though UnCLIPScheduler cannot space it:
+            straight from pure noise to the predicted embedding.
         device: where the network is.
     """
 

@@ -22,11 +22,11 @@ from pipelines.request import Request, TextToImage
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
-"""Texts whose embeddings are kept: 2 MB of host memory each at full size."""
+"""The number of texts whose embeddings are kept: 2 MB of host memory each at full size."""
 
 
 class Kolors(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of Kolors."""
 
     def __init__(self, pipeline: KolorsPipeline, device: torch.device) -> None:
         self._pipeline = pipeline
@@ -54,7 +54,7 @@ class Kolors(Pipeline):
     def encode(self, request: Request) -> list[Sample]:
         if not isinstance(request, TextToImage):
             raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
-        _refuse_what_is_not_drawn(request)
+        _refuse_other_options(request)
         key = group_key(request, multiple=self._pipeline.vae_scale_factor)
         conditioning = self._condition(request, key)
         samples: list[Sample] = []
@@ -79,7 +79,7 @@ class Kolors(Pipeline):
         return samples
 
     def _condition(self, request: TextToImage, key: GroupKey) -> Conditioning:
-        """Hidden states (1, 256, width), pooled text (1, width), sizes (1, 6); unguided only the prompt's."""
+        """The texts' hidden states (1, 256, width), pooled texts (1, width) and sizes (1, 6)."""
         sizes = torch.tensor(
             [[key.height, key.width, 0, 0, key.height, key.width]],
             dtype=self._pipeline.unet.dtype,
@@ -101,7 +101,7 @@ class Kolors(Pipeline):
         }
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
-        """(1, 4, height / 8, width / 8)."""
+        """Latents of pure noise, (1, 4, height / 8, width / 8)."""
         unet, scale = self._pipeline.unet, self._pipeline.vae_scale_factor
         shape = (1, unet.config.in_channels, key.height // scale, key.width // scale)
         return randn_tensor(shape, generator=generator, device=self._device, dtype=unet.dtype)
@@ -128,19 +128,20 @@ class Kolors(Pipeline):
 
 @torch.no_grad()
 def _embed(pipeline: KolorsPipeline, device: torch.device, text: str) -> tuple[Tensor, Tensor]:
-    """Hidden states (1, 256, width) and pooled text (1, width).
+    """The hidden states (1, 256, width) and the pooled text (1, width) of a text.
 
-    Kept on the host: the device's memory is the pool's.
+    They are kept on the host: the device's memory is the pool's.
     """
     encoded: Any = pipeline.encode_prompt(text, device, do_classifier_free_guidance=False)
     hidden_states, _, pooled, _ = encoded
     return hidden_states.cpu(), pooled.cpu()
 
 
-def _refuse_what_is_not_drawn(request: TextToImage) -> None:
-    """
+def _refuse_other_options(request: TextToImage) -> None:
+    """Refuse a request that switches on an option that no Kolors checkpoint draws.
+
     Raises:
-        InvalidInput: the request switches on what no Kolors checkpoint draws.
+        InvalidInput: names the option.
     """
     switched_on = {
         "loras": request.loras,

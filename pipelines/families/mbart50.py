@@ -1,4 +1,4 @@
-"""mBART-50, many languages to English: prompts are translated before they are drawn (Tang et al. 2020)."""
+"""mBART-50 translates prompts of many languages into English before they are drawn (Tang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from pipelines.lru import LRUCache
 from pipelines.prompts.languages import ENGLISH, detect
 from pipelines.request import Request, Rewriting
 
-LONGEST = 2000
-"""Characters of one prompt: beam search takes time for each of them, and others wait meanwhile."""
+MAX_CHARACTERS = 2000
+"""The most characters of a prompt: beam search takes time for each of them, and others wait meanwhile."""
 
-PIECE_TOKENS = 128
-"""So many tokens are translated at once; longer prose is divided between phrases."""
+MAX_PIECE_TOKENS = 128
+"""The most tokens that are translated at once; longer prose is divided between phrases."""
 
 BEAMS = 5
-"""As mBART-50's own generation settings have it."""
+"""The number of beams in mBART-50's own generation settings."""
 
-TEXTS_KEPT = 256
+CACHED_TEXTS = 256
+"""The number of texts whose translations are kept."""
 
 _SYNTAX = re.compile(r"\s*(?::\s*\d*\.?\d+\s*(?=[)\]])|\\?[()\[\]]|<[^<>]*>)\s*")
-"""Weights, brackets and <tokens>: they keep their places."""
+"""Weights, brackets and <tokens>, which keep their places."""
+
 _PHRASE = re.compile(r"[^,.;!?，、。；！？]*[,.;!?，、。；！？]*")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
 class MBart50(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of mBART-50."""
 
     def __init__(
         self, network: MBartForConditionalGeneration, tokenizer: MBart50Tokenizer, device: torch.device
@@ -45,7 +47,7 @@ class MBart50(Pipeline):
         self._network: Any = network
         self._tokenizer: Any = tokenizer
         self._device = device
-        self._translated: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
+        self._translated: LRUCache[str, str] = LRUCache(CACHED_TEXTS)
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> MBart50:
@@ -65,9 +67,9 @@ class MBart50(Pipeline):
         if not isinstance(request, Rewriting):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
         for text in request.texts:
-            if len(text) > LONGEST:
+            if len(text) > MAX_CHARACTERS:
                 raise InvalidInput(
-                    "prompt", f"is too long to be translated; at most {LONGEST} characters are allowed"
+                    "prompt", f"is too long to be translated; at most {MAX_CHARACTERS} characters are allowed"
                 )
         return DirectAnswer(partial(self._answer, request.texts))
 
@@ -90,17 +92,17 @@ class MBart50(Pipeline):
         return "".join((*parts, self._prose(text[end:], language)))
 
     def _prose(self, text: str, language: str) -> str:
-        """Text between brackets; what has no letters stays."""
+        """The translation of text between brackets; text without letters stays."""
         if not _LETTER.search(text):
             return text
         return " ".join(self._translate(piece, language) for piece in self._pieces(text))
 
     def _pieces(self, text: str) -> list[str]:
-        """The text in parts of at most `PIECE_TOKENS`, divided after punctuation."""
+        """The text in parts of at most `MAX_PIECE_TOKENS`, divided after punctuation."""
         pieces = [""]
         for phrase in _PHRASE.findall(text):
             longer = pieces[-1] + phrase
-            if pieces[-1] and len(self._tokenizer.tokenize(longer)) > PIECE_TOKENS:
+            if pieces[-1] and len(self._tokenizer.tokenize(longer)) > MAX_PIECE_TOKENS:
                 pieces.append(phrase)
             else:
                 pieces[-1] = longer
@@ -108,7 +110,7 @@ class MBart50(Pipeline):
 
     def _translate(self, text: str, language: str) -> str:
         self._tokenizer.src_lang = language
-        tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=2 * PIECE_TOKENS)
+        tokens = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=2 * MAX_PIECE_TOKENS)
         generated = self._network.generate(
             **tokens.to(self._device),
             forced_bos_token_id=self._tokenizer.convert_tokens_to_ids(ENGLISH),

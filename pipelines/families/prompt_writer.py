@@ -1,4 +1,4 @@
-"""A causal language model that was trained on prompts and continues one (MagicPrompt and its like)."""
+"""Prompt writers: causal language models that were trained on prompts and continue one (MagicPrompt)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from pipelines.errors import InvalidInput
 from pipelines.lru import LRUCache
 from pipelines.request import Request, Rewriting
 
-NEW_TOKENS = 60
-"""About as much as CLIP reads of a prompt at once."""
+MAX_NEW_TOKENS = 60
+"""The most tokens that are added to a prompt, about as many as CLIP reads of one at once."""
 
 REPETITION_PENALTY = 1.2
-"""Keskar et al. 2019, section 4.1: without it greedy search goes round in circles."""
+"""The penalty of Keskar et al. 2019, section 4.1, without which greedy search goes round in circles."""
 
-TEXTS_KEPT = 256
+CACHED_TEXTS = 256
+"""The number of prompts whose continuations are kept."""
 
 
 class PromptWriter(Pipeline):
-    """One opened checkpoint.
+    """One opened checkpoint of a prompt writer.
 
     Greedy search, so the same prompt always becomes the same longer one, whatever the seed.
     """
@@ -36,8 +37,8 @@ class PromptWriter(Pipeline):
         self._network: Any = network
         self._tokenizer = tokenizer
         self._device = device
-        self._longest: int = self._network.config.max_position_embeddings - NEW_TOKENS
-        self._written: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
+        self._longest: int = self._network.config.max_position_embeddings - MAX_NEW_TOKENS
+        self._written: LRUCache[str, str] = LRUCache(CACHED_TEXTS)
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> PromptWriter:
@@ -74,7 +75,7 @@ class PromptWriter(Pipeline):
             do_sample=False,
             num_beams=1,
             repetition_penalty=REPETITION_PENALTY,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=MAX_NEW_TOKENS,
             pad_token_id=self._tokenizer.eos_token_id,
         )
         added = self._tokenizer.decode(generated[0, given:].cpu(), skip_special_tokens=True)

@@ -26,7 +26,7 @@ from pipelines.request import PoseToImage, Request
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
 CACHED_TEXTS = 32
-"""Texts whose embeddings are kept: 2.7 MB of device memory each in half precision at full size."""
+"""The number of texts whose embeddings are kept: 2.7 MB of device memory each in half precision."""
 
 Text = tuple[Tensor, Tensor]
 """An encoded text: the hidden states of all text encoders (1, 77 + 256, width) and the pooled embedding of
@@ -34,15 +34,15 @@ the two CLIPs (1, width)."""
 
 
 def control_seed(seed: int) -> int:
-    """Seed of the noise in a picture's encoded pose, which diffusers takes from the global generator.
+    """The seed of the noise in a picture's encoded pose, which diffusers takes from the global generator.
 
-    Not the picture's own seed, whose first numbers are the latents' noise.
+    It is not the picture's own seed, whose first numbers are the latents' noise.
     """
     return seed ^ 0x9E3779B97F4A7C15
 
 
 class StableDiffusion3Pose(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of Stable Diffusion 3 with a pose ControlNet."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class StableDiffusion3Pose(Pipeline):
         ]
 
     def _condition(self, request: PoseToImage, key: GroupKey) -> list[Conditioning]:
-        """One per seed: texts and pose are the same, the noise in the encoded pose is not."""
+        """The conditioning of each seed: texts and pose are the same, the encoded pose's noise is not."""
         guided = request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
         poses = self._encode_pose(request, key, rows=2 if guided else 1)
         positive = self._encode_text(request.prompt)
@@ -135,7 +135,7 @@ class StableDiffusion3Pose(Pipeline):
         ]
 
     def _encode_text(self, text: str) -> Text:
-        """diffusers encodes prompt and negative prompt alike and apart, so each text can be remembered."""
+        """The encoded text, kept: diffusers encodes prompt and negative prompt alike and apart."""
 
         def encode() -> Text:
             encoded: Any = self._pipeline.encode_prompt(
@@ -147,7 +147,7 @@ class StableDiffusion3Pose(Pipeline):
         return self._texts.get(text, encode)
 
     def _encode_pose(self, request: PoseToImage, key: GroupKey, rows: int) -> list[Tensor]:
-        """Latents of the skeleton, (rows, 16, height / 8, width / 8) per seed.
+        """The latents of the skeleton for each seed, (rows, 16, height / 8, width / 8).
 
         As in diffusers the negative and the positive row have noise of their own. The picture is encoded as
         often as there are rows, because a network's last bits depend on the batch.

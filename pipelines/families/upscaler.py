@@ -1,4 +1,4 @@
-"""Networks that enlarge pictures, of every architecture that spandrel knows; a large picture in tiles."""
+"""Upscalers: networks of every architecture that spandrel knows. A large picture is enlarged in tiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.request import FaceRestoration, Request, Upscaling
 
 
 class Upscaler(Pipeline):
-    """One opened checkpoint."""
+    """One opened checkpoint of an upscaler."""
 
     def __init__(self, network: ImageNetwork) -> None:
         self._network = network
@@ -95,6 +95,6 @@ def _finished(request: Upscaling, enlarged: Tensor) -> Picture | Handover:
 
 
 def _rounded(enlarged: Tensor, height: int, width: int) -> RGBImage:
-    """8-bit pixels of (3, H, W) in 0 .. 1, resized where the network's scale was not the one asked for."""
+    """The picture of (3, H, W) in 0 .. 1, resized where the network's scale was not the one asked for."""
     rows = (enlarged.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     return resized(RGBImage(rows.shape[1], rows.shape[0], rows.tobytes()), width, height)

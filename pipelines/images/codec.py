@@ -1,4 +1,4 @@
-"""Pictures to numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents."""
+"""Turn pictures into numbers and back: 8-bit pixels, the networks' -1 .. 1, and latents."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from pipelines.image_io import RGBImage, from_pil, to_pil
 
 
 def from_image(image: RGBImage, height: int, width: int) -> Tensor:
-    """(1, 3, height, width) in -1 .. 1, fp32 on the CPU; the last row and column fill what is missing."""
+    """The picture as (1, 3, height, width) in -1 .. 1, fp32 on the CPU.
+
+    A picture that is smaller than that is filled with its last row and column.
+    """
     return 2.0 * _scaled(image, height, width) - 1.0
 
 
 def control_tensor(image: RGBImage, height: int, width: int) -> Tensor:
-    """(1, 3, height, width) in 0 .. 1, as ControlNets take their control images; filled as `from_image`."""
+    """The picture as (1, 3, height, width) in 0 .. 1, for ControlNets; filled like `from_image`."""
     return _scaled(image, height, width).contiguous()
 
 
@@ -33,12 +36,12 @@ def _scaled(image: RGBImage, height: int, width: int) -> Tensor:
 
 
 def from_mask(mask: RGBImage, height: int, width: int) -> Tensor:
-    """(1, 1, height, width): 1 where the picture is at least half bright, else 0; filled as `from_image`."""
+    """The mask as (1, 1, height, width), 1 where it is at least half bright; filled like `from_image`."""
     return (from_image(from_pil(to_pil(mask).convert("L")), height, width)[:, :1] >= 0.0).float()
 
 
 def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
-    """The top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as diffusers does.
+    """The picture of the top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as by diffusers.
 
     Raises:
         DrawingFailed: some of it is not a number, which would be shown as black.
@@ -51,12 +54,12 @@ def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
 
 
 def per_latent(vae: AutoencoderKL) -> int:
-    """Pixels along one side of a latent."""
+    """The pixels along one side of a latent."""
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
 def encode(vae: AutoencoderKL, pixels: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
-    """Where the latents of (1, 3, H, W) in -1 .. 1 lie, without the VAE's scaling factor.
+    """The distribution of the latents of (1, 3, H, W) in -1 .. 1, without the VAE's scaling factor.
 
     Args:
         upcast: encode in fp32 whatever the network's type.
@@ -66,7 +69,7 @@ def encode(vae: AutoencoderKL, pixels: Tensor, *, upcast: bool = False) -> Diago
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
-    """(1, 3, H, W) around -1 .. 1 from the latents of one picture.
+    """The pixels of one picture's latents, (1, 3, H, W) around -1 .. 1.
 
     Args:
         upcast: decode in fp32 whatever the network's type. Also done when half precision overflows, which
@@ -83,6 +86,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
 
 @contextmanager
 def _precision(vae: AutoencoderKL, dtype: torch.dtype) -> Generator[None]:
+    """Give a VAE another type for a block, in place: whoever else has the network finds it as it was."""
     own = vae.dtype
     # Not by vae.to(), which warns in the log each time.
     torch.nn.Module.to(vae, dtype=dtype)

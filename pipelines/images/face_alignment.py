@@ -10,17 +10,17 @@ import numpy as np
 from pipelines.images.faces import TEMPLATE, Points
 
 SIDE = 512
-"""Pixels of a cut-out face, square."""
+"""The side of a cut-out face in pixels; it is square."""
 
 FEATHER = 64
-"""Pixels at the edges of a cut-out face over which it fades into the picture."""
+"""The pixels at the edges of a cut-out face over which it fades into the picture."""
 
 _FADE = np.minimum(np.arange(SIDE) + 0.5, SIDE - 0.5 - np.arange(SIDE)).clip(0, FEATHER) / FEATHER
 _WEIGHT = np.outer(_FADE, _FADE).astype(np.float32)
 
 
 def alignment(face: Points) -> np.ndarray:
-    """The turn, scale and shift that bring a face to `TEMPLATE` with the least squares, (2, 3).
+    """The matrix (2, 3) that turns, scales and shifts a face onto `TEMPLATE` with the least squares.
 
     Umeyama 1991 in two dimensions and without reflections, where it is one division of complex numbers.
     """
@@ -32,7 +32,7 @@ def alignment(face: Points) -> np.ndarray:
 
 
 def enlarged(matrix: np.ndarray, across: float, down: float) -> np.ndarray:
-    """The alignment of the same face in a picture that is so many times as wide and high."""
+    """The alignment of the same face in a picture ``across`` times as wide and ``down`` times as high."""
     # Whole numbers are the middles of pixels.
     back = np.array([[1 / across, 0, 0.5 / across - 0.5], [0, 1 / down, 0.5 / down - 0.5], [0, 0, 1]])
     return matrix @ back
@@ -47,7 +47,7 @@ def lay_on(picture: np.ndarray, face: np.ndarray, matrix: np.ndarray) -> None:
     """Draw a cut-out face (512, 512, 3) over the picture, in place.
 
     Args:
-        matrix: with which it could be cut out of this picture.
+        matrix: the alignment with which the face could be cut out of this picture.
     """
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([(0, 0, 1), (SIDE, 0, 1), (0, SIDE, 1), (SIDE, SIDE, 1)]) @ back.T
@@ -65,7 +65,7 @@ def lay_on(picture: np.ndarray, face: np.ndarray, matrix: np.ndarray) -> None:
 
 
 def _warped(source: np.ndarray, matrix: np.ndarray, width: int, height: int, border: int) -> np.ndarray:
-    """The source seen through an alignment; shrunk by areas first where it becomes smaller."""
+    """The source seen through an alignment. Where it becomes smaller it is shrunk by areas first."""
     scale = math.hypot(*matrix[:, 0])
     if scale < 1:
         smaller = [max(1, round(side * scale)) for side in source.shape[1::-1]]

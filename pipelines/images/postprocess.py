@@ -1,4 +1,4 @@
-"""What becomes of a drawn picture: replaced if it may not be shown, enlarged if that was asked."""
+"""The last steps of a drawn picture: a replacement if it may not be shown, enlargement if that was asked."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import replace
 
 from pipelines.denoising.sample import Handover, Picture
 from pipelines.image_io import RGBImage, resized
-from pipelines.images.safety import SafetyChecker, shown
+from pipelines.images.safety import SafetyChecker, apply_checker
 from pipelines.request import Prompted, Upscaling
 
-SCALE = 2
-"""What ``upscale`` multiplies both sides with."""
+UPSCALE_FACTOR = 2
+"""The factor by which ``upscale`` multiplies both sides."""
 
 
 def postprocess(
     request: Prompted, image: RGBImage, checker: SafetyChecker | None, warnings: tuple[str, ...]
 ) -> Picture | Handover:
-    """What becomes of a drawn picture.
+    """Check a drawn picture, replace it or hand it over to the upscaler, as its request wants.
 
     Args:
-        checker: the checkpoint's, if it has one.
+        checker: the checkpoint's safety checker, if it has one.
     """
-    picture = shown(request, image, checker, warnings)
+    picture = apply_checker(request, image, checker, warnings)
     if request.upscaler is None:
         return picture
-    width, height = SCALE * image.width, SCALE * image.height
+    width, height = UPSCALE_FACTOR * image.width, UPSCALE_FACTOR * image.height
     if picture.flagged:
         # Black stays black, and a text legible: no network touches what stands for a flagged picture.
         return replace(picture, image=resized(picture.image, width, height))

@@ -1,4 +1,4 @@
-"""Stable Diffusion's safety checker, and what is shown instead of the pictures that it flags."""
+"""Stable Diffusion's safety checker, and the pictures that are shown instead of those that it flags."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck
 
 BLOCKS = 16
-"""A pixelated picture has so many blocks along its longer side; a blur reaches as far as one of them."""
+"""The blocks along the longer side of a pixelated picture; a blur reaches as far as one of them."""
 
 WARNING_TEXT = "Sensitive content"
 
 
 class SafetyChecker:
-    """CLIP's view of a picture, compared with concepts. ``module`` is the network, for the pool."""
+    """Compares CLIP's view of a picture with concepts.
+
+    Attributes:
+        module: the network, for the pool.
+    """
 
     def __init__(self, module: StableDiffusionSafetyChecker, processor: CLIPImageProcessor) -> None:
         self.module = module
@@ -64,13 +68,13 @@ def check_safety(request: SafetyCheck, checker: SafetyChecker | None) -> DirectA
     return DirectAnswer(lambda: Drawing(images=(image,), flagged=(checker.flags(image),)))
 
 
-def shown(
+def apply_checker(
     request: Prompted, image: RGBImage, checker: SafetyChecker | None, warnings: tuple[str, ...]
 ) -> Picture:
-    """A drawn picture as its caller may see it: looked at if the request wants that, replaced if flagged.
+    """The drawn picture as its caller may see it: checked if the request wants that, replaced if flagged.
 
     Args:
-        checker: the checkpoint's; without one a request that wants it is told so.
+        checker: the checkpoint's; a request that wants one where there is none gets a warning.
     """
     if not request.safety_checker:
         return Picture(image, warnings=warnings)
@@ -81,7 +85,7 @@ def shown(
 
 
 def replaced(image: RGBImage, by: Replacement) -> RGBImage:
-    """What is shown instead of a picture, of the same size."""
+    """The picture that is shown instead of another one, of the same size."""
     picture = to_pil(image)
     match by:
         case "black":
@@ -107,7 +111,7 @@ def _pixelated(picture: Image.Image) -> Image.Image:
 
 
 def _labelled(picture: Image.Image) -> Image.Image:
-    """With the warning in its middle, in Pillow's own font."""
+    """The picture with the warning in its middle, in Pillow's own font."""
     font_size = max(8, min(picture.width // 10, picture.height // 2))
     middle = (picture.width / 2, picture.height / 2)
     ImageDraw.Draw(picture).text(

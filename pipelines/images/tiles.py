@@ -1,4 +1,4 @@
-"""A picture enlarged tile by tile: where the tiles lie, and how what comes of them joins without seams."""
+"""Enlarge a picture tile by tile: the places of the tiles, and the weights that join them without seams."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from pipelines.denoising.sampler import Steps
 
 TILE = 384
-"""Pixels along the side of a tile, of the picture that goes in; a smaller picture is one tile."""
+"""The side of a tile in pixels of the given picture; a smaller picture is one tile."""
 
 OVERLAP = 64
-"""Pixels that neighbouring tiles share at least."""
+"""The least number of pixels that neighbouring tiles share."""
 
 MARGIN = 24
-"""At a cut edge so many pixels count nothing: a network that looks no further than that sees no cut at all.
+"""The pixels at a cut edge that count nothing: a network that looks no further than that sees no cut at all.
 Between two margins one tile fades into the next."""
 
 
 def starts(length: int, tile: int = TILE) -> list[int]:
-    """Where the tiles of one axis begin: evenly spread, each of ``tile`` pixels or of the whole length."""
+    """The beginnings of one axis' tiles, evenly spread; each has ``tile`` pixels or the whole length."""
     if length <= tile:
         return [0]
     gaps = math.ceil((length - tile) / (tile - OVERLAP))
@@ -29,7 +29,7 @@ def starts(length: int, tile: int = TILE) -> list[int]:
 
 
 def weights(length: int, scale: int, tile: int = TILE) -> Tensor:
-    """How much each tile counts along one axis, (tiles, length * scale), fp32; each column's sum is 1."""
+    """The weight of each tile along one axis, (tiles, length * scale), fp32; the sum of each column is 1."""
     places = (torch.arange(length * scale, dtype=torch.float32) + 0.5) / scale
     rows: list[Tensor] = []
     for start in starts(length, tile):
@@ -46,11 +46,11 @@ class TileSampler(Steps):
     """The enlargement of one picture, one tile per evaluation; an upscaler knows no time.
 
     The sample's latents are the picture, (1, 3, height, width) in 0 .. 1 on the host, and stay what they are;
-    what comes of them is `enlarged`.
+    the result is `enlarged`.
 
     Args:
-        scale: of the network.
-        device, dtype: of the network.
+        scale: the factor by which the network enlarges both sides.
+        device, dtype: where the network is, and its type.
         tile: side of a tile in pixels.
     """
 
@@ -69,7 +69,10 @@ class TileSampler(Steps):
 
     @property
     def enlarged(self) -> Tensor:
-        """(3, height * scale, width * scale) in 0 .. 1, fp32 on the host; complete when `done`."""
+        """The enlarged picture, (3, height * scale, width * scale) in 0 .. 1, fp32 on the host.
+
+        It is complete when the sampler is `done`.
+        """
         if self._canvas is None:
             self._canvas = torch.zeros(3, *self._size)
         return self._canvas

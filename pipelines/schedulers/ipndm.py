@@ -20,7 +20,7 @@ COEFFICIENTS = (
     (23 / 12, -16 / 12, 5 / 12),
     (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 )
-"""Adams-Bashforth of order 1 to 4, newest prediction first."""
+"""The Adams-Bashforth coefficients of order 1 to 4, for the newest prediction first."""
 
 
 class IPNDM(diffusers.DDIMScheduler):
@@ -47,6 +47,6 @@ class IPNDM(diffusers.DDIMScheduler):
         return ((ahead.sqrt() * picture + (1 - ahead).sqrt() * noise).to(prediction.dtype),)
 
     def _signal_after(self, timestep: Tensor) -> Tensor:
-        """Alpha squared of the next time, whatever the spacing."""
+        """The squared alpha of the next time, whatever the spacing."""
         later = self.timesteps[self.timesteps < timestep]
         return self.alphas_cumprod[int(later[0])] if len(later) else self.final_alpha_cumprod

@@ -15,12 +15,14 @@ from pipelines.schedulers.variance_exploding import VarianceExploding, at_least_
 CHURN = 80.0
 CHURNED_FROM, CHURNED_TO = 0.05, 50.0
 NOISE_INFLATION = 1.007
-"""S_churn, S_tmin, S_tmax and S_noise as diffusers' class of this name has them."""
+"""S_churn, S_tmin, S_tmax and S_noise of algorithm 2, as diffusers' class of this name has them."""
+
 LARGEST_INCREASE = math.sqrt(2) - 1
+"""The largest relative increase of a noise level, gamma of algorithm 2."""
 
 
 def karras_sigmas(largest: float, smallest: float, steps: int, rho: float = 7.0) -> list[float]:
-    """Equation 5: noise levels from the largest down to the smallest; the zero at the end is left out."""
+    """The noise levels of equation 5, from the largest down to the smallest, without the zero at the end."""
     top, bottom = largest ** (1 / rho), smallest ** (1 / rho)
     return [(top + index / max(1, steps - 1) * (bottom - top)) ** rho for index in range(steps)]
 
@@ -45,7 +47,7 @@ class KarrasVe(VarianceExploding):
         self._start: tuple[Tensor, Tensor] | None = None
 
     def set_timesteps(self, num_inference_steps: int, device: str | None = None) -> None:
-        """Noise levels t_0, t_1 .. t_N-1, 0, each but the last two evaluated raised, then as it is."""
+        """Visit the noise levels t_0, t_1 .. t_N-1, 0, each but the last two raised first, then as it is."""
         levels = self._levels
         plain = karras_sigmas(levels.largest, levels.smallest, num_inference_steps)
         increase = min(self._churn / num_inference_steps, LARGEST_INCREASE)

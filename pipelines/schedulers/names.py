@@ -25,7 +25,7 @@ NoiseScheduler = Literal[
     "ScoreSdeVeScheduler",
     "LCMScheduler",
 ]
-"""diffusers' class names."""
+"""The documented noise schedulers, by diffusers' class names."""
 
 NAMES: tuple[str, ...] = get_args(NoiseScheduler)
 
@@ -42,13 +42,13 @@ WITH_KARRAS_SIGMAS = frozenset(
         "DEISMultistepScheduler",
     }
 )
-"""Where ``use_karras_sigmas`` chooses the noise levels; KarrasVeScheduler has no others."""
+"""The schedulers whose noise levels ``use_karras_sigmas`` chooses; KarrasVeScheduler has no others."""
 
 ALGORITHM_TYPES: Mapping[str, tuple[str, ...]] = {
     "DPMSolverMultistepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
     "DPMSolverSinglestepScheduler": ("dpmsolver", "dpmsolver++", "sde-dpmsolver++"),
 }
-"""What ``algorithm_type`` may be, where the scheduler has a choice."""
+"""The values of ``algorithm_type`` for each scheduler that has a choice."""
 
 NOTES: Mapping[str, str] = {
     "DDIMInverseScheduler": "DDIM inversion leads from a picture to noise; used as a sampler it is "
@@ -58,4 +58,4 @@ NOTES: Mapping[str, str] = {
     "ScoreSdeVeScheduler": "predictor-corrector sampler of Song et al. 2021 for the variance-exploding SDE "
     "over the checkpoint's noise levels; two network evaluations a step",
 }
-"""What a name means here where it is not plain."""
+"""The meaning of those names that are not plain."""

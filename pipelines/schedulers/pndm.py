@@ -16,10 +16,12 @@ from pipelines.schedulers.predictions import to_sample_and_noise
 
 
 class PNDM(diffusers.PNDMScheduler):
-    """diffusers' own, told the noise (Liu et al. 2022, algorithm 2). Its configuration says "epsilon".
+    """diffusers' own scheduler, which is given the noise (Liu et al. 2022, algorithm 2).
+
+    Its configuration says "epsilon".
 
     Attributes:
-        predicted: what the network predicts.
+        predicted: the prediction type of the network.
     """
 
     predicted: str

@@ -1,4 +1,4 @@
-"""What a network's prediction means on a variance-preserving noise schedule."""
+"""The meaning of a network's prediction on a variance-preserving noise schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documented noise scheduler names become diffusers schedulers, and each of those draws one sample."""
+"""Noise schedulers by their documented names, and the sampler that draws one sample with one of them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ OWN: Mapping[str, Any] = {
     "KarrasVeScheduler": KarrasVe,
     "ScoreSdeVeScheduler": ScoreSdeVe,
 }
-"""Names whose class in diffusers does not draw from noise with a latent network, and what does so here."""
+"""The classes for names whose class in diffusers does not draw from noise with a latent network."""
+
 MENDED: Mapping[str, Any] = {"PNDMScheduler": PNDM}
-"""Subclasses that draw the very bytes of diffusers' class of the name where that one is right."""
+"""The subclasses of diffusers' classes that are not always right; where they are, the bytes are the same."""
 
 
 def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
@@ -60,7 +61,7 @@ def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
 
 
 def _other_spacings(name: str) -> set[str]:
-    """Options that exclude Karras sigmas; a checkpoint's configuration may have one of them on."""
+    """The options that exclude Karras sigmas; a checkpoint's configuration may have one of them on."""
     return set(inspect.signature(getattr(diffusers, name).__init__).parameters) & {
         "use_exponential_sigmas",
         "use_beta_sigmas",
@@ -84,7 +85,8 @@ class DiffusersSampler(Steps):
     It owns the scheduler object, whose counters move with each step.
 
     Args:
-        num_inference_steps: of the whole schedule; schedulers of second order evaluate about twice a step.
+        num_inference_steps: the steps of the whole schedule; schedulers of second order evaluate about
+            twice a step.
         device: where the network is.
         skip: steps left out at the start (image to image).
     Raises:
@@ -112,12 +114,13 @@ class DiffusersSampler(Steps):
         self._takes_generator = "generator" in accepted
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """First latents, of pure noise."""
+        """The first latents, of pure noise."""
         return noise * self._scheduler.init_noise_sigma
 
     def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """Latents of a picture with as much noise as the next evaluation expects; to begin with them, or to
-        hold a part of them to the picture.
+        """The latents of a picture with as much noise as the next evaluation expects.
+
+        They are to begin with, or to hold a part of the sample's latents to the picture.
         """
         return self._scheduler.add_noise(latents, noise, self._scheduler_times[self._position :][:1])
 

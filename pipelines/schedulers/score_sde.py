@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.schedulers.variance_exploding import VarianceExploding, at_least_float32
 
 SIGNAL_TO_NOISE = 0.15
-"""r of algorithm 4: how far Langevin dynamics moves against its own noise; diffusers' value."""
+"""The ratio r of algorithm 4, of Langevin dynamics' move to its own noise; diffusers' value."""
 
 
 class ScoreSdeVe(VarianceExploding):
@@ -24,7 +24,7 @@ class ScoreSdeVe(VarianceExploding):
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | None = None) -> None:
-        """A geometric sequence of noise levels, each evaluated twice."""
+        """Visit a geometric sequence of noise levels, each twice."""
         largest, smallest = self._levels.largest, self._levels.smallest
         ratio = (smallest / largest) ** (1 / max(1, num_inference_steps - 1))
         self._visit([largest * ratio ** (index // 2) for index in range(2 * num_inference_steps)])
@@ -52,6 +52,6 @@ class ScoreSdeVe(VarianceExploding):
 
 
 def _corrected(latents: Tensor, score: Tensor, noise: Tensor) -> Tensor:
-    """Algorithm 4, one step: towards the data, and as much noise as keeps the noise level."""
+    """The latents after one step of algorithm 4: towards the data, with as much noise as keeps the level."""
     size = 2 * (SIGNAL_TO_NOISE * noise.norm() / score.norm()) ** 2
     return latents + size * score + (2 * size).sqrt() * noise

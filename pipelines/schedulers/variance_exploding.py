@@ -1,4 +1,4 @@
-"""What samplers that move through bare noise levels need to know of a checkpoint's noise schedule.
+"""Noise schedulers that move through the bare noise levels of a checkpoint's noise schedule.
 
 They see latents as picture + sigma * noise, whatever the noise schedule did to the picture's scale: the
 variance-exploding form of Song et al. 2021, and the only one of Karras et al. 2022.
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 _LEAST_SIGNAL = 2.0**-24
-"""Of alpha squared: a schedule that ends in nothing but noise would have an infinite last sigma."""
+"""The least squared alpha: a schedule that ends in nothing but noise would have an infinite last sigma."""
 
 
 class NoiseLevels:
-    """The noise levels that a checkpoint was trained on, and how it says what it sees in one.
+    """The noise levels that a checkpoint was trained on, and the meaning of its predictions at one.
 
     Args:
         config: configuration of the checkpoint's own scheduler, of whatever class.
@@ -41,7 +41,7 @@ class NoiseLevels:
         return math.exp(self._logarithms[-1])
 
     def time_of(self, sigma: float) -> float:
-        """Training time (0 .. trained steps - 1) of a noise level, between two of them by the logarithm."""
+        """The training time (0 .. trained steps - 1) of a noise level, interpolated in its logarithm."""
         return float(np.interp(math.log(sigma), self._logarithms, np.arange(len(self._logarithms))))
 
     def denoised(self, prediction: Tensor, latents: Tensor, sigma: float) -> Tensor:
@@ -62,9 +62,9 @@ class NoiseLevels:
 
 
 class VarianceExploding:
-    """A noise scheduler over bare noise levels, with the face of diffusers' (two evaluations a step).
+    """A noise scheduler over bare noise levels, with diffusers' interface and two evaluations a step.
 
-    Subclasses choose the noise level of each evaluation (`_visit`) and what is made of it (``step``).
+    Subclasses choose the noise level of each evaluation (`_visit`) and do the steps (``step``).
     """
 
     order = 2
@@ -81,11 +81,11 @@ class VarianceExploding:
 
     @property
     def init_noise_sigma(self) -> float:
-        """The network was trained on inputs of variance one, at the last noise level too."""
+        """The scale of the first latents: inputs of the network have variance one at the last level too."""
         return math.sqrt(self._levels.largest**2 + 1)
 
     def set_begin_index(self, begin_index: int) -> None:
-        """Start at that evaluation."""
+        """Start at the evaluation of that index."""
         self._position = begin_index
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -103,5 +103,5 @@ class VarianceExploding:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """At least single precision: differences of noise levels are lost in half."""
+    """The tensor in at least single precision: half precision loses differences of noise levels."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -9,12 +9,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.group import GroupKey, group_key
+from pipelines.group import PATIENCE_S, GroupKey, group_key
 from pipelines.request import Request as DrawRequest
 from server import errors
-
-PATIENCE_S = 10.0
-"""The seconds for which the oldest ticket of an account may be passed by others before it goes first."""
 
 GROUPS_PER_ENGINE = 2
 """The groups whose pixels one engine may hold: beside a full group another one finds room to take turns."""

@@ -136,7 +136,7 @@ def draw(pool: PipelinePool, device: torch.device, wanted: list[Request]) -> dic
         loop.submit(str(number), request)
     found: dict[str, list[str]] = {"failed": [], "types": [], "waits": []}
     while not loop.idle:
-        before, waited, decodes = _samples(loop), len(WAITS), bool(loop._finished)
+        before, waited, decodes = _samples(loop), len(WAITS), bool(loop._finishing)
         events = loop.turn()
         samples = _samples(loop)
         if (

@@ -32,7 +32,7 @@ from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
 from pipelines.images.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
-from pipelines.images.faces import CLOSEST_EYES, TEMPLATE, FrontalCascade, YuNet, _distinct
+from pipelines.images.faces import MIN_EYE_DISTANCE, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
@@ -315,7 +315,7 @@ def test_a_picture_without_a_face_stays_as_it_is_and_a_warning_says_so(family: A
     assert (picture.image, picture.warnings) == (asked.image, (NO_FACE,))
 
 
-@pytest.mark.parametrize(("eyes", "faces"), [(CLOSEST_EYES - 1, 0), (CLOSEST_EYES + 1, 1)])
+@pytest.mark.parametrize(("eyes", "faces"), [(MIN_EYE_DISTANCE - 1, 0), (MIN_EYE_DISTANCE + 1, 1)])
 def test_a_face_of_a_few_pixels_is_left_alone(eyes: float, faces: int):
     face = TEMPLATE * eyes / (TEMPLATE[1, 0] - TEMPLATE[0, 0])
     assert len(_distinct(iter([face, face + 1]))) == faces

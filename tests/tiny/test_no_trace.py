@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationError, UnknownAdapter
-from pipelines.families.mbart50 import LONGEST
+from pipelines.families.mbart50 import MAX_CHARACTERS
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import (
@@ -293,11 +293,11 @@ def test_what_failed_leaves_nothing_behind(kind: str, failure: str, stage: Stage
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("text", ["une église rouge sur la colline", "x" * (LONGEST + 1)])
+@pytest.mark.parametrize("text", ["une église rouge sur la colline", "x" * (MAX_CHARACTERS + 1)])
 def test_a_translation_leaves_nothing_behind(text: str, stage: Stage) -> None:
     (event,) = [
         event
         for event in stage.events(Rewriting(pipeline=TRANSLATOR, texts=(text,)))
         if isinstance(event, Drawn | Failed)
     ]
-    assert isinstance(event, Failed) == (len(text) > LONGEST)
+    assert isinstance(event, Failed) == (len(text) > MAX_CHARACTERS)

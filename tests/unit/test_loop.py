@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from pipelines.denoising.loop import Loop
+from pipelines.denoising.pipeline import DirectAnswer
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, InvalidInput, OutOfMemory, UnknownPipeline
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Event, Failed, Progress, Residency
-from pipelines.request import Request, TextToImage
+from pipelines.request import Request, Rewriting, TextToImage
 
 SIDE = 8
 PICTURE = SIDE * SIDE
@@ -67,7 +69,9 @@ class ToyPipeline:
     network: Network
     modules: Mapping[str, torch.nn.Module] = field(default_factory=dict)
 
-    def encode(self, request: Request) -> list[Sample]:
+    def encode(self, request: Request) -> list[Sample] | DirectAnswer:
+        if isinstance(request, Rewriting):
+            return DirectAnswer(lambda: Drawing(images=(), texts=tuple(map(str.upper, request.texts))))
         if request.prompt == "refused":
             raise InvalidInput("prompt", "is refused")
         return [self._sample(request, index, seed) for index, seed in enumerate(request.seeds)]
@@ -306,6 +310,27 @@ def test_what_has_no_room_lets_others_past_until_its_patience_ends():
         loop.submit("a, later", request(steps=10))
     assert list(drawn(run(patient))) == ["a, first", "a, later", "b"]
     assert list(drawn(run(impatient))) == ["a, first", "b", "a, later"]
+
+
+def test_direct_answers_are_given_one_a_turn_between_the_steps_of_others():
+    loop = Loop(Shelf(), PICTURE)
+    loop.submit("picture", request(steps=5))
+    for text in ("first", "second"):
+        loop.submit(text, Rewriting(pipeline="b", texts=(text,)))
+    turns = [[type(event) for event in loop.turn() if not isinstance(event, Residency)] for _ in range(2)]
+    assert turns == [[Progress, Drawn], [Progress, Drawn]]
+    loop.submit("cancelled", Rewriting(pipeline="b", texts=("never",)))
+    loop.cancel("cancelled")
+    assert list(drawn(run(loop))) == ["picture"]
+
+
+def test_a_direct_answer_is_all_decoding():
+    loop = Loop(Shelf(), PICTURE)
+    loop.submit("text", Rewriting(pipeline="a", texts=("one", "two")))
+    (event,) = (event for event in run(loop) if isinstance(event, Drawn))
+    assert event.drawing.texts == ("ONE", "TWO")
+    assert event.drawing.timings.decode_s > 0
+    assert (event.drawing.timings.denoise_s, event.drawing.timings.evaluations) == (0, 0)
 
 
 def test_residency_is_told_when_it_changes():

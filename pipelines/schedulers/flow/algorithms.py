@@ -26,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the network says of latents at a level.
+    """The prediction of the network for latents at a level.
 
     Attributes:
         velocity: noise minus picture, with guidance.
@@ -39,9 +39,12 @@ class Prediction:
 
 Noise: TypeAlias = Callable[[], Tensor]
 """Draws standard normal noise of the latents' shape."""
+
 Evaluations: TypeAlias = Generator[tuple[Tensor, float], Prediction, Tensor]
+"""Asks for predictions of latents at levels, one after the other, and returns the finished latents."""
+
 Algorithm: TypeAlias = Callable[[Tensor, Sequence[float], Noise], Evaluations]
-"""(latents at the first level, levels falling to 0, noise) -> its evaluations, one after the other."""
+"""Starts the evaluations for (latents at the first level, levels falling to 0, noise)."""
 
 
 def ddim(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
@@ -107,7 +110,7 @@ def dpm_2(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
 
 
 def _adams_bashforth(before: Sequence[float], following: float) -> list[float]:
-    """Weights of the slopes at the levels ``before``, newest last, for a step on to ``following``.
+    """The weights of the slopes at the levels ``before``, newest last, for a step on to ``following``.
 
     The polynomial through the slopes is integrated exactly: one Lagrange polynomial per weight, in units of
     the step, so that numbers stay near 1.
@@ -126,7 +129,7 @@ def _adams_bashforth(before: Sequence[float], following: float) -> list[float]:
 
 
 def _multistep(x: Tensor, levels: Sequence[float]) -> Evaluations:
-    """As many steps as there are levels but one, each from the slopes of the last four."""
+    """Step from level to level, each time by the slopes of the last four."""
     slopes: list[Tensor] = []
     for index, following in enumerate(levels[1:]):
         slopes = [*slopes[-3:], (yield x, levels[index]).velocity]
@@ -163,7 +166,7 @@ _EVEN_WEIGHTS = (
     (5 / 12, -16 / 12, 23 / 12),
     (-9 / 24, 37 / 24, -59 / 24, 55 / 24),
 )
-"""Adams-Bashforth weights of even steps, newest slope last."""
+"""The Adams-Bashforth weights of even steps for orders 1 to 4, newest slope last."""
 
 
 def ipndm(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:

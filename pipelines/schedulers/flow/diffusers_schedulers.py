@@ -36,7 +36,7 @@ class FlowScheduler:
     def set_timesteps(
         self, num_inference_steps: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """Start anew. ``num_inference_steps`` is not looked at: the levels are there already."""
+        """Start anew on the given levels, whatever ``num_inference_steps`` says."""
         parent: Any = super()
         parent.set_timesteps(len(self.given_sigmas) - 1, device=device)
         self.sigmas = self.given_sigmas.clone()
@@ -44,13 +44,13 @@ class FlowScheduler:
         self._begin_index = 0
 
     def _is_far(self, index: int) -> bool:
-        """Whether that step may not be extrapolated to from the one before."""
+        """Whether that step is too long to be extrapolated to from the one before."""
         before, level, following = self.given_sigmas[index - 1 : index + 2].tolist()
         return is_far(before, level, following)
 
 
 class FlowEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
-    """x + (sigma_next - sigma) * velocity. For a flow the deterministic DDIM step is the same."""
+    """Euler's step, x + (sigma_next - sigma) * velocity; for a flow DDIM's deterministic step is the same."""
 
 
 class FlowLCM(FlowScheduler, FlowMatchLCMScheduler):
@@ -139,7 +139,7 @@ class FlowDEIS(FlowScheduler, DEISMultistepScheduler):
 
 
 def _uni_pc(solver_type: Any) -> FlowUniPC:
-    """B(h) = h of bh1 is far too large for the first step, over a half-log-SNR of 14: it is not corrected."""
+    """UniPC; bh1's first step, over a half-log-SNR of 14, is not corrected: B(h) = h is far too large."""
     return FlowUniPC(**_FLOW, solver_type=solver_type, disable_corrector=[0] if solver_type == "bh1" else [])
 
 
@@ -155,10 +155,11 @@ _SCHEDULERS: dict[str, Callable[[], FlowScheduler]] = {
     "uni_pc_bh2": lambda: _uni_pc("bh2"),
 }
 DIFFUSERS_SAMPLERS = tuple(_SCHEDULERS)
+"""The samplers that are diffusers' own."""
 
 
 def noise_scheduler(sampler: str, levels: Tensor) -> FlowScheduler:
-    """One of `DIFFUSERS_SAMPLERS` as a fresh diffusers scheduler on the levels of `flow_sigmas.sigmas`.
+    """One of `DIFFUSERS_SAMPLERS` as a fresh diffusers scheduler on the levels of `sigmas.sigmas`.
 
     A diffusers pipeline can use it as well.
     """

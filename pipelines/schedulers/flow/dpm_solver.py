@@ -1,4 +1,4 @@
-"""DPM-Solver of Lu et al. 2022 on a rectified flow: dpm_fast and dpm_adaptive; see `flow_algorithms`.
+"""DPM-Solver of Lu et al. 2022 on a rectified flow: dpm_fast and dpm_adaptive.
 
 With dx / dsigma = velocity, the solver's exponential integrals run over t = -log(level), which is 0 at pure
 noise, and the velocity takes the place of the predicted noise.
@@ -18,9 +18,10 @@ RELATIVE_TOLERANCE = 0.05
 ABSOLUTE_TOLERANCE = 0.0078
 FIRST_STEP = 0.05
 SAFETY = 0.9
-"""The paper's, appendix C; the absolute tolerance, 2 / 256 of a picture's range, counts for latents alike."""
+"""The tolerances, the first step in t and the safety factor of the paper's appendix C. The absolute
+tolerance, 2 / 256 of a picture's range, counts for latents alike."""
 SMALLEST_STEP = 0.02
-"""A step in t that is accepted whatever its error: a network may not keep the solver for ever."""
+"""The step in t that is accepted whatever its error: a network may not keep the solver for ever."""
 
 
 def _first(x: Tensor, t: float, step: float, slope: Tensor) -> Tensor:
@@ -35,13 +36,13 @@ def _second(x: Tensor, t: float, step: float, part: float, slope: Tensor, later:
 
 
 def _bent(x: Tensor, t: float, step: float, part: float, slope: Tensor, later: Tensor) -> Tensor:
-    """The same, the slope being linear in t and its integral exact: both stages of DPM-Solver-3."""
+    """A step with a slope that is linear in t and integrated exactly: both stages of DPM-Solver-3."""
     change = math.exp(-t - step) * (math.expm1(step) / step - 1) / part
     return _first(x, t, step, slope) - change * (later - slope)
 
 
 def _asked(x: Tensor, t: float) -> Evaluations:
-    """The slope there."""
+    """Ask for the slope at t."""
     return (yield x, math.exp(-t)).velocity
 
 
@@ -53,7 +54,7 @@ def _third(x: Tensor, t: float, step: float, slope: Tensor, third: Tensor) -> Ev
 
 
 def orders(evaluations: int) -> list[int]:
-    """How DPM-Solver-fast shares its evaluations among steps (Lu et al. 2022, section 3.4)."""
+    """The orders of DPM-Solver-fast's steps for a number of evaluations (Lu et al. 2022, section 3.4)."""
     threes, rest = divmod(evaluations, 3)
     if rest == 0:
         return [3] * (threes - 1) + [2, 1] if threes else []
@@ -110,6 +111,6 @@ def dpm_adaptive(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluation
 
 
 def _disagreement(lower: Tensor, higher: Tensor, before: Tensor) -> float:
-    """Root mean square of the difference in units of the tolerance; at most 1 is good enough."""
+    """The root mean square of the difference in units of the tolerance; at most 1 is good enough."""
     tolerance = torch.maximum(lower.abs(), before.abs()).mul(RELATIVE_TOLERANCE).clamp(min=ABSOLUTE_TOLERANCE)
     return float(((lower - higher) / tolerance).square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""Documented sampler names -> samplers for flow matching (SD3), on the noise levels of a schedule."""
+"""Samplers for flow matching (SD3) by their documented names, on the noise levels of a schedule."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ipndm_v": algorithms.ipndm_v,
     "ddim": algorithms.ddim,
 }
-"""What diffusers does not have for flows.
+"""The samplers that diffusers does not have for flows.
 
 ``_gpu`` in a name says where ComfyUI draws the noise; here it always comes from the sample's own generator.
 """
@@ -69,7 +69,7 @@ class AlgorithmSampler:
 
     @property
     def total(self) -> int:
-        """Of dpm_adaptive, which finds its steps on the way, a guess: the rest of the steps asked for."""
+        """The number of evaluations; a guess for dpm_adaptive, which finds its steps on the way."""
         if self._done:
             return self._position
         if self._algorithm is not dpm_solver.dpm_adaptive:
@@ -126,7 +126,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _evaluations(algorithm: Algorithm, levels: tuple[float, ...]) -> int:
-    """How often an algorithm that does not look at its predictions asks for one."""
+    """The number of evaluations of an algorithm that does not look at its predictions."""
     nothing = torch.zeros(())
     running = algorithm(nothing, levels, lambda: nothing)
     next(running)
@@ -140,7 +140,7 @@ def _evaluations(algorithm: Algorithm, levels: tuple[float, ...]) -> int:
 
 
 def make_sampler(choice: SchedulerChoice, steps: int, device: torch.device) -> Sampler:
-    """The sampler that a request asks for; empty fields mean what the checkpoint itself does: euler, normal.
+    """The sampler that a request asks for; where its fields are empty, the checkpoint's own: euler, normal.
 
     Raises:
         InvalidInput: there is no sampler or no schedule of this name.

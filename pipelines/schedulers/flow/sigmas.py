@@ -1,4 +1,4 @@
-"""Sigma schedules for SD3's flow matching, as ComfyUI defines them: which noise levels to visit."""
+"""Sigma schedules for SD3's flow matching, as ComfyUI defines them: the noise levels that are visited."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from pipelines.errors import InvalidInput
 T = TypeVar("T", float, np.ndarray)
 
 SHIFT = 3.0
-"""How far SD3 moves its noise levels towards noise (Esser et al. 2024, section 5.3.2)."""
+"""The factor by which SD3 moves its noise levels towards noise (Esser et al. 2024, section 5.3.2)."""
+
 TRAIN_TIMESTEPS = 1000
-FAR = 2.0
-"""How many times its last step diffusers' multistep methods extrapolate here, in half-log-SNR."""
+"""The number of timesteps in SD3's training; the network's time is a noise level times this."""
+
+LONGEST_EXTRAPOLATION = 2.0
+"""The longest step in half-log-SNR, in lengths of the last one, that multistep methods extrapolate here."""
 
 
 def shifted(time: T) -> T:
@@ -28,7 +31,7 @@ def shifted(time: T) -> T:
 
 
 def half_log_snr(level: float) -> float:
-    """log((1 - level) / level): infinite at levels 1 and 0."""
+    """Half of the logarithm of the signal-to-noise ratio: infinite at levels 1 and 0."""
     return math.log((1 - level) / level)
 
 
@@ -41,11 +44,12 @@ def is_far(before: float, level: float, following: float) -> bool:
     if before == 1 or following == 0:
         return False
     start = half_log_snr(level)
-    return half_log_snr(following) - start > FAR * (start - half_log_snr(before))
+    return half_log_snr(following) - start > LONGEST_EXTRAPOLATION * (start - half_log_snr(before))
 
 
 _TABLE = shifted(np.arange(1, TRAIN_TIMESTEPS + 1) / TRAIN_TIMESTEPS)
 """The noise level of each training timestep, ascending; the last one is 1."""
+
 _LOWEST, _HIGHEST = float(_TABLE[0]), float(_TABLE[-1])
 
 

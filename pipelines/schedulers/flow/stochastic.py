@@ -1,4 +1,4 @@
-"""Stochastic samplers for a rectified flow; see `flow_algorithms`.
+"""Stochastic samplers for a rectified flow; see `pipelines.schedulers.flow.algorithms`.
 
 They follow, for alpha = 1 - sigma, the reverse of the process that noises a picture. Its half-log-SNR is
 lambda = log(alpha / sigma): infinite at both ends, so formulas are written in exp(-h), h the step in lambda,
@@ -16,12 +16,13 @@ from torch import Tensor
 from pipelines.schedulers.flow.algorithms import Evaluations, Noise
 from pipelines.schedulers.flow.sigmas import half_log_snr
 
-LINE, CURVE = 1.5, 1.1
-"""How many times its last step in lambda `dpmpp_3m_sde` extrapolates which of the two."""
+LONGEST_LINE, LONGEST_CURVE = 1.5, 1.1
+"""The longest steps in lambda, in lengths of the step before, that `dpmpp_3m_sde` extrapolates by a line and
+by a curve."""
 
 
 def _remaining(level: float, following: float) -> float:
-    """exp(-h): the noise-to-signal ratio of ``following`` as a part of that of ``level``; 0 from level 1."""
+    """The noise-to-signal ratio of ``following`` as a part of that of ``level``: exp(-h), 0 from level 1."""
     return following * (1 - level) / (level * (1 - following))
 
 
@@ -32,7 +33,7 @@ def _reversed(x: Tensor, picture: Tensor, level: float, following: float, normal
     (sigma' / sigma) exp(-h) x + alpha' (1 - exp(-2h)) picture and the variance sigma'^2 (1 - exp(-2h)).
 
     Args:
-        normal: standard normal; None where the variance is 0.
+        normal: standard normal noise; None where the variance is 0.
     """
     kept = _remaining(level, following)
     mean = following / level * kept * x + (1 - following) * (1 - kept**2) * picture
@@ -50,12 +51,12 @@ def ddpm(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
 
 
 def _below(level: float, following: float) -> float:
-    """Down to which level an ancestral step goes before it is noised again: twice as far, for small steps."""
+    """The level to which an ancestral step goes before it is noised again: twice as far, for small steps."""
     return following**2 / level
 
 
 def _renoised(x: Tensor, below: float, level: float, noise: Noise) -> Tensor:
-    """From ``below`` up to ``level`` as noising itself does it: the picture keeps its weight, 1 - level.
+    """The latents noised from ``below`` up to ``level``: the picture has the weight 1 - level there.
 
     Scaled by a = (1 - level) / (1 - below) the latents have the noise a below, and variances add up.
     """
@@ -167,9 +168,10 @@ def dpmpp_3m_sde(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluation
     on by one order, in the stochastic form of its appendix; known from k-diffusion as DPM++ 3M SDE).
 
     The predicted picture is a polynomial in lambda through the last three; its integral against the
-    exponential is exact, where k-diffusion counts the quadratic part half. A step more than `CURVE` times as
-    long as the one before takes it as a line, one more than `LINE` times as long as constant: schedules whose
-    last steps grow (beta) or jump (normal, ddim_uniform) would otherwise blow differences up to noise.
+    exponential is exact, where k-diffusion counts the quadratic part half. A step more than `LONGEST_CURVE`
+    times as long as the one before takes it as a line, one more than `LONGEST_LINE` times as long as
+    constant: schedules whose last steps grow (beta) or jump (normal, ddim_uniform) would otherwise blow
+    differences up to noise.
     """
     known: list[tuple[float, Tensor]] = []
     for level, following in pairwise(levels):
@@ -185,13 +187,13 @@ def dpmpp_3m_sde(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluation
 
 
 def _bend(known: Sequence[tuple[float, Tensor]], following: float) -> Tensor | float:
-    """What a step gains when the picture is a polynomial in lambda instead of constant.
+    """The part of a step by which a picture that is a polynomial in lambda differs from a constant one.
 
     Args:
         known: lambda and predicted picture of up to three levels, the newest last.
         following: lambda at the end of the step.
     """
-    if len(known) == 1 or following - known[-1][0] > LINE * (known[-1][0] - known[-2][0]):
+    if len(known) == 1 or following - known[-1][0] > LONGEST_LINE * (known[-1][0] - known[-2][0]):
         return 0.0
     (now, newest), (earlier, older) = known[-1], known[-2]
     step = following - now
@@ -199,7 +201,7 @@ def _bend(known: Sequence[tuple[float, Tensor]], following: float) -> Tensor | f
     # Integrals of 2 exp(-2 (step - u)) u and of the same with u^2, over the step.
     linear = step + math.expm1(-2 * step) / 2
     quadratic = step**2 - linear
-    if len(known) == 2 or step > CURVE * (now - earlier):
+    if len(known) == 2 or step > LONGEST_CURVE * (now - earlier):
         return linear * slope
     earliest, oldest = known[-3]
     curve = (slope - (older - oldest) / (earlier - earliest)) / (now - earliest)

@@ -56,14 +56,17 @@ CMD ["understudy", "serve"]
 
 FROM base AS api
 
-# The project's own dependencies, less what only an engine process imports.
-RUN python -c "import re, tomllib; engine = 'torch torchvision diffusers transformers accelerate peft safetensors sentencepiece protobuf controlnet-aux tomesd'.split(); needs = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; print(*(need for need in needs if re.split('[^a-z_-]', need)[0] not in engine), sep='\n')" > api-requirements.txt
+# The project's own dependencies, less the group that pyproject.toml keeps for the engine process.
+RUN python -c "import re, tomllib; text = re.sub('(?s)  # engine process\n.*?(?=  # command line\n)', '', open('pyproject.toml').read()); print(*tomllib.loads(text)['project']['dependencies'], sep='\n')" > api-requirements.txt
 RUN pip install -r api-requirements.txt
 RUN pip install --no-deps -e .
 
 COPY weights.yaml ./
 COPY server server
-COPY pipelines pipelines
+# Of what draws, the torch-free part: it is all that the server imports.
+COPY pipelines/*.py pipelines/
+COPY pipelines/weights pipelines/weights
+COPY pipelines/schedulers/__init__.py pipelines/schedulers/names.py pipelines/schedulers/
 
 USER understudy
 VOLUME ["/data", "/weights"]

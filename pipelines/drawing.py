@@ -16,15 +16,10 @@ class Timings:
         evaluations: network evaluations of all its pictures, guidance counted once; 0 where nobody counted.
     """
 
-    encode_s: float
-    denoise_s: float
-    decode_s: float
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
     evaluations: int = 0
-
-    @classmethod
-    def none(cls) -> Timings:
-        """Before anything was done."""
-        return cls(encode_s=0.0, denoise_s=0.0, decode_s=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +35,7 @@ class Drawing:
     """
 
     images: tuple[RGBImage, ...]
-    flagged: tuple[bool, ...] | None
-    timings: Timings
+    flagged: tuple[bool, ...] | None = None
+    timings: Timings = Timings()
     warnings: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()

@@ -64,3 +64,15 @@ class EngineLost(GenerationError):
 
 class DrawingFailed(GenerationError):
     """An unexpected failure inside an engine; the cause is in the log, not in the text."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out, of the host or of a device.
+
+    torch's class is known by its name here, because this module does not load torch. CUDA's allocator raises
+    it; the CPU's allocator, cuBLAS and cuDNN only say in words that they got nothing.
+    """
+    classes = {cls.__name__ for cls in type(error).__mro__}
+    if not classes.isdisjoint(("MemoryError", "OutOfMemoryError")):
+        return True
+    return any(words in str(error) for words in ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED"))

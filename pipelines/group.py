@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.request import Lora, Prompted, Request
+from pipelines.request import Lora, Prompted, Request, Rewriting
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def group_key(request: Request, *, multiple: int = 8, stage: str = "denoise") ->
     Args:
         multiple: sides of the drawn picture are multiples of this many pixels.
     """
+    if isinstance(request, Rewriting):
+        return GroupKey(request.pipeline, stage, height=0, width=0)
     sides = round_up(request.height, multiple), round_up(request.width, multiple)
     if not isinstance(request, Prompted):
         return GroupKey(request.pipeline, stage, *sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def base64_bytes(text: str, limits: Limits) -> bytes:
         if not comma or not header.lower().endswith(";base64"):
             raise InvalidImage("image", "is a data URI without base64 data")
     text = "".join(text.split()).rstrip("=")
-    if len(text) > -(-limits.max_bytes * 4 // 3):
+    if len(text) > math.ceil(limits.max_bytes * 4 / 3):
         raise ImageTooLarge("image", f"is larger than {_megabytes(limits.max_bytes)} MB")
     text = text.translate(_URL_SAFE)
     if not text or not _BASE64.fullmatch(text) or len(text) % 4 == 1:

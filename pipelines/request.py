@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import Field, TypeAdapter
 
@@ -49,7 +49,7 @@ class Control:
 
     Attributes:
         image: already as large as the picture that is asked for.
-        preprocessor: what makes the guide of the picture ("canny" ...); None: the picture is the guide.
+        preprocessor: makes the control image of the picture ("canny" ...); None: the picture is one already.
         scale: how closely it is followed (1.0 = as trained), diffusers' ``controlnet_conditioning_scale``.
     """
 
@@ -59,8 +59,23 @@ class Control:
     scale: float = 1.0
 
 
+class _Pictures:
+    """The size of a request whose pictures are all equally large."""
+
+    __slots__ = ()
+
+    width: int
+    height: int
+    seeds: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of all pictures of the request together."""
+        return self.width * self.height * len(self.seeds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompted:
+class Prompted(_Pictures):
     """What a latent diffusion checkpoint is asked for, whatever it starts from.
 
     Attributes:
@@ -116,7 +131,7 @@ class TextToImage(Prompted):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriorTextToImage:
+class PriorTextToImage(_Pictures):
     """Text to image through a diffusion prior (Kandinsky 2.2): the prompt becomes an image embedding first.
 
     Attributes: as in `Prompted`; ``prior_num_inference_steps`` are the prior's own steps.
@@ -167,7 +182,7 @@ class Inpainting(Prompted):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoseToImage:
+class PoseToImage(_Pictures):
     """Text to image in the pose of a person in a photograph, or of a skeleton picture.
 
     Attributes:
@@ -190,7 +205,7 @@ class PoseToImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upscaling:
+class Upscaling(_Pictures):
     """Enlarge a picture.
 
     Attributes:
@@ -211,7 +226,7 @@ class Upscaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaceRestoration:
+class FaceRestoration(_Pictures):
     """Draw the faces of an enlarged picture anew, from what they were before.
 
     Attributes:
@@ -232,7 +247,7 @@ class FaceRestoration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SafetyCheck:
+class SafetyCheck(_Pictures):
     """Ask a checkpoint's safety checker about a picture, which comes back as it is.
 
     Attributes:
@@ -254,15 +269,13 @@ class Rewriting:
 
     Attributes:
         pipeline: name in the manifest, of a family of language models.
-        width, height, seeds: a request without pictures takes no place in a group.
+        pixels: a request without pictures takes no place in a group.
     """
 
     kind: Literal["rewriting"] = "rewriting"
     pipeline: str
     texts: tuple[str, ...]
-    width: int = 0
-    height: int = 0
-    seeds: tuple[int, ...] = ()
+    pixels: ClassVar[int] = 0
 
 
 CheckpointRequest = TextToImage | ImageToImage | Inpainting

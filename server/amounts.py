@@ -2,5 +2,5 @@
 
 
 def in_credits(millicredits: int) -> float:
-    """Millicredits, which are counted, as credits, which are told: 12500 is 12.5."""
+    """The credits that callers read for millicredits that the server counts: 12500 is 12.5."""
     return millicredits / 1000

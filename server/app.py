@@ -25,6 +25,7 @@ from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
 from server.engines.queue import JobQueue
+from server.http.call_state import call_state
 from server.http.middleware import ACCOUNTING_HEADERS, CallMiddleware
 from server.http.services import Services
 from server.jobs.jobs import Jobs
@@ -141,7 +142,7 @@ async def _running(app: FastAPI, database: Database) -> AsyncGenerator[None]:
 
 
 async def _sweep(storage: Storage, jobs: Jobs, webhooks: Webhooks, retention_s: float) -> None:
-    """Remove outputs, and records of jobs and webhooks, whose retention is over; for ever."""
+    """Remove outputs, and records of jobs and webhooks, whose retention is over, again and again."""
     while True:
         try:
             removed = await storage.sweep()
@@ -166,7 +167,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The framework's own refusals: no such route, or not with this verb."""
+    """Answer for the framework's own refusals: no such route, or not with this verb."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         response = _in_dialect(request, errors.MethodNotAllowed())
@@ -176,10 +177,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _caller_gone(request: Request, error: Exception) -> Response:
-    """The caller hung up in the middle of the body; nobody reads this, and nothing is wrong."""
+    """Answer a caller who hung up in the middle of the body: nobody reads it, and nothing is wrong."""
     return _in_dialect(request, errors.CallerGone())
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
-    log.error("request %s failed", request.state.request_id, exc_info=error)
+    log.error("request %s failed", call_state(request).request_id, exc_info=error)
     return _in_dialect(request, errors.InternalError())

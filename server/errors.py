@@ -1,4 +1,4 @@
-"""ApiError tree: what a caller can be told; and one table from drawing errors to it."""
+"""The errors that a caller can be answered with, and one table from drawing errors to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from server.amounts import in_credits
 
 
 class ApiError(Exception):
-    """Base. ``str(error)`` is the text for the caller; each dialect wraps it in its own body.
+    """An error that a caller is answered with: each dialect puts its text ``str(error)`` into its own body.
 
     Attributes:
         status: HTTP status of the segmind dialect and of enterprise's ``standard`` mode.
@@ -55,12 +55,17 @@ class MalformedBody(ApiError):
 
 
 class InvalidInputImage(ApiError):
-    """The documented text for a picture that is none."""
+    """The caller's picture is none. The text is the documented one and does not say why.
+
+    Attributes:
+        problem: what is wrong with it, to be put behind the name of its field.
+    """
 
     status = 400
 
-    def __init__(self) -> None:
+    def __init__(self, problem: str = "is not a picture") -> None:
         super().__init__("Invalid input image")
+        self.problem = problem
 
 
 class MissingKey(ApiError):
@@ -84,7 +89,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """Unknown slug, request id (also another account's) or model id."""
+    """There is no such slug, request id (it may be another account's) or model id."""
 
     status = 404
 
@@ -104,7 +109,7 @@ class InvalidContentType(ApiError):
 
 
 class InsufficientCredits(ApiError):
-    """Attributes: ``balance`` and ``required`` in millicredits."""
+    """The balance does not cover the price. ``balance`` and ``required`` are in millicredits."""
 
     status = 406
 
@@ -140,7 +145,7 @@ class BodyTooLarge(ApiError):
 
 
 class QueueFull(ApiError):
-    """Attributes: ``retry_after_s``, whole seconds."""
+    """The queue has no place for the request. ``retry_after_s``: whole seconds until it may have one."""
 
     status = 429
 
@@ -150,7 +155,7 @@ class QueueFull(ApiError):
 
 
 class Unavailable(ApiError):
-    """No engine can draw this now: weights loading or missing, device lost, too large for it."""
+    """No engine can draw this now: weights are loading or missing, the device is lost or too small."""
 
     status = 503
     retry_after_s = 10
@@ -180,7 +185,7 @@ class CallerGone(ApiError):
 
 
 def from_drawing(error: drawing.GenerationError) -> ApiError:
-    """Translate; a test walks the subclasses of GenerationError for one that is missing here."""
+    """The error for the caller that a drawing error means; a test finds subclasses that are missing here."""
     match error:
         case drawing.ImageTooLarge():
             return BodyTooLarge(str(error))

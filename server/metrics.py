@@ -1,4 +1,4 @@
-"""What an operator watches, in Prometheus' text format."""
+"""The metrics that an operator watches, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -37,26 +37,31 @@ class Metrics:
             self._webhooks.labels(outcome)  # shown as 0 before the first
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Show a number that is asked for whenever somebody looks."""
+        """Show the number that ``value`` returns whenever somebody reads the metrics."""
         Gauge(f"understudy_{name}", meaning, registry=self._registry).set_function(value)
 
-    def job_ended(self, endpoint: str, outcome: str) -> None:
-        """``outcome``: succeeded, failed or cancelled."""
+    def count_job(self, endpoint: str, outcome: str) -> None:
+        """Count a job that has ended. ``outcome``: succeeded, failed or cancelled."""
         self._jobs.labels(endpoint, outcome).inc()
 
-    def drawn(self, pipeline: str, timings: Timings) -> None:
-        """Where the time of a request went."""
-        for stage in ("encode", "denoise", "decode"):
-            self._stages.labels(pipeline, stage).observe(getattr(timings, f"{stage}_s"))
+    def observe_stages(self, pipeline: str, timings: Timings) -> None:
+        """Add the seconds that a request spent in each stage of an engine."""
+        stages = {"encode": timings.encode_s, "denoise": timings.denoise_s, "decode": timings.decode_s}
+        for stage, seconds in stages.items():
+            self._stages.labels(pipeline, stage).observe(seconds)
 
-    def webhook_attempted(self, outcome: str) -> None:
-        """``outcome``: delivered, postponed (it is tried again) or failed (given up)."""
+    def count_webhook_attempt(self, outcome: str) -> None:
+        """Count an attempt to deliver a webhook.
+
+        Args:
+            outcome: delivered, postponed (it is tried again) or failed (it is given up).
+        """
         self._webhooks.labels(outcome).inc()
 
-    def webhooks_pending(self, count: float) -> None:
-        """As the database has just said."""
+    def show_pending_webhooks(self, count: float) -> None:
+        """Show how many webhooks are pending in the database now; NaN where it does not answer."""
         self._webhooks_pending.set(count)
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """All metrics in the exposition format of Prometheus."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The generation parameters as text for PNG files, in the form that viewers of such pictures read."""
+"""The metadata of PNG files: generation parameters, in the form that viewers of such pictures read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipelines.request import PictureRequest, PoseToImage, PriorTextToImage, Pro
 
 
 def generation_parameters(request: PictureRequest, index: int) -> dict[str, str]:
-    """Text entries for the picture of ``request.seeds[index]``: one entry ``parameters``."""
+    """The metadata for the picture of ``request.seeds[index]``: one text ``parameters``, or nothing."""
     if isinstance(request, Upscaling | SafetyCheck):
         return {}
     details: dict[str, object] = {

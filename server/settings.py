@@ -1,4 +1,4 @@
-"""Environment -> Settings: where this server runs. Frozen, read once."""
+"""The settings of a server, from its environment: where it runs. Frozen, read once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every knob, as ``UNDERSTUDY_<NAME>``. Defaults run on one machine with nothing else installed."""
+    """The settings, each from ``UNDERSTUDY_<NAME>``. The defaults need one machine and nothing else."""
 
     model_config = SettingsConfigDict(
         env_prefix="UNDERSTUDY_", frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """The address to listen on."""
     port: int = Field(default=8000, ge=1, le=65535)
     public_url: str | None = None
-    """How clients reach this server (for output URLs); None: taken from each request's Host header."""
+    """The URL by which clients reach this server, for output URLs; None: each request's Host header."""
 
     data: Path = Path("understudy-data")
-    """Folder for the database, outputs and small checkpoints."""
+    """The folder for the database, outputs and small checkpoints."""
     database_url: str | None = None
-    """SQLAlchemy URL (``postgresql+asyncpg://...``); None: SQLite in the data folder."""
+    """The SQLAlchemy URL of the database (``postgresql+asyncpg://...``); None: SQLite in the data folder."""
     storage_url: str | None = None
-    """``s3://bucket/prefix``, ``gs://...``, ``az://...``; None: a folder in the data folder."""
+    """The URL of the storage (``s3://bucket/prefix``, ``gs://``, ``az://``); None: a folder in ``data``."""
     storage_endpoint: str | None = None
-    """Endpoint of an S3-compatible store."""
+    """The endpoint of an S3-compatible store."""
     storage_access_key: SecretStr | None = None
     storage_secret_key: SecretStr | None = None
     storage_region: str = "us-east-1"
@@ -39,51 +39,51 @@ class Settings(BaseSettings):
     temporary_retention_s: float = 86400
 
     manifest: Path = Path("weights.yaml")
-    """What can be drawn."""
+    """The file that says what can be drawn."""
     weights: Path = Path("weights")
-    """Folder of downloaded checkpoints and their lock."""
+    """The folder of downloaded checkpoints and their lock."""
     devices: str = "auto"
-    """``auto`` (all CUDA devices, else the CPU) or a comma list of torch devices."""
+    """The devices to draw on: ``auto`` (all CUDA devices, else the CPU) or a comma list of torch devices."""
     memory_budget_gb: float | None = None
-    """Bound of resident weights per engine; None: what the CUDA device has, 8 on a CPU."""
+    """The most gigabytes of resident weights per engine; None: what the CUDA device has, 8 on a CPU."""
     host_memory_gb: float = 16.0
-    """Bound of evicted weights kept in host memory per engine; unused on a CPU."""
+    """The most gigabytes of evicted weights kept in host memory per engine; unused on a CPU."""
     group_megapixels: float | None = None
-    """Pixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
+    """The megapixels drawn at the same time per engine; None: 16 on CUDA, 4 on a CPU."""
     engine_silence_s: float = Field(default=600.0, gt=0)
-    """An engine process that has work and reports nothing for so long is killed and started again."""
+    """The seconds of silence after which an engine process that has work is killed and started again."""
     torch_threads: int | None = None
     max_load_gb: float = 20.0
-    """Bound of what `load_model` downloads for one model."""
+    """The most gigabytes that `load_model` downloads for one model."""
     load_stalled_s: float = Field(default=60.0, gt=0)
-    """How long a download from a URL may bring nothing before it is given up."""
+    """The seconds for which a download from a URL may bring nothing before it is given up."""
     preload: bool = True
     """Load the manifest's resident pipelines before an engine says it is ready."""
 
     auth: Literal["keys", "open"] = "keys"
-    """``open``: a trusted network; any key, nothing charged."""
+    """The way callers are known; ``open`` is for a trusted network: any key, nothing charged."""
     prices_millicredits: dict[str, int] = Field(default_factory=dict)
-    """Base price per endpoint in thousandths of a credit, overriding the ones beside each endpoint."""
+    """The base price per endpoint in thousandths of a credit, overriding the ones beside each endpoint."""
     queue_limit: int = 1000
-    """Waiting requests on the whole server before 429."""
+    """The most requests that wait on the whole server; the next one is answered 429."""
     queue_limit_per_account: int = 200
     queue_timeout_s: float = 600.0
-    """How long a request may wait before it fails."""
+    """The seconds for which a request may wait before it fails."""
     sync_wait_s: float = 60.0
-    """Enterprise: how long a call waits before it answers ``processing``."""
+    """The seconds for which a call of enterprise waits before it answers ``processing``."""
     enterprise_errors: Literal["legacy", "standard"] = "legacy"
-    """``legacy``: errors in a 200 body, as documented; ``standard``: 4xx and 5xx."""
+    """The statuses of enterprise's errors. ``legacy``: 200, as documented; ``standard``: 4xx and 5xx."""
 
     max_body_mb: float = 32.0
     max_image_mb: float = 20.0
     max_image_megapixels: float = 50.0
     fetch_timeout_s: float = 15.0
-    """Whole time for fetching a caller's URL."""
+    """The seconds for fetching a picture from a caller's URL, redirects included."""
     fetch_allowed_hosts: frozenset[str] = frozenset()
-    """Private hosts (names, addresses or networks) that callers' URLs may name all the same: of pictures to
-    fetch, and of webhooks."""
+    """The private hosts (names, addresses or networks) that callers' URLs may name all the same, of pictures
+    and of webhooks."""
     webhook_secret: SecretStr | None = None
-    """``whsec_`` and base64 of 24 to 64 bytes: signs webhooks; None: made once, kept in the data folder."""
+    """The secret that signs webhooks: ``whsec_`` and base64 of 24 to 64 bytes; None: made in ``data``."""
     png_metadata: bool = True
     """Write the generation parameters into PNGs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,4 +1,4 @@
-"""Where output bytes live until they are too old: a local folder, S3, GCS or Azure, all through obstore."""
+"""The storage of outputs until they are too old: a local folder, S3, GCS or Azure, all through obstore."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CONTENT_TYPES = {
     "base64": "text/plain",
     "txt": "text/plain",
 }
-"""Extension -> media type. All else is served as plain bytes: nothing stored can act as a web page."""
+"""The media type of each extension. All else is served as plain bytes, so nothing acts as a web page."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _KEPT, _TEMPORARY = "kept", "temporary"
-"""Prefixes by how long an object lives, so that its age alone tells whether its time is over."""
+"""The prefixes of objects that live long and short: an object's age tells whether its time is over."""
 
 
 def now() -> datetime:
@@ -63,7 +63,7 @@ class Storage:
         self._clock = clock
 
     async def put(self, name: str, data: bytes, content_type: str, *, temporary: bool = False) -> None:
-        """As `write`, in a thread."""
+        """Store under that name in a thread; see `write`."""
         await asyncio.to_thread(self.write, name, data, content_type, temporary=temporary)
 
     def write(self, name: str, data: bytes, content_type: str, *, temporary: bool = False) -> None:
@@ -83,7 +83,7 @@ class Storage:
         self._store.put(f"{prefix}/{name}", data, attributes=attributes)
 
     async def get(self, name: str) -> tuple[bytes, str]:
-        """The bytes and their content type.
+        """The bytes of an object and their content type.
 
         Raises:
             NotFound: no such object, or its time is over.

@@ -6,18 +6,18 @@ import asyncio
 import base64
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import replace
 
 from pipelines import image_io
 from pipelines.drawing import Drawing
 from pipelines.errors import GenerationError
-from pipelines.request import PictureRequest, Rewriting
+from pipelines.request import Rewriting
 from server import errors
 from server.accounts.accounts import Account
 from server.engines.dispatch import Dispatch
-from server.jobs.jobs import JSON, Job, Jobs, JobStatus, NewJob, Output
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.jobs import Jobs
+from server.jobs.order import Order
 from server.metrics import Metrics
 from server.png_metadata import generation_parameters
 from server.settings import Settings
@@ -25,40 +25,10 @@ from server.storage import Storage
 
 log = logging.getLogger(__name__)
 
-PictureFormat = Literal["jpeg", "webp", "png"]
-
 _SUFFIX = {"jpeg": "jpg", "webp": "webp", "png": "png"}
 
 _RECENT_JOBS = 32
-"""So many jobs' pictures are kept in memory, for the answer that is about to be written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What an endpoint asks for.
-
-    Attributes:
-        endpoint: slug or operation; it appears in the job row and in the metrics.
-        price: millicredits, held now and captured on success.
-        quality: 0..100, for JPEG and WebP.
-        base64_files: store text files with base64 instead of pictures.
-        temporary: the outputs live for the shorter retention.
-        synchronous: the caller waits; refunded rather than drawn when the server dies meanwhile.
-        options: what the page needs again when it writes its answer later.
-        body_digest: SHA-256 of the body that came with the idempotency key.
-    """
-
-    endpoint: str
-    request: PictureRequest
-    price: int
-    picture_format: PictureFormat
-    quality: int = 95
-    base64_files: bool = False
-    temporary: bool = False
-    synchronous: bool
-    options: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
-    idempotency_key: str | None = None
-    body_digest: str | None = None
+"""The number of jobs whose pictures stay in memory, for the answer that is about to be written."""
 
 
 class PastFailure(errors.ApiError):
@@ -70,7 +40,7 @@ class PastFailure(errors.ApiError):
 
 
 class Studio:
-    """Everything between an endpoint and the engines."""
+    """The way of an order from an endpoint to the engines, and of its pictures into storage."""
 
     def __init__(
         self, jobs: Jobs, dispatch: Dispatch, storage: Storage, metrics: Metrics, settings: Settings
@@ -99,14 +69,14 @@ class Studio:
         """Submit and wait. When the task that awaits this is cancelled, so is the job, and it is refunded.
 
         Args:
-            wait_s: after this the job goes on without its caller and is returned as it is by then.
+            wait_s: after these seconds the job goes on without its caller and is returned as it is by then.
         Raises:
-            ApiError: of a job that failed; nothing was charged.
+            ApiError: the job failed; nothing was charged.
         """
         while True:
             job, replayed = await self._submit(account, order)
             try:
-                return await self.finished(job, wait_s)
+                return await self.wait(job, wait_s)
             except TimeoutError:
                 await self._jobs.detach(job)
                 return await self._jobs.find(account.id, id=job.id)
@@ -120,7 +90,7 @@ class Studio:
                     raise
 
     async def rewrite(self, account: Account, rewriting: Rewriting) -> tuple[str, ...]:
-        """The texts as an engine's language model has rewritten them, in order; nothing is charged.
+        """Have an engine's language model rewrite texts, and return them in order; nothing is charged.
 
         Raises:
             ApiError: the model cannot do it, or no engine can be had.
@@ -131,10 +101,10 @@ class Studio:
             )
         except GenerationError as error:
             raise errors.from_drawing(error) from error
-        self._metrics.drawn(rewriting.pipeline, drawing.timings)
+        self._metrics.observe_stages(rewriting.pipeline, drawing.timings)
         return drawing.texts
 
-    async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
+    async def wait(self, job: Job, timeout_s: float | None = None) -> Job:
         """Wait until the job has ended well.
 
         Raises:
@@ -178,7 +148,7 @@ class Studio:
         return await self._jobs.find(account.id, request_id=request_id, id=id)
 
     async def cancel(self, job: Job) -> None:
-        """Withdraw by id, refunded; a job that has ended stays as it is."""
+        """Withdraw one job and refund it; a job that has ended stays as it is."""
         task = self._tasks.get(job.id)
         if task is not None:
             task.cancel()
@@ -193,16 +163,16 @@ class Studio:
         return len(tasks)
 
     def progress(self, job: Job) -> tuple[int, int] | None:
-        """Network evaluations (done, total) of a job that is being drawn."""
+        """The network evaluations (done, total) of a job that is being drawn."""
         return self._progress.get(job.id)
 
     async def resume(self) -> None:
-        """After a start: draw again what callers will come back for; what others waited for was refunded."""
+        """Draw again, after a start, the jobs that callers will come back for; the others were refunded."""
         for job in await self._jobs.recover():
             self._begin(job, bounded=False)
 
     async def stop(self) -> None:
-        """Leave: jobs that somebody waits for are refunded, the others stay queued for the next start."""
+        """Stop drawing. Jobs that callers wait for are refunded, others stay queued for the next start."""
         self._stopping = True
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -214,26 +184,13 @@ class Studio:
             self._dispatch.refuse_if_full(account.id)
         except (errors.QueueFull, errors.Unavailable):
             # who asks again needs no place
-            earlier = await self._jobs.earlier(account.id, order.idempotency_key, order.body_digest)
+            earlier = await self._jobs.earlier(account.id, order)
             if earlier is None:
                 raise
             return earlier, True
-        job, replayed = await self._jobs.open(
-            NewJob(
-                account_id=account.id,
-                endpoint=order.endpoint,
-                request=order.request,
-                price=order.price if self._settings.auth == "keys" else 0,
-                synchronous=order.synchronous,
-                picture_format=order.picture_format,
-                quality=order.quality,
-                base64_files=order.base64_files,
-                temporary=order.temporary,
-                options=order.options,
-                idempotency_key=order.idempotency_key,
-                body_digest=order.body_digest,
-            )
-        )
+        if self._settings.auth == "open":
+            order = replace(order, price=0)
+        job, replayed = await self._jobs.open(account.id, order)
         if not replayed:
             self._begin(job)
         return job, replayed
@@ -267,17 +224,17 @@ class Studio:
                 on_start=on_start,
                 bounded=bounded,
             )
-            outputs = await self._store(job, drawing)
+            outputs = await self._encode_and_store(job, drawing)
             await asyncio.gather(*starting)
             ended = await self._jobs.succeed(
                 job.id, outputs, drawing.flagged, drawing.warnings, drawing.timings
             )
-            self._metrics.job_ended(job.endpoint, "succeeded")
-            self._metrics.drawn(job.request.pipeline, drawing.timings)
+            self._metrics.count_job(job.order.endpoint, "succeeded")
+            self._metrics.observe_stages(job.request.pipeline, drawing.timings)
             return ended
         except asyncio.CancelledError:
-            self._metrics.job_ended(job.endpoint, "cancelled")
-            if job.synchronous or not self._stopping:
+            self._metrics.count_job(job.order.endpoint, "cancelled")
+            if job.order.synchronous or not self._stopping:
                 await self._jobs.cancel(job.id)
             raise
         except GenerationError as error:
@@ -287,30 +244,34 @@ class Studio:
         except Exception:
             log.exception("job %s failed", job.request_id)
             failure = errors.InternalError()
-        self._metrics.job_ended(job.endpoint, "failed")
+        self._metrics.count_job(job.order.endpoint, "failed")
         await self._jobs.fail(job.id, str(failure), failure.status)
         raise failure
 
-    async def _store(self, job: Job, drawing: Drawing) -> list[Output]:
+    async def _encode_and_store(self, job: Job, drawing: Drawing) -> list[Output]:
         """Encode and store, a thread for each picture; they stay in memory for the answer that follows."""
-        kept = await asyncio.gather(
-            *(asyncio.to_thread(self._keep, job, drawing, index) for index in range(len(drawing.images)))
+        stored = await asyncio.gather(
+            *(
+                asyncio.to_thread(self._encode_and_write, job, drawing, index)
+                for index in range(len(drawing.images))
+            )
         )
-        self._recent[job.id] = [picture for picture, _ in kept]
+        self._recent[job.id] = [picture for picture, _ in stored]
         if len(self._recent) > _RECENT_JOBS:
             self._recent.popitem(last=False)
-        return [output for _, output in kept]
+        return [output for _, output in stored]
 
-    def _keep(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
-        """Thread: one picture's bytes, and what was stored of them."""
-        wanted = self._settings.png_metadata and job.picture_format == "png"
-        text = generation_parameters(job.request, index) if wanted else None
-        picture = image_io.encode(drawing.images[index], job.picture_format, job.quality, text)
+    def _encode_and_write(self, job: Job, drawing: Drawing, index: int) -> tuple[bytes, Output]:
+        """Encode one picture and write it into the storage. Blocking, called in a thread."""
+        order = job.order
+        with_metadata = self._settings.png_metadata and order.picture_format == "png"
+        metadata = generation_parameters(order.request, index) if with_metadata else None
+        picture = image_io.encode(drawing.images[index], order.picture_format, order.quality, metadata)
         suffix, content_type, file = (
             ("base64", "text/plain", base64.b64encode(picture))
-            if job.base64_files
-            else (_SUFFIX[job.picture_format], image_io.content_type(job.picture_format), picture)
+            if order.base64_files
+            else (_SUFFIX[order.picture_format], image_io.content_type(order.picture_format), picture)
         )
         name = f"{job.file_prefix}-{index}.{suffix}"
-        self._storage.write(name, file, content_type, temporary=job.temporary)
+        self._storage.write(name, file, content_type, temporary=order.temporary)
         return picture, Output(name=name, content_type=content_type, size=len(file))

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.drawing import Timings
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Inpainting, TextToImage
-from server.jobs.jobs import NewJob
+from server.jobs.order import Order
 
 TIMINGS = Timings(encode_s=0.25, denoise_s=1.5, decode_s=0.125)
 
@@ -46,20 +46,13 @@ def inpainting(image: RGBImage, mask: RGBImage) -> Inpainting:
     return Inpainting(**values, mask=mask)
 
 
-def new_job(account_id: int, **changes: Any) -> NewJob:
-    """A synchronous job for 10 millicredits."""
+def new_order(**changes: Any) -> Order:
+    """A synchronous order for 10 millicredits."""
     values: dict[str, Any] = {
-        "account_id": account_id,
         "endpoint": "sd1.5-img2img",
         "request": text_to_image(),
         "price": 10,
-        "synchronous": True,
         "picture_format": "jpeg",
-        "quality": 95,
-        "base64_files": False,
-        "temporary": False,
-        "options": {},
-        "idempotency_key": None,
-        "body_digest": None,
+        "synchronous": True,
     }
-    return NewJob(**values | changes)
+    return Order(**values | changes)

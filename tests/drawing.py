@@ -14,7 +14,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising import step
 from pipelines.denoising.loop import Loop
-from pipelines.denoising.pipeline import Pipeline
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.drawing import Drawing
 from pipelines.families.registry import open_pipeline
@@ -38,8 +38,8 @@ def open_family(
     if dtype:
         entry = entry.model_copy(update={"dtype": dtype})
     weights = weights or manifest.path.parent
-    checkpoint = Checkpoint(manifest, entry, weights, torch.device("cpu"))
-    return open_pipeline(name, checkpoint, AdapterLibrary(manifest, weights))
+    checkpoint = Checkpoint(name, manifest, entry, weights, torch.device("cpu"))
+    return open_pipeline(checkpoint, AdapterLibrary(manifest, weights))
 
 
 def small_request(**changes: Any) -> TextToImage:
@@ -81,8 +81,15 @@ def drawn_plainly(plain: Any, request: TextToImage, **more: Any) -> np.ndarray:
 
 def draw(family: Pipeline, request: Request) -> list[Picture]:
     """Every picture of a request, one after the other and alone, through all of its stages."""
+    encoded = family.encode(request)
+    if isinstance(encoded, DirectAnswer):
+        answer = encoded.answer()
+        flags = answer.flagged or (None,) * len(answer.images)
+        return [
+            Picture(image, flag, answer.warnings) for image, flag in zip(answer.images, flags, strict=True)
+        ]
     pictures: list[Picture] = []
-    for sample in family.encode(request):
+    for sample in encoded:
         part: Any = sample
         while isinstance(part, Sample):
             part = part.finish(advance_to_the_end(family, part))

@@ -25,12 +25,12 @@ from pipelines.weights.recognition import Unrecognised, demand_usable_lora, with
 log = logging.getLogger(__name__)
 
 Field = Literal["loras", "embeddings", "vae", "controls"]
-"""Fields of a request that name adapters."""
+"""The fields of a request that name adapters."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """One safetensors file as it was read. The tensors are shared: never change them in place."""
+    """The contents of one safetensors file. The tensors are shared: never change them in place."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
@@ -41,14 +41,14 @@ class AdapterFile:
 
 
 class AdapterLibrary:
-    """Resolves the names that requests carry; one for all pipelines of a device.
+    """The adapters that requests name; one library serves all pipelines of a device.
 
     Attributes:
-        manifest: may be replaced at any time; what was read stays until `clear_cache`.
+        manifest: may be replaced at any time; files that were read stay cached until `clear_cache`.
 
     Args:
-        weights: folder of downloaded repositories.
-        cache_bytes: bound of the files kept in host memory.
+        weights: the folder of downloaded repositories.
+        cache_bytes: the most bytes of files that are kept in host memory.
     """
 
     def __init__(self, manifest: Manifest, weights: Path, cache_bytes: int = 2 * 1024**3) -> None:
@@ -96,8 +96,7 @@ class AdapterLibrary:
         """A new ControlNet on the device and in the type of the network that it steers.
 
         Args:
-            per_latent: pixels of a guide along one side of a latent.
-
+            per_latent: pixels of a control image along one side of a latent.
         Raises:
             UnknownAdapter: as for `lora`, or not of the network's shape.
         """
@@ -119,7 +118,7 @@ class AdapterLibrary:
         return network.to(unet.device).eval()
 
     def annotator(self, preprocessor: str) -> Path | None:
-        """The folder with a preprocessor's weights; None where there are none."""
+        """The folder with a preprocessor's weights; None where the manifest has none."""
         source = self.manifest.annotator(preprocessor)
         try:
             path = source and local(self.manifest, source, self._weights)
@@ -129,7 +128,7 @@ class AdapterLibrary:
         return path if path is None or path.is_dir() else path.parent
 
     def clear_cache(self) -> None:
-        """Drop the files that were read; the next request that names one reads it again."""
+        """Drop the cached files; the next request that names one reads it again."""
         self._files.clear()
 
     def _file(self, field: Field, name: str, family: str) -> AdapterFile:
@@ -167,7 +166,7 @@ class AdapterLibrary:
 
 
 def _unreadable(field: Field, name: str, error: Exception) -> UnknownAdapter:
-    """The path and the reason are for the log, not for the caller."""
+    """The error for the caller; the path and the reason go to the log."""
     log.error("%s %s cannot be read: %s", field, name, error)
     return UnknownAdapter(field, f"{name} cannot be read")
 
@@ -185,7 +184,8 @@ def _read(path: Path) -> AdapterFile:
 
 
 def _in_known_kinds(file: AdapterFile) -> AdapterFile:
-    """
+    """The file in diffusers' names, with LoHa and LoKr rewritten as LoRAs.
+
     Raises:
         Unrecognised: it is a LoRA of a kind that cannot be switched on and off here.
     """
@@ -195,7 +195,7 @@ def _in_known_kinds(file: AdapterFile) -> AdapterFile:
 
 
 def _controlnet_of_file(tensors: Mapping[str, Tensor], unet: Any) -> ControlNetModel:
-    """A single file has no configuration: that of the network which it steers."""
+    """A ControlNet of a single file, which has no configuration: the network that it steers lends its own."""
     network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
     state: dict[str, Tensor] = dict(tensors)
     if any("input_hint_block" in name for name in state):
@@ -216,7 +216,7 @@ def _size_embedding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:
-    """A single file has diffusers' layout or the original one, and no configuration."""
+    """A VAE of a single file in diffusers' layout or the original one, with the configuration of ``like``."""
     config: dict[str, Any] = dict(like.config)
     state: dict[str, Tensor] = dict(tensors)
     if any(".down." in name or name.startswith("first_stage_model.") for name in state):

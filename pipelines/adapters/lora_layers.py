@@ -1,4 +1,4 @@
-"""Which layers of a pipeline's networks the layers of a LoRA belong to."""
+"""A LoRA's layers -> the layers of a pipeline's networks that they change."""
 
 from __future__ import annotations
 
@@ -15,90 +15,94 @@ from diffusers.utils.state_dict_utils import (
 )
 from torch import Tensor
 
+from pipelines.weights.recognition import DORA_MAGNITUDE
+
 NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 
 _FIRST = re.compile(r"\.lora(_down|_A|\.down)\.weight$")
-_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
-"""How files end the names of what DoRA (Liu et al. 2024) learns beside a LoRA: the length of each row."""
+"""The end of the name of a LoRA's first matrix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What of a LoRA fits a pipeline.
+    """The part of a LoRA that fits a pipeline.
 
     Attributes:
-        tensors: of the layers that fit, as diffusers' loaders take them; alphas are in the second matrices.
-        layers: how many there are in all; missing: of how many the pipeline has no such layer, or one of
-            another shape.
+        tensors: tensors of the layers that fit, as diffusers' loaders take them; the second matrices are
+            multiplied by alpha / rank.
+        layers: the number of the LoRA's layers.
+        unmatched: the number of those for which the pipeline has no layer, or one of another shape.
     """
 
     tensors: Mapping[str, Tensor]
     layers: int
-    missing: int
+    unmatched: int
 
 
 def match_layers(pipeline: Any, file: Mapping[str, Tensor]) -> Matched:
-    """Find a place for each layer.
+    """Match each layer of a LoRA with the layer that it changes.
 
     Args:
         file: a LoRA or DoRA in any naming that diffusers reads.
     Raises:
-        ValueError, KeyError: the naming is none of them, or a layer is not whole.
+        ValueError, KeyError: diffusers does not read the naming, or a layer is not complete.
     """
-    lora, beside = _apart(file)
+    lora, extras = _split(file)
     tensors, _ = pipeline.lora_state_dict(lora, unet_config=pipeline.unet.config)
-    placed: dict[str, Tensor] = {}
-    homeless = {name for name in tensors if not name.startswith(tuple(f"{part}." for part in NETWORKS))}
-    layers = missing = len({name.partition(".lora")[0] for name in homeless})
+    matched: dict[str, Tensor] = {}
+    elsewhere = {name for name in tensors if not name.startswith(tuple(f"{part}." for part in NETWORKS))}
+    layers = unmatched = len({name.partition(".lora")[0] for name in elsewhere})
     for part in NETWORKS:
         network = getattr(pipeline, part, None)
         pairs = _pairs(part, tensors, network)
         fitting = {layer: pair for layer, pair in pairs.items() if _fits(_submodule(network, layer), pair)}
         layers += len(pairs)
-        missing += len(pairs) - len(fitting)
-        # Names that diffusers reads right whichever layers there are.
+        unmatched += len(pairs) - len(fitting)
+        # diffusers reads these names correctly whichever layers there are.
         ends = ("lora_A", "lora_B") if part == "unet" else ("lora_linear_layer.down", "lora_linear_layer.up")
         for layer, pair in fitting.items():
-            shaped = _shaped(pair, _submodule(network, layer).weight, beside.get(id(pair.first), _Beside()))
+            shaped = _shaped(pair, _submodule(network, layer).weight, extras.get(id(pair.first), _Extras()))
             for end, tensor in zip((*ends, "lora_magnitude_vector"), shaped, strict=False):
-                placed[f"{part}.{layer}.{end}.weight"] = tensor
+                matched[f"{part}.{layer}.{end}.weight"] = tensor
             if pair.bias is not None:
-                placed[f"{part}.{layer}.{ends[1]}.bias"] = pair.bias
-    return Matched(placed, layers, missing)
+                matched[f"{part}.{layer}.{ends[1]}.bias"] = pair.bias
+    return Matched(matched, layers, unmatched)
 
 
 @dataclass(slots=True)
-class _Beside:
-    """What a file has of a layer besides its two matrices."""
+class _Extras:
+    """A layer's tensors besides its two matrices."""
 
     alpha: Tensor | None = None
     magnitude: Tensor | None = None
 
 
-def _apart(file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, _Beside]]:
-    """The matrices alone, and what is beside them by the identity of the first one.
+def _split(file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, _Extras]]:
+    """The matrices alone, and each layer's extras by the identity of its first matrix.
 
     diffusers drops magnitudes, and misreads alphas of text encoders that differ from layer to layer. It
-    gives layers other names, but hands the same tensors on.
+    renames layers but keeps the tensor objects, which therefore identify the layers.
     """
     lora = {
-        name: it for name, it in file.items() if not name.endswith(".alpha") and not _MAGNITUDE.search(name)
+        name: tensor
+        for name, tensor in file.items()
+        if not name.endswith(".alpha") and not DORA_MAGNITUDE.search(name)
     }
     firsts = {_FIRST.sub("", name): tensor for name, tensor in lora.items() if _FIRST.search(name)}
-    beside: dict[int, _Beside] = {}
+    extras: dict[int, _Extras] = {}
     for name in file.keys() - lora.keys():
-        layer = _MAGNITUDE.sub("", name.removesuffix(".alpha"))
-        own = beside.setdefault(id(firsts[layer]), _Beside())
+        layer = DORA_MAGNITUDE.sub("", name.removesuffix(".alpha"))
+        own = extras.setdefault(id(firsts[layer]), _Extras())
         if name.endswith(".alpha"):
             own.alpha = file[name]
         else:
             own.magnitude = file[name]
-    return lora, beside
+    return lora, extras
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """``first`` reads the layer's input, ``second`` writes its output."""
+    """The two matrices of a layer: ``first`` reads the layer's input, ``second`` writes its output."""
 
     first: Tensor
     second: Tensor
@@ -106,7 +110,7 @@ class _Pair:
 
 
 def _pairs(part: str, tensors: Mapping[str, Tensor], network: Any) -> dict[str, _Pair]:
-    """Layer of the network -> its two matrices."""
+    """The layers of one network by name, each with its two matrices."""
     own = {name.removeprefix(f"{part}."): name for name in tensors if name.startswith(f"{part}.")}
     if not own:
         return {}
@@ -124,14 +128,17 @@ def _pairs(part: str, tensors: Mapping[str, Tensor], network: Any) -> dict[str, 
 
 
 def _text_names(names: Mapping[str, str]) -> Mapping[str, str]:
-    """From both of diffusers' own namings; it guesses which it is, and guesses wrong where layers are few."""
+    """PEFT's names for the text encoders' layers, from either of diffusers' own namings.
+
+    diffusers guesses which of the two a file has, and guesses wrong where layers are few.
+    """
     for naming in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
         names = convert_state_dict_to_peft(names, original_type=naming)
     return names
 
 
 def _submodule(network: Any, name: str) -> Any:
-    """The layer itself, also when it has LoRAs already; None: there is none."""
+    """A network's own layer, without the LoRAs that are on it; None where there is no such layer."""
     try:
         module = network.get_submodule(name)
     except AttributeError:
@@ -139,22 +146,23 @@ def _submodule(network: Any, name: str) -> Any:
     return getattr(module, "base_layer", module)
 
 
-def _shaped(pair: _Pair, weight: Tensor, beside: _Beside) -> list[Tensor]:
+def _shaped(pair: _Pair, weight: Tensor, extras: _Extras) -> list[Tensor]:
     """Both matrices and the magnitude, if there is one, in the shapes that PEFT expects.
 
-    Files have matrices for convolutions too, and kernels of one pixel for matrices.
+    Some files store a convolution's kernels as matrices, or matrices as kernels of one pixel.
     """
     rank, ones = pair.first.shape[0], (1,) * (weight.ndim - 2)
     first = pair.first.reshape(rank, *weight.shape[1:])
     second = pair.second.reshape(weight.shape[0], rank, *ones)
-    if beside.alpha is not None and float(beside.alpha) != rank:
-        second = (second.float() * (float(beside.alpha) / rank)).to(second.dtype)
-    if beside.magnitude is None:
+    if extras.alpha is not None and float(extras.alpha) != rank:
+        second = (second.float() * (float(extras.alpha) / rank)).to(second.dtype)
+    if extras.magnitude is None:
         return [first, second]
-    return [first, second, beside.magnitude.reshape((1, -1, *ones) if ones else (-1,))]
+    return [first, second, extras.magnitude.reshape((1, -1, *ones) if ones else (-1,))]
 
 
 def _fits(layer: Any, pair: _Pair) -> bool:
+    """Whether the matrices have the shapes that a layer of a network needs."""
     if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
         return False
     rank = pair.first.shape[0]

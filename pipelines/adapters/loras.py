@@ -14,8 +14,8 @@ from pipelines.errors import InvalidInput, UnknownAdapter
 from pipelines.request import Lora
 
 KEPT_BYTES = 512 * 1024**2
-"""LoRAs of so many bytes together stay in the networks, switched off: switching one on again takes 10 ms,
-inserting its layers anew 190, and groups of different ones can alternate."""
+"""The most bytes of LoRAs that stay in the networks, switched off. Switching one on again takes 10 ms and
+inserting its layers anew 190 ms, and groups of different LoRAs may alternate at every step."""
 
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
@@ -33,21 +33,21 @@ class AttachedLoras:
         self._family = family
         self._layers: dict[str, str] = {}
         self._inserted: dict[str, torch.nn.ParameterList] = {}
-        self._missing: dict[str, tuple[int, int]] = {}
+        self._unmatched: dict[str, tuple[int, int]] = {}
         self._next = 0
         self._active: tuple[Lora, ...] = ()
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """What the LoRAs that are kept, on or off, add to the networks."""
+        """The layers that LoRAs added to the networks, whether they are switched on or off."""
         return {f"lora:{name}": added for name, added in self._inserted.items()}
 
     def use(self, loras: tuple[Lora, ...]) -> None:
-        """Have exactly these on the networks; nothing to do when they are.
+        """Switch exactly these LoRAs on, on the UNet and on the text encoders; cheap when they are on.
 
         Raises:
-            UnknownAdapter: one of them is not known or does not fit; then none is on.
-            InvalidInput: one of them is named twice.
+            UnknownAdapter: a LoRA is not known or does not fit; then all are off.
+            InvalidInput: a LoRA is named twice.
         """
         if loras == self._active:
             return
@@ -62,17 +62,17 @@ class AttachedLoras:
         self._active = loras
 
     def warnings(self) -> tuple[str, ...]:
-        """What the caller should know of those that are on."""
-        missing = [(lora.name, *self._missing[lora.name]) for lora in self._active]
+        """Sentences for the caller about layers without effect in the LoRAs that are on."""
+        unmatched = [(lora.name, *self._unmatched[lora.name]) for lora in self._active]
         return tuple(
             f"{count} of the {layers} layers of the LoRA {name} found no place in this checkpoint and had no "
             "effect"
-            for name, count, layers in missing
+            for name, count, layers in unmatched
             if count
         )
 
     def clear_cache(self) -> None:
-        """Take every LoRA off; the next `use` reads and inserts again what it needs."""
+        """Take every LoRA out of the networks; the next `use` reads and inserts its own again."""
         if self._layers:
             self._remove_all()
 
@@ -100,19 +100,19 @@ class AttachedLoras:
         self._next += 1
         pipeline = self._pipeline
         try:
-            placed = match_layers(pipeline, file.tensors)
-            if placed.tensors:
+            matched = match_layers(pipeline, file.tensors)
+            if matched.tensors:
                 options = _peft_options(file.metadata.get("lora_adapter_metadata"))
-                self._load(layers, placed.tensors, options)
+                self._load(layers, matched.tensors, options)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint") from error
-        if not placed.tensors:
+        if not matched.tensors:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint")
         self._layers[name] = layers
         self._inserted[name] = torch.nn.ParameterList(self._added(layers))
-        self._missing[name] = placed.missing, placed.layers
+        self._unmatched[name] = matched.unmatched, matched.layers
 
     def _load(self, layers: str, tensors: Any, options: dict[str, Any] | None) -> None:
         pipeline = self._pipeline
@@ -132,7 +132,7 @@ class AttachedLoras:
                 )
 
     def _added(self, layers: str) -> list[torch.nn.Parameter]:
-        """All that these layers consist of."""
+        """The parameters of the layers that one LoRA added."""
         networks = [getattr(self._pipeline, name, None) for name in ("unet", *_TEXT_ENCODERS)]
         return [
             parameter
@@ -143,14 +143,14 @@ class AttachedLoras:
         ]
 
     def _remove_all(self) -> None:
-        """Give the networks their own layers back."""
+        """Take all LoRAs out, so that the networks have their own layers again."""
         self._pipeline.unload_lora_weights()
         self._layers.clear()
         self._inserted.clear()
-        self._missing.clear()
+        self._unmatched.clear()
         self._active = ()
 
 
 def _peft_options(stored: str | None) -> dict[str, Any] | None:
-    """How diffusers notes rank and alpha in a file's header; None: they follow from the tensors."""
+    """The ranks and alphas that diffusers writes into a file's header; None: the tensors tell them."""
     return json.loads(stored) if stored else None

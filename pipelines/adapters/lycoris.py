@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Factors = tuple[Tensor, Tensor]
-"""Up (out, rank) and down (rank, in); a convolution's ``in`` counts its kernel's places."""
+"""The matrices of a LoRA, up (out, rank) and down (rank, in); a convolution's ``in`` includes its kernel."""
 
 _LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"}
 _LOKR = {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
@@ -16,25 +16,26 @@ _DORA = {"dora_scale", "lora_magnitude_vector"}
 
 
 def is_lycoris(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file has a LoHa or LoKr layer."""
     return any(name.rpartition(".")[2] in _LOHA | _LOKR for name in tensors)
 
 
 def as_lora(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rewrite each LoHa (Hyeon-Woo et al. 2022) and LoKr (Yeh et al. 2023) of a file as a LoRA.
 
-    Both are products of small matrices, hence products of two: networks then know LoRAs alone, mix all three
-    kinds and switch them off alike, and no weight is put together anew at every evaluation. LoHa of rank r
-    becomes rank r * r, at most the layer's own.
+    Both are products of small matrices, and can be written as a product of two. Networks then have LoRAs
+    alone, mix all three kinds, switch them off alike, and compute no weight anew at every evaluation. A LoHa
+    of rank r becomes a LoRA of rank r * r, at most of the layer's own rank.
 
     Args:
-        tensors: in the names of kohya-ss' scripts, ``lora_unet_..._to_q.hada_w1_a``, or in PEFT's behind the
-            network's, ``unet.....to_q.hada_w1_a``. LoRAs among them stay.
+        tensors: tensors by the names of kohya-ss' scripts, ``lora_unet_..._to_q.hada_w1_a``, or by the
+            network's and PEFT's names, ``unet.....to_q.hada_w1_a``. LoRAs among them stay as they are.
     Returns:
-        The same names, of kohya's with ``lora_down.weight``, ``lora_up.weight`` and an ``alpha`` that equals
-        the rank, of PEFT's with ``lora_A.weight`` and ``lora_B.weight``; those of convolutions are still
-        matrices. DoRA's magnitudes stay.
+        The same layers. Kohya's have ``lora_down.weight``, ``lora_up.weight`` and an ``alpha`` that equals
+        the rank, PEFT's have ``lora_A.weight`` and ``lora_B.weight``; convolutions have matrices too. DoRA's
+        magnitudes stay.
     Raises:
-        ValueError: parts are missing or do not fit each other.
+        ValueError: tensors of a layer are missing or do not fit each other.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -62,8 +63,8 @@ def as_lora(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _factors(parts: Mapping[str, Tensor]) -> Factors | None:
-    """None: the layer is neither."""
-    kinds = [of for of in (_LOHA, _LOKR) if of & parts.keys()]
+    """A LoHa or LoKr layer as the matrices of a LoRA; None where the layer is neither."""
+    kinds = [kind for kind in (_LOHA, _LOKR) if kind & parts.keys()]
     if not kinds:
         return None
     if parts.keys() - kinds[0] - {"alpha"} - _DORA:
@@ -88,7 +89,7 @@ def _loha(parts: Mapping[str, Tensor]) -> Factors:
 
 
 def _lokr(parts: Mapping[str, Tensor]) -> Factors:
-    """The Kronecker product of w1 and w2, each perhaps a product itself; only such ones have a scale."""
+    """The Kronecker product of w1 and w2, each perhaps a product itself; only products have a scale."""
     scale = 1.0
     if "lokr_w1" in parts:
         first = parts["lokr_w1"]
@@ -110,15 +111,16 @@ def _lokr(parts: Mapping[str, Tensor]) -> Factors:
 
 
 def _scale(parts: Mapping[str, Tensor], rank: int) -> float:
+    """The factor alpha / rank of a layer; 1 where the file gives no alpha."""
     return float(parts["alpha"]) / rank if "alpha" in parts else 1.0
 
 
 def _tucker(core: Tensor, out: Tensor, into: Tensor) -> Tensor:
-    """Core (r, r, h, w), its sides' matrices (r, out) and (r, in) -> (out, in * h * w)."""
+    """The Tucker product (out, in * h * w) of a core (r, r, h, w) with matrices (r, out) and (r, in)."""
     return torch.einsum("ijhw,ip,jq->pqhw", core, out, into).flatten(1)
 
 
 def _split(whole: Tensor) -> Factors:
-    """A matrix and the identity, of the smaller rank that can be."""
+    """A whole matrix as two: itself and the identity, in the order that gives the smaller rank."""
     out, into = whole.shape
     return (torch.eye(out), whole) if out <= into else (whole, torch.eye(into))

@@ -18,12 +18,12 @@ _TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 @contextmanager
 def attached(pipeline: Any, names: tuple[str, ...], adapters: AdapterLibrary, family: str) -> Generator[None]:
-    """Inside the block each name is a word of the pipeline's tokenizers, with its own vectors.
+    """Make each name a word of the pipeline's tokenizers, with its own vectors, inside the block.
 
-    Tokenizers and embedding tables are replaced, not changed, and put back at the end: nothing can stay.
+    Tokenizers and embedding tables are replaced, never changed, and put back at the end.
 
     Raises:
-        UnknownAdapter: one of them is not known or does not fit.
+        UnknownAdapter: a textual inversion is not known or does not fit.
     """
     files = {name: adapters.embedding(name, family).tensors for name in dict.fromkeys(names)}
     words = {name: _by_encoder(name, tensors, pipeline) for name, tensors in files.items()}
@@ -46,7 +46,7 @@ def attached(pipeline: Any, names: tuple[str, ...], adapters: AdapterLibrary, fa
 
 
 def _by_encoder(name: str, tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:
-    """Text encoder -> vectors (n, width). Files for SDXL name their encoders, the others hold one tensor."""
+    """The vectors (n, width) for each text encoder; files for SDXL name theirs, others hold one tensor."""
     if getattr(pipeline, "text_encoder_2", None) is not None:
         keys = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
     else:
@@ -64,7 +64,7 @@ def _by_encoder(name: str, tensors: Mapping[str, Tensor], pipeline: Any) -> dict
 
 
 def _extend(pipeline: Any, encoder: str, words: Mapping[str, Tensor]) -> None:
-    """Give tokenizer and embedding table the words; one of n vectors is n tokens, named as diffusers does."""
+    """Add words to a tokenizer and its embedding table; n vectors are n tokens, in diffusers' names."""
     tokenizer = copy.deepcopy(getattr(pipeline, _TOKENIZERS[encoder]))
     table: Tensor = getattr(pipeline, encoder).get_input_embeddings().weight
     vocabulary = tokenizer.get_vocab()

@@ -11,11 +11,14 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.lru import LRUCache
 
 AT_ONCE = 2
-"""Chosen VAEs that stay on the device beside the checkpoint's own."""
+"""The number of chosen VAEs that stay on the device beside the checkpoint's own."""
 
 
 class Vaes:
-    """Gives the VAE that a request names; it never takes the place of another one."""
+    """The VAEs of one pipeline, by the name that a request gives.
+
+    A chosen VAE never replaces the checkpoint's own. One that the cache drops frees its memory on the device.
+    """
 
     def __init__(self, own: AutoencoderKL, adapters: AdapterLibrary, family: str) -> None:
         self._own = own
@@ -29,14 +32,14 @@ class Vaes:
         return {"vae": self._own, **chosen}
 
     def clear_cache(self) -> None:
-        """Drop the chosen ones."""
+        """Drop the chosen VAEs; the next request that names one opens it again."""
         self._chosen.clear()
 
     def get(self, name: str | None) -> AutoencoderKL:
-        """The VAE of that name, None for the checkpoint's own.
+        """The VAE of that name; None gives the checkpoint's own.
 
         Raises:
-            UnknownAdapter: not known, or it does not fit.
+            UnknownAdapter: the VAE is not known or does not fit.
         """
         if name is None:
             return self._own

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.checkpoints import dummies
 from pipelines.checkpoints.configs import configuration
 from pipelines.checkpoints.tokenizers import clip_tokenizer
-from pipelines.errors import CheckpointUnavailable
+from pipelines.errors import CheckpointUnavailable, is_out_of_memory
 from pipelines.weights.conversion import NotTensors, demand_tensors
 from pipelines.weights.loaded import FILES
 from pipelines.weights.lock import download_problem, problems, read_lock
@@ -42,9 +42,11 @@ class Checkpoint:
     """A manifest entry that can be opened on one device.
 
     Attributes:
+        name: the pipeline's name in the manifest.
         weights: folder of downloaded repositories and the lock.
     """
 
+    name: str
     manifest: Manifest
     entry: PipelineEntry
     weights: Path
@@ -53,11 +55,6 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.entry.dtype)
-
-    @property
-    def name(self) -> str:
-        """The pipeline's name in the manifest."""
-        return next((name for name, entry in self.manifest.openable().items() if entry == self.entry), "?")
 
     def has(self, part: str) -> bool:
         """Whether the manifest gives this optional part."""
@@ -164,11 +161,11 @@ class Checkpoint:
         """Keep paths and tracebacks out of what a caller is told; they are in the log."""
         try:
             yield
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+        except torch.AcceleratorError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, NotTensors) as error:
-            if "DefaultCPUAllocator" in str(error):
-                raise  # host memory has run out, which says nothing about the files
+            if is_out_of_memory(error):
+                raise  # that says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)
             raise CheckpointUnavailable(
                 f"the weights of {self.name} are missing or are not the ones that were verified"

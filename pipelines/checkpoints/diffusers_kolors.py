@@ -1,5 +1,7 @@
 """diffusers' own parts of Kolors. Importing them scripts a function, of which newer torch warns; not here."""
 
+# Why: pipelines/decisions/0020.
+
 from __future__ import annotations
 
 import warnings

@@ -1,4 +1,4 @@
-"""ControlNets (Zhang et al. 2023): networks that steer a checkpoint by pictures, several at a time."""
+"""ControlNets (Zhang et al. 2023): networks that steer a checkpoint by control images, several at a time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from pipelines.lru import LRUCache
 from pipelines.request import Prompted
 
 AT_ONCE = 4
-"""ControlNets that stay on the device beside one checkpoint."""
+"""The number of ControlNets that stay on the device beside one checkpoint."""
 
-_GUIDE, _SCALES, _STEERED = "guide:", "guide_scales:", "steered"
-"""Names in a conditioning: of each ControlNet its picture (1, 3, H, W), of a panorama in views (V, 3, h, w),
-and the scales of its outputs (1, n); for all together whether the row is steered (1,), on the CPU."""
+_CONTROL_IMAGE, _SCALES, _STEERED = "control_image:", "control_scales:", "steered"
+"""Names in a conditioning. The first two end with a ControlNet's name: its control image (1, 3, H, W), or
+(V, 3, h, w) in the views of a panorama, and the scales of its n outputs (1, n). The third says whether the
+ControlNets steer the row at all, (1,) on the CPU."""
 
 
 class ControlNets:
     """The ControlNets that requests chose for one checkpoint.
 
-    A sample carries its pictures and scales in its conditioning; the networks' names are part of its key.
+    A sample carries its control images and scales in its conditioning; the networks' names are part of its
+    key. A network that the cache drops frees its memory on the device.
     """
 
     def __init__(
@@ -52,27 +54,27 @@ class ControlNets:
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """What is on the device now."""
+        """The networks that are on the device now."""
         networks = {f"controlnet:{name}": network for name, network in self._opened.items()}
         return {**networks, **self._preprocessors.modules}
 
     def clear_cache(self) -> None:
-        """Drop them all; the next request that names one opens it again."""
+        """Drop all networks; the next request that names one opens it again."""
         self._opened.clear()
         self._preprocessors.clear_cache()
 
-    def guides(self, request: Prompted, key: GroupKey) -> Conditioning:
-        """What `residuals` needs of a request beside the prompt; nothing without controls.
+    def conditioning(self, request: Prompted, key: GroupKey) -> Conditioning:
+        """The control images and scales of a request, for `residuals`; empty without controls.
 
         Guess mode steers only the half with the prompt, and less in the shallow layers (diffusers'
         ``guess_mode``).
 
         Raises:
-            UnknownAdapter: no such ControlNet, or it does not fit. InvalidInput: one is named twice, or its
-                picture cannot be prepared.
+            UnknownAdapter: no such ControlNet, or it does not fit.
+            InvalidInput: a ControlNet is named twice, or its control image cannot be prepared.
         """
         if not request.controls:
-            return Conditioning({}, {})
+            return Conditioning.same_for_both({})
         names = [control.name for control in request.controls]
         if len(set(names)) < len(names):
             raise InvalidInput("controls", "a ControlNet is named twice")
@@ -82,9 +84,9 @@ class ControlNets:
             network = self._network(control.name)
             config: Any = network.config
             guess = guess or config.global_pool_conditions
-            guide = self._preprocessors.prepared(control.image, control.preprocessor)
-            whole = codec.guide(guide, key.height, key.width).to(self._device, self._unet.dtype)
-            shared[_GUIDE + control.name] = self._in_views(whole) if request.panorama else whole
+            image = self._preprocessors.prepare(control.image, control.preprocessor)
+            whole = codec.control_tensor(image, key.height, key.width).to(self._device, self._unet.dtype)
+            shared[_CONTROL_IMAGE + control.name] = self._in_views(whole) if request.panorama else whole
             count = len(network.controlnet_down_blocks) + 1
             scales = torch.full((count,), control.scale)
             if request.guess_mode and not config.global_pool_conditions:
@@ -97,12 +99,14 @@ class ControlNets:
     def residuals(
         self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
     ) -> dict[str, Any]:
-        """What the ControlNets add to the network's own layers, as arguments of the network.
+        """The ControlNets' additions to the network's own layers, as arguments of the network.
 
         Args:
             latents, timesteps, conditioning: as for `pipelines.denoising.sample.Denoiser`, N rows.
         """
-        names = [name.removeprefix(_GUIDE) for name in conditioning if name.startswith(_GUIDE)]
+        names = [
+            name.removeprefix(_CONTROL_IMAGE) for name in conditioning if name.startswith(_CONTROL_IMAGE)
+        ]
         if not names:
             return {}
         steered = conditioning[_STEERED].nonzero()[:, 0]
@@ -124,8 +128,8 @@ class ControlNets:
             "mid_block_additional_residual": total[-1],
         }
 
-    def _in_views(self, guide: Tensor) -> Views:
-        return Views(guide, self._unet.config.sample_size, self._pixels_per_latent)
+    def _in_views(self, control_image: Tensor) -> Views:
+        return Views(control_image, self._unet.config.sample_size, self._pixels_per_latent)
 
     def _network(self, name: str) -> ControlNetModel:
         return self._opened.get(
@@ -136,27 +140,18 @@ class ControlNets:
     def _evaluate(
         self, name: str, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
     ) -> list[Tensor]:
-        """One ControlNet's scaled outputs: of its way down, then of its middle."""
+        """The scaled outputs of one ControlNet: those of its way down, then that of its middle."""
         size = ("text_embeds", "time_ids")
         down, middle = self._network(name)(
             latents,
             timesteps,
             encoder_hidden_states=conditioning["encoder_hidden_states"],
-            controlnet_cond=conditioning[_GUIDE + name],
+            controlnet_cond=conditioning[_CONTROL_IMAGE + name],
             added_cond_kwargs={part: conditioning[part] for part in size if part in conditioning} or None,
             return_dict=False,
         )
         scales = conditioning[_SCALES + name].to(latents.dtype)
         return [part * scales[:, index, None, None, None] for index, part in enumerate((*down, middle))]
-
-
-def guided(conditioning: Conditioning, guides: Conditioning) -> Conditioning:
-    """A prompt's conditioning with the guides of its ControlNets."""
-    negative, without_prompt = conditioning.negative, guides.negative or {}
-    return Conditioning(
-        {**conditioning.positive, **guides.positive},
-        None if negative is None else {**negative, **without_prompt},
-    )
 
 
 def _among_zeros(part: Tensor, rows: Tensor, count: int) -> Tensor:

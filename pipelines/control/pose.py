@@ -21,13 +21,13 @@ from pipelines.image_io import RGBImage
 log = logging.getLogger(__name__)
 
 FILES = ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth")
-"""Of lllyasviel/Annotators."""
+"""The files of lllyasviel/Annotators that the detector needs."""
 DETECTION_SIDE = 512
-"""Pixels of the shorter side in which people are looked for."""
+"""The shorter side, in pixels, of the picture that the detector searches for people."""
 DETECTION_PIXELS = 4 * DETECTION_SIDE**2
-"""Bound for long and narrow pictures: the detector's maps take half a kilobyte per pixel."""
-MOST_ELONGATED = 8
-"""Longer side by shorter side; the detector works 184 pixels high, however wide that makes the picture."""
+"""The most pixels of a long and narrow picture: the detector's maps take half a kilobyte per pixel."""
+MAX_ASPECT_RATIO = 8
+"""The largest longer side by shorter side; the detector works 184 pixels high, at whatever width."""
 
 
 class PoseDetector:
@@ -68,12 +68,12 @@ class PoseDetector:
         """The skeletons of all people in the picture, drawn ``width`` x ``height``.
 
         Raises:
-            PoseNotFound: there is nobody.
-            InvalidInput: the picture is too long and narrow to look.
+            PoseNotFound: no person was found in the picture.
+            InvalidInput: the picture is too long and narrow for the detector.
         """
         picture = _pillow(image)
-        if max(picture.size) > MOST_ELONGATED * min(picture.size):
-            raise InvalidInput("image", f"may be at most {MOST_ELONGATED} times as long as it is wide")
+        if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
+            raise InvalidInput("image", f"may be at most {MAX_ASPECT_RATIO} times as long as it is wide")
         scale = min(
             DETECTION_SIDE / min(picture.size), math.sqrt(DETECTION_PIXELS / (picture.width * picture.height))
         )
@@ -89,7 +89,7 @@ class PoseDetector:
 
 
 def _person(pose: Any) -> Person:
-    """controlnet_aux marks a joint that it did not see by None or by a negative place."""
+    """A person as controlnet_aux found it, which marks missing joints by None or by a negative place."""
 
     def points(keypoints: Any) -> list[tuple[float, float] | None]:
         return [
@@ -102,11 +102,13 @@ def _person(pose: Any) -> Person:
 
 
 def skeleton(image: RGBImage, detector: PoseDetector | None, width: int, height: int) -> RGBImage:
-    """The skeleton in a picture: itself when it is one, else what is detected, drawn ``width`` x ``height``.
+    """The skeleton in a picture: the picture itself when it is one, else one detected and drawn.
 
+    Args:
+        width, height: pixels of a skeleton that is drawn.
     Raises:
-        PoseNotFound: nobody is in the picture.
-        CheckpointUnavailable: it is not a skeleton, and there is no detector.
+        PoseNotFound: no person was found in the picture.
+        CheckpointUnavailable: the picture is no skeleton, and there is no detector.
     """
     if is_skeleton(image):
         return image
@@ -120,10 +122,10 @@ def skeleton(image: RGBImage, detector: PoseDetector | None, width: int, height:
 def is_skeleton(image: RGBImage) -> bool:
     """Whether a picture is an OpenPose skeleton already.
 
-    Looks at areas, never at single pixels, so that scaling and JPEG do not matter: mostly pure black with
-    hardly anything dim; what is lit is saturated, or the white of a face's points; of its saturated colours
-    many are as bright as joints (255) or limbs (153), and their hues are many. Dark photographs fail by their
-    dim parts or their tones.
+    The test counts areas, never single pixels, so that scaling and JPEG do not matter. A skeleton is mostly
+    pure black with hardly anything dim. Its lit parts are saturated, or the white of a face's points. Many of
+    its saturated colours are as bright as joints (255) or limbs (153), and they have many hues. Dark
+    photographs fail by their dim parts or their tones.
     """
     picture = _pillow(image)
     picture.thumbnail((1024, 1024), Image.Resampling.BOX)
@@ -141,7 +143,7 @@ def is_skeleton(image: RGBImage) -> bool:
 
 
 def _hues(colors: np.ndarray) -> int:
-    """How many of the palette's 18 hues, 20 degrees apart, have at least one percent of these pixels."""
+    """The number of the palette's 18 hues, 20 degrees apart, that at least one percent of the pixels have."""
     hues = np.asarray(Image.fromarray(colors.astype(np.uint8)[None]).convert("HSV"))[0, :, 0]
     nearest = np.rint(hues.astype(float) * 18 / 255).astype(int) % 18
     return int((np.bincount(nearest, minlength=18) >= 0.01 * len(colors)).sum())
@@ -152,7 +154,8 @@ def _pillow(image: RGBImage) -> Image.Image:
 
 
 def _import_detector() -> Any:
-    """Late, because it is slow and only photographs need it; it warns of optional dependencies."""
+    """Import controlnet_aux's detector: late, because that is slow and only photographs need it."""
+    # It warns of optional dependencies.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from controlnet_aux.open_pose import OpenposeDetector

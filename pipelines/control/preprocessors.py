@@ -1,4 +1,4 @@
-"""A picture -> the guide that a ControlNet was trained with: edges, lines, depth, a pose."""
+"""A picture -> the control image that a ControlNet was trained with: edges, lines, depth, a pose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pipelines.lru import LRUCache
 log = logging.getLogger(__name__)
 
 AT_ONCE = 1
-"""Preprocessors whose networks stay on the device."""
+"""The number of preprocessors whose networks stay on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,18 @@ _AUXILIARY = {
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    """A preprocessor that is ready, and its networks by name."""
+
     prepare: Callable[[RGBImage], RGBImage]
     modules: Mapping[str, torch.nn.Module]
 
 
 class Preprocessors:
-    """Opens preprocessors when a request needs one. controlnet_aux is imported then, which takes a second."""
+    """Preprocessors, each opened when a request first needs it.
+
+    controlnet_aux is imported then, which takes a second. A preprocessor that the cache drops frees its
+    memory on the device.
+    """
 
     def __init__(self, adapters: AdapterLibrary, device: torch.device) -> None:
         self._adapters = adapters
@@ -74,7 +80,7 @@ class Preprocessors:
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """What is on the device now."""
+        """The networks that are on the device now."""
         return {
             f"preprocessor:{name}:{part}": module
             for name, opened in self._opened.items()
@@ -84,18 +90,19 @@ class Preprocessors:
     def clear_cache(self) -> None:
         self._opened.clear()
 
-    def prepared(self, image: RGBImage, preprocessor: str | None) -> RGBImage:
-        """The guide, as large as the picture; the picture itself without a preprocessor.
+    def prepare(self, image: RGBImage, preprocessor: str | None) -> RGBImage:
+        """The control image, as large as the picture; the picture itself without a preprocessor.
 
         Raises:
-            InvalidInput: no such preprocessor, or its weights are not here. PoseNotFound: nobody is seen.
+            InvalidInput: no such preprocessor, or its weights are not on this server.
+            PoseNotFound: no person was found in the picture.
         """
         if preprocessor is None:
             return image
-        guide = self._opened.get(preprocessor, lambda: self._open(preprocessor)).prepare(image)
-        if (guide.width, guide.height) == (image.width, image.height):
-            return guide
-        return from_pil(to_pil(guide).resize((image.width, image.height), Image.Resampling.BILINEAR))
+        control_image = self._opened.get(preprocessor, lambda: self._open(preprocessor)).prepare(image)
+        if (control_image.width, control_image.height) == (image.width, image.height):
+            return control_image
+        return from_pil(to_pil(control_image).resize((image.width, image.height), Image.Resampling.BILINEAR))
 
     def _open(self, preprocessor: str) -> _Opened:
         folder = self._adapters.annotator(preprocessor)
@@ -115,13 +122,13 @@ def _open_auxiliary(
     if auxiliary.files and (folder is None or not all((folder / name).is_file() for name in auxiliary.files)):
         raise _without_weights(preprocessor)
     with warnings.catch_warnings():
-        # It warns of optional dependencies.
+        # controlnet_aux warns of optional dependencies.
         warnings.simplefilter("ignore")
         cls = getattr(import_module(f"controlnet_aux.{auxiliary.module}"), auxiliary.name)
     if not auxiliary.files:
         return _Opened(partial(_detect, cls(), auxiliary.options), {})
     try:
-        # They say on the standard output what they do.
+        # Detectors print their progress to the standard output.
         with redirect_stdout(io.StringIO()), skip_init():
             opened = cls.from_pretrained(str(folder))
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -133,7 +140,10 @@ def _open_auxiliary(
 
 
 def _detect(detector: Any, options: Mapping[str, Any], image: RGBImage) -> RGBImage:
-    """controlnet_aux works at a resolution, the pixels of the shorter side, rounded to multiples of 64."""
+    """The control image that a detector of controlnet_aux makes.
+
+    Detectors work at a resolution: the pixels of the shorter side, rounded to a multiple of 64.
+    """
     side = min(image.width, image.height)
     sizes = {"detect_resolution": side, "image_resolution": side}
     accepted = inspect.signature(detector.__call__).parameters
@@ -141,13 +151,16 @@ def _detect(detector: Any, options: Mapping[str, Any], image: RGBImage) -> RGBIm
     with warnings.catch_warnings():
         # A picture of one colour has no lines of which it could take a median.
         warnings.simplefilter("ignore", RuntimeWarning)
-        with _same_numbers_each_time():
+        with _numpy_seeded():
             return from_pil(detector(to_pil(image), **sizes, **options))
 
 
 @contextmanager
-def _same_numbers_each_time() -> Generator[None]:
-    """The shuffle asks NumPy's global generator; a guide must not differ from call to call."""
+def _numpy_seeded() -> Generator[None]:
+    """Seed NumPy's global generator inside the block and restore it afterwards.
+
+    The shuffle draws from it, and the same picture must always give the same control image.
+    """
     before = np.random.get_state()
     np.random.seed(0)
     try:

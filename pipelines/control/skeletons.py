@@ -25,15 +25,15 @@ LIMBS = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12)),
     *((12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
 )
-"""Joints at the two ends of each limb, in OpenPose's order."""
+"""The joints at the two ends of each limb, in OpenPose's order."""
 
 FINGER_BONES = tuple((0 if joint % 4 == 1 else joint - 1, joint) for joint in range(1, 21))
-"""Joints at the two ends of each bone of a hand: five fingers of four bones, from the wrist (0)."""
+"""The joints at the two ends of each bone of a hand: five fingers of four bones, from the wrist (0)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Joints as parts of the picture's width and height; None where one is not seen.
+    """The joints of one person, as parts of the picture's width and height; None for a joint not in sight.
 
     Attributes:
         body: the COCO model's 18 joints: nose, neck, right arm, left arm, right leg, left leg, eyes, ears.
@@ -47,7 +47,7 @@ class Person:
 
 
 def draw_skeletons(width: int, height: int, people: Sequence[Person]) -> RGBImage:
-    """Lines and joints on black, 4 pixels thick at 512 pixels and thicker in proportion."""
+    """Limbs and joints on black, 4 pixels thick at 512 pixels and thicker in proportion."""
     picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
     radius = max(4.0, min(width, height) / 128)

@@ -23,8 +23,8 @@ def classifier_free_guidance(negative: Tensor, positive: Tensor, guidance_scale:
 
 
 AttentionProbe = Callable[[], AbstractContextManager[list[Tensor]]]
-"""Looks into a network while it is entered: the list grows by one tensor (N, ...) for each batch of N rows
-that is evaluated meanwhile. It only looks: no prediction changes by a bit."""
+"""Records a network's attention inside its ``with`` block: the list grows by one tensor (N, ...) for each
+batch of N rows that is evaluated there. It only records: no prediction changes by a bit."""
 
 
 class Rows(Protocol):
@@ -48,21 +48,21 @@ class Evaluation:
         latents: what the network sees, (B, ...).
         timestep: zero-dimensional.
         conditioning: name -> B rows, or one row for all.
-        watch: what else is wanted of these rows; all that a network's samples name are the same one.
+        probe: records attention while these rows are evaluated; all rows of one batch share it.
     """
 
     latents: Tensor
     timestep: Tensor
     conditioning: Mapping[str, Rows]
-    watch: AttentionProbe | None = None
+    probe: AttentionProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The answer: the network's raw prediction (B, ...) and, where it was watched, what was seen (B, ...)."""
+    """The answer: the network's raw prediction (B, ...) and, where a probe was given, its record (B, ...)."""
 
     prediction: Tensor
-    seen: Tensor | None = None
+    attention: Tensor | None = None
 
 
 EvaluationRounds = Generator[Sequence[Evaluation], Sequence[Evaluated], Tensor]

@@ -6,17 +6,18 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
 
 from pipelines.denoising import step
-from pipelines.denoising.active_request import ActiveRequest
-from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.denoising.active_request import ActiveRequest, Stopwatch
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
-from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory
+from pipelines.drawing import Drawing
+from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.group import GroupKey
 from pipelines.messages import Drawn, Event, Failed, Residency
 from pipelines.request import Request, pipelines_of
@@ -48,8 +49,17 @@ class Group:
     at_once: int
     members: list[tuple[ActiveRequest, Sample]] = field(default_factory=list)
 
-    def tickets(self) -> list[ActiveRequest]:
-        return list(dict.fromkeys(ticket for ticket, _ in self.members))
+    def requests(self) -> list[ActiveRequest]:
+        """The requests to which the samples belong, each once."""
+        return list(dict.fromkeys(active for active, _ in self.members))
+
+    @contextmanager
+    def denoise(self) -> Iterator[None]:
+        """Count the block as denoising for every request of the group."""
+        with ExitStack() as stopwatches:
+            for active in self.requests():
+                stopwatches.enter_context(active.stopwatch.denoise())
+            yield
 
 
 class Loop:
@@ -76,7 +86,7 @@ class Loop:
         self._waiting: deque[ActiveRequest] = deque()
         self._running: dict[str, ActiveRequest] = {}
         self._groups: OrderedDict[GroupKey, Group] = OrderedDict()
-        self._finished: deque[tuple[ActiveRequest, Sample]] = deque()
+        self._finishing: deque[tuple[ActiveRequest, Sample | DirectAnswer]] = deque()
         self._events: list[Event] = []
         self._resident: tuple[str, ...] = ()
         self._last_step: torch.cuda.Event | None = None
@@ -88,11 +98,12 @@ class Loop:
 
     def submit(self, ticket_id: str, request: Request) -> None:
         """Take a request; it joins the running groups at one of the next turns."""
-        self._waiting.append(ActiveRequest(ticket_id, request, time.monotonic()))
+        stopwatch = Stopwatch(self._device)
+        self._waiting.append(ActiveRequest(ticket_id, request, time.monotonic(), stopwatch))
 
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
-        self._waiting = deque(ticket for ticket in self._waiting if ticket.ticket_id != ticket_id)
+        self._waiting = deque(active for active in self._waiting if active.ticket_id != ticket_id)
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
@@ -106,8 +117,8 @@ class Loop:
         self._admit()
         if self._groups:
             self._advance_next_group()
-        if self._finished:
-            self._finish(*self._finished.popleft())
+        if self._finishing:
+            self._finish(*self._finishing.popleft())
         if set(self._pool.resident) != set(self._resident):  # their order is that of use
             self._resident = self._pool.resident
             self._events.append(Residency(self._resident, self._pool.used_bytes))
@@ -118,78 +129,70 @@ class Loop:
         """Start what fits, oldest first; what cannot go lets others past, but not for longer than a bound."""
         passed: list[ActiveRequest] = []
         while self._waiting:
-            ticket = self._waiting.popleft()
+            active = self._waiting.popleft()
             draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
             try:
-                if draining or not self._fits(ticket):
-                    passed.append(ticket)
+                if draining or not self._fits(active):
+                    passed.append(active)
                 else:
-                    self._encode(ticket)
+                    self._encode(active)
             except Exception as error:
-                self._fail(ticket, error)
+                self._fail(active, error)
         self._waiting.extend(passed)
 
-    def _fits(self, ticket: ActiveRequest) -> bool:
-        name = ticket.request.pipeline
-        beside = [other.pixels for other in self._running.values() if other.request.pipeline == name]
-        if beside and sum(beside) + ticket.pixels > self._group_pixels:
+    def _fits(self, active: ActiveRequest) -> bool:
+        request = active.request
+        beside = [
+            other.request.pixels
+            for other in self._running.values()
+            if other.request.pipeline == request.pipeline
+        ]
+        if beside and sum(beside) + request.pixels > self._group_pixels:
             return False
-        needed = pipelines_of(ticket.request)
+        needed = pipelines_of(request)
         in_use = {*self._in_use(), *needed}
         return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
 
     def _in_use(self) -> set[str]:
-        return {name for ticket in self._running.values() for name in pipelines_of(ticket.request)}
+        return {name for active in self._running.values() for name in pipelines_of(active.request)}
 
-    def _encode(self, ticket: ActiveRequest) -> None:
-        pipeline = self._pool.open(ticket.request.pipeline, self._in_use())
-        if isinstance(pipeline, Errands):
-            self._run(ticket, pipeline)
+    def _encode(self, active: ActiveRequest) -> None:
+        name = active.request.pipeline
+        pipeline = self._pool.open(name, self._in_use())
+        with active.stopwatch.encode():
+            encoded = self._relieved(lambda: pipeline.encode(active.request), {*self._in_use(), name})
+        self._running[active.ticket_id] = active
+        if isinstance(encoded, DirectAnswer):
+            self._finishing.append((active, encoded))
             return
-        with self._timed(ticket, "encode_s"):
-            ticket.samples = self._relieved(
-                lambda: pipeline.encode(ticket.request), {*self._in_use(), ticket.request.pipeline}
-            )
-        ticket.pictures = [None] * len(ticket.samples)
-        self._running[ticket.ticket_id] = ticket
-        for sample in ticket.samples:
-            self._join(ticket, sample)
+        active.samples, active.pictures = encoded, [None] * len(encoded)
+        for sample in encoded:
+            self._join(active, sample)
 
-    def _run(self, ticket: ActiveRequest, pipeline: Errands) -> None:
-        """A request without samples is done at once."""
-        with self._timed(ticket, "decode_s"):
-            answer = self._relieved(
-                lambda: pipeline.answer(ticket.request), {*self._in_use(), ticket.request.pipeline}
-            )
-        self._events.append(Drawn(ticket.ticket_id, replace(answer, timings=ticket.timings())))
-
-    def _join(self, ticket: ActiveRequest, sample: Sample) -> None:
+    def _join(self, active: ActiveRequest, sample: Sample) -> None:
         if sample.sampler.done:
-            self._finished.append((ticket, sample))
+            self._finishing.append((active, sample))
             return
         pixels = max(1, sample.key.height * sample.key.width)
         group = self._groups.setdefault(sample.key, Group(max(1, self._group_pixels // pixels)))
-        group.members.append((ticket, sample))
+        group.members.append((active, sample))
 
     def _advance_next_group(self) -> None:
         key = next(iter(self._groups))
         group = self._groups[key]
         self._groups.move_to_end(key)
-        started = time.perf_counter()
-        try:
-            pipeline = self._pool.open(key.pipeline, self._in_use())
-            self._relieved(lambda: pipeline.attach(key), self._in_use())
-        except Exception as error:
-            for ticket in group.tickets():
-                self._fail(ticket, error)
-            return
-        self._advance(group)
-        self._keep_pace()
-        took = time.perf_counter() - started
-        for ticket in group.tickets():
-            ticket.denoise_s += took
-            self._events.append(ticket.progress())
-        self._finished.extend(member for member in group.members if member[1].sampler.done)
+        with group.denoise():
+            try:
+                pipeline = self._pool.open(key.pipeline, self._in_use())
+                self._relieved(lambda: pipeline.attach(key), self._in_use())
+            except Exception as error:
+                for active in group.requests():
+                    self._fail(active, error)
+                return
+            self._advance(group)
+            self._keep_pace()
+        self._events.extend(active.progress() for active in group.requests())
+        self._finishing.extend(member for member in group.members if member[1].sampler.done)
         group.members = [member for member in group.members if not member[1].sampler.done]
         if not group.members:
             self._groups.pop(key, None)
@@ -201,7 +204,7 @@ class Loop:
         while pending := [member for member in pending if member in group.members]:
             part = pending[:at_once]
             error = _attempt([sample for _, sample in part])
-            if error is not None and _is_out_of_memory(error):
+            if error is not None and is_out_of_memory(error):
                 if len(part) > 1:
                     group.at_once = at_once = len(part) // 2
                     log.warning("out of memory with %d samples, going on with %d", len(part), at_once)
@@ -223,83 +226,95 @@ class Loop:
             if before is not None:
                 before.synchronize()
 
-    def _finish(self, ticket: ActiveRequest, sample: Sample) -> None:
+    def _finish(self, active: ActiveRequest, finishing: Sample | DirectAnswer) -> None:
+        """Make the picture of a sample that is done, or the direct answer to its request."""
+        work = finishing.answer if isinstance(finishing, DirectAnswer) else self._finisher(finishing)
+        try:
+            with active.stopwatch.decode():
+                result = self._relieved(work, self._in_use())
+        except Exception as error:
+            self._fail(active, error)
+            return
+        match result:
+            case Sample():
+                active.samples[result.index] = result
+                self._join(active, result)
+            case Picture() if isinstance(finishing, Sample):
+                active.pictures[finishing.index] = result
+                if active.complete:
+                    self._report(active, active.drawing())
+            case Drawing():
+                self._report(active, replace(result, timings=active.timings()))
+
+    def _finisher(self, sample: Sample) -> Callable[[], Sample | Picture]:
+        """Finish a sample; a second call finds its generator as the first one found it."""
         before = sample.generator.get_state()
 
-        def finish():
+        def finish() -> Sample | Picture:
             sample.generator.set_state(before)
             result = sample.finish(sample)
             return self._handed_over(sample, result) if isinstance(result, Handover) else result
 
-        try:
-            with self._timed(ticket, "decode_s"):
-                result = self._relieved(finish, self._in_use())
-        except Exception as error:
-            self._fail(ticket, error)
-            return
-        if isinstance(result, Sample):
-            ticket.samples[result.index] = result
-            self._join(ticket, result)
-            return
-        ticket.pictures[sample.index] = result
-        if ticket.complete:
-            self._leave(ticket)
-            self._events.append(Drawn(ticket.ticket_id, ticket.drawing()))
+        return finish
 
     def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
-        """The other pipeline's sample, in the place of the one that is done."""
+        """The other pipeline's sample in the place of the one that is done.
+
+        Where the other pipeline answers directly, it is the sample itself once more, with that to finish it.
+        """
         pipeline = self._pool.open(handover.request.pipeline, self._in_use())
-        (further,) = pipeline.encode(handover.request)
+        encoded = pipeline.encode(handover.request)
+        if isinstance(encoded, DirectAnswer):
+            return replace(sample, finish=lambda _: handover.taken_back(_picture(encoded.answer())))
+        (further,) = encoded
 
         def finish(done: Sample) -> Picture:
             result = further.finish(done)
             assert isinstance(result, Picture)
-            warnings = handover.picture.warnings + result.warnings
-            return replace(handover.picture, image=result.image, warnings=warnings)
+            return handover.taken_back(result)
 
         before = sample.evaluations_before + sample.sampler.total
         return replace(further, index=sample.index, finish=finish, evaluations_before=before)
+
+    def _report(self, active: ActiveRequest, drawing: Drawing) -> None:
+        self._leave(active)
+        self._events.append(Drawn(active.ticket_id, drawing))
 
     def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
         """Do the work; when memory runs out, evict what may leave and do it once more."""
         try:
             return work()
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         self._pool.relieve(in_use)
         return work()
 
-    def _fail(self, ticket: ActiveRequest, error: Exception) -> None:
+    def _fail(self, active: ActiveRequest, error: Exception) -> None:
         """Report in the caller's words; an error that leaves the device unusable ends the process instead."""
         if isinstance(error, torch.AcceleratorError):
             raise error
-        self._leave(ticket)
-        if _is_out_of_memory(error):
+        self._leave(active)
+        if is_out_of_memory(error):
             error = OutOfMemory("the request does not fit into this device's memory")
         elif not isinstance(error, GenerationError):
-            log.error("drawing %s failed", ticket.ticket_id, exc_info=error)
+            log.error("drawing %s failed", active.ticket_id, exc_info=error)
             error = DrawingFailed("drawing failed")
-        self._events.append(Failed(ticket.ticket_id, error))
+        self._events.append(Failed(active.ticket_id, error))
 
-    def _leave(self, ticket: ActiveRequest) -> None:
-        self._running.pop(ticket.ticket_id, None)
-        self._finished = deque(member for member in self._finished if member[0] is not ticket)
+    def _leave(self, active: ActiveRequest) -> None:
+        self._running.pop(active.ticket_id, None)
+        self._finishing = deque(member for member in self._finishing if member[0] is not active)
         for key, group in list(self._groups.items()):
-            group.members = [member for member in group.members if member[0] is not ticket]
+            group.members = [member for member in group.members if member[0] is not active]
             if not group.members:
                 del self._groups[key]
 
-    @contextmanager
-    def _timed(self, ticket: ActiveRequest, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to a stage; on CUDA the work queued in it is waited for."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            setattr(ticket, stage, getattr(ticket, stage) + time.perf_counter() - started)
+
+def _picture(drawing: Drawing) -> Picture:
+    """The picture of a direct answer that has one."""
+    (image,) = drawing.images
+    return Picture(image, warnings=drawing.warnings)
 
 
 def _attempt(samples: list[Sample]) -> Exception | None:
@@ -309,12 +324,5 @@ def _attempt(samples: list[Sample]) -> Exception | None:
     except torch.AcceleratorError:
         raise
     except Exception as error:
-        return error.with_traceback(None) if _is_out_of_memory(error) else error
+        return error.with_traceback(None) if is_out_of_memory(error) else error
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA's allocator has a class for it; the CPU's, cuBLAS and cuDNN say it in words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(words in str(error) for words in ("DefaultCPUAllocator", "_STATUS_ALLOC_FAILED"))

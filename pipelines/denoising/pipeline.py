@@ -1,9 +1,11 @@
-"""A family's contract: what the loop needs of an opened checkpoint."""
+"""A family's contract: what the loop and the pool need of an opened checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -13,45 +15,52 @@ from pipelines.group import GroupKey
 from pipelines.request import Request
 
 
-class Pipeline(Protocol):
-    """One opened checkpoint of a family, ready to draw; lives in ``pipelines/families``.
+@dataclass(frozen=True, slots=True)
+class DirectAnswer:
+    """The answer to a request that needs no denoising: a translation, the safety checker's word on a picture.
 
-    Constructed by the family's ``open(checkpoint)`` classmethod, always on the CPU's or the device's memory
-    that the checkpoint names.
+    Attributes:
+        answer: does the work and returns the whole drawing, without timings. The loop calls it when it is the
+            request's turn, between two steps; a second time when memory ran out in the first.
+    """
+
+    answer: Callable[[], Drawing]
+
+
+class Pipeline(Protocol):
+    """One opened checkpoint of a family, ready to draw.
+
+    Families live in ``pipelines/families`` and inherit from this class. `pipelines.families.registry` calls
+    their classmethod ``open(checkpoint, adapters)``, which puts every network on the checkpoint's device.
     """
 
     @property
+    @abstractmethod
     def modules(self) -> Mapping[str, torch.nn.Module]:
-        """Every network by its name in the checkpoint, and what requests added, by other names: what the pool
-        counts and moves. Cheap: the pool looks at each turn whether the names have changed."""
+        """The networks that the pool counts and moves: those of the checkpoint by their names in it, and
+        those that requests added by other names. The pool compares the names at each turn: be cheap."""
         ...
 
-    def encode(self, request: Request) -> list[Sample]:
-        """Text, picture and pose become conditioning and first latents: one Sample per seed, in order.
+    @abstractmethod
+    def encode(self, request: Request) -> list[Sample] | DirectAnswer:
+        """Turn text, pictures and poses into conditioning and first latents.
 
+        Returns:
+            one sample per seed, in order; or the direct answer to a request that needs no denoising.
         Raises:
-            InvalidInput: a field cannot be drawn by this checkpoint.
+            InvalidInput: this checkpoint cannot draw a field of the request.
         """
-        ...
-
-    def clear_cache(self) -> None:
-        """Drop what is kept between requests to save time, of ``modules`` all that requests added; between
-        two turns of the loop, at any moment."""
         ...
 
     def attach(self, key: GroupKey) -> None:
-        """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there."""
-        ...
+        """Put exactly the adapters and patches of ``key`` on the networks; cheap when they are there.
 
-
-@runtime_checkable
-class Errands(Protocol):
-    """A pipeline whose requests need no denoising: each is answered in one go, between two steps."""
-
-    def answer(self, request: Request) -> Drawing:
-        """The whole answer; its timings are filled in by the loop.
-
-        Raises:
-            InvalidInput: not a request for this pipeline, or one that it cannot answer.
+        Called before every step of a group, since another group may have had its turn in between, or `encode`
+        may have put the adapters of a new request on the networks.
         """
-        ...
+
+    def clear_cache(self) -> None:
+        """Drop what is kept between requests to save time, and all that requests added to ``modules``.
+
+        Called at any moment between two turns of the loop.
+        """

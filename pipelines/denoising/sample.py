@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from pipelines.denoising.evaluation import EvaluationRounds, Guidance, Rows, classifier_free_guidance
-from pipelines.denoising.sampler import NoSteps, Sampler
+from pipelines.denoising.sampler import Sampler
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
 from pipelines.request import Request
@@ -22,12 +22,12 @@ class Denoiser:
 
     Attributes:
         predict: (model input (N, ...), timesteps (N,), conditioning name -> (N, ...)) -> prediction (N, ...).
-        guide: how a prediction without and one with the prompt become one.
-        layer: makes the guided prediction of a sample; None: classifier-free guidance and nothing else.
+        guidance: joins the prediction without the prompt and the one with it.
+        layer: makes the guided prediction of a sample; None: ``guidance`` and nothing else.
     """
 
     predict: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
-    guide: Guidance = classifier_free_guidance
+    guidance: Guidance = classifier_free_guidance
     layer: Callable[[Sample], EvaluationRounds] | None = None
 
 
@@ -43,6 +43,18 @@ class Conditioning:
 
     positive: Mapping[str, Rows]
     negative: Mapping[str, Rows] | None
+
+    @classmethod
+    def same_for_both(cls, rows: Mapping[str, Rows]) -> Conditioning:
+        """Rows that are the same with the prompt and without it."""
+        return Conditioning(rows, rows)
+
+    def __or__(self, other: Conditioning) -> Conditioning:
+        """This conditioning with the other's rows added; it has no negative half where this one has none."""
+        positive = {**self.positive, **other.positive}
+        if self.negative is None:
+            return Conditioning(positive, None)
+        return Conditioning(positive, {**self.negative, **(other.negative or {})})
 
 
 Finish: TypeAlias = "Callable[[Sample], Sample | Handover | Picture]"
@@ -93,29 +105,14 @@ class Handover:
     """A finished sample that another pipeline goes on with.
 
     Attributes:
-        request: for one picture, to that pipeline.
-        picture: as it is handed over; what it says beside its pixels is said of the result too.
+        request: what the other pipeline is to do, for one picture.
+        picture: the picture as it is handed over.
     """
 
     request: Request
     picture: Picture
 
-
-def without_steps(request: Request, finish: Finish) -> Sample:
-    """A sample that needs no denoising: ``finish`` does all of its work, at its turn."""
-    return Sample(
-        request=request,
-        index=0,
-        key=GroupKey(request.pipeline, "finish", 0, 0),
-        latents=torch.empty(0),
-        conditioning=Conditioning({}, None),
-        guidance_scale=1.0,
-        generator=torch.Generator("cpu"),
-        sampler=NoSteps(),
-        denoiser=Denoiser(_unchanged),
-        finish=finish,
-    )
-
-
-def _unchanged(latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-    return latents
+    def taken_back(self, result: Picture) -> Picture:
+        """The picture with the pixels and the further warnings of what the other pipeline made of it."""
+        warnings = self.picture.warnings + result.warnings
+        return replace(self.picture, image=result.image, warnings=warnings)

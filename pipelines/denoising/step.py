@@ -50,16 +50,16 @@ def _guided_predictions(samples: Sequence[Sample]) -> list[Tensor]:
 
 def _classifier_free(sample: Sample) -> EvaluationRounds:
     """A sample alone gives the very batch that diffusers builds, without the prompt and with it."""
-    seen, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
+    latents, timestep = sample.sampler.model_input(sample.latents), sample.sampler.timestep
     conditioning = sample.conditioning
-    positive = Evaluation(seen, timestep, conditioning.positive)
+    positive = Evaluation(latents, timestep, conditioning.positive)
     if conditioning.negative is None:
         (only,) = yield [positive]
         return only.prediction
-    without, prompted = yield [Evaluation(seen, timestep, conditioning.negative), positive]
+    without, prompted = yield [Evaluation(latents, timestep, conditioning.negative), positive]
     if isinstance(sample.sampler, NeedsUnconditional):
         sample.sampler.take_unconditional(without.prediction)
-    return sample.denoiser.guide(without.prediction, prompted.prediction, sample.guidance_scale)
+    return sample.denoiser.guidance(without.prediction, prompted.prediction, sample.guidance_scale)
 
 
 def _evaluate(rows: Sequence[tuple[Denoiser, Evaluation]], room: int) -> list[Evaluated]:
@@ -86,8 +86,8 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
     latents = torch.cat([row.latents for row in rows])
     times = torch.cat([row.timestep.expand(count) for row, count in zip(rows, counts, strict=True)])
     at_once = max(1, room // latents[0].numel())
-    watch = next((row.watch for row in rows if row.watch is not None), None)
-    with nullcontext([]) if watch is None else watch() as seen:
+    probe = next((row.probe for row in rows if row.probe is not None), None)
+    with nullcontext([]) if probe is None else probe() as attention:
         parts = [
             denoiser.predict(
                 latents[begin : begin + at_once],
@@ -97,9 +97,9 @@ def _evaluate_batch(denoiser: Denoiser, rows: Sequence[Evaluation], room: int) -
             for begin in range(0, len(latents), at_once)
         ]
     predictions = torch.cat(parts).split(counts)
-    if not seen:
+    if not attention:
         return [Evaluated(prediction) for prediction in predictions]
-    return [Evaluated(*both) for both in zip(predictions, torch.cat(seen).split(counts), strict=True)]
+    return [Evaluated(*both) for both in zip(predictions, torch.cat(attention).split(counts), strict=True)]
 
 
 def _told(rows: Sequence[Evaluation], begin: int, end: int) -> dict[str, Tensor]:

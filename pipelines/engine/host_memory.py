@@ -1,5 +1,7 @@
 """Memory of the host, where pictures are drawn on its CPUs."""
 
+# Why: pipelines/decisions/0013.
+
 from __future__ import annotations
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Which pipelines are resident on this device, within a budget of bytes."""
+"""The pipelines that are resident on one device, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,14 +22,49 @@ from pipelines.weights.manifest import Manifest
 log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
+"""Bytes of a gigabyte, as the manifest counts them in ``vram_gb``."""
 
 
 def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
-    """What the parameters and buffers take, each counted once however many modules share it."""
+    """The bytes of all parameters and buffers, each counted once however many modules share it."""
     tensors = itertools.chain.from_iterable(
         itertools.chain(module.parameters(), module.buffers()) for module in modules.values()
     )
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+@dataclass(slots=True)
+class Resident:
+    """A pipeline on the device, and what it takes there.
+
+    Attributes:
+        own_bytes: bytes of the networks that it was opened with.
+        total_bytes: bytes of these and of the networks that requests have added.
+        counted: names of the networks in ``total_bytes``.
+    """
+
+    pipeline: Pipeline
+    own_bytes: int
+    total_bytes: int
+    counted: frozenset[str]
+
+    @classmethod
+    def measure(cls, pipeline: Pipeline) -> Resident:
+        """Count the networks of a pipeline to which no request has added anything."""
+        own_bytes = module_bytes(pipeline.modules)
+        return cls(pipeline, own_bytes, own_bytes, frozenset(pipeline.modules))
+
+    def recount(self) -> bool:
+        """Count again if networks that requests add (LoRAs, VAEs, ControlNets) have come or gone.
+
+        Returns:
+            whether they have.
+        """
+        names = frozenset(self.pipeline.modules)
+        changed = names != self.counted
+        if changed:
+            self.total_bytes, self.counted = module_bytes(self.pipeline.modules), names
+        return changed
 
 
 class PipelinePool:
@@ -51,8 +87,8 @@ class PipelinePool:
         """
         Args:
             weights: folder of downloaded checkpoints.
-            budget_bytes: bound of the parameters on the device, over all resident pipelines.
-            host_budget_bytes: bound of evicted pipelines kept in host memory; unused on a CPU.
+            budget_bytes: the most bytes that all resident pipelines may take on the device.
+            host_budget_bytes: the most bytes of evicted pipelines kept in host memory; unused on a CPU.
         """
         self._manifest = manifest
         self._weights = weights
@@ -60,23 +96,22 @@ class PipelinePool:
         self._budget_bytes = budget_bytes
         self._host_budget_bytes = host_budget_bytes if device.type != "cpu" else 0
         self._adapters = AdapterLibrary(manifest, weights)
-        self._resident: OrderedDict[str, Pipeline] = OrderedDict()
-        self._evicted: OrderedDict[str, Pipeline] = OrderedDict()
-        self._bytes: dict[str, int] = {}
-        self._own_bytes: dict[str, int] = {}
-        self._counted: dict[str, frozenset[str]] = {}
+        self._resident: OrderedDict[str, Resident] = OrderedDict()
+        self._evicted: OrderedDict[str, Resident] = OrderedDict()
+        self._measured_bytes: dict[str, int] = {}
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """Names of what is on the device, least recently used first."""
+        """The names of the pipelines on the device, least recently used first."""
         return tuple(self._resident)
 
     @property
     def used_bytes(self) -> int:
-        return sum(self._bytes[name] for name in self._resident)
+        """The bytes of all resident pipelines, with what requests have added to them."""
+        return sum(resident.total_bytes for resident in self._resident.values())
 
     def pinned(self) -> tuple[str, ...]:
-        """Names that the manifest wants resident from the start."""
+        """The names of the pipelines that the manifest wants resident from the start."""
         return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
     def can_open(self, name: str, in_use: Collection[str]) -> bool:
@@ -85,8 +120,8 @@ class PipelinePool:
             return True
         immovable = {*in_use, *self.pinned()}
         kept = sum(
-            (self._bytes if other in in_use else self._own_bytes)[other]
-            for other in self._resident
+            resident.total_bytes if other in in_use else resident.own_bytes
+            for other, resident in self._resident.items()
             if other in immovable
         )
         return kept + self._expected_bytes(name) <= self._budget_bytes
@@ -107,19 +142,23 @@ class PipelinePool:
             if pipeline is None:
                 self.relieve(in_use)
                 pipeline = self._load(name)
-            self._count(name, pipeline)
-            self._own_bytes[name] = self._bytes[name]
-            self._make_room(self._bytes[name], in_use)
-            self._resident[name] = pipeline
-            log.info("%s is resident, %.2f GB", name, self._bytes[name] / GIGABYTE)
+            resident = Resident.measure(pipeline)
+            self._measured_bytes[name] = resident.own_bytes
+            self._make_room(resident.own_bytes, in_use)
+            self._resident[name] = resident
+            log.info("%s is resident, %.2f GB", name, resident.own_bytes / GIGABYTE)
         self._resident.move_to_end(name)
-        if self._recount(name):
+        resident = self._resident[name]
+        if resident.recount():
             self._shrink(self._budget_bytes, {*in_use, name})
-        return self._resident[name]
+        return resident.pipeline
 
     def relieve(self, in_use: Collection[str]) -> bool:
-        """Drop and evict everything that may leave; True when something did. For use after an out-of-memory
-        error."""
+        """Drop and evict everything that may leave, after an out-of-memory error.
+
+        Returns:
+            whether anything left.
+        """
         left = self._shrink(0, in_use)
         _empty_caches(self._device)
         return left
@@ -128,41 +167,33 @@ class PipelinePool:
         """Drop what is kept only to save time: encoded prompts, files of adapters, evicted weights."""
         self._adapters.clear_cache()
         self._evicted.clear()
-        for name, pipeline in self._resident.items():
-            pipeline.clear_cache()
-            self._recount(name)
+        for resident in self._resident.values():
+            resident.pipeline.clear_cache()
+            resident.recount()
         _empty_caches(self._device)
 
     def reload(self, manifest: Manifest) -> None:
         """Draw with what this manifest names from now on.
 
-        What it does not name any more, or names differently, is dropped: nothing may be in use of it.
+        Pipelines that it does not name any more, or names differently, are dropped. The caller makes sure
+        that nobody draws with those.
         """
         before, self._manifest = self._manifest, manifest
         self._adapters.manifest = manifest
         if _keeps(before, manifest):
             return
         self.clear_cache()
-        for name in {*self._resident, *self._bytes}:
+        for name in list(self._measured_bytes):
             if before.pipelines.get(name) != manifest.pipelines.get(name):
-                for known in (self._resident, self._bytes, self._own_bytes):
-                    known.pop(name, None)
+                del self._measured_bytes[name]
+                self._resident.pop(name, None)
         _empty_caches(self._device)
 
-    def _count(self, name: str, pipeline: Pipeline) -> None:
-        self._bytes[name] = module_bytes(pipeline.modules)
-        self._counted[name] = frozenset(pipeline.modules)
-
-    def _recount(self, name: str) -> bool:
-        """What requests add (LoRAs, VAEs, ControlNets) comes and goes; whether it did."""
-        pipeline = self._resident[name]
-        changed = self._counted[name] != pipeline.modules.keys()
-        if changed:
-            self._count(name, pipeline)
-        return changed
-
     def _load_or_none(self, name: str) -> Pipeline | None:
-        """None: memory ran out. The error, whose traceback holds what was loaded so far, is gone by then."""
+        """Load the pipeline; None when memory runs out.
+
+        By then the error is gone, whose traceback holds what was loaded so far.
+        """
         try:
             return self._load(name)
         except torch.OutOfMemoryError:
@@ -170,17 +201,17 @@ class PipelinePool:
 
     def _load(self, name: str) -> Pipeline:
         if name in self._evicted:
-            pipeline = self._evicted.pop(name)
+            pipeline = self._evicted.pop(name).pipeline
             _move(pipeline, self._device)
             return pipeline
         entry = self._manifest.pipeline(name)
-        checkpoint = Checkpoint(self._manifest, entry, self._weights, self._device)
-        return open_pipeline(name, checkpoint, self._adapters)
+        checkpoint = Checkpoint(name, self._manifest, entry, self._weights, self._device)
+        return open_pipeline(checkpoint, self._adapters)
 
     def _expected_bytes(self, name: str) -> int:
-        """Measured when it was open before, else the manifest's figure, else zero."""
+        """The bytes measured when it was open before, else the manifest's figure, else zero."""
         entry = self._manifest.pipeline(name)
-        return self._own_bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
+        return self._measured_bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
 
     def _evictable(self, in_use: Collection[str]) -> list[str]:
         immovable = {*in_use, *self.pinned()}
@@ -192,39 +223,47 @@ class PipelinePool:
             raise OutOfMemory("the pipeline does not fit into this device's memory budget")
 
     def _shrink(self, most_bytes: int, in_use: Collection[str]) -> bool:
-        """Get down to so many bytes, as far as what may leave allows: first what was added, then pipelines.
+        """Get down to ``most_bytes``, or as far down as what is in use allows.
+
+        What requests have added leaves first, then whole pipelines.
 
         Returns:
             whether anything left.
         """
-        for name in self._resident:
-            self._recount(name)
-        before = self.used_bytes
-        for name, pipeline in self._resident.items():
-            added = self._bytes[name] > self._own_bytes[name]
-            if added and name not in in_use and self.used_bytes > most_bytes:
-                pipeline.clear_cache()
-                self._recount(name)
+        before = self._recounted_bytes()
+        self._drop_additions(most_bytes, in_use)
         for name in self._evictable(in_use):
             if self.used_bytes > most_bytes:
                 self._evict(name)
         return self.used_bytes < before
 
+    def _recounted_bytes(self) -> int:
+        for resident in self._resident.values():
+            resident.recount()
+        return self.used_bytes
+
+    def _drop_additions(self, most_bytes: int, in_use: Collection[str]) -> None:
+        for name, resident in self._resident.items():
+            added = resident.total_bytes > resident.own_bytes
+            if added and name not in in_use and self.used_bytes > most_bytes:
+                resident.pipeline.clear_cache()
+                resident.recount()
+
     def _evict(self, name: str) -> None:
-        pipeline = self._resident.pop(name)
+        leaving = self._resident.pop(name)
         log.info("%s is evicted", name)
-        kept = sum(self._bytes[other] for other in self._evicted)
-        while self._evicted and kept + self._bytes[name] > self._host_budget_bytes:
-            kept -= self._bytes[self._evicted.popitem(last=False)[0]]
-        if kept + self._bytes[name] <= self._host_budget_bytes:
-            _move(pipeline, torch.device("cpu"))
-            self._evicted[name] = pipeline
-        del pipeline
+        kept = sum(evicted.total_bytes for evicted in self._evicted.values())
+        while self._evicted and kept + leaving.total_bytes > self._host_budget_bytes:
+            kept -= self._evicted.popitem(last=False)[1].total_bytes
+        if kept + leaving.total_bytes <= self._host_budget_bytes:
+            _move(leaving.pipeline, torch.device("cpu"))
+            self._evicted[name] = leaving
+        del leaving
         _empty_caches(self._device)
 
 
 def _keeps(before: Manifest, after: Manifest) -> bool:
-    """Whether all that the one manifest names means the same in the other."""
+    """Whether every name of the one manifest means the same in the other."""
     sections = (getattr(before, name) for name in Manifest.model_fields)
     return all(
         getattr(after, field).get(name) == entry

@@ -12,7 +12,7 @@ from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
 from pipelines.engine.pool import PipelinePool
 from pipelines.messages import Cancel, ClearCache, Done, Draw, EngineConfig, Loading, Ready, Reload, Stop
-from pipelines.weights.loaded import load_catalogue
+from pipelines.weights.loaded import load_full_manifest
 
 CUDA_SHARE = 0.8
 """Part of a CUDA device's memory that weights may take when no budget is set; the rest is for activations."""
@@ -27,7 +27,7 @@ def open_pool(config: EngineConfig) -> PipelinePool:
     if budget_bytes is None:
         budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
     return PipelinePool(
-        load_catalogue(config.manifest, config.weights),
+        load_full_manifest(config.manifest, config.weights),
         config.weights,
         device,
         budget_bytes=budget_bytes,
@@ -71,7 +71,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                     pool.clear_cache()
                     connection.send(Done(maintenance_id))
                 case Reload(maintenance_id):
-                    pool.reload(load_catalogue(config.manifest, config.weights))
+                    pool.reload(load_full_manifest(config.manifest, config.weights))
                     connection.send(Done(maintenance_id))
                 case Stop():
                     return

@@ -11,7 +11,10 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
-from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample, without_steps
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
+from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.denoising.sampler import Steps
+from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
@@ -22,47 +25,40 @@ from pipelines.request import FaceRestoration, Request
 NO_FACE = "no face was found in the picture, so none was restored"
 
 
-class FaceRestorer:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class FaceRestorer(Pipeline):
+    """One opened checkpoint."""
 
-    def __init__(self, name: str, network: ImageNetwork, finder: FaceFinder) -> None:
-        self._name = name
+    def __init__(self, network: ImageNetwork, finder: FaceFinder) -> None:
         self._network = network
         self._finder = finder
         self._denoiser = Denoiser(self._predict)
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> FaceRestorer:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> FaceRestorer:
         """Open the part ``face_restorer``, one file of tensors, and YuNet where there is a part ``detector``.
 
         Raises:
             CheckpointUnavailable: a file is missing or damaged, or does something else.
         """
-        network = open_network(name, checkpoint, "face_restorer", "FaceSR")
+        network = open_network(checkpoint, "face_restorer", "FaceSR")
         if network.scale != 1:
-            raise CheckpointUnavailable(f"{name} changes the size of faces")
+            raise CheckpointUnavailable(f"{checkpoint.name} changes the size of faces")
         finder = YuNet(checkpoint.path("detector")) if checkpoint.has("detector") else FrontalCascade()
-        return cls(name, network, finder)
+        return cls(network, finder)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"face_restorer": self._network.model}
 
-    def clear_cache(self) -> None:
-        """Nothing is kept between requests."""
-
-    def attach(self, key: GroupKey) -> None:
-        """Nothing is ever attached to a face restorer."""
-
     # 1. encode: every face of the picture as it was, (faces, 3, 512, 512) in 0 .. 1
 
-    def encode(self, request: Request) -> list[Sample]:
+    def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if not isinstance(request, FaceRestoration):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         original = _rows(request.original)
         matrices = [alignment(face) for face in self._finder.find(original)]
         if not matrices:
-            return [without_steps(request, lambda _: Picture(request.image, warnings=(NO_FACE,)))]
+            return DirectAnswer(lambda: Drawing(images=(request.image,), warnings=(NO_FACE,)))
         across, down = request.width / request.original.width, request.height / request.original.height
         places = [enlarged(matrix, across, down) for matrix in matrices]
         cut = np.stack([cut_out(original, matrix) for matrix in matrices])
@@ -70,7 +66,7 @@ class FaceRestorer:
             Sample(
                 request=request,
                 index=0,
-                key=GroupKey(self._name, "restore", SIDE, SIDE),
+                key=GroupKey(request.pipeline, "restore", SIDE, SIDE),
                 latents=torch.from_numpy(cut.astype(np.float32) / 255.0).permute(0, 3, 1, 2).contiguous(),
                 conditioning=Conditioning({}, None),
                 guidance_scale=1.0,
@@ -92,8 +88,8 @@ class FaceRestorer:
         return self._network(faces)
 
 
-class OneByOne:
-    """The faces of one picture, one per evaluation (`pipelines.denoising.sampler.Sampler`).
+class OneByOne(Steps):
+    """The faces of one picture, one per evaluation; a face restorer knows no time.
 
     The sample's latents are the faces, fp32 on the host; each is replaced by what comes of it.
 
@@ -102,27 +98,9 @@ class OneByOne:
     """
 
     def __init__(self, count: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._count = count
+        super().__init__(torch.zeros(count, device=device))
         self._device = device
         self._dtype = dtype
-        self._position = 0
-
-    @property
-    def total(self) -> int:
-        return self._count
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position >= self._count
-
-    @property
-    def timestep(self) -> Tensor:
-        """A face restorer knows no time."""
-        return torch.zeros((), device=self._device)
 
     def model_input(self, latents: Tensor) -> Tensor:
         return latents[self._position : self._position + 1].to(self._device, self._dtype)

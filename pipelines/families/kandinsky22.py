@@ -15,7 +15,9 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.evaluation import classifier_free_guidance
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
+from pipelines.denoising.sampler import Steps
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
@@ -26,8 +28,8 @@ CACHED_TEXTS = 64
 """Prompts (with their negative prompts) whose embeddings are kept: 1 MB of host memory each at full size."""
 
 
-class Kandinsky22:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class Kandinsky22(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self, prior: KandinskyV22PriorPipeline, decoder: KandinskyV22Pipeline, device: torch.device
@@ -45,7 +47,7 @@ class Kandinsky22:
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
         """Open the parts ``prior`` and ``decoder``."""
         return cls(
             checkpoint.pipeline("prior", KandinskyV22PriorPipeline),
@@ -65,9 +67,6 @@ class Kandinsky22:
 
     def clear_cache(self) -> None:
         self._embed.cache_clear()
-
-    def attach(self, key: GroupKey) -> None:
-        pass
 
     # 1. encode
 
@@ -225,8 +224,8 @@ def _guide_noise_only(negative: Tensor, positive: Tensor, guidance_scale: float)
     return torch.cat([classifier_free_guidance(without, noise, guidance_scale), variance], dim=1)
 
 
-class UnCLIPSampler:
-    """The prior's noise scheduler in the middle of one embedding (`pipelines.denoising.sampler.Sampler`).
+class UnCLIPSampler(Steps):
+    """The prior's noise scheduler in the middle of drawing one embedding.
 
     Apart from `DiffusersSampler` because UnCLIP's step must be told where the next one will be.
 
@@ -242,35 +241,18 @@ class UnCLIPSampler:
         # On the CPU, where the scheduler's tables are: on a GPU each look-up would wait for the device.
         if num_inference_steps > 1:
             self._scheduler.set_timesteps(num_inference_steps, device="cpu")
-            self._times = self._scheduler.timesteps
-            self._next_times: list[Tensor | None] = [*self._times[1:], None]
+            self._scheduler_times = self._scheduler.timesteps
+            self._next_times: list[Tensor | None] = [*self._scheduler_times[1:], None]
         else:
-            self._times = self._scheduler.timesteps[:1]
+            self._scheduler_times = self._scheduler.timesteps[:1]
             self._next_times = [torch.tensor(-1)]
-        self._device_times = self._times.to(device)
-        self._position = 0
-
-    @property
-    def total(self) -> int:
-        return len(self._times)
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position >= len(self._times)
-
-    @property
-    def timestep(self) -> Tensor:
-        return self._device_times[self._position]
+        super().__init__(self._scheduler_times.to(device))
 
     def model_input(self, latents: Tensor) -> Tensor:
         return latents
 
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
-        time, next_time = self._times[self._position], self._next_times[self._position]
+        time, next_time = self._scheduler_times[self._position], self._next_times[self._position]
         self._position += 1
         return self._scheduler.step(
             prediction, time, latents, prev_timestep=next_time, generator=generator, return_dict=False

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
@@ -24,8 +25,8 @@ CACHED_TEXTS = 64
 """Texts whose embeddings are kept: 2 MB of host memory each at full size."""
 
 
-class Kolors:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class Kolors(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(self, pipeline: KolorsPipeline, device: torch.device) -> None:
         self._pipeline = pipeline
@@ -35,7 +36,7 @@ class Kolors:
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kolors:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kolors:
         """Open the part ``pipeline``."""
         return cls(checkpoint.pipeline("pipeline", KolorsPipeline), checkpoint.device)
 
@@ -46,9 +47,6 @@ class Kolors:
 
     def clear_cache(self) -> None:
         self._embed.cache_clear()
-
-    def attach(self, key: GroupKey) -> None:
-        pass
 
     # 1. encode
 

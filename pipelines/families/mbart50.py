@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,9 @@ from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.sample import Sample
-from pipelines.drawing import Drawing, Timings
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
+from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
-from pipelines.group import GroupKey
 from pipelines.lru import LRUCache
 from pipelines.prompts.languages import ENGLISH, detect
 from pipelines.request import Request, Rewriting
@@ -36,8 +36,8 @@ _PHRASE = re.compile(r"[^,.;!?，、。；！？]*[,.;!?，、。；！？]*")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-class MBart50:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Errands`."""
+class MBart50(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self, network: MBartForConditionalGeneration, tokenizer: MBart50Tokenizer, device: torch.device
@@ -48,7 +48,7 @@ class MBart50:
         self._translated: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> MBart50:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> MBart50:
         """Open the part ``model``, network and tokenizer."""
         network = checkpoint.module("model", MBartForConditionalGeneration).eval()
         tokenizer = checkpoint.tokenizer("model", MBart50Tokenizer)
@@ -58,18 +58,10 @@ class MBart50:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"model": self._network}
 
-    def encode(self, request: Request) -> list[Sample]:
-        raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
-
     def clear_cache(self) -> None:
         self._translated.clear()
 
-    def attach(self, key: GroupKey) -> None:
-        pass
-
-    @torch.no_grad()
-    def answer(self, request: Request) -> Drawing:
-        """Translate each text into English; one that is English already comes back as it is."""
+    def encode(self, request: Request) -> DirectAnswer:
         if not isinstance(request, Rewriting):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it translates")
         for text in request.texts:
@@ -77,10 +69,13 @@ class MBart50:
                 raise InvalidInput(
                     "prompt", f"is too long to be translated; at most {LONGEST} characters are allowed"
                 )
-        texts = tuple(
-            self._translated.get(text, lambda text=text: self._in_english(text)) for text in request.texts
-        )
-        return Drawing(images=(), flagged=None, texts=texts, timings=Timings.none())
+        return DirectAnswer(partial(self._answer, request.texts))
+
+    @torch.no_grad()
+    def _answer(self, texts: tuple[str, ...]) -> Drawing:
+        """Translate each text into English; one that is English already comes back as it is."""
+        translated = (self._translated.get(text, partial(self._in_english, text)) for text in texts)
+        return Drawing(images=(), texts=tuple(translated))
 
     def _in_english(self, text: str) -> str:
         prose = _SYNTAX.sub(" ", text)

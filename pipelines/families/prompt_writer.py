@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.sample import Sample
-from pipelines.drawing import Drawing, Timings
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
+from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
-from pipelines.group import GroupKey
 from pipelines.lru import LRUCache
 from pipelines.request import Request, Rewriting
 
@@ -26,8 +26,8 @@ REPETITION_PENALTY = 1.2
 TEXTS_KEPT = 256
 
 
-class PromptWriter:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Errands`.
+class PromptWriter(Pipeline):
+    """One opened checkpoint.
 
     Greedy search, so the same prompt always becomes the same longer one, whatever the seed.
     """
@@ -40,7 +40,7 @@ class PromptWriter:
         self._written: LRUCache[str, str] = LRUCache(TEXTS_KEPT)
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> PromptWriter:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> PromptWriter:
         """Open the part ``model``, network and tokenizer."""
         automatic: Any = AutoModelForCausalLM  # a class that stands for many, and is no network itself
         network = checkpoint.module("model", automatic).eval()
@@ -50,24 +50,19 @@ class PromptWriter:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"model": self._network}
 
-    def encode(self, request: Request) -> list[Sample]:
-        raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
-
     def clear_cache(self) -> None:
         self._written.clear()
 
-    def attach(self, key: GroupKey) -> None:
-        pass
-
-    @torch.no_grad()
-    def answer(self, request: Request) -> Drawing:
-        """Continue each text; one that leaves the network no room comes back as it is."""
+    def encode(self, request: Request) -> DirectAnswer:
         if not isinstance(request, Rewriting):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw, it writes prompts")
-        texts = tuple(
-            self._written.get(text, lambda text=text: self._continued(text)) for text in request.texts
-        )
-        return Drawing(images=(), flagged=None, texts=texts, timings=Timings.none())
+        return DirectAnswer(partial(self._answer, request.texts))
+
+    @torch.no_grad()
+    def _answer(self, texts: tuple[str, ...]) -> Drawing:
+        """Continue each text; one that leaves the network no room comes back as it is."""
+        continued = (self._written.get(text, partial(self._continued, text)) for text in texts)
+        return Drawing(images=(), texts=tuple(continued))
 
     def _continued(self, text: str) -> str:
         tokens = self._tokenizer(text, return_tensors="pt").to(self._device)

@@ -1,16 +1,19 @@
-"""One file per model family; they may repeat themselves and never import each other."""
+"""The families by name: one file for each, none of which imports another; SD1.5 and SDXL share a core."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pipelines.weights.kinds import Family
 
 if TYPE_CHECKING:
     from pipelines.adapters.library import AdapterLibrary
     from pipelines.checkpoints.checkpoint import Checkpoint
     from pipelines.denoising.pipeline import Pipeline
 
-_FAMILIES = {
+FAMILIES: Mapping[Family, str] = {
     "face_restorer": "FaceRestorer",
     "kandinsky22": "Kandinsky22",
     "kolors": "Kolors",
@@ -21,17 +24,15 @@ _FAMILIES = {
     "sdxl": "StableDiffusionXL",
     "upscaler": "Upscaler",
 }
-"""Module in this folder -> its class; the module's name is the manifest's ``family``."""
+"""The class of each family; its module in this folder has the family's name."""
 
 
-def open_pipeline(name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
+def open_pipeline(checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
     """Open a checkpoint with the family that its manifest entry names.
 
-    Args:
-        name: the pipeline's name in the manifest; it becomes part of every `GroupKey`.
     Raises:
         CheckpointUnavailable: files are missing or differ from the verified ones.
     """
     family = checkpoint.entry.family
-    cls = getattr(import_module(f"pipelines.families.{family}"), _FAMILIES[family])
-    return cls.open(name, checkpoint, adapters)
+    cls = getattr(import_module(f"pipelines.families.{family}"), FAMILIES[family])
+    return cls.open(checkpoint, adapters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,18 +16,21 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
+from pipelines.lru import LRUCache
 from pipelines.request import PoseToImage, Request
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
-REMEMBERED_TEXTS = 32
-"""Text embeddings kept; one takes 2.7 MB in half precision at full size."""
+CACHED_TEXTS = 32
+"""Texts whose embeddings are kept: 2.7 MB of device memory each in half precision at full size."""
 
 Text = tuple[Tensor, Tensor]
-"""Hidden states of all text encoders (1, 77 + 256, width), pooled embedding of the two CLIPs (1, width)."""
+"""An encoded text: the hidden states of all text encoders (1, 77 + 256, width) and the pooled embedding of
+the two CLIPs (1, width)."""
 
 
 def control_seed(seed: int) -> int:
@@ -39,8 +41,8 @@ def control_seed(seed: int) -> int:
     return seed ^ 0x9E3779B97F4A7C15
 
 
-class StableDiffusion3Pose:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class StableDiffusion3Pose(Pipeline):
+    """One opened checkpoint."""
 
     def __init__(
         self,
@@ -52,13 +54,13 @@ class StableDiffusion3Pose:
         self._device = device
         self._detector = detector
         self._denoiser = Denoiser(self._predict)
-        self._texts: OrderedDict[str, Text] = OrderedDict()
+        self._texts: LRUCache[str, Text] = LRUCache(CACHED_TEXTS)
         transformer = pipeline.transformer.config
         self._multiple = pipeline.vae_scale_factor * transformer.patch_size
         self._longest_side = self._multiple * transformer.pos_embed_max_size
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
         """Open the parts ``pipeline``, ``controlnet`` and, where the manifest gives it, ``annotator``."""
         pipeline = checkpoint.pipeline(
             "pipeline",
@@ -82,9 +84,6 @@ class StableDiffusion3Pose:
 
     def clear_cache(self) -> None:
         self._texts.clear()
-
-    def attach(self, key: GroupKey) -> None:
-        pass
 
     # 1. encode
 
@@ -137,16 +136,15 @@ class StableDiffusion3Pose:
 
     def _encode_text(self, text: str) -> Text:
         """diffusers encodes prompt and negative prompt alike and apart, so each text can be remembered."""
-        if text not in self._texts:
+
+        def encode() -> Text:
             encoded: Any = self._pipeline.encode_prompt(
                 text, text, text, device=self._device, do_classifier_free_guidance=False
             )
             hidden, _, pooled, _ = encoded
-            self._texts[text] = hidden, pooled
-        self._texts.move_to_end(text)
-        while len(self._texts) > REMEMBERED_TEXTS:
-            self._texts.popitem(last=False)
-        return self._texts[text]
+            return hidden, pooled
+
+        return self._texts.get(text, encode)
 
     def _encode_pose(self, request: PoseToImage, key: GroupKey, rows: int) -> list[Tensor]:
         """Latents of the skeleton, (rows, 16, height / 8, width / 8) per seed.

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
@@ -20,32 +21,25 @@ from pipelines.images.tiles import TILE, TileSampler
 from pipelines.request import FaceRestoration, Request, Upscaling
 
 
-class Upscaler:
-    """One opened checkpoint; see `pipelines.denoising.pipeline.Pipeline`."""
+class Upscaler(Pipeline):
+    """One opened checkpoint."""
 
-    def __init__(self, name: str, network: ImageNetwork) -> None:
-        self._name = name
+    def __init__(self, network: ImageNetwork) -> None:
         self._network = network
         self._denoiser = Denoiser(self._predict)
 
     @classmethod
-    def open(cls, name: str, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Upscaler:
+    def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Upscaler:
         """Open the part ``upscaler``, one file of tensors.
 
         Raises:
             CheckpointUnavailable: the file is missing or damaged, or no upscaler of coloured pictures.
         """
-        return cls(name, open_network(name, checkpoint, "upscaler", "SR"))
+        return cls(open_network(checkpoint, "upscaler", "SR"))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"upscaler": self._network.model}
-
-    def clear_cache(self) -> None:
-        """Nothing is kept between requests."""
-
-    def attach(self, key: GroupKey) -> None:
-        """Nothing is ever attached to an upscaler."""
 
     # 1. encode
 
@@ -66,7 +60,7 @@ class Upscaler:
             Sample(
                 request=request,
                 index=0,
-                key=GroupKey(self._name, "upscale", *sides),
+                key=GroupKey(request.pipeline, "upscale", *sides),
                 latents=picture,
                 conditioning=Conditioning({}, None),
                 guidance_scale=1.0,

@@ -20,8 +20,8 @@ def from_image(image: RGBImage, height: int, width: int) -> Tensor:
     return 2.0 * _scaled(image, height, width) - 1.0
 
 
-def guide(image: RGBImage, height: int, width: int) -> Tensor:
-    """As `from_image`, but in 0 .. 1, in which ControlNets see their pictures."""
+def control_tensor(image: RGBImage, height: int, width: int) -> Tensor:
+    """(1, 3, height, width) in 0 .. 1, as ControlNets take their control images; filled as `from_image`."""
     return _scaled(image, height, width).contiguous()
 
 

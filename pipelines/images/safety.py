@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import assert_never
 
 import torch
@@ -10,7 +11,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from transformers import CLIPImageProcessor
 
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.sample import Picture, Sample, without_steps
+from pipelines.denoising.pipeline import DirectAnswer
+from pipelines.denoising.sample import Picture
+from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck
@@ -49,15 +52,16 @@ class SafetyChecker:
         return bool(flagged[0])
 
 
-def looked_at(request: SafetyCheck, checker: SafetyChecker | None) -> Sample:
-    """A picture that only waits for the checker's word.
+def check_safety(request: SafetyCheck, checker: SafetyChecker | None) -> DirectAnswer:
+    """Answer a request for the checker's word on a picture.
 
     Raises:
         InvalidInput: there is no checker.
     """
     if checker is None:
         raise InvalidInput("pipeline", f"{request.pipeline} has no safety checker")
-    return without_steps(request, lambda _: Picture(request.image, checker.flags(request.image)))
+    image = request.image
+    return DirectAnswer(lambda: Drawing(images=(image,), flagged=(checker.flags(image),)))
 
 
 def shown(
@@ -98,7 +102,7 @@ def _blurred(picture: Image.Image) -> Image.Image:
 
 def _pixelated(picture: Image.Image) -> Image.Image:
     block = max(1, max(picture.size) // BLOCKS)
-    small = (-(-picture.width // block), -(-picture.height // block))
+    small = (math.ceil(picture.width / block), math.ceil(picture.height / block))
     return picture.resize(small, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from pipelines.denoising.sampler import Steps
 
 TILE = 384
 """Pixels along the side of a tile, of the picture that goes in; a smaller picture is one tile."""
@@ -20,7 +24,7 @@ def starts(length: int, tile: int = TILE) -> list[int]:
     """Where the tiles of one axis begin: evenly spread, each of ``tile`` pixels or of the whole length."""
     if length <= tile:
         return [0]
-    gaps = -(-(length - tile) // (tile - OVERLAP))
+    gaps = math.ceil((length - tile) / (tile - OVERLAP))
     return [round(index * (length - tile) / gaps) for index in range(gaps + 1)]
 
 
@@ -38,8 +42,8 @@ def weights(length: int, scale: int, tile: int = TILE) -> Tensor:
     return stacked / stacked.sum(dim=0)
 
 
-class TileSampler:
-    """The enlargement of one picture, one tile per evaluation (`pipelines.denoising.sampler.Sampler`).
+class TileSampler(Steps):
+    """The enlargement of one picture, one tile per evaluation; an upscaler knows no time.
 
     The sample's latents are the picture, (1, 3, height, width) in 0 .. 1 on the host, and stay what they are;
     what comes of them is `enlarged`.
@@ -59,26 +63,9 @@ class TileSampler:
         self._tile_height, self._tile_width = min(tile, height), min(tile, width)
         self._down = list(zip(starts(height, tile), weights(height, scale, tile), strict=True))
         self._across = list(zip(starts(width, tile), weights(width, scale, tile), strict=True))
-        self._position = 0
+        super().__init__(torch.zeros(len(self._down) * len(self._across), device=device))
         self._canvas: Tensor | None = None
         self._size = (height * scale, width * scale)
-
-    @property
-    def total(self) -> int:
-        return len(self._down) * len(self._across)
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position >= self.total
-
-    @property
-    def timestep(self) -> Tensor:
-        """An upscaler knows no time."""
-        return torch.zeros((), device=self._device)
 
     @property
     def enlarged(self) -> Tensor:

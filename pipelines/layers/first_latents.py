@@ -1,17 +1,18 @@
-"""How a latent picture begins: from noise, from a picture, or from a picture of which a part is kept."""
+"""First latents of a picture: from noise, from a picture, or from a picture of which a part is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.sample import Conditioning
 from pipelines.denoising.sampler import Sampler
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
@@ -22,30 +23,33 @@ from pipelines.layers.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
+_NO_ROWS = Conditioning.same_for_both({})
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The state of one sample before its first step.
 
     Attributes:
-        latents: (1, 4, height / 8, width / 8); by whatever the VAE divides.
-        generator: seeded with the sample's own seed; what the start needed is drawn from it already.
-        conditioning: what the network has to see of the picture, the same with and without the prompt.
+        latents: (1, 4, height / 8, width / 8), or whatever the VAE divides by instead of 8. Empty in a second
+            pass, whose latents do not exist before the first pass is done.
+        generator: seeded with the sample's own seed; the first latents' noise is drawn from it already.
+        conditioning: the kept part of the picture, where the network is made for inpainting.
     """
 
     latents: Tensor
     sampler: Sampler
     generator: torch.Generator
-    conditioning: Mapping[str, Rows] = field(default_factory=dict)
+    conditioning: Conditioning = _NO_ROWS
 
 
 class FirstLatents:
-    """Begins the samples of one checkpoint.
+    """Prepares the samples of one checkpoint.
 
     Args:
-        unet: lends its configuration, type and device.
-        scheduler_config: of the checkpoint's own noise scheduler.
-        pixels_per_latent: by how much its VAE divides the sides of a picture.
+        unet: the network, of which the configuration and type are read.
+        scheduler_config: configuration of the checkpoint's own noise scheduler.
+        pixels_per_latent: pixels along one side of a latent.
         upcast: the checkpoint's VAE overflows half precision.
     """
 
@@ -64,19 +68,27 @@ class FirstLatents:
         self._device = device
         self._upcast = upcast
 
-    def of(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> list[Prepared]:
-        """One start for each seed, in order; random numbers are drawn in the order of diffusers' pipelines.
+    def prepare(
+        self, request: Prompted, key: GroupKey, vae: AutoencoderKL, second_strength: float | None = None
+    ) -> list[Prepared]:
+        """One prepared sample per seed, in order; noise is drawn in the order of diffusers' pipelines.
 
+        Args:
+            second_strength: the strength of a second pass over the drawn latents; None prepares the first.
         Raises:
-            InvalidInput: no step is left to draw, or the checkpoint cannot begin like this.
+            InvalidInput: no step is left to draw, or the checkpoint cannot draw this kind of request.
         """
         if paints_masks_only(self._unet) and not isinstance(request, Inpainting):
             raise InvalidInput(
                 "pipeline", f"{request.pipeline} only repaints masked parts of pictures (inpainting)"
             )
-        samplers = [self.sampler(request) for _ in request.seeds]
+        strength = _strength(request) if second_strength is None else second_strength
+        samplers = [self._sampler(request, strength) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         each = list(zip(samplers, generators, strict=True))
+        if second_strength is not None:
+            kept = self._kept_picture(request, key, vae)
+            return [Prepared(torch.empty(0), sampler, generator, kept) for sampler, generator in each]
         match request:
             case ImageToImage():
                 return self._from_picture(request, key, vae, each)
@@ -88,46 +100,44 @@ class FirstLatents:
                     for sampler, generator in each
                 ]
 
-    def sampler(self, request: Prompted, strength: float | None = None) -> DiffusersSampler | PanoramaSampler:
-        """The noise scheduler of a request, unused.
+    def _sampler(self, request: Prompted, strength: float) -> DiffusersSampler | PanoramaSampler:
+        """A new noise scheduler for one sample of a request.
 
         Args:
-            strength: of a later pass over what is drawn; a request that starts from a picture brings that of
-                its first.
+            strength: the part of the steps that is drawn, 0 .. 1.
         Raises:
-            InvalidInput: there is no such scheduler, or no step left to draw.
+            InvalidInput: there is no such scheduler, or no step is left to draw.
         """
         scheduler = make_scheduler(request.scheduler, self._scheduler_config)
         steps = request.num_inference_steps
-        if strength is None:
-            strength = request.strength if isinstance(request, ImageToImage | Inpainting) else 1.0
         drawn = min(int(steps * strength), steps)
         if drawn < 1:
             raise InvalidInput("strength", f"leaves none of {steps} steps to draw; raise either")
         sampler = DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
         return PanoramaSampler(sampler, self._unet.config.sample_size) if request.panorama else sampler
 
-    def shown(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Mapping[str, Rows]:
-        """What a later pass over the whole picture has to see of the request's own.
+    def _kept_picture(self, request: Prompted, key: GroupKey, vae: AutoencoderKL) -> Conditioning:
+        """The kept part of the picture as a second pass sees it, where the network is made for inpainting.
 
-        An ordinary network redraws everything then; `put_back` takes care of what was not to be repainted.
+        An ordinary network redraws everything in its second pass; `put_back` restores the kept part.
         """
         if not (isinstance(request, Inpainting) and paints_masks_only(self._unet)):
-            return {}
+            return _NO_ROWS
         mask = codec.from_mask(request.mask, key.height, key.width)
         picture = codec.from_image(request.image, key.height, key.width) * (mask < 0.5)
         kept = self._distribution(request, vae, picture).mode() * vae.config["scaling_factor"]
         return self._masked_channels(request, self._small(mask), kept.to(self._unet.dtype))
 
-    def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Mapping[str, Rows]:
-        """What a network made for inpainting sees beside the latents: all of it, or view by view."""
+    def _masked_channels(self, request: Inpainting, mask: Tensor, kept: Tensor) -> Conditioning:
+        """The mask and the kept part for a network made for inpainting, whole or view by view."""
         whole = masked_channels(mask, kept)
         if not request.panorama:
-            return whole
-        return {name: Views(rows, self._unet.config.sample_size) for name, rows in whole.items()}
+            return Conditioning.same_for_both(whole)
+        window = self._unet.config.sample_size
+        return Conditioning.same_for_both({name: Views(rows, window) for name, rows in whole.items()})
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
-        """(1, 4, height / 8, width / 8)."""
+        """Noise of the first latents' shape, (1, 4, height / 8, width / 8)."""
         sides = (side // self._pixels_per_latent for side in (key.height, key.width))
         shape = (1, self._unet.config.out_channels, *sides)
         return randn_tensor(shape, generator=generator, device=self._device, dtype=self._unet.dtype)
@@ -140,13 +150,13 @@ class FirstLatents:
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Prepared]:
         """The picture under the noise of the first step."""
-        picture = self._encoded(request, vae, codec.from_image(request.image, key.height, key.width))
-        starts: list[Prepared] = []
+        picture = self._draw_latents(request, vae, codec.from_image(request.image, key.height, key.width))
+        prepared: list[Prepared] = []
         for sampler, generator in each:
             latents = picture(generator)
             noise = self._noise(key, generator)
-            starts.append(Prepared(sampler.from_latents(latents, noise), sampler, generator))
-        return starts
+            prepared.append(Prepared(sampler.from_latents(latents, noise), sampler, generator))
+        return prepared
 
     def _from_masked_picture(
         self,
@@ -155,42 +165,53 @@ class FirstLatents:
         vae: AutoencoderKL,
         each: list[tuple[DiffusersSampler | PanoramaSampler, torch.Generator]],
     ) -> list[Prepared]:
-        """The picture under noise, or noise alone at full strength; what the mask does not name is kept by
-        the sampler, or shown to a network that was trained for it."""
-        shown = paints_masks_only(self._unet)
+        """The picture under noise, or noise alone at full strength.
+
+        The sampler holds the part outside of the mask, or a network made for inpainting sees it.
+        """
+        sees_kept_part = paints_masks_only(self._unet)
         picture = codec.from_image(request.image, key.height, key.width)
         mask = codec.from_mask(request.mask, key.height, key.width)
-        whole = self._encoded(request, vae, picture)
-        rest = self._encoded(request, vae, picture * (mask < 0.5)) if shown else None
+        whole = self._draw_latents(request, vae, picture)
+        kept = self._draw_latents(request, vae, picture * (mask < 0.5)) if sees_kept_part else None
         small = self._small(mask)
-        starts: list[Prepared] = []
+        prepared: list[Prepared] = []
         for sampler, generator in each:
             # In the memory layout that diffusers gives it here, which convolutions round by.
-            known = whole(generator).contiguous() if not shown or request.strength < 1 else None
+            known = whole(generator).contiguous() if not sees_kept_part or request.strength < 1 else None
             noise = self._noise(key, generator)
             noised = noise if known is None else sampler.from_latents(known, noise)
             latents = noised if request.strength < 1 else sampler.from_noise(noise)
-            if rest is not None:
-                channels = self._masked_channels(request, small, rest(generator))
-                starts.append(Prepared(latents, sampler, generator, channels))
+            if kept is not None:
+                channels = self._masked_channels(request, small, kept(generator))
+                prepared.append(Prepared(latents, sampler, generator, channels))
                 continue
             assert known is not None
             # diffusers encodes the kept part here without using it: later draws must not move.
             self._noise(key, generator)
-            starts.append(Prepared(latents, MaskedSampler(sampler, known, noise, small), generator))
-        return starts
+            prepared.append(Prepared(latents, MaskedSampler(sampler, known, noise, small), generator))
+        return prepared
 
     def _small(self, mask: Tensor) -> Tensor:
-        """A mask of pixels as one of latents."""
+        """A mask of pixels shrunk to a mask of latents, (1, 1, height / 8, width / 8)."""
         small = torch.nn.functional.interpolate(mask, scale_factor=1 / self._pixels_per_latent)
         return small.to(self._device, self._unet.dtype)
 
-    def _encoded(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:
-        """A function that draws the latents of a picture from a generator."""
+    def _draw_latents(
+        self, request: Prompted, vae: AutoencoderKL, picture: Tensor
+    ) -> Callable[[torch.Generator], Tensor]:
+        """A function that draws a picture's latents with the noise of a generator."""
         distribution = self._distribution(request, vae, picture)
         factor = vae.config["scaling_factor"]
         return lambda generator: factor * distribution.sample(generator).to(self._unet.dtype)
 
-    def _distribution(self, request: Prompted, vae: AutoencoderKL, picture: Tensor) -> Any:
+    def _distribution(
+        self, request: Prompted, vae: AutoencoderKL, picture: Tensor
+    ) -> DiagonalGaussianDistribution:
         encode = panorama.encode if request.panorama else codec.encode
         return encode(vae, picture, upcast=self._upcast)
+
+
+def _strength(request: Prompted) -> float:
+    """The part of the steps that a first pass draws; all of them where it starts from noise."""
+    return request.strength if isinstance(request, ImageToImage | Inpainting) else 1.0

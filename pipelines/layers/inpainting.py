@@ -1,4 +1,4 @@
-"""Repainting a part of a picture: what is kept during the steps, and put back into the result."""
+"""Repainting a part of a picture: the rest is kept during the steps, and put back into the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MaskedSampler(AroundSampler[DiffusersSampler | PanoramaSampler]):
 
     Args:
         known: (1, 4, h, w), latents of the whole picture.
-        noise: as large, the noise of the sample's start.
+        noise: (1, 4, h, w), the noise of the sample's first latents.
         mask: (1, 1, h, w), 1 where the picture is repainted, else 0.
     """
 
@@ -46,17 +46,17 @@ class MaskedSampler(AroundSampler[DiffusersSampler | PanoramaSampler]):
 
 
 def paints_masks_only(unet: Any) -> bool:
-    """Whether a network is made for inpainting: it sees latents (4), mask (1) and the kept picture (4)."""
+    """Whether a network is made for inpainting: its channels are latents (4), mask (1) and kept part (4)."""
     return unet.config.in_channels == 9
 
 
 def masked_channels(mask: Tensor, kept: Tensor) -> Mapping[str, Tensor]:
-    """The conditioning that `with_masked_channels` gives such a network; (1, 5, h, w)."""
+    """The mask and the kept part, (1, 5, h, w), as `with_masked_channels` looks for them."""
     return {"masked_picture": torch.cat([mask, kept], dim=1)}
 
 
 def with_masked_channels(latents: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-    """What the network really takes, (N, 4, h, w) or (N, 9, h, w)."""
+    """The network's input: latents (N, 4, h, w), or with mask and kept part (N, 9, h, w)."""
     if "masked_picture" not in conditioning:
         return latents
     return torch.cat([latents, conditioning["masked_picture"]], dim=1)

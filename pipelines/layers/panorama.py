@@ -15,13 +15,13 @@ from pipelines.images import codec
 from pipelines.schedulers.sampler import DiffusersSampler
 
 VIEWS_ACROSS_A_WINDOW = 8
-"""Each view begins an eighth of its size after the one before."""
+"""The number of views that begin within one window: each begins an eighth of its size after the last."""
 
-SEEN_AROUND = 8
-"""Latents of the other edge that encoder and decoder see beyond each edge."""
+PADDING = 8
+"""The latents of the opposite edge that encoder and decoder get beyond each edge."""
 
 View = tuple[slice, tuple[slice, ...]]
-"""Rows, and columns; those of a view that leaves the right edge go on at the left one."""
+"""The rows of a view, and its columns; columns beyond the right edge go on at the left one."""
 
 
 class PanoramaSampler(AroundSampler[DiffusersSampler]):
@@ -31,12 +31,12 @@ class PanoramaSampler(AroundSampler[DiffusersSampler]):
     ``circular_padding``: each view takes its own step, with its own past and its own noise, and the new
     latents are their mean. The network sees the views, (V, C, window, window), never the whole.
 
-    Two things differ from there: pictures no wider than the window are seamless too, and the lowest views
+    Two things differ from diffusers: pictures no wider than the window are seamless too, and the lowest views
     end at the bottom, whatever the height.
 
     Args:
-        inner: moves all views at once; what a scheduler does to one row, it does without the others.
-        window: side of a view, in latents: the pictures that the network was trained with.
+        inner: moves all views at once; a scheduler moves each row without regard to the others.
+        window: side of a view in latents, that of the pictures that the network was trained with.
     """
 
     def __init__(self, inner: DiffusersSampler, window: int) -> None:
@@ -71,13 +71,13 @@ class PanoramaSampler(AroundSampler[DiffusersSampler]):
 
 
 class Views:
-    """What goes along with the latents, a guide or a mask, as each view sees it (see `Rows`).
+    """A control image or mask cut into the views of a panorama; these are `Rows`.
 
-    A view is cut out when it is asked for: all of them together have many times the pixels of the whole.
+    A view is cut out when it is asked for: all views together have many times the pixels of the whole.
 
     Args:
         whole: (1, C, H, W), ``per_latent`` times as high and wide as the latents.
-        window: as of `PanoramaSampler`.
+        window: side of a view in latents.
     """
 
     def __init__(self, whole: Tensor, window: int, per_latent: int = 1) -> None:
@@ -96,7 +96,7 @@ class Views:
 
 
 def _cut(whole: Tensor, views: Sequence[View], per_latent: int = 1) -> Tensor:
-    """(V, C, h, w) of (1, C, H, W)."""
+    """The views (V, C, h, w) of a whole (1, C, H, W)."""
 
     def scaled(part: slice) -> slice:
         return slice(part.start * per_latent, part.stop * per_latent)
@@ -110,44 +110,45 @@ def _cut(whole: Tensor, views: Sequence[View], per_latent: int = 1) -> Tensor:
 
 
 def views_of(height: int, width: int, window: int) -> list[View]:
-    """Windows that together cover a ring of latents, line by line."""
+    """The views that together cover a ring of latents, line by line."""
     stride = max(1, window // VIEWS_ACROSS_A_WINDOW)
     high, wide = min(window, height), min(window, width)
     tops = [*range(0, height - high, stride), height - high]
     lefts = range(0, max(1, width - stride + 1), stride)
-    return [(slice(top, top + high), _around(left, wide, width)) for top in tops for left in lefts]
+    return [(slice(top, top + high), _columns(left, wide, width)) for top in tops for left in lefts]
 
 
-def _around(left: int, wide: int, width: int) -> tuple[slice, ...]:
+def _columns(left: int, wide: int, width: int) -> tuple[slice, ...]:
+    """``wide`` columns of a ring, in two parts where they go over its seam."""
     over = left + wide - width
     return (slice(left, left + wide),) if over <= 0 else (slice(left, width), slice(0, over))
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tensor:
-    """`pipelines.images.codec.decode` of latents whose left and right edges are neighbours.
+    """`pipelines.images.codec.decode` for latents whose left and right edges are neighbours.
 
-    The decoder's own padding would show at both edges: it gets some latents of the other edge beyond each,
-    and what it makes of those is cut off.
+    The decoder's own padding would show at both edges. It therefore gets some latents of the opposite edge
+    beyond each, and their pixels are cut off.
     """
-    seen = min(SEEN_AROUND, latents.shape[-1])
-    ring = torch.cat([latents[..., -seen:], latents, latents[..., :seen]], dim=-1)
+    padding = min(PADDING, latents.shape[-1])
+    ring = torch.cat([latents[..., -padding:], latents, latents[..., :padding]], dim=-1)
     decoded = codec.decode(vae, ring, upcast=upcast)
-    edge = decoded.shape[-1] // ring.shape[-1] * seen
+    edge = decoded.shape[-1] // ring.shape[-1] * padding
     return decoded[..., edge:-edge]
 
 
 def encode(vae: AutoencoderKL, picture: Tensor, *, upcast: bool = False) -> DiagonalGaussianDistribution:
-    """`codec.encode` of a picture whose left and right edges are neighbours, as for `decode`."""
+    """`pipelines.images.codec.encode` for a picture whose left and right edges are neighbours."""
     per_latent = codec.per_latent(vae)
-    seen = min(SEEN_AROUND, picture.shape[-1] // per_latent)
-    edge = seen * per_latent
+    padding = min(PADDING, picture.shape[-1] // per_latent)
+    edge = padding * per_latent
     ring = torch.cat([picture[..., -edge:], picture, picture[..., :edge]], dim=-1)
     encoded = codec.encode(vae, ring, upcast=upcast)
-    return DiagonalGaussianDistribution(encoded.parameters[..., seen:-seen])
+    return DiagonalGaussianDistribution(encoded.parameters[..., padding:-padding])
 
 
 def enlarged(latents: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, C, *size) of latents whose left and right edges are neighbours."""
+    """Latents (1, C, *size), enlarged from some whose left and right edges are neighbours."""
     thrice = torch.cat([latents] * 3, dim=-1)
     width = size[1]
     return interpolate(thrice, size=(size[0], 3 * width), mode="bilinear")[..., width : 2 * width]

@@ -8,16 +8,16 @@ import torch
 from pipelines.errors import InvalidInput
 
 MAX_RATIO = 0.75
-"""One token of each two by two is always kept."""
+"""The largest ratio of merged tokens: one token of each two by two is always kept."""
 
 
 class TokenMerging:
     """The patch of one UNet, switched between groups.
 
-    Which tokens merge follows from the tokens alone, never from chance, so no picture depends on others.
+    The tokens alone decide which of them merge, never chance, so that no picture depends on others.
 
     Args:
-        max_downsample: attentions at this reduction of the latents, and at smaller ones, are patched.
+        max_downsample: attentions at latents reduced by this factor, and by smaller ones, are patched.
     """
 
     def __init__(self, unet: torch.nn.Module, *, max_downsample: int) -> None:
@@ -26,10 +26,10 @@ class TokenMerging:
         self._ratio = 0.0
 
     def use(self, ratio: float) -> None:
-        """Merge this part of the tokens; 0 takes the patch off. Nothing to do when it is so.
+        """Merge this part of the tokens; 0 takes the patch off. Cheap when the ratio is the same as before.
 
         Raises:
-            InvalidInput: not a ratio that can be merged.
+            InvalidInput: the ratio is below 0 or above `MAX_RATIO`.
         """
         if ratio == self._ratio:
             return
@@ -41,8 +41,10 @@ class TokenMerging:
 
 
 def check_ratio(ratio: float) -> None:
-    """Raises:
-    InvalidInput: not a ratio that can be merged.
+    """Refuse ratios that cannot be merged.
+
+    Raises:
+        InvalidInput: the ratio is below 0 or above `MAX_RATIO`.
     """
     if not 0 <= ratio <= MAX_RATIO:
         raise InvalidInput("token_merging_ratio", f"must be between 0 and {MAX_RATIO}")

@@ -1,4 +1,4 @@
-"""CLIP reads the prompts of SD1.5 and SDXL: of any length, with weighted words, new words and LoRAs."""
+"""CLIP encodes the prompts of SD1.5 and SDXL: of any length, with weighted words, new words and LoRAs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from torch import Tensor
 from pipelines.adapters import textual_inversion
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
+from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.lru import LRUCache
 from pipelines.prompts.weighting import Chunk, Phrase, Word, chunks, weighted_phrases
 from pipelines.request import Lora, Prompted
 
 MAX_CHUNKS_PER_PROMPT = 32
-"""Of one text at most. A picture of 512 x 512 then attends to its text about as long as to itself."""
+"""The most chunks of one text: cross-attention then costs about as much as self-attention at 512 x 512."""
 
-KEPT_BYTES = 128 * 1024**2
-"""Of encoded prompts, on the device; one of an ordinary length takes about half a megabyte."""
+CACHE_BYTES = 128 * 1024**2
+"""The most bytes of encoded prompts kept on the device; an ordinary prompt takes about half a megabyte."""
 
-FAINT = 0.01
-"""A mean below this part of the mean magnitude is an accident of rounding and no measure of anything."""
+NEGLIGIBLE_MEAN = 0.01
+"""The smallest mean, as a part of the mean magnitude, that is more than an accident of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What a UNet is told of both texts, by the names of its arguments.
+class EncodedPrompt(Conditioning):
+    """Both texts of a request as inputs of a UNet, by the names of its arguments.
 
     Attributes:
-        positive: ``encoder_hidden_states`` (1, 77 n, width), n the chunks of the longer text; of SDXL both
-            encoders' side by side, and ``text_embeds`` (1, width), the second one's pooled embedding of the
-            first chunk.
-        negative: the same; None without guidance.
-        warnings: in the caller's words.
+        positive: ``encoder_hidden_states`` (1, 77 n, width), n the chunks of the longer text. SDXL has the
+            states of both encoders side by side, and ``text_embeds`` (1, width), the second encoder's pooled
+            embedding of the first chunk.
+        negative: the same of the negative prompt; None without guidance.
+        warnings: sentences for the caller.
     """
 
     positive: Mapping[str, Tensor]
@@ -51,20 +52,20 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """All that the outcome depends on."""
+class _PromptFields:
+    """The fields of a request that its encoded prompt depends on."""
 
     positive: str
     negative: str | None
     weighted: bool
-    guided: bool
+    with_negative: bool
     clip_skip: int
     loras: tuple[Lora, ...]
     embeddings: tuple[str, ...]
 
 
 class PromptEncoder:
-    """The text encoders of one pipeline. Prompts that were read last are remembered."""
+    """The text encoders of one pipeline, with a cache of the prompts that were encoded last."""
 
     def __init__(
         self,
@@ -84,19 +85,21 @@ class PromptEncoder:
         self._loras = loras
         self._family = family
         self._two = getattr(pipeline, "text_encoder_2", None) is not None
-        self._prompts: LRUCache[_Prompt, Encoded] = LRUCache(KEPT_BYTES, lambda encoded: encoded.nbytes)
+        self._prompts: LRUCache[_PromptFields, EncodedPrompt] = LRUCache(
+            CACHE_BYTES, lambda encoded: encoded.nbytes
+        )
 
-    def encode(self, request: Prompted) -> Encoded:
-        """Read both texts; the negative one where guidance will ask for it.
+    def encode(self, request: Prompted) -> EncodedPrompt:
+        """Encode both texts; the negative one only with guidance.
 
-        Weights at 1 and at most 75 tokens give what diffusers' ``encode_prompt`` gives, to the last bit;
+        A prompt of at most 75 tokens without weights gives diffusers' ``encode_prompt`` to the last bit;
         as there, ``clip_skip`` is for the prompt alone.
 
         Raises:
-            InvalidInput: a text is too long, ``clip_skip`` too large.
+            InvalidInput: a text is too long, or ``clip_skip`` too large.
             UnknownAdapter: a LoRA or an embedding is not known or does not fit.
         """
-        prompt = _Prompt(
+        fields = _PromptFields(
             request.prompt,
             request.negative_prompt,
             request.prompt_weighting,
@@ -105,44 +108,53 @@ class PromptEncoder:
             request.loras,
             request.embeddings,
         )
-        return self._prompts.get(prompt, lambda: self._encode(prompt))
+        return self._prompts.get(fields, lambda: self._encode(fields))
 
     def clear_cache(self) -> None:
-        """Remember no prompt."""
+        """Drop the encoded prompts."""
         self._prompts.clear()
 
-    def _encode(self, prompt: _Prompt) -> Encoded:
-        self._check_clip_skip(prompt.clip_skip)
-        self._loras.use(prompt.loras)
-        warnings = (*_unused(prompt), *self._loras.warnings())
-        with textual_inversion.attached(self._pipeline, prompt.embeddings, self._adapters, self._family):
+    def _encode(self, fields: _PromptFields) -> EncodedPrompt:
+        self._check_clip_skip(fields.clip_skip)
+        # This also switches the UNet's LoRAs while a group with others may be running. That group is safe,
+        # because the loop calls `Pipeline.attach` with its key before every evaluation.
+        self._loras.use(fields.loras)
+        warnings = (*_unused_embeddings(fields), *self._loras.warnings())
+        with textual_inversion.attached(self._pipeline, fields.embeddings, self._adapters, self._family):
             # A list for each text encoder: textual inversions may give them words of unequal length.
-            positive = self._cut("prompt", prompt.positive, prompt.weighted)
-            negative = self._cut("negative_prompt", prompt.negative or "", prompt.weighted)
-            number = max(len(cut) for cut in chain(positive, negative if prompt.guided else []))
-            told = self._states(positive, number, prompt.clip_skip)
-            return Encoded(
-                told,
-                self._negative_states(prompt, negative, number, told) if prompt.guided else None,
-                warnings,
-            )
+            prompt = self._cut("prompt", fields.positive, fields.weighted)
+            negative_prompt = self._cut("negative_prompt", fields.negative or "", fields.weighted)
+            count = max(len(cut) for cut in chain(prompt, negative_prompt if fields.with_negative else []))
+            positive = self._conditioning(prompt, count, fields.clip_skip)
+            if not fields.with_negative:
+                return EncodedPrompt(positive, None, warnings)
+            if self._zeros_for_negative(fields):
+                negative = {name: torch.zeros_like(tensor) for name, tensor in positive.items()}
+            else:
+                negative = self._conditioning(negative_prompt, count, clip_skip=0)
+            return EncodedPrompt(positive, negative, warnings)
 
     def _check_clip_skip(self, clip_skip: int) -> None:
-        layers = min(encoder.config.num_hidden_layers for encoder, _ in self._readers())
+        layers = min(encoder.config.num_hidden_layers for encoder, _ in self._text_encoders())
         if not 0 <= clip_skip <= layers - self._two:
             # SDXL leaves the last layer out already without any skipping.
             few = f"at most {layers - 1} layers can be left out"
             raise InvalidInput("clip_skip", few if self._two else f"the text encoder has {layers} layers")
 
-    def _readers(self) -> list[tuple[Any, Any]]:
-        """Text encoders with their tokenizers, as they are at this moment."""
+    def _zeros_for_negative(self, fields: _PromptFields) -> bool:
+        """Whether zeros stand for the negative prompt, as in SDXL where none is given."""
+        return self._two and fields.negative is None and self._pipeline.config.force_zeros_for_empty_prompt
+
+    def _text_encoders(self) -> list[tuple[Any, Any]]:
+        """The text encoders with their tokenizers, which textual inversions replace for a while."""
         pipeline = self._pipeline
         first = (pipeline.text_encoder, pipeline.tokenizer)
         return [first, (pipeline.text_encoder_2, pipeline.tokenizer_2)] if self._two else [first]
 
     def _cut(self, field: str, text: str, weighted: bool) -> list[list[Chunk]]:
+        """The chunks of a text, for each text encoder."""
         phrases = weighted_phrases(text) if weighted else [Phrase(text)]
-        cut = [self._chunks(phrases, tokenizer) for _, tokenizer in self._readers()]
+        cut = [self._chunks(phrases, tokenizer) for _, tokenizer in self._text_encoders()]
         longest = max(map(len, cut))
         if longest > MAX_CHUNKS_PER_PROMPT:
             room = self._pipeline.tokenizer.model_max_length - 2
@@ -163,28 +175,22 @@ class PromptEncoder:
             padding=tokenizer.pad_token_id,
         )
 
-    def _negative_states(
-        self, prompt: _Prompt, cut: list[list[Chunk]], number: int, like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        if self._two and prompt.negative is None and self._pipeline.config.force_zeros_for_empty_prompt:
-            return {name: torch.zeros_like(tensor) for name, tensor in like.items()}
-        return self._states(cut, number, clip_skip=0)
-
-    def _states(self, cut: list[list[Chunk]], number: int, clip_skip: int) -> dict[str, Tensor]:
+    def _conditioning(self, cut: list[list[Chunk]], count: int, clip_skip: int) -> dict[str, Tensor]:
+        """One text as inputs of the UNet, filled up to ``count`` chunks."""
         states: list[Tensor] = []
         pooled: Tensor | None = None
-        for (encoder, tokenizer), lines in zip(self._readers(), cut, strict=True):
+        for (encoder, tokenizer), own in zip(self._text_encoders(), cut, strict=True):
             empty = self._chunks([Phrase("")], tokenizer)
-            padded = [*lines, *empty * (number - len(lines))]
-            read, outputs = self._read(encoder, padded, clip_skip)
-            states.append(_weighted(read, padded).flatten(0, 1)[None])
+            padded = [*own, *empty * (count - len(own))]
+            hidden_states, outputs = self._evaluate(encoder, padded, clip_skip)
+            states.append(_weighted(hidden_states, padded).flatten(0, 1)[None])
             pooled = outputs[0][:1] if self._two else None
-        told = {"encoder_hidden_states": torch.cat(states, -1)}
-        return told if pooled is None else {**told, "text_embeds": pooled}
+        conditioning = {"encoder_hidden_states": torch.cat(states, -1)}
+        return conditioning if pooled is None else {**conditioning, "text_embeds": pooled}
 
-    def _read(self, encoder: Any, lines: Sequence[Chunk], clip_skip: int) -> tuple[Tensor, Any]:
-        """Hidden states, (chunks, 77, width), and all that the encoder says."""
-        tokens = torch.tensor([line.tokens for line in lines], device=self._device)
+    def _evaluate(self, encoder: Any, padded: Sequence[Chunk], clip_skip: int) -> tuple[Tensor, Any]:
+        """The hidden states, (chunks, 77, width), and all outputs of the encoder."""
+        tokens = torch.tensor([chunk.tokens for chunk in padded], device=self._device)
         outputs = encoder(tokens, output_hidden_states=True)
         if self._two:
             return outputs.hidden_states[-(clip_skip + 2)], outputs
@@ -195,7 +201,7 @@ class PromptEncoder:
 
 
 def _words(text: str, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of a text without start and end; the name of a textual inversion is all of its vectors."""
+    """The token ids of each word, without start and end; a textual inversion is one word."""
     added: Mapping[str, int] = tokenizer.added_tokens_encoder
     vectors = {token: _vectors(name, added) for name, token in added.items()}
     # Not verbose: the tokenizer would complain that the text is longer than the encoder reads at once.
@@ -204,37 +210,38 @@ def _words(text: str, tokenizer: Any) -> list[tuple[int, ...]]:
 
 
 def _vectors(name: str, added: Mapping[str, int]) -> tuple[int, ...]:
-    """The tokens of a word of the tokenizer: itself, and with a number behind it its further vectors."""
+    """The tokens of a textual inversion: its name, then its name with a number for each further vector."""
     names = chain([name], (f"{name}_{index}" for index in count(1)))
     return tuple(added[part] for part in takewhile(added.__contains__, names))
 
 
-def _weighted(states: Tensor, lines: Sequence[Chunk]) -> Tensor:
-    """Multiply each token's hidden states by its weight, then each chunk by what gives it its mean back.
+def _weighted(states: Tensor, padded: Sequence[Chunk]) -> Tensor:
+    """Hidden states with each token's multiplied by its weight, and each chunk scaled to its mean before.
 
-    As in AUTOMATIC1111's web UI. Where a mean is as good as zero, or the weights turn its sign, it tells
-    nothing of how strong a text is, and the chunk is left as it was multiplied.
+    AUTOMATIC1111's web UI does the same. A chunk is not scaled where its mean is as good as zero or the
+    weights turn its sign: such a mean does not measure the strength of a text.
 
     Args:
         states: (chunks, tokens, width).
     """
-    if all(weight == 1.0 for line in lines for weight in line.weights):
+    if all(weight == 1.0 for chunk in padded for weight in chunk.weights):
         return states
-    weights = torch.tensor([line.weights for line in lines], device=states.device)
+    weights = torch.tensor([chunk.weights for chunk in padded], device=states.device)
     before = states.float()
     after = before * weights[..., None]
-    mean, changed = before.mean((1, 2)), after.mean((1, 2))
-    tells = mean.abs() > FAINT * before.abs().mean((1, 2))
-    tells &= changed.sign() == mean.sign()
-    tells &= changed.abs() > FAINT * after.abs().mean((1, 2))
-    restored = torch.where(tells, mean / changed, torch.ones_like(mean))
-    return (after * restored[:, None, None]).to(states.dtype)
+    mean_before, mean_after = before.mean((1, 2)), after.mean((1, 2))
+    comparable = mean_before.abs() > NEGLIGIBLE_MEAN * before.abs().mean((1, 2))
+    comparable &= mean_after.sign() == mean_before.sign()
+    comparable &= mean_after.abs() > NEGLIGIBLE_MEAN * after.abs().mean((1, 2))
+    scale = torch.where(comparable, mean_before / mean_after, torch.ones_like(mean_before))
+    return (after * scale[:, None, None]).to(states.dtype)
 
 
-def _unused(prompt: _Prompt) -> tuple[str, ...]:
-    texts = f"{prompt.positive} {prompt.negative or ''}"
+def _unused_embeddings(fields: _PromptFields) -> tuple[str, ...]:
+    """A warning for each textual inversion whose name is in neither text."""
+    texts = f"{fields.positive} {fields.negative or ''}"
     return tuple(
         f"embeddings: {name} is in neither prompt and had no effect"
-        for name in prompt.embeddings
+        for name in fields.embeddings
         if name not in texts
     )

@@ -1,4 +1,4 @@
-"""Which of mBART-50's languages a text is in."""
+"""A text -> its language, one of mBART-50's."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ CODES = (
 
 ENGLISH = "en_XX"
 
-SURE = 0.5
-"""Below this a text of plain letters counts as English: names and single words look like any language."""
+MIN_ASCII_PROBABILITY = 0.5
+"""The probability below which a text of ASCII letters counts as English: names look like any language."""
+
+MIN_PROBABILITY = 0.1
+"""The probability below which the model knows nothing of the text: most often it is a single character."""
 
 _BY_ISO = {code[:2]: code for code in CODES}
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -34,16 +37,16 @@ def detect(text: str) -> str:
         text: prose, without weights and brackets.
     """
     iso, probability = _identifier().classify(text)
-    if text.isascii() and probability < SURE:
+    if text.isascii() and probability < MIN_ASCII_PROBABILITY:
         return ENGLISH
-    if probability < 0.1:  # nothing of it is in the model: a single character, most often
+    if probability < MIN_PROBABILITY:
         return "zh_CN" if _HAN.search(text) else ENGLISH
     return _BY_ISO[str(iso)]
 
 
 @cache
 def _identifier() -> Any:
-    """Loaded once, in most of a second."""
+    """The model of languages; loading it takes most of a second."""
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(list(_BY_ISO))
     return identifier

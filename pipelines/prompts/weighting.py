@@ -1,4 +1,6 @@
-"""What brackets in a prompt mean, and how a prompt of any length is cut into what CLIP reads at once."""
+"""A prompt -> phrases weighted by its brackets -> chunks that CLIP reads at once."""
+
+# Why: pipelines/decisions/0005.
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-ROUND = 1.1
-"""What one pair of round brackets multiplies a weight by; square ones divide by it."""
+BRACKET_FACTOR = 1.1
+"""The factor by which a pair of round brackets multiplies a weight; a pair of square ones divides by it."""
 
-STRONGEST = 10.0
-"""Weights beyond this, either way, count as this: more is noise, and infinities are no pictures."""
+MAX_WEIGHT = 10.0
+"""The largest magnitude of a weight; larger ones are cut to it, because they draw only noise."""
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _SYMBOL = re.compile(
@@ -34,7 +36,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Token ids that may not be torn apart, all of one weight."""
+    """Token ids that stay in one chunk, all of one weight."""
 
     tokens: tuple[int, ...]
     weight: float = 1.0
@@ -42,7 +44,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a text encoder reads at once: token ids with start and end, and the weight of each."""
+    """The tokens that a text encoder reads at once, with start and end, and the weight of each."""
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
@@ -64,7 +66,7 @@ def weighted_phrases(prompt: str) -> list[Phrase]:
     for item in _items(prompt):
         if isinstance(item, str):
             weight = math.prod(around.values(), start=1.0)
-            phrases.append(Phrase(item, max(-STRONGEST, min(STRONGEST, weight))))
+            phrases.append(Phrase(item, max(-MAX_WEIGHT, min(MAX_WEIGHT, weight))))
         elif item in around:
             del around[item]
         else:
@@ -77,24 +79,24 @@ def weighted_phrases(prompt: str) -> list[Phrase]:
 
 @dataclass(slots=True, eq=False)
 class _Brackets:
-    """A pair of brackets."""
+    """A pair of brackets, and the factor of the weights inside it."""
 
     factor: float
 
 
 def _items(prompt: str) -> list[str | _Brackets]:
-    """Text as it is meant, and each pair of brackets where it opens and, if it does, where it closes."""
+    """Text without its escapes, and each pair of brackets where it opens and, if it does, where it closes."""
     items: list[str | _Brackets] = []
     opened: dict[str, list[_Brackets]] = {"(": [], "[": []}
     for symbol in _SYMBOL.finditer(prompt):
         if symbol["open"]:
-            pair = _Brackets(ROUND if symbol["open"] == "(" else 1 / ROUND)
+            pair = _Brackets(BRACKET_FACTOR if symbol["open"] == "(" else 1 / BRACKET_FACTOR)
             opened[symbol["open"]].append(pair)
             items.append(pair)
         elif (symbol["close"] or symbol["weight"]) and (waiting := opened[_OPENING[symbol["close"] or ")"]]):
             pair = waiting.pop()
             if symbol["weight"]:
-                pair.factor = max(-STRONGEST, min(STRONGEST, float(symbol["weight"])))
+                pair.factor = max(-MAX_WEIGHT, min(MAX_WEIGHT, float(symbol["weight"])))
             items.append(pair)
         else:
             items.append(symbol["escaped"] or symbol[0])
@@ -102,11 +104,11 @@ def _items(prompt: str) -> list[str | _Brackets]:
 
 
 def chunks(words: Iterable[Word], *, length: int, start: int, end: int, padding: int) -> list[Chunk]:
-    """Cut a text into chunks that are full but for the last, at least one.
+    """Cut a text into chunks, at least one; all but the last are as full as whole words allow.
 
     Args:
         length: tokens of a chunk, its start and its end among them.
-        start, end, padding: token ids; a chunk that is not full has its end after its last word.
+        start, end, padding: token ids; padding follows the end of a chunk that is not full.
     """
     return [_chunk(line, length, start, end, padding) for line in _lines(words, length - 2)]
 
@@ -119,7 +121,7 @@ def _chunk(line: Sequence[Word], length: int, start: int, end: int, padding: int
 
 
 def _lines(words: Iterable[Word], room: int) -> Sequence[Sequence[Word]]:
-    """Words in lines of at most that many tokens; only a word that is longer than a line is torn."""
+    """Words in lines of at most ``room`` tokens; only a word that is longer than a line is divided."""
     lines: list[list[Word]] = [[]]
     left = room
     for whole in words:

@@ -10,6 +10,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from pipelines.denoising.sampler import Steps
 from pipelines.errors import InvalidInput
 from pipelines.request import SchedulerChoice
 from pipelines.schedulers.ipndm import IPNDM
@@ -18,6 +19,7 @@ from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMA
 from pipelines.schedulers.pndm import PNDM
 from pipelines.schedulers.score_sde import ScoreSdeVe
 
+# Why: pipelines/decisions/0003.
 OWN: Mapping[str, Any] = {
     "DDIMInverseScheduler": diffusers.DDIMScheduler,
     "IPNDMScheduler": IPNDM,
@@ -76,8 +78,8 @@ def _algorithm(name: str, algorithm_type: str) -> dict[str, Any]:
     return {"algorithm_type": algorithm_type, **final}
 
 
-class DiffusersSampler:
-    """A diffusers noise scheduler in the middle of drawing one sample (a `Sampler`).
+class DiffusersSampler(Steps):
+    """A diffusers noise scheduler in the middle of drawing one sample.
 
     It owns the scheduler object, whose counters move with each step.
 
@@ -103,28 +105,11 @@ class DiffusersSampler:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(self._begin)
         self._scheduler = scheduler
-        self._times: Tensor = scheduler.timesteps[self._begin :]
-        self._device_times = self._times.to(device)
-        self._position = 0
+        self._scheduler_times: Tensor = scheduler.timesteps[self._begin :]
+        super().__init__(self._scheduler_times.to(device))
         accepted = inspect.signature(scheduler.step).parameters
         self._extra: dict[str, Any] = {"eta": 0.0} if "eta" in accepted else {}
         self._takes_generator = "generator" in accepted
-
-    @property
-    def total(self) -> int:
-        return len(self._times)
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position >= len(self._times)
-
-    @property
-    def timestep(self) -> Tensor:
-        return self._device_times[self._position]
 
     def from_noise(self, noise: Tensor) -> Tensor:
         """First latents, of pure noise."""
@@ -134,13 +119,13 @@ class DiffusersSampler:
         """Latents of a picture with as much noise as the next evaluation expects; to begin with them, or to
         hold a part of them to the picture.
         """
-        return self._scheduler.add_noise(latents, noise, self._times[self._position :][:1])
+        return self._scheduler.add_noise(latents, noise, self._scheduler_times[self._position :][:1])
 
     def model_input(self, latents: Tensor) -> Tensor:
-        return self._scheduler.scale_model_input(latents, self._times[self._position])
+        return self._scheduler.scale_model_input(latents, self._scheduler_times[self._position])
 
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
         extra = {**self._extra, "generator": generator} if self._takes_generator else self._extra
-        time = self._times[self._position]
+        time = self._scheduler_times[self._position]
         self._position += 1
         return self._scheduler.step(prediction, time, latents, **extra, return_dict=False)[0]

@@ -1,4 +1,4 @@
-"""PyTorch pickles of bare tensors into safetensors, without running anything that is in them."""
+"""Convert PyTorch pickles of bare tensors into safetensors, without running anything that is in them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from pipelines.weights.atomic import replacing
+
 
 class NotTensors(Exception):
-    """The file is no state dictionary, or holds objects other than tensors."""
+    """A file that is no state dictionary, or holds objects other than tensors."""
 
 
 def to_safetensors(pickled: Path, target: Path) -> None:
     """Write the tensors of a ``.bin`` as safetensors; ``target`` appears only when it is complete.
 
     Raises:
-        NotTensors: weights_only refuses the file, or it holds something else than named tensors.
+        NotTensors: torch refuses it with ``weights_only``, or it holds something else than named tensors.
     """
     named = _state_dict(demand_tensors(pickled))
     if not all(isinstance(tensor, torch.Tensor) for tensor in named.values()):
         raise NotTensors("not a dictionary of tensors")
     # A clone each: tied weights share memory, which the format refuses.
     tensors = {str(name): tensor.detach().clone().contiguous() for name, tensor in named.items()}
-    aside = target.with_name(f".{target.name}")
-    save_file(tensors, aside, metadata={"format": "pt"})
-    aside.replace(target)
+    # One process at a time converts: what a killed one has left here, the next one overwrites.
+    with replacing(target, target.with_name(f".{target.name}")) as aside:
+        save_file(tensors, aside, metadata={"format": "pt"})
 
 
 def _state_dict(opened: Any) -> dict[Any, Any]:
-    """The dictionary of a file, or the ``state_dict`` that a trainer has put into it."""
+    """The dictionary that a file holds, or the ``state_dict`` that a trainer has put into it."""
     if not isinstance(opened, dict):
         raise NotTensors("not a dictionary of tensors")
     outer = cast("dict[Any, Any]", opened)
@@ -42,10 +44,10 @@ def _state_dict(opened: Any) -> dict[Any, Any]:
 
 
 def demand_tensors(pickled: Path) -> Any:
-    """Open a pickle the safe way, and hand out what is in it.
+    """Open a pickle with ``weights_only``, which runs nothing, and return what is in it.
 
     Raises:
-        NotTensors: weights_only refuses it.
+        NotTensors: torch refuses it.
     """
     try:
         return torch.load(pickled, map_location="cpu", weights_only=True)

@@ -11,18 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.weights.formats import REFUSED_PICKLES, VERIFIED_PICKLES
 from pipelines.weights.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
 from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
-from pipelines.weights.repositories import Repository, select
+from pipelines.weights.repositories import Repository, components_of, select
 
-PICKLES = (".ckpt", ".pickle", ".pkl")
-"""Formats that may run code when opened; ``.bin`` is converted, `TENSORS` are only read with weights_only."""
-
-TENSORS = (".pth", ".pt")
-"""Pickles that are kept as they are once it is seen that they hold nothing but tensors."""
-
-_PARTS = ".parts"
-"""Below the weights folder: partial downloads, by the hub's hash of the whole file."""
+PARTS = ".parts"
+"""The folder of partial downloads below the weights folder; each has the hash of its file or URL as name."""
 
 
 @contextmanager
@@ -30,9 +25,9 @@ def one_pull_at_a_time(weights: Path, *, wait: bool = False) -> Generator[None]:
     """Keep a second pull out of the same folder.
 
     Args:
-        wait: until the other one is done.
+        wait: wait until the other pull is done, instead of raising.
     Raises:
-        PullError: another one is at work.
+        PullError: another pull is at work.
     """
     weights.mkdir(parents=True, exist_ok=True)
     with (weights / ".pull").open("w") as file:
@@ -57,16 +52,16 @@ def pull(
     ones that an earlier pull brought and nobody needs any more are removed.
 
     Args:
-        upgrade: take the commit that the revision names now.
-        say: told in words what happens.
+        upgrade: take the commit that the revision names now, not the one of an earlier pull.
+        say: called with what happens, in words.
     Raises:
-        PullError: with the reason in words.
+        PullError: the repository could not be pulled; the error says why.
     """
     lock = read_lock(weights)
     before = lock.repositories.get(repository.key)
     commit = before.commit if before is not None and not upgrade else hub.commit(repository)
     known = before.files if before is not None else {}
-    work = _Pull(hub, repository, commit, weights / repository.folder, weights / _PARTS, known)
+    work = _Pull(hub, repository, commit, weights / repository.folder, weights / PARTS, known)
     work.listing = hub.listing(repository, commit)
     chosen = work.choose()
     missing = {origin: stored for origin, stored in chosen.items() if not work.keep(origin, stored)}
@@ -92,13 +87,14 @@ def pull(
 
 @dataclass(slots=True)
 class _Pull:
-    """One repository while it is being pulled.
+    """A repository while it is being pulled.
 
     Attributes:
-        folder: where its files go; parts: where partial downloads wait.
-        known: what the lock said of its files before.
-        listing: what the repository has at ``commit``.
-        files: what is here now, by its name on disk.
+        folder: the folder of its files.
+        parts: the folder of partial downloads.
+        known: the files of the lock before this pull, by their names on disk.
+        listing: the files that the repository has at ``commit``.
+        files: the files that are here now, by their names on disk.
     """
 
     hub: Hub
@@ -111,18 +107,18 @@ class _Pull:
     files: dict[str, LockedFile] = field(default_factory=dict[str, LockedFile])
 
     def choose(self) -> dict[str, str]:
-        """Name in the repository -> name on disk, before conversion, of all that is needed."""
+        """The files that are needed: the name in the repository -> the name on disk before conversion."""
         components = None
         if "model_index.json" in self.listing and not self.repository.files:
             if not self.keep("model_index.json", "model_index.json"):
                 self.fetch("model_index.json", "model_index.json")
             index = json.loads((self.folder / "model_index.json").read_text())
-            components = [name for name, cls in index.items() if isinstance(cls, list) and cls[0] is not None]
+            components = components_of(index)
         chosen = select(self.listing.keys(), self.repository, components)
         if not chosen:
             raise NotOnTheHub(f"{self.repository.hub} has none of the files that the manifest asks for.")
         for name in chosen:
-            if name.endswith(PICKLES):
+            if name.endswith(REFUSED_PICKLES):
                 raise PullError(
                     f"{self.repository.hub}: {name} is a pickle, which can run code; name a .safetensors."
                 )
@@ -134,7 +130,7 @@ class _Pull:
         return chosen
 
     def keep(self, origin: str, stored: str) -> bool:
-        """Whether the file is here already; then it is noted in ``files``."""
+        """Whether the file is here already; one that is becomes part of ``files``."""
         name = converted_name(stored)
         path = self.folder / name
         upstream = self.listing[origin].upstream
@@ -157,10 +153,7 @@ class _Pull:
     def fetch(self, origin: str, stored: str) -> None:
         """Bring one file, check it against the hub's hash, convert it if need be, move it to its place."""
         remote = self.listing[origin]
-        self.parts.mkdir(parents=True, exist_ok=True)
-        partial = self.parts / remote.upstream
-        if partial.exists() and partial.stat().st_size > remote.size:
-            partial.unlink()
+        partial = prepare_partial(self.parts, remote)
         self.hub.fetch(self.repository, self.commit, origin, remote, partial)
         if not _matches(partial, remote.upstream):
             partial.unlink()
@@ -171,17 +164,18 @@ class _Pull:
         name = converted_name(stored)
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name != stored or name.endswith(TENSORS):
+        if name != stored or name.endswith(VERIFIED_PICKLES):
             self._convert(partial, path, origin)
         else:
             partial.replace(path)
         self.files[name] = describe(path, origin=origin, upstream=remote.upstream)
 
     def _convert(self, partial: Path, path: Path, origin: str) -> None:
+        """Put a file that can run code into its place only as bare tensors."""
         from pipelines.weights import conversion
 
         try:
-            if origin.endswith(TENSORS):
+            if origin.endswith(VERIFIED_PICKLES):
                 conversion.demand_tensors(partial)
                 partial.replace(path)
             elif origin.endswith(".json"):
@@ -196,7 +190,7 @@ class _Pull:
             partial.unlink(missing_ok=True)
 
     def demand_room(self, missing: dict[str, str]) -> None:
-        """Say before hours of downloading that they would end on a full disk."""
+        """Refuse before hours of downloading what would end on a full disk."""
         here = sum(
             part.stat().st_size
             for origin in missing
@@ -208,13 +202,25 @@ class _Pull:
             raise DiskFull(f"{self.repository.hub} needs {sized(needed)} more, and {sized(free)} are free.")
 
 
+def prepare_partial(parts: Path, remote: RemoteFile) -> Path:
+    """The file that has or will have the first bytes of a remote file, in a folder that exists.
+
+    One that is too large to be the beginning of the remote file is removed.
+    """
+    parts.mkdir(parents=True, exist_ok=True)
+    partial = parts / remote.upstream
+    if partial.exists() and partial.stat().st_size > remote.size:
+        partial.unlink()
+    return partial
+
+
 def sized(size: int) -> str:
-    """Bytes, for a person."""
+    """A number of bytes as a person reads it."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def converted_name(stored: str) -> str:
-    """The name on disk of what a repository calls ``stored``: ``.bin`` weights become safetensors."""
+    """The name of a file after conversion: ``.bin`` weights and their index become safetensors."""
     folder, slash, name = stored.rpartition("/")
     if name.endswith(".bin") or ".bin.index" in name:
         name = name.replace(".bin", ".safetensors")

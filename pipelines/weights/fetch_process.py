@@ -1,8 +1,8 @@
-"""One repository of the hub, looked at, refused or fetched, in a process of its own beside a server.
+"""A process beside a server that fetches one repository of the hub, or refuses it after a look at it.
 
-Run as ``python -m pipelines.weights.fetch_process``: a `Wanted` comes in as JSON on the standard input, which
-stays open; when it closes, whoever asked is gone, and so is this process. What happens goes out as lines of
-JSON: a `DownloadProgress` now and then, at the end `Fetched` or `Refused`.
+Run as ``python -m pipelines.weights.fetch_process``. A `Wanted` comes in as JSON on the standard input, which
+stays open; this process ends when it closes. Lines of JSON go out: a `DownloadProgress` now and then, at the
+end `Fetched` or `Refused`.
 """
 
 from __future__ import annotations
@@ -11,68 +11,72 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from pipelines.weights.downloads import one_pull_at_a_time, pull, sized
+from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
+from pipelines.weights.formats import NO_PICKLES, PICKLES
 from pipelines.weights.hub import Hub, PullError, RemoteFile
-from pipelines.weights.loaded import LoadedEntry, Section, read_loaded, with_loaded
-from pipelines.weights.manifest import load_manifest
+from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
+from pipelines.weights.loaded import load_full_manifest, parse
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
-from pipelines.weights.repositories import Repository, repositories, select
+from pipelines.weights.repositories import Repository, components_of, repositories, select
 
-PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-"""Formats that can run code when they are opened."""
-
-NO_PICKLES = "is a pickle, which can run code when it is opened; give a .safetensors"
-
-SECTIONS: dict[str, Section] = {
-    "checkpoint": "pipelines",
-    "lora": "loras",
-    "embedding": "embeddings",
-    "vae": "vaes",
-    "controlnet": "controlnets",
+_PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
+    "StableDiffusionPipeline": "sd15",
+    "StableDiffusionXLPipeline": "sdxl",
 }
-"""Kind of `pipelines.weights.recognition` -> where it stands in weights.yaml."""
+"""The family of a pipeline by its class in model_index.json."""
 
-_PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
-_NETWORKS = {"AutoencoderKL": "vae", "ControlNetModel": "controlnet"}
-_SDXL_SCALING = 0.13025
-_REPORT_S = 0.5
+_NETWORK_KINDS: Mapping[str, Kind] = {"AutoencoderKL": "vae", "ControlNetModel": "controlnet"}
+"""The kind of a single network by its class in config.json."""
+
+_SDXL_SCALING_FACTOR = 0.13025
+"""The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
+
+_REPORT_INTERVAL_S = 0.5
+"""Seconds between two reports of progress."""
 
 
 class Wanted(BaseModel):
-    """``dtype`` of a checkpoint of each family; ``max_bytes`` of all that is fetched."""
+    """A repository that is to be fetched, and where to.
+
+    Attributes:
+        name: the name under which it will be drawn with.
+        on_cpu: whether all engines draw on the CPU, where half precision is of no use.
+        max_bytes: the most bytes that may be fetched for it.
+        family: the family that the caller names; believed only where the repository does not tell.
+    """
 
     name: str
     hub: str
     revision: str
     manifest: Path
     weights: Path
-    dtypes: dict[str, str]
+    on_cpu: bool
     max_bytes: int
-    family: str | None = None
+    family: StableDiffusionFamily | None = None
 
 
 class DownloadProgress(BaseModel):
-    """Bytes."""
+    """The bytes that are here, and all that there are."""
 
     done: int
     total: int
 
 
 class Fetched(BaseModel):
-    """It is here. ``kind`` as of `pipelines.weights.recognition`."""
+    """A thing that is here now, and the entry of weights.yaml that would stand for it."""
 
-    kind: str
+    kind: Kind
     entry: dict[str, Any]
 
 
 class Refused(BaseModel):
-    """``problem``: fit for the caller."""
+    """A wish that cannot be met; ``problem`` is fit for the caller."""
 
     problem: str
 
@@ -84,31 +88,29 @@ def fetch(wanted: Wanted, say: Callable[[BaseModel], None]) -> Fetched:
     """Look at a repository, and bring it if this server can draw with it.
 
     Raises:
-        PullError, Unrecognised: the reason in words.
+        PullError, Unrecognised: the repository was not fetched; the error says why.
     """
     hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
-    plain = Repository(wanted.hub, wanted.revision, False, (), frozenset(), (), False, (wanted.name,))
-    commit = hub.commit(plain)
-    listing = hub.listing(plain, commit)
-    look = _Look(hub, plain, commit, listing, wanted)
+    repository = Repository(hub=wanted.hub, revision=wanted.revision, users=(wanted.name,))
+    commit = hub.commit(repository)
+    listing = hub.listing(repository, commit)
+    look = _Look(hub, repository, commit, listing, wanted)
     kind, family, source = look.recognise()
-    found = _entry(wanted, kind, family, source)
-    item = LoadedEntry.model_validate(
-        {"section": SECTIONS[kind], "entry": found, "origin": wanted.hub, "loaded_at": "2000-01-01T00:00:00Z"}
+    entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
+    section = SECTIONS[kind]
+    manifest = load_full_manifest(wanted.manifest, wanted.weights).with_entry(
+        section, wanted.name, parse(section, wanted.name, entry, wanted.weights)
     )
-    loaded = read_loaded(wanted.weights)
-    both = loaded.model_copy(update={"entries": {**loaded.entries, wanted.name: item}})
-    catalogue = with_loaded(load_manifest(wanted.manifest), both, wanted.weights)
-    needed = [each for each in repositories(catalogue, [wanted.name]) if each.hub == wanted.hub]
+    needed = [each for each in repositories(manifest, [wanted.name]) if each.hub == wanted.hub]
     with one_pull_at_a_time(wanted.weights, wait=True):
-        for repository in needed:
-            chosen = look.choose(repository)
-            with _reported(wanted.weights, repository, {name: listing[name] for name in chosen}, say):
-                pull(hub, repository, wanted.weights)
-    if kind == "lora":  # what else a single file may be is known by now
-        kind, family = _single(wanted, source)
-        found = _entry(wanted, kind, family, source)
-    return Fetched(kind=kind, entry=found)
+        for each in needed:
+            files = {stored: listing[name] for name, stored in look.choose(each).items()}
+            with _Reporting(wanted.weights, each, files, say):
+                pull(hub, each, wanted.weights)
+    if kind == "lora":  # only now can be read what the single file really is
+        kind, family = _recognise_single_file(wanted, repository, source)
+        entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
+    return Fetched(kind=kind, entry=entry)
 
 
 class _Look:
@@ -120,14 +122,14 @@ class _Look:
         self._hub, self._repository, self._commit = hub, repository, commit
         self._listing, self._wanted = listing, wanted
 
-    def recognise(self) -> tuple[str, str | None, dict[str, Any]]:
-        """Kind, family where it can be told yet, and source."""
+    def recognise(self) -> tuple[Kind, StableDiffusionFamily, dict[str, Any]]:
+        """Kind, family and source; a single file counts as a LoRA for SD1.5 until it can be read."""
         source: dict[str, Any] = {"hub": self._wanted.hub, "revision": self._wanted.revision}
         if "model_index.json" in self._listing:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
         if "config.json" in self._listing:
             config = self._json("config.json")
-            kind = _NETWORKS.get(str(config.get("_class_name")))
+            kind = _NETWORK_KINDS.get(str(config.get("_class_name")))
             if kind is None:
                 raise Unrecognised(f"it is a {config.get('_class_name') or 'network'} of another library")
             return kind, self._network_family(kind, config), source
@@ -140,13 +142,16 @@ class _Look:
             )
         return "lora", "sd15", {**source, "files": files}
 
-    def choose(self, repository: Repository) -> list[str]:
-        """The files that are needed, all of them safe to open and together within the bound."""
+    def choose(self, repository: Repository) -> dict[str, str]:
+        """The files that are needed: the name in the repository -> the name on disk.
+
+        Raises:
+            Unrecognised: one of them is not safe to open, or together they are beyond the bound.
+        """
         components = None
         if "model_index.json" in self._listing and not repository.files:
-            index = self._json("model_index.json")
-            components = [name for name, cls in index.items() if isinstance(cls, list) and cls[0] is not None]
-        chosen = list(select(self._listing.keys(), repository, components))
+            components = components_of(self._json("model_index.json"))
+        chosen = select(self._listing.keys(), repository, components)
         for name in chosen:
             if name.endswith(PICKLES) or ".bin.index" in name:
                 raise Unrecognised(f"{name} {NO_PICKLES}")
@@ -156,74 +161,68 @@ class _Look:
             raise Unrecognised(f"it has {sized(size)}, and this server loads at most {bound:g} GB")
         return chosen
 
-    def _pipeline_family(self) -> str:
+    def _pipeline_family(self) -> StableDiffusionFamily:
         name = str(self._json("model_index.json").get("_class_name"))
-        if name not in _PIPELINES:
-            raise Unrecognised(f"it is a {name}; this server draws with {' and '.join(_PIPELINES)}")
+        family = _PIPELINE_FAMILIES.get(name)
+        if family is None:
+            raise Unrecognised(f"it is a {name}; this server draws with {' and '.join(_PIPELINE_FAMILIES)}")
         if "unet/config.json" in self._listing:
             network = self._json("unet/config.json")
             if network.get("cross_attention_dim") == 1024:
                 raise Unrecognised("it belongs to Stable Diffusion 2; this server draws with SD1.5 and SDXL")
             if network.get("in_channels", 4) != 4:
                 raise Unrecognised("its network is for inpainting or editing and reads more than 4 channels")
-        return _PIPELINES[name]
+        return family
 
-    def _network_family(self, kind: str, config: dict[str, Any]) -> str:
+    def _network_family(self, kind: str, config: dict[str, Any]) -> StableDiffusionFamily:
         if kind == "vae":
             if config.get("latent_channels", 4) != 4:
                 raise Unrecognised(f"it is a VAE with {config['latent_channels']} latent channels, not 4")
-            told = "sdxl" if config.get("scaling_factor") == _SDXL_SCALING else "sd15"
-            return self._wanted.family or told
+            if self._wanted.family is not None:
+                return self._wanted.family
+            return "sdxl" if config.get("scaling_factor") == _SDXL_SCALING_FACTOR else "sd15"
         return "sdxl" if config.get("cross_attention_dim") == 2048 else "sd15"
 
     def _json(self, name: str) -> dict[str, Any]:
-        """A small file of the repository."""
+        """Fetch a small file of the repository and parse it."""
         remote = self._listing[name]
-        partial = self._wanted.weights / ".parts" / remote.upstream
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        if partial.exists() and partial.stat().st_size > remote.size:
-            partial.unlink()
+        partial = prepare_partial(self._wanted.weights / PARTS, remote)
         self._hub.fetch(self._repository, self._commit, name, remote, partial)
         found: object = json.loads(partial.read_text())
         return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
-def _single(wanted: Wanted, source: dict[str, Any]) -> tuple[str, str]:
-    """What the one file is, which its name does not tell."""
-    folder = repositories_folder(wanted)
-    recognised = recognise(read_shapes(folder / source["files"][0]))
+def _recognise_single_file(
+    wanted: Wanted, repository: Repository, source: dict[str, Any]
+) -> tuple[Kind, StableDiffusionFamily]:
+    """Kind and family of the one file that was fetched, which its name does not tell."""
+    recognised = recognise(read_shapes(wanted.weights / repository.folder / source["files"][0]))
     if recognised.kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     return recognised.kind, recognised.family or wanted.family or "sd15"
 
 
-def repositories_folder(wanted: Wanted) -> Path:
-    """Where the repository lies."""
-    from pipelines.weights.repositories import folder
-
-    return wanted.weights / folder(wanted.hub, wanted.revision)
-
-
-def _entry(wanted: Wanted, kind: str, family: str | None, source: dict[str, Any]) -> dict[str, Any]:
-    """What would stand in weights.yaml."""
-    family = family or "sd15"
-    return loaded_entry(kind, family, source, wanted.dtypes)
-
-
-def loaded_entry(kind: str, family: str, source: dict[str, Any], dtypes: dict[str, str]) -> dict[str, Any]:
-    """What would stand in weights.yaml for a source of that kind and family."""
+def loaded_entry(
+    kind: Kind, family: StableDiffusionFamily, source: dict[str, Any], *, on_cpu: bool
+) -> dict[str, Any]:
+    """The entry of weights.yaml that would stand for a source of that kind and family."""
     if kind == "checkpoint":
-        return {"family": family, "parts": {"pipeline": source}, "dtype": dtypes[family]}
+        dtype = default_dtype(family, on_cpu=on_cpu)
+        return {"family": family, "parts": {"pipeline": source}, "dtype": dtype}
     return {"family": family, "source": source}
 
 
 def unwritable(error: OSError) -> str:
-    """Why nothing can be loaded into a weights folder; fit for the caller."""
+    """The reason why nothing can be loaded into a weights folder, fit for the caller."""
     return f"the weights folder cannot be written: {error.strerror or 'an unknown reason'}"
 
 
-class _reported:
-    """Says every half second how many bytes of the files are here."""
+class _Reporting:
+    """A thread that says every half second how many bytes of the files are here.
+
+    Args:
+        files: what the hub has, by the name on disk.
+    """
 
     def __init__(
         self,
@@ -247,21 +246,19 @@ class _reported:
     def _report(self) -> None:
         while True:
             self._say(DownloadProgress(done=sum(map(self._here, self._files)), total=self._total()))
-            if self._ended.wait(_REPORT_S):
+            if self._ended.wait(_REPORT_INTERVAL_S):
                 return
 
     def _total(self) -> int:
         return sum(file.size for file in self._files.values())
 
-    def _here(self, name: str) -> int:
-        file = self._files[name]
-        partial = self._weights / ".parts" / file.upstream
+    def _here(self, stored: str) -> int:
+        file = self._files[stored]
+        partial = self._weights / PARTS / file.upstream
         try:
             return min(partial.stat().st_size, file.size)
         except FileNotFoundError:
-            # A half-precision variant is stored under the plain name.
-            stored = self._folder / name.replace(".fp16.", ".")
-            return file.size if stored.exists() else 0
+            return file.size if (self._folder / stored).exists() else 0
 
 
 def main() -> None:

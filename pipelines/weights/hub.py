@@ -1,4 +1,4 @@
-"""The model hub, through huggingface_hub: what is in a repository, and its bytes; failures in plain words."""
+"""The model hub, through huggingface_hub: the files of a repository, and its failures in plain words."""
 
 # pyright: reportUnknownVariableType=false
 # huggingface_hub is only partly typed.
@@ -19,8 +19,8 @@ class PullError(Exception):
     """A repository could not be pulled; ``str(error)`` says why and what to do.
 
     Attributes:
-        exit_code: of the command line.
-        fatal: the next repository would fail as well.
+        exit_code: exit status of the command line.
+        fatal: whether the next repository would fail as well.
     """
 
     exit_code = 1
@@ -41,7 +41,7 @@ class AccessDenied(PullError):
 
 
 class NotOnTheHub(PullError):
-    """No such repository, revision or file."""
+    """The hub has no such repository, revision or file."""
 
     exit_code = 5
 
@@ -53,13 +53,15 @@ class Corrupted(PullError):
 
 
 class DiskFull(PullError):
+    """The disk has no room for the repository."""
+
     exit_code = 7
     fatal = True
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """``upstream``: SHA-256 of a large file, git's blob id of a small one."""
+    """A file of a repository; ``upstream`` is its SHA-256 if it is large, else git's blob id."""
 
     size: int
     upstream: str
@@ -71,8 +73,8 @@ class Hub:
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         """
         Args:
-            endpoint: None: what huggingface_hub's environment says.
-            token: None: what huggingface_hub finds (``HF_TOKEN``, or an earlier login).
+            endpoint: URL of the hub; None for the one that huggingface_hub's environment names.
+            token: access token; None for the one that huggingface_hub finds (``HF_TOKEN``, an earlier login).
         """
         from huggingface_hub import HfApi
 
@@ -82,16 +84,16 @@ class Hub:
 
     def commit(self, repository: Repository) -> str:
         """The commit that the repository's revision names now."""
-        with _plainly(repository, self.endpoint):
+        with _errors_in_words(repository, self.endpoint):
             found = self._api.model_info(repository.hub, revision=repository.revision).sha
         assert found is not None
         return found
 
     def listing(self, repository: Repository, commit: str) -> dict[str, RemoteFile]:
-        """Every file at that commit."""
+        """Every file that a repository has at that commit, by its name."""
         from huggingface_hub.hf_api import RepoFile
 
-        with _plainly(repository, self.endpoint):
+        with _errors_in_words(repository, self.endpoint):
             tree = list(self._api.list_repo_tree(repository.hub, recursive=True, revision=commit))
         return {
             file.path: RemoteFile(file.size, file.lfs.sha256 if file.lfs else file.blob_id)
@@ -102,7 +104,7 @@ class Hub:
     def fetch(
         self, repository: Repository, commit: str, name: str, remote: RemoteFile, partial: Path
     ) -> None:
-        """Append to ``partial`` what is missing of a file, with a progress bar.
+        """Append to a partial download what is missing of the file, with a progress bar.
 
         The client's own download keeps nothing of a transfer that was killed, so the partial file is kept
         here and only its rest is asked for.
@@ -111,7 +113,7 @@ class Hub:
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
 
-        with _plainly(repository, self.endpoint), partial.open("ab") as file:
+        with _errors_in_words(repository, self.endpoint), partial.open("ab") as file:
             url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
             location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
             stays = location.startswith(f"{self.endpoint}/")
@@ -128,7 +130,7 @@ class Hub:
 
 
 @contextmanager
-def _plainly(repository: Repository, endpoint: str) -> Generator[None]:
+def _errors_in_words(repository: Repository, endpoint: str) -> Generator[None]:
     """Turn what the client raises into what a person can act upon."""
     import httpx2
     from huggingface_hub import errors

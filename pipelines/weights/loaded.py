@@ -7,37 +7,36 @@ weights.yaml is mounted read-only, and whoever moves the weights takes it along.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.weights.atomic import write_atomically
+from pipelines.weights.kinds import Section
 from pipelines.weights.lock import read_lock
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry, Source, load_manifest
 
 log = logging.getLogger(__name__)
 
 LOADED_NAME = "loaded.yaml"
 
 FILES = "loaded"
-"""Below the weights folder: single files that were loaded, by the names under which they are drawn with."""
+"""The folder below the weights folder that has the single files that were loaded, named as in requests."""
 
-Section = Literal["pipelines", "loras", "embeddings", "vaes", "controlnets"]
-
-_BORROWED = "safety_checker"
-"""A loaded checkpoint has the safety checker of the manifest's checkpoints of its family."""
+_BORROWED_PART = "safety_checker"
+"""The part of a loaded checkpoint that is taken from a checkpoint of its family in weights.yaml."""
 
 
 class LoadedEntry(BaseModel):
-    """One thing that was loaded.
+    """A checkpoint or adapter that was loaded.
 
     Attributes:
-        section: of weights.yaml in which ``entry`` would stand.
-        entry: what would stand there; a file is named relative to the weights folder.
+        section: the section of weights.yaml in which ``entry`` would stand.
+        entry: the entry in the words of weights.yaml; its file is named relative to the weights folder.
         origin: the URL or repository that it was loaded from.
     """
 
@@ -50,7 +49,7 @@ class LoadedEntry(BaseModel):
 
 
 class Loaded(BaseModel):
-    """The whole file; ``entries`` by model id."""
+    """All that loaded.yaml says; ``entries`` by the name under which they are drawn with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +57,7 @@ class Loaded(BaseModel):
 
 
 def read_loaded(weights: Path) -> Loaded:
-    """What was loaded into a weights folder; nothing where there is no file yet.
+    """Read what was loaded into a weights folder; a file that is not there yet has no entries.
 
     Raises:
         ValueError: the file is damaged.
@@ -68,16 +67,15 @@ def read_loaded(weights: Path) -> Loaded:
 
 
 def write_loaded(weights: Path, loaded: Loaded) -> None:
-    """Replace the file in one step, so that a reader never sees half of it."""
+    """Replace the record of what was loaded; the weights folder is made where there is none."""
     weights.mkdir(parents=True, exist_ok=True)
-    aside = weights / f".{LOADED_NAME}.{os.getpid()}"
     head = "# Written by load_model and delete_model; in the words of weights.yaml.\n"
-    aside.write_text(head + yaml.safe_dump(loaded.model_dump(mode="json"), allow_unicode=True))
-    aside.replace(weights / LOADED_NAME)
+    entries = yaml.safe_dump(loaded.model_dump(mode="json"), allow_unicode=True)
+    write_atomically(weights / LOADED_NAME, head + entries)
 
 
-def load_catalogue(manifest: Path, weights: Path) -> Manifest:
-    """All that can be drawn: weights.yaml with what was loaded.
+def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
+    """Read weights.yaml together with what was loaded since.
 
     Raises:
         pydantic.ValidationError: weights.yaml is not valid.
@@ -87,38 +85,38 @@ def load_catalogue(manifest: Path, weights: Path) -> Manifest:
 
 
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
-    """A manifest with more in it. A name that stands in weights.yaml means what stands there."""
+    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry."""
     own = set(names(manifest))
     for name, item in loaded.entries.items():
         if name in own:
             log.warning("%s stands in weights.yaml now; what was loaded under this name is left out", name)
             continue
         try:
-            parsed = parse(item, weights, name)
-        except (ValidationError, ValueError) as error:
+            entry = parse(item.section, name, item.entry, weights)
+        except ValueError as error:
             log.error("%s was loaded, but is of no use to this version: %s", name, error)
             continue
-        entry = getattr(parsed, item.section)[name]
         if isinstance(entry, PipelineEntry):
             entry = _with_safety_checker(entry, manifest, weights)
-        manifest = manifest.model_copy(
-            update={item.section: {**getattr(manifest, item.section), name: entry}}
-        )
+        manifest = manifest.with_entry(item.section, name, entry)
     return manifest
 
 
-def parse(item: LoadedEntry, weights: Path, name: str) -> Manifest:
-    """A manifest that has nothing but this entry, its file found from anywhere.
+def parse(
+    section: Section, name: str, entry: Mapping[str, Any], weights: Path
+) -> PipelineEntry | AdapterEntry:
+    """Validate an entry of weights.yaml that was written by a load, and make its file's path absolute.
 
     Raises:
         pydantic.ValidationError: this version does not know such entries.
     """
-    entry = _absolute(item.entry, weights.absolute())
-    return Manifest.model_validate({"pipelines": {}, item.section: {name: entry}})
+    written = _absolute(entry, weights.absolute())
+    manifest = Manifest.model_validate({"pipelines": {}, section: {name: written}})
+    return getattr(manifest, section)[name]
 
 
 def names(manifest: Manifest) -> Iterator[str]:
-    """Of everything that a manifest has, whatever it is."""
+    """The name of everything that a manifest has, in all its sections."""
     for section in Manifest.model_fields:
         value: object = getattr(manifest, section)
         if isinstance(value, dict):
@@ -126,6 +124,7 @@ def names(manifest: Manifest) -> Iterator[str]:
 
 
 def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """An entry whose files and folders are named by absolute paths, at whatever depth."""
     found: dict[str, Any] = {}
     for key, value in entry.items():
         if isinstance(value, dict):
@@ -136,12 +135,14 @@ def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:
 
 
 def _with_safety_checker(entry: PipelineEntry, manifest: Manifest, weights: Path) -> PipelineEntry:
+    """A loaded checkpoint with the safety checker that another one of its family has and that is here."""
     for other in manifest.pipelines.values():
-        checker = other.parts.get(_BORROWED)
+        checker = other.parts.get(_BORROWED_PART)
         if other.family == entry.family and checker is not None and _is_here(checker, weights):
-            return entry.model_copy(update={"parts": {**entry.parts, _BORROWED: checker}})
+            return entry.model_copy(update={"parts": {**entry.parts, _BORROWED_PART: checker}})
     return entry
 
 
 def _is_here(source: Source, weights: Path) -> bool:
+    """Whether a source is local, or was pulled."""
     return source.hub is None or f"{source.hub}@{source.revision}" in read_lock(weights).repositories

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.weights.atomic import write_atomically
+
 LOCK_NAME = "weights.lock.json"
 
 
 class LockedFile(BaseModel):
-    """One file as it was written.
+    """A file as it was written, and what it was made from.
 
     Attributes:
-        origin: its name in the repository (a half-precision variant is stored under the plain name).
-        upstream: what the hub calls these bytes (SHA-256 of a large file, git's blob id of a small one).
-        sha256: of the bytes on disk, which a conversion may have made out of other ones.
-        mtime_ns: modification time; with the size a cheap sign that nothing happened to the file since.
+        origin: the file's name in the repository, or its URL without the query.
+        upstream: the hub's name of the original bytes: SHA-256 of a large file, git's blob id of a small one.
+        sha256: SHA-256 of the bytes on disk, which a conversion may have made out of the original ones.
+        mtime_ns: modification time in nanoseconds; with the size a cheap sign that the file is unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,7 +33,7 @@ class LockedFile(BaseModel):
 
 
 class LockedRepository(BaseModel):
-    """One repository at one commit. ``files`` maps the path below ``folder``, in POSIX form, to its bytes."""
+    """A repository at one commit; ``files`` are named by their path below ``folder``, in POSIX form."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,11 +46,11 @@ class LockedRepository(BaseModel):
 
 
 class Lock(BaseModel):
-    """The whole file.
+    """All that weights.lock.json says.
 
     Attributes:
-        repositories: by ``owner/name@revision``.
-        downloads: single files from elsewhere, by their path below the weights folder.
+        repositories: the repositories that were pulled, by ``owner/name@revision``.
+        downloads: the single files that were loaded from a URL, by their path below the weights folder.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,7 +61,7 @@ class Lock(BaseModel):
 
 
 def read_lock(weights: Path) -> Lock:
-    """The lock of a weights folder; an empty one where there is none yet.
+    """Read the lock of a weights folder; one that is not there yet is empty.
 
     Raises:
         ValueError: the file is there, but is not a lock.
@@ -70,19 +71,18 @@ def read_lock(weights: Path) -> Lock:
 
 
 def write_lock(weights: Path, lock: Lock) -> None:
-    """Replace the lock in one step, so that a reader never sees half of it."""
-    aside = weights / f".{LOCK_NAME}.{os.getpid()}"
-    aside.write_text(lock.model_dump_json(indent=1) + "\n")
-    aside.replace(weights / LOCK_NAME)
+    """Replace the lock of a weights folder."""
+    write_atomically(weights / LOCK_NAME, lock.model_dump_json(indent=1) + "\n")
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path, *, origin: str, upstream: str) -> LockedFile:
-    """Hash a file that has just been written."""
+    """Record a file that has just been written, with its hash."""
     status = path.stat()
     return LockedFile(
         origin=origin,
@@ -94,12 +94,12 @@ def describe(path: Path, *, origin: str, upstream: str) -> LockedFile:
 
 
 def problems(weights: Path, repository: LockedRepository, *, thorough: bool) -> list[str]:
-    """What is wrong with a repository's files, one line each, paths below the weights folder; empty: nothing.
+    """Compare a repository's files with its record; the list has one line for each file that is not right.
 
     Args:
-        thorough: hash every byte; otherwise a file of recorded size and modification time counts as
-            unchanged, and only one whose time differs is hashed (a copied folder has new times and the same
-            bytes).
+        thorough: hash every file. Otherwise a file with its recorded size and modification time counts as
+            unchanged, and only one whose time differs is hashed: a copied folder has new times and the same
+            bytes.
     """
     folder = weights / repository.folder
     present = {path.relative_to(folder).as_posix() for path in _files(folder)}
@@ -117,7 +117,7 @@ def problems(weights: Path, repository: LockedRepository, *, thorough: bool) -> 
 
 
 def download_problem(weights: Path, name: str, locked: LockedFile, *, thorough: bool) -> str | None:
-    """What is wrong with a single file; see `problems`."""
+    """Compare a single file with its record, as `problems` does; None when it is right."""
     path = weights / name
     if not path.is_file():
         return f"{name}: missing"
@@ -126,7 +126,7 @@ def download_problem(weights: Path, name: str, locked: LockedFile, *, thorough: 
 
 
 def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, but for hidden ones (partial downloads, a desktop's notes)."""
+    """Every file below a folder, except hidden ones such as partial downloads or a desktop's notes."""
     return [
         path
         for path in folder.rglob("*")
@@ -135,6 +135,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _same(path: Path, locked: LockedFile, *, thorough: bool) -> bool:
+    """Whether a file still has the recorded bytes."""
     status = path.stat()
     if status.st_size != locked.size:
         return False
@@ -142,18 +143,18 @@ def _same(path: Path, locked: LockedFile, *, thorough: bool) -> bool:
         return sha256(path) == locked.sha256
     return (
         status.st_mtime_ns == locked.mtime_ns
-        or _remembered(path, status.st_size, status.st_mtime_ns) == locked.sha256
+        or _sha256_once(path, status.st_size, status.st_mtime_ns) == locked.sha256
     )
 
 
 @lru_cache(maxsize=4096)
-def _remembered(path: Path, size: int, mtime_ns: int) -> str:
-    """Hashed once per state of a file: a pipeline that is opened again does not pay again."""
+def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+    """The SHA-256 of a file, cached by its size and time, so that a pipeline opens again without hashing."""
     return sha256(path)
 
 
 def renew(weights: Path, lock: Lock) -> None:
-    """Record the present modification times of files found unchanged, so that opening need not hash them."""
+    """Record the present times of files that were found unchanged, so that opening hashes none of them."""
     before = lock.model_copy(deep=True)
     lock.downloads = _renewed(weights, lock.downloads)
     for key, repository in lock.repositories.items():

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
+from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
@@ -24,17 +25,18 @@ class Source(_Entry):
     """Where one part of a pipeline comes from: exactly one of hub, folder, file, dummy.
 
     Attributes:
-        hub: repository in ``owner/name`` form, with ``revision``.
-        files: of a hub repository, the file names or patterns that are needed; empty: what diffusers' layout
-            calls for.
-        sha256: of a hub repository that is somebody's copy, by file name: the hash of the original.
-        skip: of a hub repository in diffusers' layout, the components that are not needed.
-        license: where it differs from the entry's.
-        gated: the repository is given only to accounts that accepted its terms.
-        folder: a diffusers-layout folder, relative to the manifest.
-        file: one ``.safetensors`` of the original layout, relative to the manifest; ``config`` names a
-            pipeline configuration that ships with the project.
-        dummy: name of a shipped configuration; a full-size network of random numbers, built on the device.
+        hub: a repository of the hub in ``owner/name`` form.
+        revision: the branch, tag or commit of the repository.
+        files: names or patterns of the repository's files that are needed; when empty, the files that
+            diffusers' layout calls for.
+        sha256: SHA-256 of the original files, by name, where the repository is somebody's copy.
+        skip: components of a repository in diffusers' layout that are not needed.
+        license: the licence, where it differs from the entry's.
+        gated: whether the repository is given only to accounts that accepted its terms.
+        folder: a folder in diffusers' layout, relative to the manifest.
+        file: a ``.safetensors`` file of the original layout, relative to the manifest.
+        config: the configuration of ``file``, by the name of one that ships with the project.
+        dummy: name of a shipped configuration, for a full-size network of random numbers built on the device.
     """
 
     hub: str | None = None
@@ -74,31 +76,22 @@ class Source(_Entry):
 
 
 class PipelineEntry(_Entry):
-    """One pipeline.
+    """A pipeline that requests may name.
 
     Attributes:
-        family: module under ``pipelines/families``.
-        parts: the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae", "safety_checker",
-            "annotator").
-        dtype: in which the networks run.
-        vram_gb: peak with one picture at the default size where ``vram_measured``; else what the weights
-            alone take in ``dtype``, computed from the parameter counts. None: unknown.
-        resident: loaded at start and never evicted; otherwise on demand.
+        family: the module under ``pipelines/families`` that draws.
+        parts: sources of the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae",
+            "safety_checker", "annotator").
+        dtype: the dtype in which the networks run.
+        vram_gb: memory in GB: the peak with one picture at the default size where ``vram_measured``, else the
+            size of the weights alone, computed from the parameter counts. None where it is unknown.
+        license: the licence of all parts that name none themselves.
+        resident: whether it is loaded at start and never evicted, instead of on demand.
     """
 
-    family: Literal[
-        "face_restorer",
-        "kandinsky22",
-        "kolors",
-        "mbart50",
-        "prompt_writer",
-        "sd15",
-        "sd3_pose",
-        "sdxl",
-        "upscaler",
-    ]
+    family: Family
     parts: dict[str, Source]
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    dtype: Dtype = "float16"
     vram_gb: float | None = None
     vram_measured: bool = False
     license: str = ""
@@ -114,22 +107,22 @@ class ImageNetworkEntry(_Entry):
     """A network that makes a picture of a picture, without a prompt.
 
     Attributes:
-        source: one file, ``.safetensors`` or ``.pth``, of any architecture that spandrel knows.
-        dtype: fp32 is taken where the architecture cannot do this one.
-        vram_gb, license, resident: as for a pipeline.
+        source: a ``.safetensors`` or ``.pth`` file of any architecture that spandrel knows.
+        dtype: the dtype in which the network runs, if its architecture can; otherwise that is float32.
+        vram_gb, license, resident: the same as in `PipelineEntry`.
     """
 
     source: Source
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    dtype: Dtype = "float16"
     vram_gb: float | None = None
     license: str = ""
     resident: bool = False
 
     def as_pipeline(self) -> PipelineEntry:
-        """How it is opened, resident and pulled."""
+        """The pipeline as which the network is opened, kept resident and pulled."""
         raise NotImplementedError
 
-    def _as(self, family: Literal["upscaler", "face_restorer"], parts: dict[str, Source]) -> PipelineEntry:
+    def _as(self, family: Family, parts: dict[str, Source]) -> PipelineEntry:
         return PipelineEntry(
             family=family,
             parts=parts,
@@ -141,7 +134,7 @@ class ImageNetworkEntry(_Entry):
 
 
 class UpscalerEntry(ImageNetworkEntry):
-    """A network that enlarges pictures; what scale it has is read from its tensors."""
+    """A network that enlarges pictures; its scale is read from its tensors."""
 
     def as_pipeline(self) -> PipelineEntry:
         return self._as("upscaler", {"upscaler": self.source})
@@ -151,8 +144,8 @@ class FaceRestorerEntry(ImageNetworkEntry):
     """A network that draws faces anew.
 
     Attributes:
-        detector: YuNet's ONNX file, which finds the faces; without it only upright ones that look into the
-            camera are found.
+        detector: YuNet's ONNX file, which finds the faces. Without it only faces that are upright and look
+            into the camera are found.
     """
 
     detector: Source | None = None
@@ -170,7 +163,7 @@ class AdapterEntry(_Entry):
     """
 
     source: Source
-    family: Literal["sd15", "sdxl"]
+    family: StableDiffusionFamily
     license: str = ""
 
 
@@ -189,14 +182,14 @@ Preprocessor = Literal[
     "shuffle",
     "zoe",
 ]
-"""What can make a ControlNet's guide of a picture."""
+"""The preprocessors that can make a ControlNet's control image of a picture."""
 
 
 class ControlNetEntry(AdapterEntry):
     """A ControlNet that requests may name.
 
     Attributes:
-        preprocessor: makes its guide of a picture; None: it takes pictures as they are.
+        preprocessor: makes its control image of a picture; None: it takes pictures as they are.
         annotator: a folder with the weights of the preprocessor, where it needs some.
     """
 
@@ -205,7 +198,7 @@ class ControlNetEntry(AdapterEntry):
 
 
 class Manifest(_Entry):
-    """A whole weights.yaml. ``path`` is where it was read; relative sources start there."""
+    """All that weights.yaml says; relative sources start at ``path``, the file that was read."""
 
     path: Path = Path()
     pipelines: dict[str, PipelineEntry]
@@ -235,12 +228,16 @@ class Manifest(_Entry):
         return openable[name]
 
     def openable(self) -> dict[str, PipelineEntry]:
-        """Pipelines, upscalers and face restorers by name: what the device's memory is divided among."""
+        """Pipelines, upscalers and face restorers by name; the device's memory is divided among them."""
         others = {**self.upscalers, **self.face_restorers}
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
 
+    def with_entry(self, section: Section, name: str, entry: PipelineEntry | AdapterEntry) -> Manifest:
+        """A copy of this manifest that has the entry, too."""
+        return self.model_copy(update={section: {**getattr(self, section), name: entry}})
+
     def first_of(self, family: str) -> str | None:
-        """The name of the first pipeline of a family; None: there is none."""
+        """The name of the first pipeline of a family; None if there is none."""
         return next((name for name, entry in self.pipelines.items() if entry.family == family), None)
 
     def adapters(self) -> Iterator[tuple[str, AdapterEntry]]:
@@ -249,7 +246,7 @@ class Manifest(_Entry):
             yield from kind.items()
 
     def annotator(self, preprocessor: str) -> Source | None:
-        """The weights of a preprocessor, of whatever ControlNet brings them."""
+        """The weights of a preprocessor, from the first ControlNet that brings them; None if none does."""
         for entry in self.controlnets.values():
             if entry.preprocessor == preprocessor and entry.annotator is not None:
                 return entry.annotator
@@ -257,9 +254,9 @@ class Manifest(_Entry):
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read and validate.
+    """Read weights.yaml and validate it.
 
     Raises:
-        pydantic.ValidationError: with the place and the reason.
+        pydantic.ValidationError: an entry is wrong; the error names the place and the reason.
     """
     return Manifest.model_validate({**yaml.safe_load(path.read_text()), "path": path.resolve()})

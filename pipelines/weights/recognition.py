@@ -9,20 +9,26 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-Kind = Literal["checkpoint", "lora", "embedding", "vae", "controlnet"]
-Family = Literal["sd15", "sdxl"]
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
+
 Shapes = Mapping[str, tuple[int, ...]]
 
-LONGEST_HEADER = 100_000_000
-"""Bytes; the format's own reader takes no longer one."""
+MAX_HEADER_BYTES = 100_000_000
+"""The most bytes that the header of a .safetensors file may have; the format's own reader takes no more."""
 
-_WIDTHS: Mapping[int, Family] = {768: "sd15", 2048: "sdxl"}
-"""Of the text that the networks' cross-attentions read."""
-_OTHERS = {1024: "Stable Diffusion 2", 1280: "the SDXL refiner", 4096: "a network with a T5 text encoder"}
+_FAMILY_BY_TEXT_WIDTH: Mapping[int, StableDiffusionFamily] = {768: "sd15", 2048: "sdxl"}
+"""The family of a network by the width of the text encodings that its cross-attentions read."""
 
-_FOREIGN = (
+_FOREIGN_BY_TEXT_WIDTH = {
+    1024: "Stable Diffusion 2",
+    1280: "the SDXL refiner",
+    4096: "a network with a T5 text encoder",
+}
+"""The networks that this server does not have, by the width of the text encodings that they read."""
+
+_FOREIGN_MARKS = (
     ("double_blocks", "Flux"),
     ("joint_blocks", "Stable Diffusion 3"),
     ("single_transformer_blocks", "Flux"),
@@ -30,6 +36,8 @@ _FOREIGN = (
     ("lora_transformer_", "a transformer (Flux, Stable Diffusion 3)"),
     ("transformer.transformer_blocks", "a transformer (Flux, Stable Diffusion 3)"),
 )
+"""A part of a tensor's name, and the family that this server does not have in which it occurs."""
+
 _LORA = re.compile(
     r"(lora_(down|up|A|B)(\.\w+)?\.weight|lora\.(down|up)\.weight|hada_w\d_[ab]|lokr_w\d(_[ab])?)$"
 )
@@ -38,36 +46,37 @@ _OTHER_ADAPTERS = {
     "w_norm": "normalisations", "b_norm": "normalisations", "a1.weight": "GLoRA",
     "lora_mid.weight": "LoRA with a Tucker core",
 }  # fmt: skip
-"""Ends of the names of what kohya's scripts and LyCORIS train besides; no LoRA of PEFT equals it."""
-_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
+"""The adapters that kohya's scripts and LyCORIS train and PEFT lacks, by the ends of their tensors' names."""
+DORA_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
+"""The end of the name of a DoRA magnitude (Liu et al. 2024): the learnt length of each row of a weight."""
 _ADAPTER_PREFIXES = ("lora_", "lycoris_")
 _PEFT_PREFIX = "base_model.model."
 _TEXT_READERS = re.compile(r"attn2[._](to|processor\.to)_[kv]")
 
 
 class Unrecognised(Exception):
-    """Not a file that this server can draw with; ``str(error)`` says what it is, or why."""
+    """A file with which this server cannot draw; ``str(error)`` says what it is, or why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """``family`` is None where the tensors do not tell: SD1.5's and SDXL's VAEs have the same shapes."""
+    """The kind and family of a file; the family is None for VAEs, which have the same shapes in both."""
 
     kind: Kind
-    family: Family | None
+    family: StableDiffusionFamily | None
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes, from the file's header.
+    """Read the names and shapes of a file's tensors from its header.
 
     Raises:
-        Unrecognised: it is no .safetensors file, or is cut off.
+        Unrecognised: the file is no .safetensors file, or is cut off.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise Unrecognised("it is not a .safetensors file")
         text = file.read(length)
     try:
@@ -83,14 +92,14 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def recognise(shapes: Shapes) -> Recognised:
-    """What these tensors are.
+    """Tell kind and family of a file from its tensors.
 
     Raises:
-        Unrecognised: of another family, or of none that is known here.
+        Unrecognised: the tensors belong to another family, or to nothing that is known here.
     """
     if not shapes:
         raise Unrecognised("it holds no tensors")
-    for mark, name in _FOREIGN:
+    for mark, name in _FOREIGN_MARKS:
         if any(mark in key for key in shapes):
             raise Unrecognised(f"it belongs to {name}; this server draws with SD1.5 and SDXL")
     demand_usable_lora(shapes)
@@ -106,8 +115,8 @@ def recognise(shapes: Shapes) -> Recognised:
         return Recognised("embedding", "sdxl")
     if "emb_params" in shapes or (len(shapes) == 1 and all(len(shape) <= 2 for shape in shapes.values())):
         width = next(iter(shapes.values()))[-1] if next(iter(shapes.values())) else 0
-        if width in _OTHERS:
-            raise Unrecognised(f"it is a textual inversion for {_OTHERS[width]}")
+        if width in _FOREIGN_BY_TEXT_WIDTH:
+            raise Unrecognised(f"it is a textual inversion for {_FOREIGN_BY_TEXT_WIDTH[width]}")
         return Recognised("embedding", "sd15")
     if any(key.startswith(("down_blocks.", "input_blocks.", "conv_in.")) for key in shapes):
         raise Unrecognised("it is one network of a checkpoint; the whole checkpoint is needed")
@@ -115,10 +124,10 @@ def recognise(shapes: Shapes) -> Recognised:
 
 
 def demand_usable_lora(shapes: Shapes) -> None:
-    """Refuse LoRA-like files that this server cannot draw with; says nothing about other ones.
+    """Refuse a LoRA with which this server cannot draw; files of other kinds pass.
 
     Raises:
-        Unrecognised: with the reason.
+        Unrecognised: the LoRA is of no use here; the error says why.
     """
     for key in shapes:
         end = next((end for end in _OTHER_ADAPTERS if key.endswith(f".{end}")), None)
@@ -133,7 +142,7 @@ def demand_usable_lora(shapes: Shapes) -> None:
             raise Unrecognised(
                 "its DoRA magnitudes are of columns (LyCORIS without wd_on_out); PEFT has rows'"
             )
-    decomposed = {_MAGNITUDE.sub("", key) for key in shapes if _MAGNITUDE.search(key)}
+    decomposed = {DORA_MAGNITUDE.sub("", key) for key in shapes if DORA_MAGNITUDE.search(key)}
     networks = {_network(layer) for layer in decomposed}
     layers = {_LORA.split(key)[0].rstrip(".") for key in shapes if _LORA.search(key)}
     if any(layer not in decomposed and _network(layer) in networks for layer in layers):
@@ -143,7 +152,7 @@ def demand_usable_lora(shapes: Shapes) -> None:
 
 
 def with_network(name: str) -> str:
-    """A tensor's name as diffusers has it, where PEFT saved it without telling of which network it is."""
+    """The name in diffusers of a tensor that PEFT saved without the name of its network."""
     if not name.startswith(_PEFT_PREFIX):
         return name
     rest = name.removeprefix(_PEFT_PREFIX)
@@ -151,12 +160,12 @@ def with_network(name: str) -> str:
 
 
 def _network(layer: str) -> str:
-    """The part of a layer's name that says in which network it is."""
+    """The part of a layer's name that names its network."""
     kohya = layer.startswith(_ADAPTER_PREFIXES)
     return "_".join(layer.split("_")[:2]) if kohya else layer.partition(".")[0]
 
 
-def _checkpoint_family(shapes: Shapes) -> Family:
+def _checkpoint_family(shapes: Shapes) -> StableDiffusionFamily:
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
     channels = first[1] if len(first) == 4 else 4
     if channels != 4:
@@ -176,22 +185,24 @@ def _checkpoint_family(shapes: Shapes) -> Family:
     raise Unrecognised("it is a checkpoint without its text encoder")
 
 
-def _lora_family(shapes: Shapes) -> Family:
+def _lora_family(shapes: Shapes) -> StableDiffusionFamily:
     if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
         return "sdxl"
     return _by_attentions(shapes, "LoRA")
 
 
-def _by_attentions(shapes: Shapes, what: str) -> Family:
-    """By the width of the text that attentions read, else by where the network has attentions."""
+def _by_attentions(shapes: Shapes, what: str) -> StableDiffusionFamily:
+    """The family by the width of the text that attentions read, or else by the places of the attentions."""
     for key in shapes:
         width = _text_width(key, shapes) if _TEXT_READERS.search(key) else None
         if width is None:
             continue
-        if width in _OTHERS:
-            raise Unrecognised(f"it is a {what} for {_OTHERS[width]}; this server draws with SD1.5 and SDXL")
-        if width in _WIDTHS:
-            return _WIDTHS[width]
+        if width in _FOREIGN_BY_TEXT_WIDTH:
+            raise Unrecognised(
+                f"it is a {what} for {_FOREIGN_BY_TEXT_WIDTH[width]}; this server draws with SD1.5 and SDXL"
+            )
+        if width in _FAMILY_BY_TEXT_WIDTH:
+            return _FAMILY_BY_TEXT_WIDTH[width]
     names = " ".join(shapes).replace("_", ".")
     if re.search(r"down\.blocks\.0\.attentions|input\.blocks\.1\.1|up\.blocks\.3\.attentions", names):
         return "sd15"
@@ -203,7 +214,7 @@ def _by_attentions(shapes: Shapes, what: str) -> Family:
 
 
 def _text_width(key: str, shapes: Shapes) -> int | None:
-    """How many numbers of text a layer reads, from one of its tensors, in whatever way it is factored."""
+    """The width of the text that a layer reads, from one of its tensors, in whatever way it is factored."""
     shape = shapes[key]
     if key.endswith(("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight")):
         return shape[1] if len(shape) >= 2 else None

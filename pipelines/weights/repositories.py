@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import cast
 
 from pipelines.weights.manifest import Manifest, Source
 
@@ -17,38 +18,41 @@ _INDEX = re.compile(
     r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)\.(?P<format>safetensors|bin)\.index(?P<half>\.fp16)?\.json"
 )
 _SMALL = (".json", ".txt", ".model")
-"""What tokenizers, schedulers and configurations consist of."""
+"""Suffixes of the files that tokenizers, schedulers and configurations consist of."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """One repository at one revision, with all that the manifest wants of it.
+    """A repository at one revision, with all that the manifest wants of it.
 
     Attributes:
-        half: take half-precision variants where the repository has them.
-        files: names or patterns; empty: what diffusers' layout calls for.
+        half: whether half-precision variants are taken where the repository has them.
+        files: names or patterns of the needed files; when empty, the files that diffusers' layout calls for.
         skip: components that nobody needs.
-        licenses: what must be agreed to.
+        licenses: licences that must be agreed to.
+        gated: whether only accounts that accepted its terms are given the repository.
         users: pipelines and adapters that need it, in the manifest's order.
-        sha256: (file name, hash) of the files that must be certain bytes.
+        sha256: (file name, SHA-256) of the files whose bytes the manifest fixes.
     """
 
     hub: str
     revision: str
-    half: bool
-    files: tuple[str, ...]
-    skip: frozenset[str]
-    licenses: tuple[str, ...]
-    gated: bool
-    users: tuple[str, ...]
+    half: bool = False
+    files: tuple[str, ...] = ()
+    skip: frozenset[str] = frozenset()
+    licenses: tuple[str, ...] = ()
+    gated: bool = False
+    users: tuple[str, ...] = ()
     sha256: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
+        """The name of the repository in the lock."""
         return f"{self.hub}@{self.revision}"
 
     @property
     def folder(self) -> str:
+        """Where the repository lies below the weights folder, in POSIX form."""
         return folder(self.hub, self.revision)
 
 
@@ -59,6 +63,8 @@ def folder(hub: str, revision: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
+    """One user's need of one repository; ``half`` is None where the user takes any precision."""
+
     user: str
     source: Source
     half: bool | None
@@ -72,7 +78,8 @@ def repositories(manifest: Manifest, names: Collection[str] | None = None) -> li
     user draws in full precision.
 
     Args:
-        names: only those that these pipelines and adapters need (with all that others need of the same ones).
+        names: the pipelines and adapters whose repositories are wanted; None for all. A repository that is
+            wanted holds what all its users need, also the ones that are not named.
     """
     uses: dict[tuple[str, str], list[_Use]] = {}
     for use in _uses(manifest):
@@ -113,18 +120,28 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def components_of(index: Mapping[str, object]) -> list[str]:
+    """The components that a model_index.json gives a class."""
+    return [
+        name
+        for name, described in index.items()
+        if isinstance(described, list) and cast("list[object]", described)[0] is not None
+    ]
+
+
 def select(
     listing: Collection[str], repository: Repository, components: Collection[str] | None
 ) -> dict[str, str]:
     """The files that are needed: the name in the repository -> the name on disk.
 
-    Of each network one set of weights: in half precision the fp16 variant when there is one, safetensors
-    before ``.bin``. The fp16 variant is stored under the plain name, so whoever opens the folder needs not
-    know. Shards keep their names (the index lists them). Explicit ``files`` are taken as they are.
+    Each network needs one set of weights: in half precision the fp16 variant when there is one, and
+    safetensors before ``.bin``. The fp16 variant is stored under the plain name, so that whoever opens the
+    folder needs not know of it; shards keep the names that their index lists. Explicit ``files`` are taken as
+    they are.
 
     Args:
         listing: every file of the repository.
-        components: what its model_index.json names; None when it has none and is a single network.
+        components: the components of its model_index.json; None when it has none and is a single network.
     """
     if repository.files:
         matching = [
@@ -151,6 +168,7 @@ def select(
 
 
 def _select_in(names: Collection[str], half: bool) -> dict[str, str]:
+    """The files of one component that are needed, as `select` gives them."""
     chosen = {
         name: name
         for name in names
@@ -173,13 +191,14 @@ def _select_in(names: Collection[str], half: bool) -> dict[str, str]:
 
 
 def _preference(half: bool) -> list[tuple[bool, str]]:
-    """(fp16 variant?, format), best first."""
+    """Whether it is the fp16 variant, and the format, of each acceptable set of weights, best first."""
     if half:
         return [(True, "safetensors"), (False, "safetensors"), (True, "bin"), (False, "bin")]
     return [(False, "safetensors"), (False, "bin")]
 
 
 def _index(names: Collection[str], half: bool, format_: str) -> dict[str, str]:
+    """The index of sharded weights, as `select` gives it."""
     for name in names:
         match = _INDEX.fullmatch(name)
         if match and match["format"] == format_ and bool(match["half"]) == half:

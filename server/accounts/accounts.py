@@ -15,7 +15,7 @@ from server.database.tables import accounts, api_keys
 from server.database.upserts import insert_or_nothing
 
 OPEN_ACCOUNT = "open"
-"""Name of the account behind ``UNDERSTUDY_AUTH=open``."""
+"""The name of the account behind ``UNDERSTUDY_AUTH=open``."""
 
 _KEY_START = "us-"
 _KEY_BYTES = 32
@@ -24,7 +24,7 @@ _PREFIX_CHARACTERS = len(_KEY_START) + 8
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whoever is charged. ``balance`` is in millicredits, as it was when this was read."""
+    """An account that is charged. ``balance``: millicredits, as they were when this was read."""
 
     id: int
     name: str
@@ -34,7 +34,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """What may be shown of an API key. ``prefix``: its first characters; ``revoked_at`` None: it is valid."""
+    """An API key as it is listed. ``prefix``: its first characters; ``revoked_at``: None if it is valid."""
 
     id: int
     account: str
@@ -46,7 +46,7 @@ class KeyRow:
 
 
 class AccountExists(ValueError):
-    """The name is taken."""
+    """The name of the new account is taken."""
 
 
 class AmbiguousKey(ValueError):
@@ -83,8 +83,10 @@ class Accounts:
         self._database = database
 
     async def create(self, name: str, *, is_administrator: bool = False) -> Account:
-        """Raises:
-        AccountExists: the name is taken.
+        """Create an account without credits.
+
+        Raises:
+            AccountExists: the name is taken.
         """
         values = {
             "name": name,
@@ -104,13 +106,13 @@ class Accounts:
         return None if row is None else Account(*row)
 
     async def all(self) -> list[Account]:
-        """In the order of their names."""
+        """All accounts, in the order of their names."""
         async with self._database.reading() as connection:
             rows = await connection.execute(select(*_FIELDS).order_by(accounts.c.name))
         return [Account(*row) for row in rows]
 
     async def create_key(self, account_id: int, label: str = "") -> str:
-        """A new key of 256 random bits. Only its SHA-256 is kept, so this is the one time it can be shown."""
+        """Create a key of 256 random bits and return it. Only its SHA-256 is kept: nobody sees it again."""
         api_key = _KEY_START + secrets.token_urlsafe(_KEY_BYTES)
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -126,12 +128,12 @@ class Accounts:
         return api_key
 
     async def keys(self) -> list[KeyRow]:
-        """Every key, also the revoked ones, oldest first."""
+        """Every API key, oldest first; revoked ones are among them."""
         async with self._database.reading() as connection:
             return [KeyRow(*row) for row in await connection.execute(_KEYS)]
 
     async def revoke_key(self, prefix_or_id: str | int) -> None:
-        """From now on the key is unknown; one that is revoked already stays so.
+        """Make a key unknown from now on; one that is revoked already stays so.
 
         Args:
             prefix_or_id: the prefix or the id that `keys` shows, or the whole key.
@@ -141,11 +143,11 @@ class Accounts:
         """
         text = str(prefix_or_id)
         if text.isascii() and text.isdigit():
-            wanted = api_keys.c.id == min(int(text), 2**63 - 1)
+            matches = api_keys.c.id == min(int(text), 2**63 - 1)
         else:
-            wanted = (api_keys.c.prefix == text) | (api_keys.c.sha256 == _digest(text))
+            matches = (api_keys.c.prefix == text) | (api_keys.c.sha256 == _digest(text))
         async with self._database.transaction() as connection:
-            ids = (await connection.execute(select(api_keys.c.id).where(wanted))).scalars().all()
+            ids = (await connection.execute(select(api_keys.c.id).where(matches))).scalars().all()
             if not ids:
                 raise errors.NotFound(f"There is no API key {text}")
             if len(ids) > 1:
@@ -157,7 +159,7 @@ class Accounts:
             )
 
     async def authenticate(self, api_key: str) -> Account:
-        """The account of a key.
+        """The account that an API key belongs to.
 
         Raises:
             InvalidKey: unknown or revoked.
@@ -169,7 +171,7 @@ class Accounts:
         return Account(*row)
 
     async def open_account(self) -> Account:
-        """The one account behind open mode, created on first use; no administrator."""
+        """The one account of open mode, created on first use; it is no administrator's."""
         account = await self.find(OPEN_ACCOUNT)
         while account is None:
             try:

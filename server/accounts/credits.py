@@ -4,6 +4,8 @@ The functions work inside the transaction of their caller. A hold takes the pric
 a capture moves nothing more; both are in the ledger, where a job has room for one hold and one settlement.
 """
 
+# Why: server/decisions/0004.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ from server.database.tables import UTCDateTime, accounts, ledger
 from server.database.upserts import insert_or_nothing
 
 MAX_GRANT = 10**15
-"""Millicredits; a 64-bit balance holds thousands of such grants."""
+"""The most millicredits of one grant; a 64-bit balance holds thousands of such grants."""
 
 
 class Movement(StrEnum):
@@ -34,7 +36,7 @@ class Movement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One movement. ``amount``: millicredits added to the balance, negative for a hold, 0 for a capture."""
+    """One movement of credits. ``amount``: millicredits added; negative for a hold, 0 for a capture."""
 
     id: int
     account_id: int
@@ -111,7 +113,7 @@ async def release(connection: AsyncConnection, job_id: int) -> int | None:
 
 
 class Credits:
-    """What the accounts of one database can spend."""
+    """The balances and the ledger of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -138,7 +140,7 @@ class Credits:
         return balance
 
     async def balance(self, account_id: int) -> int:
-        """Millicredits that can be spent.
+        """The millicredits that an account can spend.
 
         Raises:
             NotFound: no such account.
@@ -150,7 +152,7 @@ class Credits:
         return balance
 
     async def ledger(self, account_id: int, *, limit: int | None = None) -> list[LedgerRow]:
-        """The movements of an account, oldest first; ``limit``: only so many of the newest."""
+        """The movements of an account, oldest first. ``limit``: the number of newest ones to return."""
         newest = select(ledger).where(ledger.c.account_id == account_id)
         newest = newest.order_by(ledger.c.id.desc()).limit(limit)
         async with self._database.reading() as connection:

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
-from server.commands.session import credits, existing, millicredits, run
+from server.commands.session import find_account, format_credits, parse_credits, run
 from server.database.database import Database
 
 SHOWN_MOVEMENTS = 20
@@ -31,10 +31,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
 
 def _grant(arguments: argparse.Namespace) -> int:
     async def grant(database: Database) -> None:
-        amount = millicredits(arguments.amount)
-        account = await existing(Accounts(database), arguments.account)
+        amount = parse_credits(arguments.amount)
+        account = await find_account(Accounts(database), arguments.account)
         balance = await Credits(database).grant(account.id, amount, arguments.note)
-        print(f"{account.name}  {credits(balance)}")
+        print(f"{account.name}  {format_credits(balance)}")
 
     return run(grant)
 
@@ -44,13 +44,15 @@ def _show(arguments: argparse.Namespace) -> int:
         accounts = Accounts(database)
         if arguments.account is None:
             for account in await accounts.all():
-                print(f"{account.name:20}  {credits(account.balance):>12}")
+                print(f"{account.name:20}  {format_credits(account.balance):>12}")
             return
-        account = await existing(accounts, arguments.account)
+        account = await find_account(accounts, arguments.account)
         for row in await Credits(database).ledger(account.id, limit=SHOWN_MOVEMENTS):
             job = "" if row.job_id is None else f"job {row.job_id}"
-            line = f"{row.created_at:%Y-%m-%d %H:%M}  {row.kind:8}  {credits(row.amount):>12}  {job:10}"
+            line = (
+                f"{row.created_at:%Y-%m-%d %H:%M}  {row.kind:8}  {format_credits(row.amount):>12}  {job:10}"
+            )
             print(f"{line}  {row.note}".rstrip())
-        print(f"{account.name:20}  {credits(account.balance):>12}")
+        print(f"{account.name:20}  {format_credits(account.balance):>12}")
 
     return run(show)

@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print("[red]The small checkpoints could not be built.")
         return 1
     settings = settings.model_copy(update={"manifest": Path(built.stdout.strip())})
-    api_key = asyncio.run(_account(settings))
+    api_key = asyncio.run(_demo_key(settings))
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
     visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, arguments.output)
     failures: list[str] = []
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             failures.extend(visit.run())
             if not arguments.once:
-                visit.say_goodbye()
+                visit.print_example_call()
         except Exception as error:
             failures.append(str(error))
         finally:
@@ -93,8 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-async def _account(settings: Settings) -> str:
-    """A key of the demo account, which is created and credited on first use."""
+async def _demo_key(settings: Settings) -> str:
+    """Create an API key of the demo account, which is itself created and credited on first use."""
     settings.data.mkdir(parents=True, exist_ok=True)
     database = Database(database_url(settings))
     try:
@@ -112,7 +112,7 @@ async def _account(settings: Settings) -> str:
 
 @dataclass
 class _Visit:
-    """A client's visit to the five pages, over HTTP as any client's."""
+    """A client that visits the five pages, over HTTP as any other client does."""
 
     url: str
     api_key: str
@@ -120,7 +120,7 @@ class _Visit:
     pictures: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     def run(self) -> list[str]:
-        """Draw and write the pictures; what went wrong, in words."""
+        """Draw the pictures and write them; return what went wrong, in words."""
         self.output.mkdir(parents=True, exist_ok=True)
         failures: list[str] = []
         columns = (
@@ -216,8 +216,8 @@ class _Visit:
             raise RuntimeError(f"text2img answered: {answer['message']}")
         return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
 
-    def say_goodbye(self) -> None:
-        """Leave a call that the reader can repeat."""
+    def print_example_call(self) -> None:
+        """Print a call that the reader can repeat."""
         body = json.dumps({"prompt": "a red circle on a blue background"})
         console.print("Serving until Ctrl-C. Try:")
         print(

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.accounts.accounts import Accounts, KeyRow
 from server.accounts.credits import Credits
-from server.commands.session import millicredits, run
+from server.commands.session import parse_credits, run
 from server.database.database import Database
 
 
@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
 
 def _create(arguments: argparse.Namespace) -> int:
     async def create(database: Database) -> None:
-        amount = millicredits(arguments.credits) if arguments.credits else 0
+        amount = parse_credits(arguments.credits) if arguments.credits else 0
         if not arguments.account.strip():
             raise ValueError("an account needs a name")
         accounts = Accounts(database)

@@ -47,7 +47,7 @@ def run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 def is_free(settings: Settings) -> bool:
-    """Whether a server may start on the database; a word on stderr where not. Its start finds out again."""
+    """Whether a server may start on the database; where not, the reason is printed. The start asks again."""
 
     async def look() -> None:
         database = Database(database_url(settings))
@@ -66,7 +66,7 @@ def is_free(settings: Settings) -> bool:
 
 
 def listen(settings: Settings) -> socket.socket | None:
-    """Bind before anything heavy starts; None, and a word on stderr, when the address is taken."""
+    """Bind the address before anything heavy starts; None, and a word on stderr, when it is taken."""
     try:
         return socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the commands that work on the database share: open it, bring it up to date, tell problems plainly."""
+"""A command's session on the database: open it, bring it up to date, say plainly what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(work: Callable[[Database], Awaitable[None]]) -> int:
     """Do ``work`` on the configured database, which may be in use by a running server.
 
     Returns:
-        the exit status; problems are told on stderr.
+        the exit status; problems are printed on stderr.
     """
     try:
         asyncio.run(_run(work))
@@ -47,9 +47,11 @@ async def _run(work: Callable[[Database], Awaitable[None]]) -> None:
         await database.close()
 
 
-async def existing(accounts: Accounts, name: str) -> Account:
-    """Raises:
-    NotFound: no account of this name.
+async def find_account(accounts: Accounts, name: str) -> Account:
+    """The account of this name.
+
+    Raises:
+        NotFound: there is none.
     """
     account = await accounts.find(name)
     if account is None:
@@ -57,8 +59,8 @@ async def existing(accounts: Accounts, name: str) -> Account:
     return account
 
 
-def millicredits(text: str) -> int:
-    """A decimal number of credits, exactly.
+def parse_credits(text: str) -> int:
+    """The millicredits of a decimal number of credits, exactly.
 
     Raises:
         ValueError: no number, finer than a thousandth, or beyond what can be granted.
@@ -74,6 +76,6 @@ def millicredits(text: str) -> int:
     return int(amount)
 
 
-def credits(amount: int) -> str:
-    """Millicredits as a person reads them: 12500 is 12.5."""
-    return f"{Decimal(amount) / 1000:f}"
+def format_credits(millicredits: int) -> str:
+    """Millicredits as credits that a person reads: 12500 is 12.5."""
+    return f"{Decimal(millicredits) / 1000:f}"

@@ -1,4 +1,4 @@
-"""`understudy webhooks list|retry|secret`: what receivers were told, and what they verify it with."""
+"""`understudy webhooks list|retry|secret`: the messages for receivers, and the secret that signs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`understudy weights`: which checkpoints the manifest names, fetch them, check them."""
+"""`understudy weights list|pull|verify`: the checkpoints that the manifest names, fetched and checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
-from pipelines.weights.loaded import load_catalogue
+from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
@@ -56,7 +56,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
     path: Path = arguments.manifest or settings.manifest
     try:
         weights: Path = arguments.weights or settings.weights
-        return load_catalogue(path, weights), weights
+        return load_full_manifest(path, weights), weights
     except FileNotFoundError:
         _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
     except (ValidationError, ValueError, YAMLError) as error:
@@ -125,7 +125,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 0
     try:
         with one_pull_at_a_time(weights):
-            if not _agreed(wanted, read, accepted=arguments.accept_licenses):
+            if not _show_licenses(wanted, read, accepted=arguments.accept_licenses):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
             return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
@@ -140,8 +140,8 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 7 if error.errno == errno.ENOSPC else 1
 
 
-def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
-    """Show the licences of what was never pulled; whether they are accepted."""
+def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
+    """Show the licences of what was never pulled; return whether it may be pulled now."""
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
         for repository in wanted
@@ -156,7 +156,7 @@ def _agreed(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> b
 
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
-    """Pull each; one that fails keeps the others away only if they would fail too. First failure's status."""
+    """Pull repositories and return the exit status of the first failure; a fatal one stops the pull."""
     from pipelines.weights.downloads import pull
     from pipelines.weights.hub import PullError
 

@@ -1,4 +1,4 @@
-"""Where accounts, keys, credits and jobs are kept: SQLite unless a URL names PostgreSQL."""
+"""The database of accounts, keys, credits and jobs: SQLite unless a URL names PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from server.database.server_lock import hold_file, hold_session
 from server.database.writers import Writers
 from server.settings import Settings
 
-__all__ = ["Database", "UnusableDatabase", "database_url"]
-
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "postgres": "postgresql+asyncpg",
@@ -30,11 +28,11 @@ _CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x756E64657273
 _MIGRATION_WAIT = "60s"
 _TRANSIENT_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "53400"})
-"""SQLSTATEs: serialization, deadlock, lock time-out, shutdown, crash, starting, too many clients."""
+"""The SQLSTATEs that pass: serialization, deadlock, lock time-out, shutdown, crash, start, full."""
 
 
 def database_url(settings: Settings) -> str:
-    """The configured URL, or that of the SQLite file in the data folder."""
+    """The configured URL, or the one of the SQLite file in the data folder."""
     if settings.database_url is not None:
         return settings.database_url
     url = URL.create(_DRIVERS["sqlite"], database=str(settings.data / "understudy.db"))
@@ -49,7 +47,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
-        """Connects to nothing yet.
+        """Prepare the pools of connections; nothing is connected yet.
 
         Args:
             busy_timeout_s: how long a statement may wait for a lock before `errors.Unavailable`.
@@ -65,7 +63,7 @@ class Database:
         else:
             self.engine = _postgresql_engine(parsed, busy_timeout_s)
             self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._turns = Writers(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
+        self._writers = Writers(1 if self.is_sqlite else None, wait_s=busy_timeout_s)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -74,9 +72,9 @@ class Database:
         Raises:
             Unavailable: the database is locked by another process or cannot be reached; nothing was written.
         """
-        with _ToldPlainly() as told:
-            async with self._turns.take(), self.engine.begin() as connection:
-                told.connected = True
+        with _RaisesUnavailable() as guard:
+            async with self._writers.turn(), self.engine.begin() as connection:
+                guard.connected = True
                 yield connection
 
     @asynccontextmanager
@@ -86,26 +84,26 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _ToldPlainly() as told:
+        with _RaisesUnavailable() as guard:
             async with self._reader.connect() as connection:
-                told.connected = True
+                guard.connected = True
                 yield connection
 
     @asynccontextmanager
     async def only_server(self) -> AsyncGenerator[None]:
-        """Be the one server of this database; whoever only reads and writes in it needs no such right.
+        """Hold the right to be the one server of this database; reading and writing need no such right.
 
-        On PostgreSQL it ends with a connection of its own, also when that breaks.
+        On PostgreSQL the right ends with a connection of its own, even when that breaks.
 
         Raises:
-            UnusableDatabase: another server is.
+            UnusableDatabase: another server holds it.
             Unavailable: it cannot be reached.
         """
         if self.is_sqlite:
             with hold_file(Path(str(self.engine.url.database))):
                 yield
             return
-        with _ToldPlainly():
+        with _RaisesUnavailable():
             connection = await self._reader.connect()
             try:
                 await hold_session(connection)
@@ -187,13 +185,13 @@ def _postgresql_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
     )
 
 
-class _ToldPlainly:
-    """What the operator has to wait for or repair becomes `Unavailable`; any other error stays as it is."""
+class _RaisesUnavailable:
+    """A context in which what the operator has to wait for or repair becomes `Unavailable`."""
 
     def __init__(self) -> None:
         self.connected = False
 
-    def __enter__(self) -> _ToldPlainly:
+    def __enter__(self) -> _RaisesUnavailable:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

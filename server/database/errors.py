@@ -1,4 +1,4 @@
-"""What is wrong with a database as a whole."""
+"""The error of a database that cannot be used at all."""
 
 
 class UnusableDatabase(Exception):

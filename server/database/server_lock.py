@@ -1,5 +1,7 @@
 """The right to be the one server of a database. Its process holds it, so a killed one has lost it at once."""
 
+# Why: server/decisions/0005.
+
 from __future__ import annotations
 
 import fcntl

@@ -1,4 +1,4 @@
-"""SQLite connections set up for a server: short statements run where they are said, not in another thread."""
+"""SQLite connections set up for a server: short statements run on the event loop, the others in a thread."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _primary_code(error: BaseException | None) -> int | None:
 
 
 def _switch_to_wal(opened: sqlite3.Connection, deadline: float) -> None:
-    """SQLite does not wait for a lock when it changes the journal, so two first starts need patience here."""
+    """Switch to the write-ahead log; two first starts wait here, for SQLite waits for no lock meanwhile."""
     while True:
         try:
             opened.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -90,7 +90,7 @@ def _switch_to_wal(opened: sqlite3.Connection, deadline: float) -> None:
 
 
 class Connection(aiosqlite.Connection):
-    """Runs a statement, fetches its rows and closes its cursor on the event loop, if that cannot take long.
+    """A connection that runs short statements on the event loop: execute, fetch all rows, close the cursor.
 
     A statement by key takes some 20 microseconds, each of the driver's four trips to its thread many times
     that. What may take long still goes there, in one trip: waiting for another process's lock, parameters of
@@ -102,7 +102,7 @@ class Connection(aiosqlite.Connection):
     ) -> None:
         """
         Args:
-            open_file: opens with a busy timeout of 0: the event loop must not wait.
+            open_file: opens the database with a busy timeout of 0, since the event loop must not wait.
             busy_timeout_s, writes: see `connector`.
         """
         super().__init__(open_file, iter_chunk_size=64)
@@ -125,7 +125,7 @@ class Connection(aiosqlite.Connection):
                 if not _is_locked(error):
                     raise
         execute: Any = self._execute  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        await execute(self._patiently, work, operation, parameters)
+        await execute(self._run_waiting, work, operation, parameters)
 
     async def commit(self) -> None:
         if self._begun:
@@ -137,8 +137,8 @@ class Connection(aiosqlite.Connection):
             await super().rollback()  # in the thread: a statement may still be running there
             self._begun = False
 
-    def _patiently(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
-        """Thread: wait for locks."""
+    def _run_waiting(self, work: Callable[..., None], operation: str, parameters: Sequence[Any]) -> None:
+        """Run the statement in the driver's thread, where it may wait for another process's lock."""
         self._conn.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout_s * 1000)}")
         try:
             self._begin_and(work, operation, parameters)
@@ -152,7 +152,7 @@ class Connection(aiosqlite.Connection):
 
 
 class _Cursor:
-    """As much of a cursor as SQLAlchemy asks of an asynchronous driver."""
+    """The part of a cursor that SQLAlchemy asks of an asynchronous driver."""
 
     arraysize = 1
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """Aware on both sides, UTC inside; SQLite forgets the zone."""
+    """A column of aware datetimes, stored in UTC: SQLite forgets the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -50,7 +50,7 @@ metadata = MetaData(
 )
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up only a column whose type reads INTEGER; that has 64 bits there."""
+"""A 64-bit id. SQLite counts up only a column whose type reads INTEGER, which has 64 bits there."""
 
 accounts = Table(
     "accounts",
@@ -96,7 +96,7 @@ ledger = Table(
 _SETTLED = ledger.c.kind.in_(["capture", "release"])
 
 Index("uq_ledger_settlement", ledger.c.job_id, unique=True, sqlite_where=_SETTLED, postgresql_where=_SETTLED)
-"""A hold is captured or released, once: whoever comes second finds the place taken."""
+"""A job's hold is captured or released, once: a second settlement violates this index."""
 
 jobs = Table(
     "jobs",

@@ -1,4 +1,4 @@
-"""Work on the database that a caller's hang-up must not leave half known."""
+"""Work on the database that goes on to its end although its caller hangs up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""INSERT ... ON CONFLICT DO NOTHING, which SQLAlchemy writes per dialect."""
+"""The statement INSERT ... ON CONFLICT DO NOTHING, which SQLAlchemy writes per dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns: writers of this process wait for each other here, for a bounded time."""
+"""The turns of this process's writers: they wait for each other here, for a bounded time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from server import errors
 
 
 class Writers:
-    """Lets ``room`` writers in at a time, in the order of their arrival; None: everybody."""
+    """The writers of one database, of whom ``room`` may write at a time; None: all may."""
 
     def __init__(self, room: int | None, *, wait_s: float) -> None:
         self._semaphore = None if room is None else asyncio.Semaphore(room)
         self._wait_s = wait_s
 
     @asynccontextmanager
-    async def take(self) -> AsyncGenerator[None]:
-        """Raises:
-        Unavailable: the turn did not come in time.
+    async def turn(self) -> AsyncGenerator[None]:
+        """Wait for a turn, in the order of arrival, and keep it until the context is left.
+
+        Raises:
+            Unavailable: the turn did not come within ``wait_s``.
         """
         if self._semaphore is None:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -29,11 +30,11 @@ LARGEST_SEED = 2**64 - 1
 RANDOM_SEED = -1
 LONGEST_PROMPT = 10_000
 MOST_VALUES = 50_000
-"""In a body: pictures and prompts are long, but few. So many are parsed in hundredths of a second; the
-millions that fit into a body would take seconds during which nobody else is answered."""
+"""The most values that a body may have. Pictures and prompts are long, but few. This many values are parsed
+in hundredths of a second; the millions that fit into a body would hold up all other answers for seconds."""
 
 _BEFORE_VALUES = (b",", b"[", b"{")
-"""Wherever they stand: every value but the outermost comes after one of them."""
+"""The characters of JSON that every value but the outermost comes after; they may stand in texts too."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0{0,40})?", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -107,24 +108,24 @@ def _picture(value: object) -> str | bytes:
 
 
 WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-"""1, "1", 1.0 and "1.0"; limits come with ``Field(ge=..., le=..., multiple_of=...)``."""
+"""A whole number: 1, "1", 1.0 or "1.0". Limits come with ``Field(ge=..., le=..., multiple_of=...)``."""
 Number = Annotated[float, BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=LONGEST_PROMPT), BeforeValidator(_text)]
 Seed = Annotated[int, Field(ge=RANDOM_SEED, le=LARGEST_SEED), BeforeValidator(_whole_number)]
-"""-1 is random; `seeds` turns it into the numbers that are really used."""
+"""A seed, where -1 is random; `seeds` turns it into the numbers that are really used."""
 PictureField = Annotated[
     str | bytes,
     BeforeValidator(_picture),
     WithJsonSchema({"type": "string", "contentMediaType": "image/*"}),
 ]
-"""Text as it came (base64, data URI or URL), or the bytes of an uploaded file; not looked into yet."""
+"""A picture as it came, not looked into yet: text (base64, data URI or URL), or the bytes of a file."""
 
 whole_number = BeforeValidator(_whole_number)
-"""For enumerations, ``Annotated[Literal[512, 768], whole_number]``, and for optional numbers with limits,
-``Annotated[int, Field(ge=1, le=8), whole_number] | None``."""
+"""The validator of whole numbers, for enumerations, ``Annotated[Literal[512, 768], whole_number]``, and for
+optional numbers with limits, ``Annotated[int, Field(ge=1, le=8), whole_number] | None``."""
 number = BeforeValidator(_number)
-"""The same for decimal numbers."""
+"""The validator of decimal numbers, for the same uses."""
 
 
 class Fields(BaseModel):
@@ -154,7 +155,7 @@ def read(model: type[F], body: Mapping[str, object]) -> F:
 
 
 def field_errors(model: type[Fields], error: ValidationError) -> list[FieldError]:
-    """Everything that is wrong, in the caller's words, in the order of the page."""
+    """The errors of all fields that are wrong, in the caller's words and in the order of the page."""
     details = error.errors(include_url=False, include_input=False)
     return [_field_error(model, detail) for detail in details]
 
@@ -166,14 +167,28 @@ def seeds(seed: int, count: int) -> tuple[int, ...]:
     return tuple((first + index) % (LARGEST_SEED + 1) for index in range(count))
 
 
+def body_digest(fields: Fields, slug: str | None = None) -> str:
+    """The SHA-256 of what a body means, before random seeds are drawn and without the API key in it.
+
+    It takes milliseconds where there are pictures among the fields. It is stored with idempotency keys: were
+    it made in another way, a retry would not find the answer that an earlier version gave.
+
+    Args:
+        slug: the page, where several pages take the same fields.
+    """
+    said = sorted(fields.model_dump(exclude={"key"}).items())
+    return hashlib.sha256(repr(said if slug is None else (slug, said)).encode()).hexdigest()
+
+
 def json_object(body: bytes) -> dict[str, object]:
-    """Parse a body that has to be a JSON object. A thread would be of no use: the parser lets no other run.
+    """Parse a body that has to be a JSON object.
 
     Raises:
-        MalformedBody: it is not, or it would take long.
+        MalformedBody: the body is no such object, or parsing it would take long.
     """
     if sum(map(body.count, _BEFORE_VALUES)) > MOST_VALUES:
         raise MalformedBody(f"body: must have at most {MOST_VALUES} commas and brackets")
+    # No thread would be of use: the parser lets no other run.
     try:
         parsed: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -223,7 +238,7 @@ def _listed(choices: Iterable[object]) -> str:
 
 
 def _limits(info: FieldInfo) -> Iterator[object]:
-    """Limits given beside the default, or inside an optional type."""
+    """The limits of a field, given beside its default or inside an optional type."""
     yield from info.metadata
     for part in get_args(info.annotation):
         if get_origin(part) is Annotated:

@@ -17,9 +17,9 @@ router = APIRouter(tags=["health"])
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Queue length, running requests, jobs by outcome, seconds per stage, lost engines, webhooks."""
-    parts = services(request)
+    server = services(request)
     try:
-        parts.metrics.webhooks_pending(await parts.webhooks.pending())
+        server.metrics.show_pending_webhooks(await server.webhooks.pending())
     except errors.Unavailable:
-        parts.metrics.webhooks_pending(math.nan)
-    return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        server.metrics.show_pending_webhooks(math.nan)
+    return Response(server.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -24,12 +24,13 @@ from pipelines.messages import Broken, Command, EngineConfig, Event, Stop
 log = logging.getLogger(__name__)
 
 Target = Callable[["Connection[Any, Any]", EngineConfig], None]
-"""What an engine process does: send Ready, then answer commands with events until Stop or EOF."""
+"""The program of an engine process: it sends Ready, then answers commands with events until Stop or EOF."""
 
 LEAVE_S = 5.0
-"""How long a process that was asked to stop may take for it."""
+"""The seconds that a process may take to stop when it was asked to."""
 
 TERMINATE_S = 2.0
+"""The seconds that a process may take to end after SIGTERM, before it is killed."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -94,23 +95,23 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id; None before it has started."""
+        """The process id; None before the process has started."""
         return self._process.pid if self._process else None
 
     @property
     def how_it_ended(self) -> str:
-        """For the log and the readiness; call it when `gone`."""
+        """The exit status or signal of the process, in words for the log; known when `gone` is set."""
         code = self._process.exitcode if self._process else None
         if code is None:
             return "the process could not be started"
         return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
     def send(self, command: Command) -> None:
-        """Hand a command over; it is lost when the process is."""
+        """Hand a command over to the process; it is lost when the process is."""
         self._outbox.put(command)
 
     def kill(self) -> None:
-        """End it at once, whatever it hangs in; what follows is as if it had died by itself."""
+        """End the process at once, whatever it hangs in; what follows is as if it had died by itself."""
         if self._process:
             self._process.kill()
 
@@ -133,7 +134,7 @@ class ChildProcess:
         return self.gone.is_set()
 
     def _live(self, config: EngineConfig, target: Target) -> None:
-        """Thread: start the process, hand over what it says, reap it."""
+        """Start the process, hand over its events, reap it. Runs in a thread of its own."""
         # The mask is inherited: no Ctrl-C can hit the new process before it ignores them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -170,7 +171,7 @@ class ChildProcess:
             log.exception("an engine sent something unreadable")
 
     def _write(self, connection: Connection[Any, Any], process: SpawnProcess) -> None:
-        """Thread: send what is in the outbox, until None; large pictures take their time."""
+        """Send the commands of the outbox, until None. Runs in a thread: large pictures take their time."""
         while (command := self._outbox.get()) is not None:
             try:
                 connection.send(command)

@@ -1,4 +1,4 @@
-"""Which engines this machine gets: one per device, found without importing torch."""
+"""The engines of this machine: one per device, found without importing torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU_BUDGET_GB = 8.0
 CPU_GROUP_MEGAPIXELS, CUDA_GROUP_MEGAPIXELS = 4.0, 16.0
 
 MEGAPIXEL = 1024 * 1024
-"""So that a megapixel is four pictures of 512x512."""
+"""The pixels of a megapixel in the settings: four pictures of 512x512."""
 
 _DEVICE = re.compile(r"[a-z]+(:\d+)?")
 _CUDA_NODE = re.compile(r"nvidia\d+")
@@ -41,7 +41,7 @@ def local_engines(settings: Settings) -> list[LocalEngine]:
 
 
 def engine_configs(settings: Settings) -> list[EngineConfig]:
-    """What each engine is told.
+    """The configuration of each engine.
 
     Raises:
         ValueError: see `local_engines`.
@@ -51,7 +51,7 @@ def engine_configs(settings: Settings) -> list[EngineConfig]:
 
 
 def devices(wanted: str, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Torch devices: every CUDA device, else the CPU, for ``auto``; otherwise those of the comma list.
+    """The torch devices to draw on: for ``auto`` every CUDA device, else the CPU; else the comma list's.
 
     Raises:
         ValueError: see `local_engines`.
@@ -89,7 +89,7 @@ def _config(settings: Settings, device: str, *, on_cpu: int) -> EngineConfig:
 
 
 def visible_devices(present: int, environment: Mapping[str, str]) -> int:
-    """How many of the machine's CUDA devices a process sees, as CUDA reads ``CUDA_VISIBLE_DEVICES``."""
+    """The number of CUDA devices that a process sees, as CUDA reads ``CUDA_VISIBLE_DEVICES``."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None or present == 0:
         return present
@@ -104,7 +104,7 @@ def visible_devices(present: int, environment: Mapping[str, str]) -> int:
 
 
 def _present_cuda_devices() -> int:
-    """Device nodes; where there are none (WSL), what the driver's tool lists; 0 where that fails."""
+    """The number of device nodes; without any (WSL), of the GPUs that nvidia-smi lists; 0 if that fails."""
     nodes = [node for node in Path("/dev").glob("nvidia*") if _CUDA_NODE.fullmatch(node.name)]
     if nodes:
         return len(nodes)

@@ -1,4 +1,4 @@
-"""Keeps every engine fed up to its room, and decides what happens when one fails."""
+"""The dispatch of requests to engines: each is fed up to its room; a lost one's requests go to another."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
 from pipelines.messages import ClearCache, Maintenance, Reload
-from pipelines.request import Prompted, Request, pipelines_of
+from pipelines.request import Prompted, pipelines_of
+from pipelines.request import Request as DrawRequest
 from server import errors
 from server.engines.engine import Engine, EngineState
 from server.engines.queue import JobQueue, Offer, Ticket
 
 ATTEMPTS = 2
-"""A request whose engine was lost is drawn again, but not for ever: it may be what kills them."""
+"""The most engines that may be lost while they draw one request: it may be the request that kills them."""
 
 GIVEN_UP = (EngineState.failed, EngineState.stopped)
 
@@ -40,25 +41,25 @@ class Dispatch:
 
     @property
     def queue_length(self) -> int:
-        """Requests that wait for an engine."""
+        """The number of requests that wait for an engine."""
         return len(self._queue)
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a new request would wait for an engine, roughly."""
+        """The seconds for which a new request would wait for an engine, roughly."""
         return self._queue.expected_wait_s
 
     @property
     def running(self) -> int:
-        """Requests that an engine has."""
+        """The number of requests that engines hold now."""
         return sum(len(tickets) for tickets in self._held.values())
 
     def resident(self) -> tuple[str, ...]:
-        """Pipelines that some engine can draw without loading anything, sorted."""
+        """The pipelines that some engine can draw without loading anything, sorted."""
         return tuple(sorted({name for engine in self._ready() for name in engine.resident}))
 
     def readiness(self) -> str | None:
-        """None: an engine can draw; otherwise the reason why none can, fit for a caller."""
+        """The reason why no engine can draw now, fit for a caller; None when one can."""
         if self._stopped:
             return "the server is stopping"
         if self._ready():
@@ -84,7 +85,7 @@ class Dispatch:
             await engine.start()
 
     async def stop(self) -> None:
-        """Fail what waits and what is drawn, and stop every engine."""
+        """Fail every request that waits or is drawn, and stop every engine."""
         self._stopped = True
         if self._restart is not None:
             self._restart.cancel()
@@ -116,15 +117,17 @@ class Dispatch:
         Requests that wait and name it are refused; new ones are not to come, since it left the catalogue.
         """
         refusal = errors.NotFound(f"{name} was deleted while the request waited")
-        self._queue.refuse(lambda ticket: name in _named(ticket.request), refusal)
+        self._queue.refuse(lambda ticket: name in _names_in(ticket.request), refusal)
         held = self._held.values()
         await self._until(
-            lambda: not any(name in _named(ticket.request) for held_by in held for ticket in held_by.values())
+            lambda: (
+                not any(name in _names_in(ticket.request) for held_by in held for ticket in held_by.values())
+            )
         )
 
     async def draw(
         self,
-        request: Request,
+        request: DrawRequest,
         *,
         account_id: int,
         on_progress: Callable[[int, int], None],
@@ -198,7 +201,7 @@ class Dispatch:
             self._draining = None
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        """Wait for something that changes with a ticket's leaving or an engine's state."""
+        """Wait until a condition holds that changes when a ticket leaves or when an engine's state does."""
         while not holds():
             self._news.clear()
             await self._news.wait()
@@ -214,7 +217,7 @@ class Dispatch:
     def _offer(self, engine: Engine) -> Offer:
         held: Counter[GroupKey] = Counter()
         for ticket in self._held[engine.name].values():
-            held[ticket.key] += ticket.pixels
+            held[ticket.key] += ticket.request.pixels
         return Offer(
             engine=engine.name,
             group_pixels=engine.group_pixels,
@@ -240,7 +243,7 @@ class Dispatch:
             raise errors.Unavailable(self.readiness() or "no engine is running")
 
 
-def _named(request: Request) -> set[str]:
+def _names_in(request: DrawRequest) -> set[str]:
     """The pipeline and adapters that a request names."""
     names = {*pipelines_of(request)}
     if isinstance(request, Prompted):
@@ -251,7 +254,7 @@ def _named(request: Request) -> set[str]:
 
 
 def _reasons(engines: Iterable[Engine]) -> str:
-    """One text; with the engines' names where there are several."""
+    """The reasons of these engines as one text; with their names where there are several."""
     reasons = {engine.name: engine.reason or engine.state for engine in engines}
     if len(reasons) == 1:
         return next(iter(reasons.values()))

@@ -1,4 +1,4 @@
-"""Where requests are drawn: what the server asks of an engine, however it is built."""
+"""The engine that draws requests: what the server asks of it, however it is built."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol
 
 from pipelines.drawing import Drawing
 from pipelines.messages import Maintenance
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 
 
 class EngineState(StrEnum):
     starting = "starting"
-    """Not yet, but soon: wait for it."""
+    """The engine cannot draw yet but soon will: wait for it."""
     ready = "ready"
     failed = "failed"
-    """It could not be started several times; it is tried again, but nobody should wait for that."""
+    """The engine could not be started several times; it is tried again, but nobody should wait for that."""
     stopped = "stopped"
 
 
@@ -25,12 +25,12 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique among the server's engines."""
+        """The engine's name, unique among the server's engines."""
         ...
 
     @property
     def group_pixels(self) -> int:
-        """Pixels that it draws at the same time in one group."""
+        """The pixels that the engine draws at the same time in one group."""
         ...
 
     @property
@@ -38,12 +38,12 @@ class Engine(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why it cannot draw now ("loading kolors"), fit for a caller; None when it is ready."""
+        """The reason why it cannot draw now ("loading kolors"), fit for a caller; None when it is ready."""
         ...
 
     @property
     def resident(self) -> frozenset[str]:
-        """Names of the pipelines that it can draw without loading anything."""
+        """The names of the pipelines that it can draw without loading anything."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Leave, and wait until nothing of it is left; what it was drawing fails with EngineLost."""
+        """End, and return when nothing of it is left; what it was drawing fails with EngineLost."""
         ...
 
     async def restart(self) -> None:
@@ -64,12 +64,12 @@ class Engine(Protocol):
         ...
 
     async def maintain(self, maintenance: Maintenance) -> None:
-        """Have it carried out between two network evaluations; return when it was, or when there is
-        nobody left to carry it out: an engine that starts anew has nothing to forget."""
+        """Have the command carried out between two network evaluations, and return when it was. Return too
+        when nobody is left to carry it out: an engine that starts anew has no caches and reads all files."""
         ...
 
     async def draw(
-        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+        self, ticket_id: str, request: DrawRequest, on_progress: Callable[[int, int], None]
     ) -> Drawing:
         """Draw one request; cancelling the awaiting task withdraws it and touches no other.
 

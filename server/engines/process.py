@@ -1,11 +1,10 @@
-"""LocalEngine: an engine in a process of its own on this machine, started again whenever it dies."""
+"""An engine in a process of its own on this machine, started again whenever it dies."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,18 +27,21 @@ from pipelines.messages import (
     Ready,
     Residency,
 )
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 from server.engines import child
 from server.engines.child import ChildProcess, Target
 from server.engines.engine import EngineState
+from server.engines.silence import Silence
 
 log = logging.getLogger(__name__)
 
 GIVE_UP_AFTER_STARTS = 3
-"""After so many failed starts in a row nobody should wait for the engine any more."""
+"""The failed starts in a row after which nobody should wait for the engine any more."""
 
 FIRST_PAUSE_S = 1.0
+"""The seconds between a failed start and the next one; each further failure doubles them."""
 LONGEST_PAUSE_S = 60.0
+"""The most seconds between a failed start and the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class LocalEngine:
         Args:
             name: unique among engines; None: the device's.
             target: what the process does, a module-level function.
-            silence_s: a ready process that has work and says nothing for so long stands still.
+            silence_s: the seconds of silence after which a process that has work is killed.
         """
         self.name = name or config.device
         self.group_pixels = config.group_pixels
@@ -81,8 +83,7 @@ class LocalEngine:
         self._maintenance: dict[str, asyncio.Future[None]] = {}
         self._child: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._silence_s = silence_s
-        self._heard = 0.0
+        self._silence = Silence(silence_s, lambda: bool(self._in_flight or self._maintenance))
         self._was_ready = False
         self._restarting = False
         self._failed_starts = 0
@@ -90,7 +91,7 @@ class LocalEngine:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the engine process that runs now."""
+        """The process id of the engine process that runs now."""
         return self._child.pid if self._child else None
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -98,7 +99,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         if self._keeper is None:
-            self._become(EngineState.starting, "starting")
+            self._set_state(EngineState.starting, "starting")
             self._keeper = asyncio.create_task(self._keep_running(), name=f"keeper of {self.name}")
 
     async def stop(self) -> None:
@@ -109,7 +110,7 @@ class LocalEngine:
         with suppress(asyncio.CancelledError):
             await self._keeper
         self._keeper = None
-        self._become(EngineState.stopped, "stopped")
+        self._set_state(EngineState.stopped, "stopped")
         self._lose_in_flight()
         if self._child is not None:
             # Before it is ready a process may be deep in loading weights and hear nothing.
@@ -121,7 +122,7 @@ class LocalEngine:
             return  # stopped, or about to be started again
         gently = self.state is EngineState.ready
         self._restarting = True
-        self._become(EngineState.starting, "restarting")
+        self._set_state(EngineState.starting, "restarting")
         self._lose_in_flight()
         await self._child.leave(gently=gently)  # its keeper starts the next one
 
@@ -129,7 +130,7 @@ class LocalEngine:
         if self._child is None or self._child.gone.is_set():
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._expect()
+        self._silence.expect_work()
         self._maintenance[maintenance.maintenance_id] = done
         self._child.send(maintenance)
         try:
@@ -138,13 +139,13 @@ class LocalEngine:
             self._maintenance.pop(maintenance.maintenance_id, None)
 
     async def draw(
-        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
+        self, ticket_id: str, request: DrawRequest, on_progress: Callable[[int, int], None]
     ) -> Drawing:
         if self._child is None or self.state is not EngineState.ready:
             raise EngineLost("The engine is not running")
         process = self._child
         drawing: asyncio.Future[Drawing] = asyncio.get_running_loop().create_future()
-        self._expect()
+        self._silence.expect_work()
         self._in_flight[ticket_id] = _InFlight(drawing, on_progress)
         process.send(Draw(ticket_id, request))
         try:
@@ -163,58 +164,45 @@ class LocalEngine:
                 self._config, self._target, on_event=self._receive, on_lost=self._process_lost
             )
             self._child = process
-            listening = asyncio.create_task(self._listen(process))
+            watchdog = asyncio.create_task(self._kill_when_silent(process))
             try:
                 await process.gone.wait()
             finally:
-                listening.cancel()
+                watchdog.cancel()
             self._lose_in_flight()
             if self._restarting:
                 continue
             why = self._broken or process.how_it_ended
             if self._was_ready:
                 log.error("engine %s was lost (%s); starting it again", self.name, why)
-                self._become(EngineState.starting, f"starting again, the engine was lost: {why}")
+                self._set_state(EngineState.starting, f"starting again, the engine was lost: {why}")
                 continue
             self._failed_starts += 1
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed_starts - 1))
             log.error("engine %s did not start (%s); trying again in %g s", self.name, why, pause_s)
-            hopeless = self._failed_starts >= GIVE_UP_AFTER_STARTS
-            self._become(EngineState.failed if hopeless else EngineState.starting, f"did not start: {why}")
+            given_up = self._failed_starts >= GIVE_UP_AFTER_STARTS
+            self._set_state(EngineState.failed if given_up else EngineState.starting, f"did not start: {why}")
             await asyncio.sleep(pause_s)
 
-    async def _listen(self, process: ChildProcess) -> None:
-        """Kill the process when it stands still."""
-        while self._silence_s < math.inf:
-            silent_s = time.monotonic() - self._heard if self._has_work() else 0.0
-            if silent_s >= self._silence_s:
-                log.error("engine %s has work and said nothing for %g s; killing it", self.name, silent_s)
-                process.kill()
-                return
-            await asyncio.sleep(self._silence_s - silent_s)
+    async def _kill_when_silent(self, process: ChildProcess) -> None:
+        silent_s = await self._silence.too_long()
+        log.error("engine %s has work and said nothing for %g s; killing it", self.name, silent_s)
+        process.kill()
 
-    def _has_work(self) -> bool:
-        return bool(self._in_flight or self._maintenance)
-
-    def _expect(self) -> None:
-        """Call it before work is handed over; new work is no excuse for silence about older work."""
-        if not self._has_work():
-            self._heard = time.monotonic()
-
-    def _become(self, state: EngineState, reason: str | None) -> None:
+    def _set_state(self, state: EngineState, reason: str | None) -> None:
         self.state, self.reason = state, reason
         if state is not EngineState.ready:
             self.resident = frozenset()
-        self._changed()
+        self._notify_watchers()
 
-    def _changed(self) -> None:
+    def _notify_watchers(self) -> None:
         for on_change in self._watchers:
             on_change()
 
     def _process_lost(self) -> None:
-        """Nothing more will come from the process: whoever waits for it can go elsewhere at once."""
+        """Let those who wait for the lost process go elsewhere at once: nothing more will come from it."""
         if self.state is EngineState.ready:
-            self._become(EngineState.starting, "the engine was lost")
+            self._set_state(EngineState.starting, "the engine was lost")
         self._lose_in_flight()
 
     def _lose_in_flight(self) -> None:
@@ -227,20 +215,20 @@ class LocalEngine:
                 done.set_result(None)
 
     def _receive(self, event: Event) -> None:
-        self._heard = time.monotonic()
+        self._silence.heard()
         match event:
             case Loading(pipeline):
                 if self.state is EngineState.starting:
-                    self._become(EngineState.starting, f"loading {pipeline}")
+                    self._set_state(EngineState.starting, f"loading {pipeline}")
             case Broken(reason):
                 self._broken = reason
             case Ready(_, resident):
                 self._was_ready, self._failed_starts = True, 0
                 self.resident = frozenset(resident)
-                self._become(EngineState.ready, None)
+                self._set_state(EngineState.ready, None)
             case Residency(resident, _):
                 self.resident = frozenset(resident)
-                self._changed()
+                self._notify_watchers()
             case Progress(ticket_id, done, total):
                 if waiting := self._in_flight.get(ticket_id):
                     waiting.on_progress(done, total)

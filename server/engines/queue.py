@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.group import GroupKey, group_key
-from pipelines.request import Request
+from pipelines.request import Request as DrawRequest
 from server import errors
 
 PATIENCE_S = 10.0
-"""How long the oldest ticket of an account may be passed by others before it goes first."""
+"""The seconds for which the oldest ticket of an account may be passed by others before it goes first."""
 
 GROUPS_PER_ENGINE = 2
-"""An engine holds so many groups' worth of pixels: beside a full group others find room to take turns."""
+"""The groups whose pixels one engine may hold: beside a full group another one finds room to take turns."""
 
 _PACE_WEIGHT = 0.1
 _MAX_RETRY_AFTER_S = 60
@@ -34,7 +34,7 @@ class Ticket:
         passed_since: when it was first passed by a ticket whose turn was later.
     """
 
-    request: Request
+    request: DrawRequest
     account_id: int
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     key: GroupKey = field(init=False)
@@ -46,15 +46,10 @@ class Ticket:
     def __post_init__(self) -> None:
         self.key = group_key(self.request)
 
-    @property
-    def pixels(self) -> int:
-        """Pixels of all its pictures together."""
-        return self.request.width * self.request.height * len(self.request.seeds)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What one engine that is ready has, and what it could take.
+    """The room of one engine that is ready: what it holds, and what it could take.
 
     Attributes:
         group_pixels: pixels that the engine draws at the same time in one group.
@@ -72,16 +67,16 @@ class Offer:
         return sum(self.held.values())
 
     def group_has_room(self, ticket: Ticket) -> bool:
-        """One pipeline may not fill the engine: a request for another is to be joined in at once."""
+        """Whether the ticket fits beside those of its pipeline, which may not fill the engine alone."""
         name = ticket.request.pipeline
         beside = sum(pixels for key, pixels in self.held.items() if key.pipeline == name)
-        return beside == 0 or beside + ticket.pixels <= self.group_pixels
+        return beside == 0 or beside + ticket.request.pixels <= self.group_pixels
 
     def fits(self, ticket: Ticket) -> bool:
-        """An engine without work takes any request, however large."""
+        """Whether the engine could take the ticket; one without work takes any, however large."""
         if not self.held:
             return True
-        within = self.held_pixels + ticket.pixels <= GROUPS_PER_ENGINE * self.group_pixels
+        within = self.held_pixels + ticket.request.pixels <= GROUPS_PER_ENGINE * self.group_pixels
         return within and self.group_has_room(ticket)
 
 
@@ -118,11 +113,12 @@ class JobQueue:
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a request that lined up now would wait, at the pace so far."""
+        """The seconds for which a request that lined up now would wait, at the pace so far."""
         return self._pace_s * len(self)
 
     def refuse_if_full(self, account_id: int) -> None:
-        """
+        """Refuse an account whose next ticket would find no place.
+
         Raises:
             QueueFull: the server's or the account's places are all taken; says when to try again.
         """
@@ -133,7 +129,7 @@ class JobQueue:
             raise errors.QueueFull(min(_MAX_RETRY_AFTER_S, max(1, seconds)))
 
     def put(self, ticket: Ticket, *, bounded: bool = True) -> None:
-        """Line up.
+        """Line a ticket up.
 
         Args:
             bounded: False takes the ticket even when the queue is full: it was accepted before a restart.
@@ -147,7 +143,7 @@ class JobQueue:
         self._waiting.setdefault(ticket.account_id, []).append(ticket)
 
     def put_back(self, ticket: Ticket) -> None:
-        """Line up again before all others, whatever the bounds: its engine was lost."""
+        """Line a ticket whose engine was lost up again, before all others and whatever the bounds."""
         ticket.taken = asyncio.get_running_loop().create_future()
         ticket.passed_since = -math.inf
         self._waiting.setdefault(ticket.account_id, []).insert(0, ticket)
@@ -221,7 +217,7 @@ class JobQueue:
             round_ = max(self._round, self._rounds.get(account_id, 0))
             kinds: set[tuple[GroupKey, int]] = set()
             for ticket in tickets:
-                kind = (ticket.key, ticket.pixels)
+                kind = (ticket.key, ticket.request.pixels)
                 if kind not in kinds and not ticket.taken.done():
                     kinds.add(kind)
                     yield round_, ticket
@@ -232,7 +228,7 @@ class JobQueue:
     def _keep_free(
         self, candidates: list[tuple[int, Ticket]], offers: Sequence[Offer], now: float
     ) -> Sequence[Offer]:
-        """Without the engine that has to be emptied for an overdue ticket which fits none."""
+        """The offers without the engine that has to be emptied for an overdue ticket that fits none."""
         overdue = [ticket for _, ticket in candidates if self._overdue(ticket, now)]
         if not overdue or not offers:
             return offers
@@ -243,7 +239,7 @@ class JobQueue:
         return [offer for offer in offers if offer is not emptiest]
 
     def _order(self, round_: int, ticket: Ticket, offer: Offer, now: float) -> tuple[int, ...]:
-        """Lower goes first."""
+        """The sort key of a choice: the lowest goes first."""
         to_load = ticket.request.pipeline not in offer.resident
         # A free engine is as good as one where the group is running already.
         apart = bool(offer.held) and ticket.key not in offer.held

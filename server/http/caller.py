@@ -1,4 +1,4 @@
-"""Who is calling: API key -> account, what it can afford, how a retry of its call is told."""
+"""The caller of a page: API key -> account, what it can afford, how a retry of its call is recognised."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from fastapi import Request
 
 from server import errors
 from server.accounts.accounts import Account
+from server.http.call_state import call_state
 from server.http.services import services
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 
 LONGEST_IDEMPOTENCY_KEY = 255
+"""The most characters of an idempotency key: an index of any database takes them."""
 
 IDEMPOTENCY_KEY_PARAMETER = {
     "name": "Idempotency-Key",
@@ -18,7 +20,7 @@ IDEMPOTENCY_KEY_PARAMETER = {
     "schema": {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY},
     "description": "The same key and body return the first answer again; nothing is drawn or charged twice.",
 }
-"""As OpenAPI says it."""
+"""The parameter object of this header in the OpenAPI document."""
 
 
 def header_key(request: Request) -> str | None:
@@ -34,21 +36,21 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
     """The account of a key; from here on the answer carries ``x-remaining-credits``.
 
     Raises:
-        MissingKey, InvalidKey: and nothing else, so that a guess learns nothing.
+        MissingKey, InvalidKey: nothing else is said, so that a guess learns nothing.
     """
-    parts = services(request)
-    if parts.settings.auth == "open":
-        account = await parts.accounts.open_account()
+    server = services(request)
+    if server.settings.auth == "open":
+        account = await server.accounts.open_account()
     elif not api_key:
         raise errors.MissingKey
     else:
-        account = await parts.accounts.authenticate(api_key)
-    request.state.balance = account.balance
+        account = await server.accounts.authenticate(api_key)
+    call_state(request).balance = account.balance
     return account
 
 
 def afford(request: Request, account: Account, price: int) -> None:
-    """Refuse early who cannot pay; the price itself is held when the job is opened.
+    """Refuse an account that cannot pay, early; the price itself is held when the job is opened.
 
     Args:
         price: millicredits.
@@ -79,5 +81,5 @@ async def header_caller(request: Request) -> Account:
 
 
 def report_balance(request: Request, job: Job) -> None:
-    """Let ``x-remaining-credits`` of the answer say the balance after this job."""
-    request.state.balance = job.balance
+    """Let the answer's ``x-remaining-credits`` say the balance after this job."""
+    call_state(request).balance = job.balance

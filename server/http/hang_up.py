@@ -1,4 +1,4 @@
-"""Whether a caller is still there: work for one who has hung up is cancelled."""
+"""The hang-up of a caller: work that nobody waits for any more is cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         CallerGone: nobody reads the answer any more.
     """
     task = asyncio.create_task(work)
-    gone = asyncio.create_task(_hung_up(request))
+    gone = asyncio.create_task(_wait_for_hang_up(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -35,6 +35,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait({task})
 
 
-async def _hung_up(request: Request) -> None:
+async def _wait_for_hang_up(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

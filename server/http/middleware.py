@@ -14,8 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.amounts import in_credits
 from server.errors import BodyTooLarge, BodyTooSlow
+from server.http.call_state import begin_call
 
 BODY_PAUSE_S = 30.0
+"""The seconds without a byte after which a body that has begun is given up."""
 
 ACCOUNTING_HEADERS = [
     "x-remaining-credits",
@@ -28,7 +30,7 @@ ACCOUNTING_HEADERS = [
     "retry-after",
     "x-rate-limit-reset-at-utc",
 ]
-"""What browsers may read of an answer."""
+"""The headers of an answer that scripts in a browser may read."""
 
 
 class CallMiddleware:
@@ -43,7 +45,7 @@ class CallMiddleware:
     ) -> None:
         """
         Args:
-            body_pause_s: a body of which nothing came for so long is given up.
+            body_pause_s: the seconds without a byte after which a body is given up.
             on_error: answers for an exception that nobody expected.
         """
         self._app = app
@@ -57,8 +59,7 @@ class CallMiddleware:
             return
         # The framework would redirect to the host of the request, which behind a proxy is an internal name.
         scope["path"] = scope["path"].rstrip("/") or "/"
-        state: dict[str, object] = scope.setdefault("state", {})
-        state["request_id"] = str(uuid.uuid4())
+        call = begin_call(scope, str(uuid.uuid4()))
         declared = Headers(scope=scope).get("content-length", "")
         received = 0
         complete = False
@@ -85,10 +86,9 @@ class CallMiddleware:
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                headers.setdefault("x-request-id", str(state["request_id"]))
-                balance = state.get("balance")
-                if isinstance(balance, int):
-                    headers["x-remaining-credits"] = str(in_credits(balance))
+                headers.setdefault("x-request-id", call.request_id)
+                if call.balance is not None:
+                    headers["x-remaining-credits"] = str(in_credits(call.balance))
             await send(message)
 
         try:

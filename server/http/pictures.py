@@ -12,31 +12,39 @@ from pipelines.image_io import RGBImage
 from server import errors
 from server.http.services import services
 from server.http.urls import public_url
+from server.outside.remote_images import NotFetched, TooLargeToFetch
 
 
 async def read_picture(request: Request, given: str | bytes, field: str = "image") -> RGBImage:
     """Decode a picture given as base64, data URI, http(s) URL or file bytes; in a thread, within the limits.
 
     Raises:
-        InvalidInputImage, BodyTooLarge, FieldError: in the caller's words.
+        InvalidInputImage: the bytes are no picture.
+        BodyTooLarge, FieldError: naming the field.
     """
-    parts = services(request)
+    server = services(request)
     limits = picture_limits(request)
     try:
         if isinstance(given, str) and given.strip().lower().startswith(("http://", "https://")):
             url = given.strip()
-            given = await _upload(request, url, field) or await parts.images.fetch(url)
+            given = await _upload(request, url) or await server.images.fetch(url)
         if isinstance(given, str):
             return await asyncio.to_thread(image_io.decode_text, given, limits)
         return await asyncio.to_thread(image_io.decode, given, limits)
+    except errors.NotFound:
+        raise errors.FieldError(field, "this upload does not exist any more") from None
+    except NotFetched as error:
+        raise errors.FieldError(field, str(error)) from error
+    except TooLargeToFetch as error:
+        raise errors.BodyTooLarge(f"{field}: {error}") from error
     except ImageTooLarge as error:
         raise errors.BodyTooLarge(f"{field}: {error.problem}") from error
     except InvalidImage as error:
-        raise errors.InvalidInputImage from error
+        raise errors.InvalidInputImage(error.problem) from error
 
 
 def picture_limits(request: Request) -> image_io.Limits:
-    """What the settings allow of a picture that comes in."""
+    """The limits that the settings set for a picture that a caller sends."""
     settings = services(request).settings
     return image_io.Limits(
         max_bytes=int(settings.max_image_mb * 1_000_000),
@@ -44,19 +52,16 @@ def picture_limits(request: Request) -> image_io.Limits:
     )
 
 
-async def _upload(request: Request, url: str, field: str) -> bytes | None:
-    """What lies in this server's own storage is read there: a server may not fetch from itself.
+async def _upload(request: Request, url: str) -> bytes | None:
+    """Read a file that lies in this server's own storage: a server may not fetch from itself.
 
     Returns:
         None: the URL is another server's.
     Raises:
-        FieldError: its retention is over.
+        NotFound: its retention is over.
     """
     address = f"{public_url(request)}/outputs/"
     if not url.startswith(address):
         return None
     name = url.removeprefix(address).partition("?")[0]
-    try:
-        return (await services(request).storage.get(name))[0]
-    except errors.NotFound:
-        raise errors.FieldError(field, "this upload does not exist any more") from None
+    return (await services(request).storage.get(name))[0]

@@ -1,4 +1,4 @@
-"""The parts of the running server, as endpoints reach them."""
+"""The services of the running server, as endpoints reach them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from server.webhooks.outbox import Webhooks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What endpoints reach of the server; built once by the composition root."""
+    """The parts of the server that endpoints reach; built once by the composition root."""
 
     settings: Settings
     accounts: Accounts
@@ -41,10 +41,10 @@ class Services:
 
     @property
     def manifest(self) -> Manifest:
-        """All that can be drawn at this moment."""
+        """The manifest of all that can be drawn at this moment."""
         return self.catalogue.manifest
 
 
 def services(request: Request) -> Services:
-    """FastAPI dependency: the parts of the running server."""
+    """FastAPI dependency: the services of the running server."""
     return cast(Services, request.app.state.services)

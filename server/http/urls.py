@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import Request
 
 from server.http.services import services
-from server.jobs.jobs import Job
+from server.jobs.job import Job
 
 
 def public_url(request: Request) -> str:
-    """How clients reach this server, without a slash at the end."""
+    """The URL by which clients reach this server, without a slash at the end."""
     configured = services(request).settings.public_url
     return (configured or str(request.base_url)).rstrip("/")
 
@@ -20,5 +20,5 @@ def output_urls(request: Request, job: Job) -> list[str]:
 
 
 def urls_below(public_url: str, job: Job) -> list[str]:
-    """The same where there is no request any more."""
+    """Absolute URLs of a job's outputs below this URL: for a webhook, sent when the call is over."""
     return [f"{public_url}/outputs/{output.name}" for output in job.outputs]

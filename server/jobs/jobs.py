@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -21,42 +21,28 @@ from server.database.database import Database
 from server.database.tables import UTCDateTime, jobs
 from server.database.uninterrupted import uninterrupted
 from server.database.upserts import insert_or_nothing
-from server.jobs.records import (
-    JSON,
-    RECORD,
-    UNFINISHED,
-    Job,
-    JobStatus,
-    NewJob,
-    Output,
-    pixels,
-    read,
-    read_outcome,
-    with_pictures,
-    write,
-    write_end,
-)
+from server.jobs import records
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.order import Order
 from server.webhooks import outbox
 from server.webhooks.outbox import WebhookMessage
-
-__all__ = ["JSON", "Job", "JobStatus", "Jobs", "NewJob", "Output"]
 
 T = TypeVar("T")
 
 CLOSING_ATTEMPTS = 6
-"""How often the end of a job is written before a locked database is given up on."""
+"""The most attempts to write the end of a job into a database that stays locked."""
 
 EXPIRED_AT_ONCE = 200
-"""Old records are removed in so small parts that nobody notices who needs the database meanwhile."""
+"""The number of old records that one transaction removes: few, so that nobody waits long for the database."""
 
 _RESTARTED = "The server was restarted while the request was being drawn, try again"
 _OUTDATED = "The request was made before the server was updated and cannot be drawn any more, try again"
 
 _this = jobs.c.id == bindparam("job")
-_unfinished = jobs.c.status.in_(UNFINISHED)
+_unfinished = jobs.c.status.in_([JobStatus.queued.value, JobStatus.running.value])
 
 _OPEN = insert_or_nothing(jobs, jobs.c.id)
-_EARLIER = select(*RECORD).where(
+_EARLIER = select(*records.COLUMNS).where(
     jobs.c.account_id == bindparam("account"), jobs.c.idempotency_key == bindparam("key")
 )
 _START = (
@@ -76,10 +62,10 @@ _DETACH = (
         picture=func.coalesce(bindparam("picture", type_=LargeBinary), jobs.c.picture),
     )
 )
-_END = update(jobs).where(_this, _unfinished).returning(*RECORD)
-_BY_ID = select(*RECORD).where(_this)
+_END = update(jobs).where(_this, _unfinished).returning(*records.COLUMNS)
+_BY_ID = select(*records.COLUMNS).where(_this)
 _OWN_BY_ID = _BY_ID.where(jobs.c.account_id == bindparam("account"))
-_OWN_BY_REQUEST_ID = select(*RECORD).where(
+_OWN_BY_REQUEST_ID = select(*records.COLUMNS).where(
     jobs.c.request_id == bindparam("request_id"), jobs.c.account_id == bindparam("account")
 )
 
@@ -91,17 +77,17 @@ class Jobs:
     """
 
     def __init__(
-        self, database: Database, announce: Callable[[Job], WebhookMessage | None] = lambda _: None
+        self, database: Database, webhook_message: Callable[[Job], WebhookMessage | None] = lambda _: None
     ) -> None:
         """
         Args:
-            announce: who has to be told of a job that has ended, and what. It is asked inside the transaction
-                that ends the job, of which nothing remains when it raises.
+            webhook_message: the message about a job that has ended; None where no receiver wants one. It is
+                called inside the transaction that ends the job; when it raises, the job has not ended.
         """
         self._database = database
-        self._announce = announce
+        self._webhook_message = webhook_message
 
-    async def open(self, new: NewJob) -> tuple[Job, bool]:
+    async def open(self, account_id: int, order: Order) -> tuple[Job, bool]:
         """Record a job and hold its price; when the awaiting task is cancelled, nothing of both remains.
 
         Returns:
@@ -115,28 +101,28 @@ class Jobs:
             if not replayed:
                 await self.cancel(job.id)
 
-        return await uninterrupted(self._open(new), undo)
+        return await uninterrupted(self._open(account_id, order), undo)
 
-    async def earlier(self, account_id: int, key: str | None, body_digest: str | None) -> Job | None:
-        """What this account has opened with an idempotency key: its first answer is there or on its way.
+    async def earlier(self, account_id: int, order: Order) -> Job | None:
+        """The job that this account has opened with the order's idempotency key; it may not have ended yet.
 
         Raises:
             IdempotencyConflict: it was for another body.
         """
         async with self._database.reading() as connection:
-            return await _earlier(connection, account_id, key, body_digest)
+            return await _earlier(connection, account_id, order)
 
     async def start(self, job_id: int) -> None:
-        """Drawing begins, maybe not for the first time."""
+        """Record that drawing begins, maybe not for the first time."""
         await self._change(_START, {"job": job_id, "now": datetime.now(UTC)})
 
     async def detach(self, job: Job) -> None:
-        """The caller no longer waits for the answer: after a crash the job is drawn again, not refunded.
+        """Let a job go on without its caller: after a crash it is drawn again instead of refunded.
 
         Args:
-            job: with its pictures where it was opened by this call, which are kept from now on.
+            job: as `open` returned it; pictures of its request are kept from now on.
         """
-        await self._change(_DETACH, {"job": job.id, "picture": pixels(job.request)})
+        await self._change(_DETACH, {"job": job.id, "picture": records.pixels(job.request)})
 
     async def succeed(
         self,
@@ -146,12 +132,12 @@ class Jobs:
         warnings: Sequence[str],
         timings: Timings,
     ) -> Job:
-        """The pictures are stored: keep the price. A job that has ended stays as it is.
+        """Record the stored pictures and keep the price. A job that has ended stays as it is.
 
         Raises:
             Unavailable: the database stayed locked; the job is still unfinished.
         """
-        values = write_end(outputs, drawing_flagged, warnings, timings)
+        values = records.write_end(outputs, drawing_flagged, warnings, timings)
 
         async def keep(connection: AsyncConnection) -> int | None:
             await credits.capture(connection, job_id)
@@ -169,12 +155,12 @@ class Jobs:
         return await self._give_back(job_id, JobStatus.failed, error, status)
 
     async def cancel(self, job_id: int) -> Job:
-        """As `fail`, at the caller's wish."""
+        """End the job at its caller's wish: the price goes back and the idempotency key is free again."""
         gone = errors.CallerGone()
         return await self._give_back(job_id, JobStatus.cancelled, str(gone), gone.status)
 
     async def find(self, account_id: int, *, request_id: str | None = None, id: int | None = None) -> Job:
-        """A job of this account.
+        """The job of this account with this id.
 
         Raises:
             NotFound: unknown, or another account's.
@@ -193,9 +179,9 @@ class Jobs:
         if row is None:
             raise unknown
         try:
-            return read(row)
+            return records.read(row)
         except ValidationError:
-            raise unknown from None  # of a version that said it in other words
+            raise unknown from None  # written by another version, in a form that this one does not read
 
     async def recover(self) -> list[Job]:
         """Clear up after a crash; only while no other server works on this database.
@@ -213,7 +199,7 @@ class Jobs:
         async with self._database.transaction() as connection:
             again = update(jobs).where(_unfinished).values(status=JobStatus.queued.value, started_at=None)
             await connection.execute(again)
-            left = select(*RECORD, jobs.c.picture).where(_unfinished)
+            left = select(*records.COLUMNS, jobs.c.picture).where(_unfinished)
             rows = (await connection.execute(left.order_by(jobs.c.id))).all()
         recovered = [await self._recovered(row) for row in rows]
         return [job for job in recovered if job is not None]
@@ -233,16 +219,22 @@ class Jobs:
             if gone.rowcount < EXPIRED_AT_ONCE:
                 return removed
 
-    async def _open(self, new: NewJob) -> tuple[Job, bool]:
-        job = _opened(new)
-        values = write(job)
+    async def _open(self, account_id: int, order: Order) -> tuple[Job, bool]:
+        job = Job(
+            account_id=account_id,
+            order=order,
+            request_id=str(uuid.uuid4()),
+            file_prefix=str(uuid.uuid4()),
+            created_at=datetime.now(UTC),
+        )
+        values = records.write(job)
         while True:
             async with self._database.transaction() as connection:
                 job_id = (await connection.execute(_OPEN[connection.dialect.name], values)).scalar()
                 if job_id is not None:
-                    balance = await credits.hold(connection, new.account_id, job_id, new.price)
+                    balance = await credits.hold(connection, account_id, job_id, order.price)
                     return replace(job, id=job_id, balance=balance), False
-                earlier = await _earlier(connection, new.account_id, new.idempotency_key, new.body_digest)
+                earlier = await _earlier(connection, account_id, order)
             # none there any more: it failed a moment ago and its key is free again
             if earlier is not None:
                 return earlier, True
@@ -278,69 +270,47 @@ class Jobs:
                 balance = None
                 if ended is not None:
                     balance = await settle(connection)
-                    told = self._announce(read_outcome(ended))
-                    if told is not None:
-                        await outbox.record(connection, ended.account_id, told, topic=f"job {job_id}")
+                    message = self._webhook_message(records.read_outcome(ended))
+                    if message is not None:
+                        await outbox.record(connection, ended.account_id, message, topic=f"job {job_id}")
                 row = ended or (await connection.execute(_BY_ID, {"job": job_id})).one_or_none()
             if row is None:
                 raise errors.NotFound(f"Request {job_id} not found")
-            return read(row, balance=balance)
+            return records.read(row, balance=balance)
 
-        return await uninterrupted(_patiently(end))
+        return await uninterrupted(_retry_while_locked(end))
 
     async def _change(self, statement: Any, values: dict[str, Any]) -> None:
         async def change() -> None:
             async with self._database.transaction() as connection:
                 await connection.execute(statement, values)
 
-        await uninterrupted(_patiently(change))
+        await uninterrupted(_retry_while_locked(change))
 
     async def _recovered(self, row: Row[Any]) -> Job | None:
         with suppress(ValidationError):
-            job = with_pictures(read(row), row.picture)
+            job = records.with_pictures(records.read(row), row.picture)
             if job is not None:
                 return job
-        with suppress(ValidationError):  # it is refunded all the same, only nobody can be told what it was
+        with suppress(ValidationError):  # refunded all the same; only its request cannot be read
             await self.fail(row.id, _OUTDATED, errors.Unavailable.status)
         return None
 
 
-async def _earlier(
-    connection: AsyncConnection, account_id: int, key: str | None, body_digest: str | None
-) -> Job | None:
-    row = (await connection.execute(_EARLIER, {"account": account_id, "key": key})).one_or_none()
-    if row is not None and row.body_digest != body_digest:
+async def _earlier(connection: AsyncConnection, account_id: int, order: Order) -> Job | None:
+    values = {"account": account_id, "key": order.idempotency_key}
+    row = (await connection.execute(_EARLIER, values)).one_or_none()
+    if row is not None and row.body_digest != order.body_digest:
         raise errors.IdempotencyConflict
-    return None if row is None else read(row)
-
-
-def _opened(new: NewJob) -> Job:
-    return Job(
-        **{field.name: getattr(new, field.name) for field in fields(NewJob)},
-        id=0,
-        request_id=str(uuid.uuid4()),
-        file_prefix=str(uuid.uuid4()),
-        status=JobStatus.queued,
-        attempts=0,
-        outputs=(),
-        flagged=None,
-        warnings=(),
-        timings=None,
-        error=None,
-        error_status=None,
-        created_at=datetime.now(UTC),
-        started_at=None,
-        finished_at=None,
-        balance=0,
-    )
+    return None if row is None else records.read(row)
 
 
 def _is_uuid(text: str) -> bool:
     return len(text) == 36 and text.isascii() and text.isprintable()
 
 
-async def _patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Try again while the database is locked: what a job has become must not be lost to a busy moment."""
+async def _retry_while_locked(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do the work, again and again while the database is locked: a job's end must outlast a busy moment."""
     for attempt in range(CLOSING_ATTEMPTS - 1):
         with suppress(errors.Unavailable):
             return await work()

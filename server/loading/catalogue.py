@@ -1,4 +1,4 @@
-"""What can be drawn now: weights.yaml, and what was loaded since, which comes and goes."""
+"""The manifest of the moment: weights.yaml together with what was loaded since, which comes and goes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from server.settings import Settings
 
 
 class Catalogue:
-    """The manifest of the moment. Engines are told of a change by whoever made it.
+    """The manifest of the moment. Whoever changes it tells the engines of the change.
 
     Attributes:
-        manifest: all that can be drawn; another object after each change.
+        manifest: weights.yaml with what was loaded; another object after each change.
         own: weights.yaml alone.
     """
 
@@ -27,27 +27,27 @@ class Catalogue:
         self.manifest: Manifest = with_loaded(self.own, self._loaded, self._weights)
 
     def has(self, name: str) -> bool:
-        """Whether anything has that name, of whatever kind."""
+        """Whether anything of whatever kind has that name."""
         return name in names(self.manifest)
 
     def is_own(self, name: str) -> bool:
-        """Whether it stands in weights.yaml."""
+        """Whether the name stands in weights.yaml."""
         return name in names(self.own)
 
     def loaded(self) -> dict[str, LoadedEntry]:
-        """What was loaded, by its name."""
+        """The entries that were loaded, by name; one whose name stands in weights.yaml is left out."""
         return {name: item for name, item in self._loaded.entries.items() if not self.is_own(name)}
 
     def add(self, name: str, item: LoadedEntry) -> None:
-        """Record what was loaded.
+        """Record an entry that was loaded.
 
         Raises:
             OSError: the weights folder cannot be written.
         """
-        self._become(Loaded(entries={**self._loaded.entries, name: item}))
+        self._replace(Loaded(entries={**self._loaded.entries, name: item}))
 
     def remove(self, name: str) -> LoadedEntry | None:
-        """Forget what was loaded; its files stay. None: nothing of that name was.
+        """Remove the record of an entry that was loaded, not its files; None if there is none of that name.
 
         Raises:
             OSError: the weights folder cannot be written.
@@ -55,11 +55,11 @@ class Catalogue:
         entries = dict(self._loaded.entries)
         item = entries.pop(name, None)
         if item is not None:
-            self._become(Loaded(entries=entries))
+            self._replace(Loaded(entries=entries))
         return item
 
     def remove_files(self, item: LoadedEntry) -> None:
-        """Remove the files of what was loaded, unless something else names them too. Blocking.
+        """Remove the files of an entry that was loaded, unless another entry names them too. Blocking.
 
         Raises:
             OSError: a file cannot be removed.
@@ -77,12 +77,12 @@ class Catalogue:
                 lock.downloads.pop(name, None)
             write_lock(self._weights, lock)
 
-    def _become(self, loaded: Loaded) -> None:
+    def _replace(self, loaded: Loaded) -> None:
         write_loaded(self._weights, loaded)
         self._loaded = loaded
         self.manifest = with_loaded(self.own, loaded, self._weights)
 
 
 def _source(item: LoadedEntry) -> Source:
-    """Where it came from; a file's name is relative to the weights folder."""
+    """The source of an entry; a file is named relative to the weights folder."""
     return Source.model_validate(item.entry.get("source") or item.entry["parts"]["pipeline"])

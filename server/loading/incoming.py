@@ -1,4 +1,4 @@
-"""Bringing what is to be loaded: one file from a URL, or a repository of the hub, into the weights folder."""
+"""Bring a file from a URL or a repository of the hub into the weights folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.weights.downloads import one_pull_at_a_time, sized
+import pipelines
+from pipelines.weights.downloads import PARTS, one_pull_at_a_time, sized
 from pipelines.weights.fetch_process import (
-    NO_PICKLES,
     DownloadProgress,
     Fetched,
     Line,
@@ -24,55 +24,70 @@ from pipelines.weights.fetch_process import (
     loaded_entry,
     unwritable,
 )
+from pipelines.weights.formats import NO_PICKLES
+from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.loaded import FILES
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from server.engines.devices import devices
 from server.outside.public_http import NotReached, PublicHTTP
 from server.settings import Settings
 
 MAX_REDIRECTS = 5
-LONGEST_DOWNLOAD_S = 86_400.0
-ATTEMPTS = 5
-"""How often a transfer that broke off is taken up again."""
+"""The most redirects that one transfer follows."""
 
-NOTHING_LEFT = 416
+MAX_DOWNLOAD_S = 86_400.0
+"""The most seconds that one transfer may take."""
+
+MAX_ATTEMPTS = 5
+"""The most transfers for one file: the first, and those that take up one that broke off."""
+
+_ROOT = Path(pipelines.__path__[0]).parent
+"""The folder in which a process of its own finds the packages of this one."""
+
+RANGE_NOT_SATISFIABLE = 416
+"""The status with which a server answers a range that begins at the end of its file."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""The first bytes of a pickle: those of torch's zip file, or of a bare pickle from protocol 2 on."""
 
 
 class NotLoaded(Exception):
-    """``str(error)`` says why, in the caller's words."""
+    """Something was not loaded; ``str(error)`` says why, in the caller's words."""
 
 
 class _BrokenOff(Exception):
-    """A transfer ended early, and could be taken up another time."""
+    """A transfer ended early; another load of the same URL can take it up."""
 
 
 class Incoming:
-    """Downloads that resume, are bounded and checked, and end in the lock.
+    """Downloads that resume, are bounded and checked, and end in the lock."""
 
-    Args:
-        dtypes: of a checkpoint of each family.
-    """
-
-    def __init__(self, settings: Settings, public_http: PublicHTTP, dtypes: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, public_http: PublicHTTP) -> None:
         self._settings = settings
         self._weights = settings.weights
         self._http = public_http
-        self._dtypes = dtypes
+        self._on_cpu = set(devices(settings.devices)) == {"cpu"}
         self._max_bytes = int(settings.max_load_gb * 1e9)
 
     async def file(
-        self, name: str, url: str, family: str | None, progress: Callable[[int, int], None]
+        self,
+        name: str,
+        url: str,
+        family: StableDiffusionFamily | None,
+        progress: Callable[[int, int], None],
     ) -> Fetched:
-        """One .safetensors file, below the weights folder and in the lock.
+        """Bring one .safetensors file below the weights folder and into the lock.
 
         Args:
-            family: of what does not tell its own.
+            family: the family of a file whose tensors do not tell it.
+            progress: called with the bytes that are here, and all that there are.
         Raises:
-            NotLoaded, Unrecognised
+            NotLoaded: the file could not be fetched or stored.
+            Unrecognised: the file is nothing with which this server can draw.
         """
-        partial = self._weights / ".parts" / hashlib.sha256(url.encode()).hexdigest()
+        partial = self._weights / PARTS / hashlib.sha256(url.encode()).hexdigest()
         with _storing():
             partial.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -89,20 +104,21 @@ class Incoming:
         known = recognised.family or family or "sd15"
         if recognised.kind == "checkpoint":
             source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
-        return Fetched(kind=recognised.kind, entry=loaded_entry(recognised.kind, known, source, self._dtypes))
+        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu)
+        return Fetched(kind=recognised.kind, entry=entry)
 
     async def repository(
         self,
         name: str,
         hub: str,
         revision: str,
-        family: str | None,
+        family: StableDiffusionFamily | None,
         progress: Callable[[int, int], None],
     ) -> Fetched:
-        """A repository, in a process of its own that ends with this call.
+        """Bring a repository of the hub, in a process of its own that ends with this call.
 
         Raises:
-            NotLoaded
+            NotLoaded: the repository could not be fetched or stored, or this server cannot draw with it.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -110,7 +126,7 @@ class Incoming:
             "pipelines.weights.fetch_process",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
+            cwd=_ROOT,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -120,7 +136,7 @@ class Incoming:
             revision=revision,
             manifest=self._settings.manifest.absolute(),
             weights=self._weights.absolute(),
-            dtypes=self._dtypes,
+            on_cpu=self._on_cpu,
             max_bytes=self._max_bytes,
             family=family,
         )
@@ -142,18 +158,18 @@ class Incoming:
             await process.wait()
 
     async def _download(self, url: str, partial: Path, progress: Callable[[int, int], None]) -> None:
-        """Append to ``partial`` what is missing of it.
+        """Append to a partial file what is missing of it.
 
         Raises:
-            NotLoaded: it is nothing for this server.
-            _BrokenOff: the transfer did, and nothing came when it was taken up again.
+            NotLoaded: the file is a pickle, too large, or more than the disk has room for.
+            _BrokenOff: the transfer broke off, and nothing came when it was taken up again.
         """
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             before = _size(partial)
             try:
                 return await self._transfer(url, partial, progress)
             except NotReached as error:
-                if _size(partial) == before or attempt == ATTEMPTS - 1:
+                if _size(partial) == before or attempt == MAX_ATTEMPTS - 1:
                     raise _BrokenOff(str(error)) from error
         raise AssertionError("the last attempt ends")
 
@@ -164,7 +180,7 @@ class Incoming:
                 "GET",
                 target,
                 headers=_resuming(partial),
-                timeout_s=LONGEST_DOWNLOAD_S,
+                timeout_s=MAX_DOWNLOAD_S,
                 stalled_s=self._settings.load_stalled_s,
             ) as response:
                 if response.status_code not in _REDIRECTS or "location" not in response.headers:
@@ -175,7 +191,7 @@ class Incoming:
     async def _receive(
         self, response: httpx.Response, partial: Path, progress: Callable[[int, int], None]
     ) -> None:
-        if response.status_code == NOTHING_LEFT:
+        if response.status_code == RANGE_NOT_SATISFIABLE:
             _remove(partial)
             raise NotReached("the server has no more than what came already")
         if response.status_code not in (200, 206):
@@ -210,7 +226,7 @@ class Incoming:
             raise NotLoaded(f"it needs {sized(missing)} more on the disk, and {sized(free)} are free")
 
     def _keep(self, partial: Path, stored: str, origin: str) -> None:
-        """Thread: move the file to its place and record its hash; without its record it does not stay."""
+        """Move a file to its place and into the lock; a file that cannot be recorded is removed. Blocking."""
         path = self._weights / stored
         with _storing(), one_pull_at_a_time(self._weights, wait=True):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,10 +244,10 @@ class Incoming:
 
 @contextmanager
 def _storing() -> Generator[None]:
-    """What the disk refuses is no failure of the network.
+    """Turn a failure of the disk into an answer to the caller.
 
     Raises:
-        NotLoaded
+        NotLoaded: the block raised an OSError.
     """
     try:
         yield
@@ -246,7 +262,7 @@ def _append(file: FileIO, chunk: bytes) -> None:
 
 
 def _resuming(partial: Path) -> dict[str, str]:
-    """Ask for the rest only if the file is still the same one; what cannot be told begins anew."""
+    """The headers that ask for the rest of a file if it is still the same; none if that cannot be told."""
     tag = _tag(partial)
     validator = tag.read_text() if tag.exists() else ""
     size = _size(partial)
@@ -254,6 +270,7 @@ def _resuming(partial: Path) -> dict[str, str]:
 
 
 def _tag(partial: Path) -> Path:
+    """The file beside a partial one that has the ETag of the answer from which it came."""
     return partial.with_suffix(".etag")
 
 

@@ -1,23 +1,22 @@
-"""Loading checkpoints and adapters while the server runs: jobs that outlive their request and a restart."""
+"""Load checkpoints and adapters while the server runs, in tasks that outlive their request and a restart."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from pipelines.weights.fetch_process import SECTIONS, Fetched, unwritable
+from pipelines.weights.atomic import write_atomically
+from pipelines.weights.fetch_process import Fetched, unwritable
+from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily
 from pipelines.weights.loaded import LoadedEntry, parse
 from pipelines.weights.recognition import Unrecognised
-from server.engines.devices import devices
 from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
 from server.loading.catalogue import Catalogue
@@ -29,20 +28,23 @@ from server.webhooks.outbox import Webhooks
 log = logging.getLogger(__name__)
 
 RECORD_NAME = "loads.yaml"
+"""The file in the weights folder that records the loads that are under way or failed."""
 
-FAILURES_KEPT = 20
+MAX_FAILURES = 20
+"""The most failed loads that are remembered."""
 
 
 class Load(BaseModel):
-    """One wish to load something.
+    """A caller's wish to load a checkpoint or adapter.
 
     Attributes:
-        name: under which it can be drawn with.
-        origin: URL of a .safetensors file, or ``owner/name`` on the hub.
-        kind: what the caller says that it is, checked; None: not said.
-        family: what the caller says that it is for; only believed where the file does not tell.
-        webhook: whom to tell of the end.
-        problem: why it failed; None: it is under way.
+        name: the name under which it will be drawn with.
+        origin: URL of a .safetensors file, or ``owner/name`` of a repository on the hub.
+        revision: branch, tag or commit of the repository.
+        kind: the kind that the caller names, which is checked; None if the caller names none.
+        family: the family that the caller names, which is believed only where the file does not tell.
+        webhook: URL to which the end of the load is told.
+        problem: the reason why it failed; None while it is under way.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,8 +52,8 @@ class Load(BaseModel):
     name: str
     origin: str
     revision: str = "main"
-    kind: Literal["checkpoint", "lora", "embedding", "vae", "controlnet"] | None = None
-    family: Literal["sd15", "sdxl"] | None = None
+    kind: Kind | None = None
+    family: StableDiffusionFamily | None = None
     account_id: int
     webhook: str | None = None
     track_id: str | int | float | None = None
@@ -63,19 +65,20 @@ _RECORD: TypeAdapter[list[Load]] = TypeAdapter(list[Load])
 
 @dataclass(slots=True)
 class LoadProgress:
-    """Bytes so far, and in all; 0 of 0 before that is known."""
+    """The bytes of a load that are here, and all that there are; 0 of 0 before that is known."""
 
     done: int = 0
     total: int = 0
 
     def __call__(self, done: int, total: int) -> None:
+        """Record the progress; the object serves as the callback of a download."""
         self.done, self.total = done, total
 
 
 class Loads:
-    """The loads of one server: one after the other, recorded beside what they bring.
+    """The loads of one server, which run one after the other and are recorded in the weights folder.
 
-    A load that a restart interrupted is taken up again; what was fetched of it is not fetched twice.
+    A load that a restart interrupted is taken up again, and what was fetched of it is not fetched twice.
     """
 
     def __init__(
@@ -88,10 +91,7 @@ class Loads:
     ) -> None:
         self._catalogue, self._dispatch, self._webhooks = catalogue, dispatch, webhooks
         self._path = settings.weights / RECORD_NAME
-        on_cpu = devices(settings.devices) == ["cpu"] * len(devices(settings.devices))
-        # SDXL's own VAE overflows half precision.
-        dtypes = {"sd15": "float32" if on_cpu else "float16", "sdxl": "float32" if on_cpu else "bfloat16"}
-        self._incoming = Incoming(settings, public_http, dtypes)
+        self._incoming = Incoming(settings, public_http)
         self._weights = settings.weights
         self._loads: dict[str, Load] = {}
         self._progress: dict[str, LoadProgress] = {}
@@ -99,19 +99,19 @@ class Loads:
         self._turn = asyncio.Lock()
 
     def states(self) -> list[tuple[Load, LoadProgress]]:
-        """Every load that is under way or failed, oldest first."""
+        """Every load that is under way or failed, with its progress, oldest first."""
         return [(load, self._progress.get(name, LoadProgress())) for name, load in self._loads.items()]
 
     def find(self, name: str) -> tuple[Load, LoadProgress] | None:
-        """The load of that name, if it is under way or failed."""
+        """The load of that name with its progress, if it is under way or failed."""
         load = self._loads.get(name)
         return None if load is None else (load, self._progress.get(name, LoadProgress()))
 
     async def begin(self, load: Load) -> None:
-        """Record it; the loading goes on behind this call.
+        """Record a load and start it; it goes on behind this call.
 
         Raises:
-            FieldError: something has that name already, or is being loaded under it.
+            FieldError: the name is taken, or something is being loaded under it.
             ApiError: the weights folder cannot be written.
         """
         if self._catalogue.is_own(load.name):
@@ -122,15 +122,15 @@ class Loads:
             raise FieldError("model_id", f"{load.name} is being loaded already")
         self._loads.pop(load.name, None)
         self._record({**self._loads, load.name: load})
-        self._work_on(load)
+        self._start(load)
 
     async def delete(self, name: str) -> bool:
-        """Remove what was loaded, when nobody draws with it any more; or stop loading it.
+        """Remove what was loaded when nobody draws with it any more, or stop loading it.
 
         Returns:
-            False: no such thing.
+            Whether there was anything of that name.
         Raises:
-            FieldError: it stands in weights.yaml.
+            FieldError: the name stands in weights.yaml.
         """
         if self._catalogue.is_own(name):
             raise FieldError("model_id", f"{name} stands in this server's weights.yaml; remove it there")
@@ -149,21 +149,21 @@ class Loads:
         return True
 
     async def resume(self) -> None:
-        """After a start: take up what was under way."""
+        """Take up the loads that were under way when the server ended."""
         if not self._path.exists():
             return
         for load in _RECORD.validate_python(yaml.safe_load(self._path.read_text()) or []):
             self._loads[load.name] = load
             if load.problem is None:
-                self._work_on(load)
+                self._start(load)
 
     async def stop(self) -> None:
-        """Leave; what is under way goes on at the next start."""
+        """Stop all loads; the next start takes them up."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _work_on(self, load: Load) -> None:
+    def _start(self, load: Load) -> None:
         self._progress[load.name] = LoadProgress()
         task = asyncio.create_task(self._work(load), name=f"load {load.name}")
         self._tasks[load.name] = task
@@ -187,7 +187,7 @@ class Loads:
 
     async def _bring(self, load: Load) -> None:
         if load.name in self._catalogue.loaded():
-            return  # it was, a moment before a restart
+            return  # the server ended between the record of what was loaded and that of the load's end
         progress = self._progress[load.name]
         if "://" in load.origin:
             found = await self._incoming.file(load.name, load.origin, load.family, progress)
@@ -216,7 +216,7 @@ class Loads:
         if load.family is not None and load.family != family:
             raise NotLoaded(f"it is made for {family}, not for {load.family}")
         try:
-            parse(item, self._weights, load.name)
+            parse(item.section, load.name, item.entry, self._weights)
         except ValueError as error:
             raise NotLoaded(f"this server does not draw with a {found.kind}") from error
 
@@ -226,7 +226,7 @@ class Loads:
         failed = load.model_copy(update={"problem": problem})
         others = {name: other for name, other in self._loads.items() if name != load.name}
         failures = [name for name, other in others.items() if other.problem is not None]
-        for name in failures[: max(0, len(failures) - FAILURES_KEPT + 1)]:
+        for name in failures[: max(0, len(failures) - MAX_FAILURES + 1)]:
             del others[name]
         self._remember({**others, load.name: failed})
 
@@ -238,9 +238,10 @@ class Loads:
             await self._webhooks.enqueue(load.account_id, load.webhook, message)
 
     def _record(self, loads: dict[str, Load]) -> None:
-        """
+        """Write the loads into their file.
+
         Raises:
-            Unwritable: the weights folder cannot be written; then nothing has changed.
+            Unwritable: the weights folder cannot be written; nothing has changed.
         """
         try:
             _write(self._path, [load.model_dump() for load in loads.values()])
@@ -249,7 +250,7 @@ class Loads:
         self._loads = loads
 
     def _remember(self, loads: dict[str, Load]) -> None:
-        """Record the end of a load, on a full disk in memory alone: a restart then takes it up again."""
+        """Record the end of a load; on a full disk only in memory, so that a restart takes it up again."""
         try:
             self._record(loads)
         except Unwritable:
@@ -258,14 +259,12 @@ class Loads:
 
 
 class Unwritable(ApiError):
-    """Nothing can be loaded into a folder that is mounted read-only, or full."""
+    """The weights folder is mounted read-only, or full."""
 
     status = 507
 
 
 def _write(path: Path, record: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.touch(mode=0o600)  # a URL may hold its owner's token
-    aside.write_text(yaml.safe_dump(record, allow_unicode=True))
-    aside.replace(path)
+    # Only for the server's own user: a URL may hold its owner's token.
+    write_atomically(path, yaml.safe_dump(record, allow_unicode=True), mode=0o600)

@@ -19,7 +19,7 @@ Resolver = Callable[[str], list[Address]]
 
 MAX_URL_CHARACTERS = 4096
 CONNECT_TIMEOUT_S = 5.0
-"""For each address of a host, so that one that swallows packets leaves time for the next."""
+"""The seconds to connect to one address of a host; one that swallows packets leaves time for the next."""
 
 _NOT_PUBLIC = "its address is not a public one"
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -66,14 +66,14 @@ class PublicHTTP:
         self._resolver_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolve")
 
     def read(self, url: str) -> httpx.URL:
-        """The URL, refused here already where a look at it is enough: no name is looked up.
+        """The URL of a text, refused where a look at it is enough: no host name is looked up.
 
         Raises:
             NotReached
         """
         if len(url) > MAX_URL_CHARACTERS:
             raise NotReached(f"the URL is longer than {MAX_URL_CHARACTERS} characters")
-        with _ToldPlainly():
+        with _RaisesNotReached():
             return self._checked(httpx.URL(url))
 
     @asynccontextmanager
@@ -90,7 +90,7 @@ class PublicHTTP:
         """Send one request; the body of the response is read, as far as it is, inside the ``async with``.
 
         Args:
-            timeout_s: for all of it, the look-up and the reading included.
+            timeout_s: the seconds for all of it, the look-up and the reading included.
             stalled_s: the longest wait for the next bytes, the first ones included; None: ``timeout_s``.
         Raises:
             NotReached
@@ -98,7 +98,7 @@ class PublicHTTP:
         timeout = httpx.Timeout(
             timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S), read=stalled_s or timeout_s
         )
-        with _ToldPlainly(stalled_s):
+        with _RaisesNotReached(stalled_s):
             async with (
                 asyncio.timeout(timeout_s),
                 # A new client each time: a kept connection was verified for one name and would be reused
@@ -203,7 +203,7 @@ def _host(url: httpx.URL) -> str:
 
 
 def _addresses_by_sight(host: str) -> list[Address]:
-    """What can be known of a host without a look-up: of addresses in every spelling, and of ``localhost``."""
+    """The addresses that a host is known to have without a look-up: those it spells, and ``localhost``'s."""
     if host.lower().rstrip(".").rpartition(".")[2] == "localhost":
         return [IPv4Address("127.0.0.1")]
     with suppress(OSError, UnicodeError):
@@ -212,8 +212,8 @@ def _addresses_by_sight(host: str) -> list[Address]:
     return []
 
 
-class _ToldPlainly:
-    """What can go wrong on the way to somebody else's server becomes `NotReached`."""
+class _RaisesNotReached:
+    """A context in which a failure on the way to somebody else's server becomes `NotReached`."""
 
     def __init__(self, stalled_s: float | None = None) -> None:
         self._stalled_s = stalled_s

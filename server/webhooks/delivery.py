@@ -1,4 +1,4 @@
-"""Delivering the outbox: a few messages at a time, signed, again and again until the receiver has them."""
+"""The delivery of the outbox: a few messages at a time, signed, again and again until receivers have them."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
-"""For one attempt, from the look-up of the host's name to the status line."""
+"""The seconds for one attempt, from the look-up of the host's name to the status line."""
 
 AT_ONCE = 64
+"""The most attempts at the same time."""
 AT_ONCE_PER_HOST = 4
-"""A receiver that never answers keeps so many attempts busy, and no other receiver waits for it."""
+"""The most attempts at the same time on one host: a receiver that never answers delays no other one."""
 AT_ONCE_PER_ACCOUNT = 16
-"""An account with many such receivers makes only its own webhooks wait."""
+"""The most attempts at the same time for one account: with many such receivers it delays only itself."""
 
 LOOK_EVERY_S = 0.5
-"""The outbox is looked into so often; that also finds what the command line or another process put there."""
+"""The seconds between two looks into the outbox, where other processes put messages too."""
 
 RECORD_AGAIN_S = 5.0
+"""The seconds after which the outcome of an attempt is recorded again where the database was locked."""
 
 GONE = 410
-"""Standard Webhooks: the receiver wants nothing more."""
+"""The status by which a receiver says that it wants nothing more (Standard Webhooks)."""
 _ASK_FOR_TIME = (429, 503)
+"""The statuses by which a receiver asks for time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """An attempt that failed.
+    """The outcome of an attempt that failed.
 
     Attributes:
-        problem: why.
+        problem: why it failed.
         final: there is no use in another attempt.
-        retry_after_s: the receiver asks for so much time.
+        retry_after_s: the seconds that the receiver asks for.
     """
 
     problem: str
@@ -90,7 +93,7 @@ class Deliveries:
         self._in_flight: dict[int, tuple[Webhook, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Deliver for ever; whoever cancels this calls `stop`."""
+        """Deliver for ever. The one who cancels this has to call `stop`."""
         while True:
             try:
                 await self.begin()
@@ -114,7 +117,7 @@ class Deliveries:
             self._in_flight[webhook.id] = webhook, task
             task.add_done_callback(lambda _, id=webhook.id: self._in_flight.pop(id))
 
-    async def ended(self) -> None:
+    async def wait(self) -> None:
         """Wait for the attempts that have begun."""
         await asyncio.gather(*(task for _, task in self._in_flight.values()))
 
@@ -129,7 +132,7 @@ class Deliveries:
         refusal = await self._send(webhook)
         now = self._now()
         if refusal is None:
-            outcome, record = "delivered", lambda: self._webhooks.delivered(webhook, now)
+            outcome, record = "delivered", lambda: self._webhooks.mark_delivered(webhook, now)
         elif refusal.final or now >= webhook.give_up_at:
             outcome, record = "failed", lambda: self._webhooks.give_up(webhook, refusal.problem, now)
             log.warning("webhook %s is given up: %s", webhook.id, refusal.problem)
@@ -144,10 +147,10 @@ class Deliveries:
             except errors.Unavailable:
                 # not sent again meanwhile: a receiver need not suffer from our locked database
                 await self._pause(RECORD_AGAIN_S)
-        self._metrics.webhook_attempted(outcome)
+        self._metrics.count_webhook_attempt(outcome)
 
     async def _send(self, webhook: Webhook) -> _Refusal | None:
-        """One attempt; None: the receiver has it."""
+        """Make one attempt; return why it failed, or None when the receiver has the message."""
         now = self._now()
         headers = {
             "content-type": "application/json",
@@ -178,7 +181,7 @@ def _refusal(response: httpx.Response, now: datetime) -> _Refusal:
 
 
 def _seconds_until(retry_after: str, now: datetime) -> float:
-    """What the header asks for, in seconds or by a date (RFC 9110, 10.2.3); 0 where it cannot be read."""
+    """The seconds that the header asks for, as a number or by a date (RFC 9110, 10.2.3); 0 if unreadable."""
     if retry_after.isascii() and retry_after.isdecimal():
         return float(retry_after)
     try:

@@ -1,8 +1,10 @@
-"""The outbox of webhooks: what receivers have to be told, kept until they know or it is given up.
+"""The outbox of webhooks: messages for receivers, kept until they are delivered or given up.
 
 A message about a job is recorded in the transaction that ends the job, so there is no moment at which a crash
 could lose it. Messages of one topic are due one after the other.
 """
+
+# Why: server/decisions/0006.
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ from server.database.database import Database
 from server.database.tables import UTCDateTime, webhooks
 
 FIRST_PAUSE_S = 5.0
+"""The seconds between the first attempt and the second."""
 LONGEST_PAUSE_S = 86_400.0
+"""The most seconds between two attempts."""
 GIVE_UP_AFTER = timedelta(days=5)
-"""After this time since it was recorded, or since an operator's retry, a message is not tried again."""
+"""The time since a message was recorded, or since an operator's retry, after which it is given up."""
 
 EXPIRED_AT_ONCE = 200
+"""The number of old messages that one transaction removes."""
 
 
 class WebhookStatus(StrEnum):
@@ -39,7 +44,7 @@ class WebhookStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WebhookMessage:
-    """Whom to tell what. ``url``: http or https; ``payload``: a JSON object."""
+    """A message for a receiver. ``url``: its http or https address; ``payload``: a JSON object."""
 
     url: str
     payload: Mapping[str, object]
@@ -51,10 +56,10 @@ class Webhook:
 
     Attributes:
         id: counts up.
-        message_id: what the receiver knows it by; the same in every attempt.
+        message_id: the id by which the receiver knows it; the same in every attempt.
         topic: messages of one topic arrive in the order of their ids.
         payload: the JSON text that is signed and sent.
-        attempts: how many have failed or, at last, succeeded.
+        attempts: how many were made.
         problem: why the last attempt failed.
         due_at: when the next attempt may begin; None when there is none.
         settled_at: when it was delivered or given up.
@@ -108,7 +113,7 @@ _AGAIN = update(webhooks).where(webhooks.c.id == bindparam("webhook")).returning
 
 
 async def record(
-    connection: AsyncConnection, account_id: int, told: WebhookMessage, *, topic: str | None = None
+    connection: AsyncConnection, account_id: int, message: WebhookMessage, *, topic: str | None = None
 ) -> str:
     """Put a message into the outbox, inside the caller's transaction.
 
@@ -123,10 +128,10 @@ async def record(
         "message_id": message_id,
         "account_id": account_id,
         "topic": topic or message_id,
-        "url": told.url,
-        "host": httpx.URL(told.url).netloc.decode("ascii"),
+        "url": message.url,
+        "host": httpx.URL(message.url).netloc.decode("ascii"),
         # ASCII: whatever a caller wrote, NUL included, is escaped
-        "payload": json.dumps(told.payload),
+        "payload": json.dumps(message.payload),
         "status": WebhookStatus.pending.value,
         "attempts": 0,
         "created_at": now,
@@ -176,7 +181,7 @@ class Webhooks:
         but_no_host: Collection[str] = (),
         but_no_account: Collection[int] = (),
     ) -> Webhook | None:
-        """The message that has been due for the longest time; none that has an earlier one of its topic."""
+        """The message that has been due for the longest time, of those that are first in their topic."""
         values = {
             "now": now,
             "but_not": list(but_not),
@@ -187,16 +192,16 @@ class Webhooks:
             row = (await connection.execute(_DUE, values)).one_or_none()
         return None if row is None else _read(row)
 
-    async def delivered(self, webhook: Webhook, now: datetime) -> None:
-        """The receiver has it."""
+    async def mark_delivered(self, webhook: Webhook, now: datetime) -> None:
+        """Record that the receiver has the message."""
         await self._settle(webhook, status=WebhookStatus.delivered.value, settled_at=now, due_at=None)
 
     async def postpone(self, webhook: Webhook, problem: str, until: datetime) -> None:
-        """An attempt failed; there will be another one."""
+        """Record an attempt that failed, and when the next one may begin."""
         await self._settle(webhook, problem=problem, due_at=until)
 
     async def give_up(self, webhook: Webhook, problem: str, now: datetime) -> None:
-        """An attempt failed, and it was the last one."""
+        """Record an attempt that failed and was the last one."""
         await self._settle(
             webhook, status=WebhookStatus.failed.value, problem=problem, settled_at=now, due_at=None
         )
@@ -223,14 +228,14 @@ class Webhooks:
 
     async def all(self, status: WebhookStatus | None = None) -> list[Webhook]:
         """The messages that are kept, oldest first."""
-        wanted = select(*_COLUMNS).order_by(webhooks.c.id)
+        kept = select(*_COLUMNS).order_by(webhooks.c.id)
         if status is not None:
-            wanted = wanted.where(webhooks.c.status == status.value)
+            kept = kept.where(webhooks.c.status == status.value)
         async with self._database.reading() as connection:
-            return [_read(row) for row in (await connection.execute(wanted)).all()]
+            return [_read(row) for row in (await connection.execute(kept)).all()]
 
     async def pending(self) -> int:
-        """How many messages wait for an attempt, their first or another one."""
+        """The number of messages that wait for an attempt, their first or another one."""
         async with self._database.reading() as connection:
             return (await connection.execute(_PENDING)).scalar_one()
 

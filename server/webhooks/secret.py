@@ -15,7 +15,7 @@ _BYTES = 32
 
 
 def webhook_secret(settings: Settings) -> str:
-    """``whsec_`` and base64, as the Standard Webhooks libraries take it.
+    """The signing secret as the Standard Webhooks libraries take it: ``whsec_`` and base64.
 
     Raises:
         ValueError: the file in the data folder holds something else.
@@ -29,7 +29,7 @@ def webhook_secret(settings: Settings) -> str:
 
 
 def _create(path: Path) -> None:
-    """Whole or not at all, by one process only; whoever comes second finds the first one's."""
+    """Write a new secret, whole or not at all; of two processes the second one finds the first one's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{_FILE}-{secrets.token_hex(8)}")
     secret = base64.b64encode(secrets.token_bytes(_BYTES)).decode()

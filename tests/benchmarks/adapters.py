@@ -45,8 +45,9 @@ def main() -> None:
     path = ensure(Path(tempfile.gettempdir()) / "understudy-benchmark")
     manifest, weights = load_manifest(path), path.parent
     library = AdapterLibrary(manifest, weights)
-    checkpoint = Checkpoint(manifest, manifest.pipeline(REQUEST.pipeline), weights, torch.device("cpu"))
-    pipeline = open_pipeline(REQUEST.pipeline, checkpoint, library)
+    entry = manifest.pipeline(REQUEST.pipeline)
+    checkpoint = Checkpoint(REQUEST.pipeline, manifest, entry, weights, torch.device("cpu"))
+    pipeline = open_pipeline(checkpoint, library)
     for name in ("more_details", "animie"):
         lora = (Lora(name=name),)
         first, cached, switched = [], [], []

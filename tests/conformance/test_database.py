@@ -27,7 +27,7 @@ from server.database.migrations.upgrades import configuration
 from server.database.tables import accounts, jobs, metadata
 from server.jobs.jobs import Jobs
 from server.settings import Settings
-from tests.builders import new_job
+from tests.builders import new_order
 
 pytestmark = pytest.mark.anyio
 
@@ -216,11 +216,11 @@ async def test_a_database_locked_by_another_process_is_unavailable_and_nothing_i
     async with database.transaction() as lock:
         await lock.execute(update(accounts).values(is_administrator=True))
         with pytest.raises(errors.Unavailable, match="database is busy"):
-            await Jobs(impatient).open(new_job(account.id))
+            await Jobs(impatient).open(account.id, new_order())
     assert await Credits(database).balance(account.id) == 100
     async with database.reading() as connection:
         assert (await connection.execute(select(func.count()).select_from(jobs))).scalar_one() == 0
-    job, _ = await Jobs(impatient).open(new_job(account.id))
+    job, _ = await Jobs(impatient).open(account.id, new_order())
     assert job.balance == 90
 
 
@@ -231,7 +231,7 @@ async def test_callers_behind_a_locked_database_do_not_wait_one_after_the_other(
     await Credits(database).grant(account.id, 1000)
     async with database.transaction() as lock, asyncio.timeout(3):
         await lock.execute(update(accounts).values(is_administrator=True))
-        opening = (Jobs(impatient).open(new_job(account.id)) for _ in range(100))
+        opening = (Jobs(impatient).open(account.id, new_order()) for _ in range(100))
         outcomes = await asyncio.gather(*opening, return_exceptions=True)
     assert all(isinstance(outcome, errors.Unavailable) for outcome in outcomes)
     assert await Credits(database).balance(account.id) == 1000

@@ -15,8 +15,9 @@ from server.accounts.accounts import Account, Accounts
 from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs as jobs_table
-from server.jobs.jobs import Job, Jobs, JobStatus, Output
-from tests.builders import TIMINGS, image_to_image, inpainting, new_job, text_to_image
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.jobs import Jobs
+from tests.builders import TIMINGS, image_to_image, inpainting, new_order, text_to_image
 
 pytestmark = pytest.mark.anyio
 
@@ -44,8 +45,7 @@ async def _stored_picture(database: Database, job: Job) -> bytes | None:
 
 async def test_an_opened_job_says_everything_that_was_ordered(jobs: Jobs, ada: Account) -> None:
     request = text_to_image("a cat\0 \U0001f408 猫", seeds=(0, 2**64 - 1), negative_prompt=None)
-    order = new_job(
-        ada.id,
+    order = new_order(
         request=request,
         price=25,
         synchronous=False,
@@ -55,7 +55,7 @@ async def test_an_opened_job_says_everything_that_was_ordered(jobs: Jobs, ada: A
         temporary=True,
         options={"track_id": "x\0", "sizes": [1, 2.5, None, {"deep": True}]},
     )
-    job, replayed = await jobs.open(order)
+    job, replayed = await jobs.open(ada.id, order)
     assert not replayed
     assert job.balance == 975
     for found in (
@@ -65,13 +65,13 @@ async def test_an_opened_job_says_everything_that_was_ordered(jobs: Jobs, ada: A
     ):
         assert found == job
         assert found.request == request
-        assert found.options == order.options
+        assert found.order == order
         assert (found.status, found.attempts, found.started_at) == (JobStatus.queued, 0, None)
     assert timedelta() <= datetime.now(UTC) - job.created_at < timedelta(minutes=1)
 
 
 async def test_a_success_keeps_the_price_and_says_what_was_drawn(jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     await jobs.start(job.id)
     running = await jobs.find(ada.id, id=job.id)
     assert (running.status, running.attempts) == (JobStatus.running, 1)
@@ -85,7 +85,7 @@ async def test_a_success_keeps_the_price_and_says_what_was_drawn(jobs: Jobs, ada
 
 
 async def test_a_failure_gives_the_price_back_and_keeps_its_words(jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     ended = await jobs.fail(job.id, "loras: there is no '\0' and no '\ud800'", 400)
     assert (ended.status, ended.balance, ended.error_status) == (JobStatus.failed, 1000, 400)
     assert ended.error == "loras: there is no '\ufffd' and no '?'"
@@ -93,7 +93,7 @@ async def test_a_failure_gives_the_price_back_and_keeps_its_words(jobs: Jobs, ad
 
 
 async def test_a_cancelled_job_is_refunded(jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     ended = await jobs.cancel(job.id)
     assert (ended.status, ended.balance, ended.error_status) == (JobStatus.cancelled, 1000, 499)
 
@@ -104,7 +104,7 @@ async def test_a_job_that_has_ended_stays_as_it_is(jobs: Jobs, ada: Account) -> 
         lambda job: jobs.fail(job.id, "broken", 500),
         lambda job: jobs.cancel(job.id),
     ):
-        job, _ = await jobs.open(new_job(ada.id))
+        job, _ = await jobs.open(ada.id, new_order())
         ended = await end(job)
         await jobs.start(job.id)
         assert await jobs.fail(job.id, "again", 400) == ended
@@ -114,7 +114,7 @@ async def test_a_job_that_has_ended_stays_as_it_is(jobs: Jobs, ada: Account) -> 
 
 
 async def test_a_drawing_that_begins_anew_counts_its_attempts(jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     await jobs.start(job.id)
     first = await jobs.find(ada.id, id=job.id)
     await jobs.start(job.id)
@@ -126,7 +126,7 @@ async def test_a_drawing_that_begins_anew_counts_its_attempts(jobs: Jobs, ada: A
 async def test_a_job_for_nothing_works_without_credits(database: Database, jobs: Jobs) -> None:
     account = await Accounts(database).open_account()
     for end in (lambda job: jobs.succeed(job.id, [], None, [], TIMINGS), lambda job: jobs.cancel(job.id)):
-        job, _ = await jobs.open(new_job(account.id, price=0))
+        job, _ = await jobs.open(account.id, new_order(price=0))
         assert (job.balance, (await end(job)).balance) == (0, 0)
     assert await Credits(database).ledger(account.id) == []
 
@@ -135,7 +135,7 @@ async def test_too_few_credits_leave_no_job_behind(
     jobs: Jobs, ada: Account, queued: Callable[[int], Awaitable[int]]
 ) -> None:
     with pytest.raises(errors.InsufficientCredits, match="Insufficient credits") as refusal:
-        await jobs.open(new_job(ada.id, price=1001))
+        await jobs.open(ada.id, new_order(price=1001))
     assert (refusal.value.balance, refusal.value.required) == (1000, 1001)
     assert await queued(ada.id) == 0
 
@@ -144,12 +144,12 @@ async def test_text_that_is_no_unicode_is_the_callers_mistake(
     jobs: Jobs, ada: Account, queued: Callable[[int], Awaitable[int]]
 ) -> None:
     with pytest.raises(errors.MalformedBody, match="Unicode"):
-        await jobs.open(new_job(ada.id, request=text_to_image("half a pair \ud800")))
+        await jobs.open(ada.id, new_order(request=text_to_image("half a pair \ud800")))
     assert await queued(ada.id) == 0
 
 
 async def test_another_accounts_job_is_not_found(database: Database, jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     bob = await Accounts(database).create("bob")
     with pytest.raises(errors.NotFound, match=f"Request {job.id} not found"):
         await jobs.find(bob.id, id=job.id)
@@ -170,22 +170,22 @@ async def test_a_request_id_that_never_was_is_not_found(jobs: Jobs, ada: Account
 
 
 async def test_a_replay_returns_the_first_job(jobs: Jobs, ada: Account) -> None:
-    order = new_job(ada.id, idempotency_key="retry-1", body_digest="abc")
-    first, replayed = await jobs.open(order)
-    again, replayed_again = await jobs.open(order)
+    order = new_order(idempotency_key="retry-1", body_digest="abc")
+    first, replayed = await jobs.open(ada.id, order)
+    again, replayed_again = await jobs.open(ada.id, order)
     assert (replayed, replayed_again) == (False, True)
     assert again == first
     await jobs.succeed(first.id, [], None, [], TIMINGS)
-    ended, _ = await jobs.open(order)
+    ended, _ = await jobs.open(ada.id, order)
     assert (ended.id, ended.status, ended.balance) == (first.id, JobStatus.succeeded, 990)
 
 
 async def test_the_same_key_with_another_body_is_refused(
     jobs: Jobs, ada: Account, queued: Callable[[int], Awaitable[int]]
 ) -> None:
-    await jobs.open(new_job(ada.id, idempotency_key="retry-1", body_digest="abc"))
+    await jobs.open(ada.id, new_order(idempotency_key="retry-1", body_digest="abc"))
     with pytest.raises(errors.IdempotencyConflict):
-        await jobs.open(new_job(ada.id, idempotency_key="retry-1", body_digest="xyz"))
+        await jobs.open(ada.id, new_order(idempotency_key="retry-1", body_digest="xyz"))
     assert await queued(ada.id) == 1
 
 
@@ -193,8 +193,10 @@ async def test_the_same_key_of_another_account_is_another_job(
     database: Database, jobs: Jobs, ada: Account
 ) -> None:
     bob = await Accounts(database).create("bob")
-    first, _ = await jobs.open(new_job(ada.id, idempotency_key="retry-1", body_digest="abc"))
-    other, replayed = await jobs.open(new_job(bob.id, price=0, idempotency_key="retry-1", body_digest="xyz"))
+    first, _ = await jobs.open(ada.id, new_order(idempotency_key="retry-1", body_digest="abc"))
+    other, replayed = await jobs.open(
+        bob.id, new_order(price=0, idempotency_key="retry-1", body_digest="xyz")
+    )
     assert not replayed
     assert other.id != first.id
 
@@ -203,8 +205,8 @@ async def test_the_same_key_many_times_at_once_is_one_job(
     database: Database, second: Database, ada: Account
 ) -> None:
     callers = [Jobs(database), Jobs(second)]
-    order = new_job(ada.id, idempotency_key="retry-1", body_digest="abc")
-    outcomes = await asyncio.gather(*(callers[number % 2].open(order) for number in range(20)))
+    order = new_order(idempotency_key="retry-1", body_digest="abc")
+    outcomes = await asyncio.gather(*(callers[number % 2].open(ada.id, order) for number in range(20)))
     assert len({job.id for job, _ in outcomes}) == 1
     assert sum(not replayed for _, replayed in outcomes) == 1
     assert await Credits(database).balance(ada.id) == 990
@@ -214,8 +216,8 @@ async def test_the_same_key_with_two_bodies_at_once_is_one_job_and_a_refusal(
     database: Database, second: Database, ada: Account
 ) -> None:
     outcomes = await asyncio.gather(
-        Jobs(database).open(new_job(ada.id, idempotency_key="retry-1", body_digest="abc")),
-        Jobs(second).open(new_job(ada.id, idempotency_key="retry-1", body_digest="xyz")),
+        Jobs(database).open(ada.id, new_order(idempotency_key="retry-1", body_digest="abc")),
+        Jobs(second).open(ada.id, new_order(idempotency_key="retry-1", body_digest="xyz")),
         return_exceptions=True,
     )
     assert sum(isinstance(outcome, errors.IdempotencyConflict) for outcome in outcomes) == 1
@@ -224,10 +226,10 @@ async def test_the_same_key_with_two_bodies_at_once_is_one_job_and_a_refusal(
 
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
 async def test_a_retry_after_a_failure_draws_again(jobs: Jobs, ada: Account, how: str) -> None:
-    order = new_job(ada.id, idempotency_key="retry-1", body_digest="abc")
-    first, _ = await jobs.open(order)
+    order = new_order(idempotency_key="retry-1", body_digest="abc")
+    first, _ = await jobs.open(ada.id, order)
     await (jobs.cancel(first.id) if how == "cancelled" else jobs.fail(first.id, "broken", 500))
-    again, replayed = await jobs.open(order)
+    again, replayed = await jobs.open(ada.id, order)
     assert not replayed
     assert again.id > first.id
     assert again.balance == 990
@@ -235,18 +237,18 @@ async def test_a_retry_after_a_failure_draws_again(jobs: Jobs, ada: Account, how
 
 async def test_a_refused_hold_does_not_use_up_the_key(jobs: Jobs, ada: Account) -> None:
     with pytest.raises(errors.InsufficientCredits):
-        await jobs.open(new_job(ada.id, price=5000, idempotency_key="retry-1", body_digest="abc"))
-    _, replayed = await jobs.open(new_job(ada.id, idempotency_key="retry-1", body_digest="xyz"))
+        await jobs.open(ada.id, new_order(price=5000, idempotency_key="retry-1", body_digest="abc"))
+    _, replayed = await jobs.open(ada.id, new_order(idempotency_key="retry-1", body_digest="xyz"))
     assert not replayed
 
 
 async def test_after_a_restart_callers_are_refunded_and_the_rest_is_drawn(
     jobs: Jobs, second: Database, ada: Account
 ) -> None:
-    waited_for, _ = await jobs.open(new_job(ada.id, idempotency_key="retry-1", body_digest="abc"))
-    queued, _ = await jobs.open(new_job(ada.id, synchronous=False))
-    ended, _ = await jobs.open(new_job(ada.id, synchronous=False))
-    running, _ = await jobs.open(new_job(ada.id, synchronous=False, request=image_to_image(PICTURE)))
+    waited_for, _ = await jobs.open(ada.id, new_order(idempotency_key="retry-1", body_digest="abc"))
+    queued, _ = await jobs.open(ada.id, new_order(synchronous=False))
+    ended, _ = await jobs.open(ada.id, new_order(synchronous=False))
+    running, _ = await jobs.open(ada.id, new_order(synchronous=False, request=image_to_image(PICTURE)))
     for job in (waited_for, running, ended):
         await jobs.start(job.id)
     await jobs.succeed(ended.id, [], None, [], TIMINGS)
@@ -263,15 +265,15 @@ async def test_after_a_restart_callers_are_refunded_and_the_rest_is_drawn(
 
 
 async def test_a_job_whose_caller_was_let_go_is_drawn_after_a_restart(jobs: Jobs, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id))
+    job, _ = await jobs.open(ada.id, new_order())
     await jobs.detach(job)
     assert [recovered.id for recovered in await jobs.recover()] == [job.id]
 
 
 async def test_all_pictures_of_a_request_survive_a_restart(jobs: Jobs, ada: Account) -> None:
     request = inpainting(PICTURE, RGBImage(PICTURE.width, PICTURE.height, PICTURE.pixels[::-1]))
-    later, _ = await jobs.open(new_job(ada.id, synchronous=False, request=request))
-    let_go, _ = await jobs.open(new_job(ada.id, request=request))
+    later, _ = await jobs.open(ada.id, new_order(synchronous=False, request=request))
+    let_go, _ = await jobs.open(ada.id, new_order(request=request))
     await jobs.detach(let_go)
     await jobs.detach(await jobs.find(ada.id, id=let_go.id))
     recovered = await jobs.recover()
@@ -281,9 +283,9 @@ async def test_all_pictures_of_a_request_survive_a_restart(jobs: Jobs, ada: Acco
 async def test_what_cannot_be_drawn_after_a_restart_is_refunded(
     database: Database, jobs: Jobs, ada: Account, queued: Callable[[int], Awaitable[int]]
 ) -> None:
-    picture_job = new_job(ada.id, synchronous=False, request=image_to_image(PICTURE))
-    (without_picture, _), (short, _) = await jobs.open(picture_job), await jobs.open(picture_job)
-    unreadable, _ = await jobs.open(new_job(ada.id, synchronous=False))
+    picture_job = new_order(synchronous=False, request=image_to_image(PICTURE))
+    (without_picture, _), (short, _) = [await jobs.open(ada.id, picture_job) for _ in range(2)]
+    unreadable, _ = await jobs.open(ada.id, new_order(synchronous=False))
     async with database.transaction() as connection:
         other = update(jobs_table).where(jobs_table.c.id == unreadable.id)
         await connection.execute(other.values(request='{"kind": "of another version"}'))
@@ -299,7 +301,7 @@ async def test_a_callers_picture_is_kept_only_until_the_job_has_ended(
     database: Database, jobs: Jobs, ada: Account
 ) -> None:
     request = image_to_image(PICTURE)
-    job, _ = await jobs.open(new_job(ada.id, synchronous=False, request=request))
+    job, _ = await jobs.open(ada.id, new_order(synchronous=False, request=request))
     assert job.request == request
     assert await _stored_picture(database, job) == PICTURE.pixels
     ended = await jobs.succeed(job.id, [], None, [], TIMINGS)
@@ -313,15 +315,15 @@ async def test_a_callers_picture_is_kept_only_until_the_job_has_ended(
 async def test_the_picture_of_a_caller_who_waits_is_not_stored(
     database: Database, jobs: Jobs, ada: Account
 ) -> None:
-    job, _ = await jobs.open(new_job(ada.id, request=image_to_image(PICTURE)))
+    job, _ = await jobs.open(ada.id, new_order(request=image_to_image(PICTURE)))
     assert await _stored_picture(database, job) is None
 
 
 async def test_old_records_are_removed_and_their_ids_never_used_again(
     database: Database, jobs: Jobs, ada: Account
 ) -> None:
-    kept, _ = await jobs.open(new_job(ada.id))
-    removed, _ = await jobs.open(new_job(ada.id))
+    kept, _ = await jobs.open(ada.id, new_order())
+    removed, _ = await jobs.open(ada.id, new_order())
     ended = await jobs.succeed(removed.id, [], None, [], TIMINGS)
     assert ended.finished_at is not None
     assert await jobs.expire(ended.finished_at) == 0
@@ -329,7 +331,7 @@ async def test_old_records_are_removed_and_their_ids_never_used_again(
     with pytest.raises(errors.NotFound):
         await jobs.find(ada.id, id=removed.id)
     assert (await jobs.find(ada.id, id=kept.id)).status is JobStatus.queued
-    after, _ = await jobs.open(new_job(ada.id))
+    after, _ = await jobs.open(ada.id, new_order())
     assert after.id > removed.id
     rows = await Credits(database).ledger(ada.id)
     assert sum(row.amount for row in rows) == await Credits(database).balance(ada.id) == 970

@@ -22,12 +22,13 @@ from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
 from server.database.database import Database
 from server.endpoints.enterprise.webhook import announcement
-from server.jobs.jobs import Job, Jobs, Output
+from server.jobs.job import Job, Output
+from server.jobs.jobs import Jobs
 from server.metrics import Metrics
 from server.outside.public_http import PublicHTTP
 from server.webhooks.delivery import Deliveries
 from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
-from tests.builders import TIMINGS, new_job
+from tests.builders import TIMINGS, new_order
 from tests.receiver import Received, Receiver, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -65,14 +66,16 @@ async def deliver(database: Database) -> None:
     deliveries = Deliveries(webhooks, PublicHTTP(["127.0.0.1/32"]), SECRET, Metrics(), now=lambda: late)
     while await webhooks.due(late):
         await deliveries.begin()
-        await deliveries.ended()
+        await deliveries.wait()
 
 
 async def finish(database: Database, jobs: Jobs, job: Job) -> None:
     """Draw it; another message of the same topic follows its end."""
     await jobs.start(job.id)
     await jobs.succeed(job.id, [Output("a-0.png", "image/png", 1)], None, [], TIMINGS)
-    await Webhooks(database).enqueue(job.account_id, job.endpoint, {"after": job.id}, topic=f"job {job.id}")
+    await Webhooks(database).enqueue(
+        job.account_id, job.order.endpoint, {"after": job.id}, topic=f"job {job.id}"
+    )
 
 
 async def live(url: str, account: int, there: str, nth: int) -> None:
@@ -83,7 +86,7 @@ async def live(url: str, account: int, there: str, nth: int) -> None:
         options = {"webhook": {"url": there, "public_url": "http://pictures.example"}}
         for synchronous in (True, False):
             job, _ = await jobs.open(
-                new_job(account, synchronous=synchronous, price=PRICE, options=options, endpoint=there)
+                account, new_order(synchronous=synchronous, price=PRICE, options=options, endpoint=there)
             )
             await finish(database, jobs, job)
         await deliver(database)

@@ -16,8 +16,9 @@ from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits, Movement
 from server.database.database import Database
 from server.database.tables import accounts, ledger
-from server.jobs.jobs import Job, Jobs, JobStatus
-from tests.builders import TIMINGS, new_job
+from server.jobs.job import Job, JobStatus
+from server.jobs.jobs import Jobs
+from tests.builders import TIMINGS, new_order
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +45,7 @@ async def test_an_account_that_can_pay_for_50_of_200_jobs_at_once_gets_exactly_5
 ) -> None:
     account_id = await _account_with(database, 500)
     callers = [Jobs(database), Jobs(second)]
-    opening = (callers[number % 2].open(new_job(account_id, price=10)) for number in range(200))
+    opening = (callers[number % 2].open(account_id, new_order(price=10)) for number in range(200))
     outcomes = await asyncio.gather(*opening, return_exceptions=True)
 
     refused = [outcome for outcome in outcomes if isinstance(outcome, errors.InsufficientCredits)]
@@ -60,7 +61,7 @@ async def test_an_account_that_can_pay_for_50_of_200_jobs_at_once_gets_exactly_5
 async def test_jobs_that_end_twice_at_once_are_settled_once(database: Database, second: Database) -> None:
     account_id = await _account_with(database, 1000)
     here, there = Jobs(database), Jobs(second)
-    opened = [(await here.open(new_job(account_id, price=10)))[0] for _ in range(20)]
+    opened = [(await here.open(account_id, new_order(price=10)))[0] for _ in range(20)]
     await asyncio.gather(
         *(here.succeed(job.id, [], None, [], TIMINGS) for job in opened),
         *(there.fail(job.id, "broken", 500) for job in opened),
@@ -104,12 +105,12 @@ async def test_the_ledger_holds_after_every_step_of_a_random_walk(database: Data
 
     async def open_job() -> None:
         price, synchronous = chance.randrange(0, 25), chance.random() < 0.5
-        order = new_job(account.id, price=price, synchronous=synchronous)
+        order = new_order(price=price, synchronous=synchronous)
         if price > expected.balance:
             with pytest.raises(errors.InsufficientCredits):
-                await jobs.open(order)
+                await jobs.open(account.id, order)
             return
-        job, _ = await jobs.open(order)
+        job, _ = await jobs.open(account.id, order)
         expected.balance -= price
         expected.prices[job.id], expected.statuses[job.id] = price, JobStatus.queued
         if not synchronous:
@@ -167,7 +168,7 @@ async def test_a_caller_who_leaves_while_a_job_is_opened_pays_nothing(
     account_id = await _account_with(database, 1000)
     jobs, left = Jobs(database), 0
     for turns_of_the_loop in range(30):
-        opening = asyncio.create_task(jobs.open(new_job(account_id)))
+        opening = asyncio.create_task(jobs.open(account_id, new_order()))
         for _ in range(turns_of_the_loop):
             await asyncio.sleep(0)
         opening.cancel()
@@ -186,7 +187,7 @@ async def test_the_end_of_a_job_is_written_even_when_nobody_awaits_it_any_more(d
     account_id = await _account_with(database, 1000)
     jobs = Jobs(database)
     for turns_of_the_loop in range(10):
-        job, _ = await jobs.open(new_job(account_id))
+        job, _ = await jobs.open(account_id, new_order())
         failing = asyncio.create_task(jobs.fail(job.id, "broken", 500))
         for _ in range(turns_of_the_loop + 1):
             await asyncio.sleep(0)
@@ -198,7 +199,7 @@ async def test_the_end_of_a_job_is_written_even_when_nobody_awaits_it_any_more(d
 
 async def test_the_end_of_a_job_outlasts_a_locked_database(database: Database, impatient: Database) -> None:
     account_id = await _account_with(database, 1000)
-    job, _ = await Jobs(database).open(new_job(account_id))
+    job, _ = await Jobs(database).open(account_id, new_order())
     async with database.transaction() as lock:
         await lock.execute(accounts.update().values(is_administrator=True))
         failing = asyncio.create_task(Jobs(impatient).fail(job.id, "broken", 500))
@@ -210,7 +211,7 @@ async def test_the_end_of_a_job_outlasts_a_locked_database(database: Database, i
 
 WORKER = """
 import asyncio
-from tests.builders import TIMINGS, new_job
+from tests.builders import TIMINGS, new_order
 from server.database.database import Database
 from server.jobs.jobs import Jobs
 
@@ -219,7 +220,7 @@ async def work():
 
     async def draw(number):
         for turn in range(10_000):
-            job, _ = await jobs.open(new_job({account}, synchronous=bool(turn % 2)))
+            job, _ = await jobs.open({account}, new_order(synchronous=bool(turn % 2)))
             await jobs.start(job.id)
             if turn % 3:
                 await jobs.succeed(job.id, [], None, [], TIMINGS)
@@ -250,7 +251,7 @@ async def test_a_server_killed_in_the_middle_leaves_nothing_half_charged(
 
     jobs = Jobs(database)
     for job in await jobs.recover():
-        assert (job.status, job.synchronous) == (JobStatus.queued, False)
+        assert (job.status, job.order.synchronous) == (JobStatus.queued, False)
         await jobs.cancel(job.id)
     await _assert_balances_are_ledger_sums(database)
     rows = await Credits(database).ledger(account_id)

@@ -15,9 +15,10 @@ from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs as jobs_table
 from server.endpoints.enterprise.webhook import announcement
-from server.jobs.jobs import Job, Jobs, JobStatus, Output
+from server.jobs.job import Job, JobStatus, Output
+from server.jobs.jobs import Jobs
 from server.webhooks.outbox import Webhook, WebhookMessage, Webhooks, WebhookStatus
-from tests.builders import TIMINGS, new_job
+from tests.builders import TIMINGS, new_order
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ def later(**after: float) -> datetime:
 async def test_a_success_is_announced_with_urls_below_the_callers_address(
     jobs: Jobs, webhooks: Webhooks, ada: Account
 ) -> None:
-    job, _ = await jobs.open(new_job(ada.id, options=OPTIONS))
+    job, _ = await jobs.open(ada.id, new_order(options=OPTIONS))
     await jobs.start(job.id)
     assert await webhooks.all() == []
     ended = await jobs.succeed(job.id, [Output("a-0.png", "image/png", 1)], (True,), ["cut"], TIMINGS)
@@ -87,7 +88,7 @@ async def test_a_success_is_announced_with_urls_below_the_callers_address(
 async def test_a_failure_is_announced_with_its_words(
     jobs: Jobs, webhooks: Webhooks, ada: Account, end: Callable[..., object], words: str
 ) -> None:
-    job, _ = await jobs.open(new_job(ada.id, options={**OPTIONS, "track_id": None}))
+    job, _ = await jobs.open(ada.id, new_order(options={**OPTIONS, "track_id": None}))
     await end(jobs, job)
     (webhook,) = await webhooks.all()
     told = json.loads(webhook.payload)
@@ -99,7 +100,7 @@ async def test_a_failure_is_announced_with_its_words(
 async def test_a_job_that_a_new_version_cannot_read_is_announced_as_failed(
     database: Database, jobs: Jobs, webhooks: Webhooks, ada: Account
 ) -> None:
-    job, _ = await jobs.open(new_job(ada.id, synchronous=False, options=OPTIONS))
+    job, _ = await jobs.open(ada.id, new_order(synchronous=False, options=OPTIONS))
     async with database.transaction() as connection:
         other = update(jobs_table).where(jobs_table.c.id == job.id)
         await connection.execute(other.values(request='{"kind": "of another version"}'))
@@ -111,18 +112,18 @@ async def test_a_job_that_a_new_version_cannot_read_is_announced_as_failed(
 async def test_a_job_is_announced_once_however_often_it_is_ended(
     jobs: Jobs, webhooks: Webhooks, ada: Account
 ) -> None:
-    order = new_job(ada.id, options=OPTIONS, idempotency_key="same", body_digest="same")
-    job, _ = await jobs.open(order)
+    order = new_order(options=OPTIONS, idempotency_key="same", body_digest="same")
+    job, _ = await jobs.open(ada.id, order)
     await jobs.succeed(job.id, [], None, [], TIMINGS)
     await jobs.succeed(job.id, [], None, [], TIMINGS)
     await jobs.fail(job.id, "too late", 500)
-    replay, replayed = await jobs.open(order)
+    replay, replayed = await jobs.open(ada.id, order)
     assert (replay.id, replayed) == (job.id, True)
     assert len(await webhooks.all()) == 1
 
 
 async def test_who_asks_for_no_webhook_gets_none(jobs: Jobs, webhooks: Webhooks, ada: Account) -> None:
-    job, _ = await jobs.open(new_job(ada.id, options={"webhook": None, "track_id": 5}))
+    job, _ = await jobs.open(ada.id, new_order(options={"webhook": None, "track_id": 5}))
     await jobs.succeed(job.id, [], None, [], TIMINGS)
     assert await webhooks.all() == []
 
@@ -135,7 +136,7 @@ async def test_a_job_has_not_ended_where_its_webhook_could_not_be_recorded(
         raise ConnectionResetError("the moment of a crash")
 
     jobs = Jobs(database, broken)
-    job, _ = await jobs.open(new_job(ada.id, options=OPTIONS))
+    job, _ = await jobs.open(ada.id, new_order(options=OPTIONS))
     with pytest.raises((ConnectionResetError, errors.Unavailable)):
         await jobs.succeed(job.id, [], None, [], TIMINGS)
     assert (await jobs.find(ada.id, id=job.id)).status is JobStatus.queued
@@ -181,7 +182,7 @@ async def test_what_became_of_a_message_is_kept(webhooks: Webhooks, ada: Account
     for _ in range(3):
         await webhooks.enqueue(ada.id, URL, {"id": 1})
     one, two, three = await webhooks.all()
-    await webhooks.delivered(one, later())
+    await webhooks.mark_delivered(one, later())
     await webhooks.give_up(two, "the receiver answered 500", later())
     await webhooks.postpone(three, "it took too long", later(seconds=5))
     delivered, failed, pending = await webhooks.all()
@@ -218,10 +219,10 @@ async def test_old_messages_are_removed_but_never_one_that_waits(
     jobs: Jobs, webhooks: Webhooks, ada: Account
 ) -> None:
     for _ in range(3):
-        job, _ = await jobs.open(new_job(ada.id, options=OPTIONS))
+        job, _ = await jobs.open(ada.id, new_order(options=OPTIONS))
         await jobs.succeed(job.id, [], None, [], TIMINGS)
     delivered, given_up, waiting = await webhooks.all()
-    await webhooks.delivered(delivered, later())
+    await webhooks.mark_delivered(delivered, later())
     await webhooks.give_up(given_up, "it took too long", later())
     assert await jobs.expire(later(days=30)) == 3
     assert await webhooks.expire(later(minutes=-1)) == 0
@@ -232,7 +233,7 @@ async def test_old_messages_are_removed_but_never_one_that_waits(
 async def test_another_process_finds_what_was_recorded(
     jobs: Jobs, webhooks: Webhooks, second: Database, ada: Account
 ) -> None:
-    job, _ = await jobs.open(new_job(ada.id, options=OPTIONS))
+    job, _ = await jobs.open(ada.id, new_order(options=OPTIONS))
     await jobs.succeed(job.id, [], None, [], TIMINGS)
     found: Webhook | None = await Webhooks(second).due(later())
     assert found == (await webhooks.all())[0]

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.steered import _ALSO, _WITHOUT_HINT, PREPROCESSORS, ControlNetFields
+from server.endpoints.enterprise.controlnet import ControlNetFields
+from server.endpoints.enterprise.drawing.preprocessors import ALIASES, PREPROCESSORS, WITHOUT_PREPROCESSOR
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, MissingField
@@ -71,9 +72,9 @@ def fields(**changes: object) -> ControlNetFields:
 
 def request(**changes: object) -> Any:
     steered = fields(**changes)
-    steered.refuse_what_does_not_fit()
-    pictures = {name: PICTURES[name] for name in steered.sent()}
-    return steered.to_request(steered.canonical(MANIFEST), MANIFEST, pictures)
+    steered.validate_together()
+    steered.validate_names(MANIFEST)
+    return steered.to_request(MANIFEST, {name: PICTURES[name] for name in steered.sent_pictures()})
 
 
 def test_the_pages_own_sample_becomes_exactly_this_request():
@@ -137,7 +138,7 @@ def test_the_pictures_say_what_is_drawn(pictures: tuple[str, ...], kind: type[An
         ({"controlnet_type": "tile"}, [None]),
         ({"controlnet_model": "canny,depth", "controlnet_type": "ip2p,depth_zoe"}, [None, "zoe"]),
         *(({"controlnet_type": name}, [name]) for name in PREPROCESSORS),
-        *(({"controlnet_type": name}, [meant]) for name, meant in _ALSO.items()),
+        *(({"controlnet_type": name}, [meant]) for name, meant in ALIASES.items()),
     ],
 )
 def test_hints_are_made_as_each_controlnet_needs_them(changes: dict[str, object], preprocessors: list[Any]):
@@ -181,7 +182,7 @@ def test_guess_mode_needs_no_prompt():
                 f"controlnet_type: {name} cannot be made of a picture here: {reason}. What can is"
                 f" {', '.join(PREPROCESSORS)}; or set auto_hint to no",
             )
-            for name, reason in _WITHOUT_HINT.items()
+            for name, reason in WITHOUT_PREPROCESSOR.items()
         ),
         (
             {"controlnet_type": "hed,mlsd"},

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Inpainting, SchedulerChoice
 from pipelines.weights.manifest import Manifest
+from server.endpoints.enterprise.drawing.meta import request_meta
 from server.endpoints.enterprise.drawing.picture_fields import InitImageFields
 from server.endpoints.enterprise.img2img import Img2Img
 from server.endpoints.enterprise.inpaint import Inpaint
@@ -22,6 +23,7 @@ MANIFEST = Manifest.model_validate(
 )
 IMAGE = RGBImage(512, 512, bytes(512 * 512 * 3))
 MASK = RGBImage(512, 512, bytes(range(256)) * (512 * 6))
+PICTURES = {"init_image": IMAGE, "mask_image": MASK}
 
 SAMPLE: dict[str, Any] = {
     "key": "enterprise_api_key",
@@ -72,16 +74,12 @@ def texts(page: type[InitImageFields], **changes: object) -> dict[str, list[str]
 
 def test_img2imgs_own_sample_becomes_exactly_this_request():
     fields = Img2Img.model_validate({**SAMPLE, "num_inference_steps": "30"})
-    assert fields.to_request(fields.canonical(MANIFEST), IMAGE) == ImageToImage(
-        **CANONICAL, num_inference_steps=30
-    )
+    assert fields.to_request(MANIFEST, PICTURES) == ImageToImage(**CANONICAL, num_inference_steps=30)
 
 
 def test_inpaints_own_sample_says_steps_and_becomes_exactly_this_request():
     fields = Inpaint.model_validate({**SAMPLE, "mask_image": "https://example.com/mask.png", "steps": "21"})
-    assert fields.to_request(fields.canonical(MANIFEST), IMAGE, MASK) == Inpainting(
-        **CANONICAL, mask=MASK, num_inference_steps=21
-    )
+    assert fields.to_request(MANIFEST, PICTURES) == Inpainting(**CANONICAL, mask=MASK, num_inference_steps=21)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -92,7 +90,7 @@ def test_strength_is_seven_tenths_unless_said(page: type[InitImageFields]):
 @pytest.mark.parametrize("page", PAGES)
 def test_strength_has_limits_on_both_sides(page: type[InitImageFields]):
     for inside in ("0.05", 1, "1.0"):
-        read(page, strength=inside).refuse_too_little()
+        read(page, strength=inside).validate_together()
     for outside in (-0.1, 1.01, "2"):
         assert texts(page, strength=outside) == {"strength": ["strength must be between 0 and 1"]}
     assert texts(page, strength="much") == {"strength": ["strength must be a number"]}
@@ -101,8 +99,8 @@ def test_strength_has_limits_on_both_sides(page: type[InitImageFields]):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_charged(page: type[InitImageFields]):
     with pytest.raises(FieldError, match="strength: leaves none of 10 steps to draw; raise either"):
-        read(page, strength=0.09, num_inference_steps=10).refuse_too_little()
-    read(page, strength=0.1, num_inference_steps=10).refuse_too_little()
+        read(page, strength=0.09, num_inference_steps=10).validate_together()
+    read(page, strength=0.1, num_inference_steps=10).validate_together()
 
 
 @pytest.mark.parametrize(
@@ -125,8 +123,6 @@ def test_text2imgs_limits_hold_here_too(page: type[InitImageFields]):
 @pytest.mark.parametrize("page", PAGES)
 def test_meta_repeats_what_was_redrawn_how_much_but_no_picture(page: type[InitImageFields]):
     fields = read(page)
-    drawn = Img2Img.model_validate(SAMPLE).to_request(fields.canonical(MANIFEST), IMAGE)
-    meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]
-    assert isinstance(meta, dict)
+    meta = request_meta(fields, fields.to_request(MANIFEST, PICTURES), MANIFEST.pipelines["sd"])
     assert (meta["strength"], meta["init_image"]) == (0.7, SAMPLE["init_image"])
     assert read(page, init_image="iVBORw0KGgo=").own_meta()["init_image"] is None

@@ -33,7 +33,7 @@ PICTURE = RGBImage(30, 20, bytes(30 * 20 * 3))
 
 
 def upscaling(manifest: Manifest = MANIFEST, picture: RGBImage = PICTURE, **fields: object) -> Upscaling:
-    return SuperResolution.model_validate({"url": "x", **fields}).to_request(picture, manifest)
+    return SuperResolution.model_validate({"url": "x", **fields}).to_request(manifest, {"url": picture})
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_limits_are_said_in_the_callers_words(body: dict[str, Any], texts: dict[
 
 def test_a_picture_is_shown_to_a_checker_that_is_loaded_already():
     fields = NsfwImageCheck.model_validate({"init_image": "x"})
-    assert fields.to_request(PICTURE, MANIFEST) == SafetyCheck(
+    assert fields.to_request(MANIFEST, {"init_image": PICTURE}) == SafetyCheck(
         pipeline="checked at start", image=PICTURE, width=30, height=20
     )
 
 
 def test_a_server_without_a_checker_says_so():
     with pytest.raises(NotFound, match="no safety checker"):
-        NsfwImageCheck.model_validate({"init_image": "x"}).to_request(PICTURE, NOTHING)
+        NsfwImageCheck.model_validate({"init_image": "x"}).to_request(NOTHING, {"init_image": PICTURE})

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
-from server.endpoints.enterprise.drawing.checkpoints import SCHEDULERS
+from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.phrases import (
     NEGATIVE_PHRASES,
     PROMPT_PHRASES,
@@ -47,7 +48,9 @@ SAMPLE = {**TEXT2IMG, "model_id": "sd"}
 
 
 def request(**changes: object) -> TextToImage:
-    return Text2Img.model_validate({**PLAIN, **changes}).to_request(MANIFEST)
+    fields = Text2Img.model_validate({**PLAIN, **changes})
+    fields.validate_names(MANIFEST)
+    return fields.to_request(MANIFEST, {})
 
 
 def texts(body: dict[str, object]) -> dict[str, list[str]]:
@@ -58,7 +61,7 @@ def texts(body: dict[str, object]) -> dict[str, list[str]]:
 
 def test_the_pages_own_sample_becomes_exactly_this_request():
     fields = Text2Img.model_validate(SAMPLE)
-    drawn = fields.to_request(MANIFEST)
+    drawn = fields.to_request(MANIFEST, {})
     assert drawn == TextToImage(
         pipeline="sd",
         prompt=SAMPLE["prompt"] + ", DSLR photography, sharp focus, Unreal Engine 5, Octane Render, Redshift",
@@ -78,7 +81,7 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
 
 
 def test_defaults_are_the_documented_ones():
-    drawn = Text2Img.model_validate({"model_id": "sd", "prompt": "a cat"}).to_request(MANIFEST)
+    drawn = Text2Img.model_validate({"model_id": "sd", "prompt": "a cat"}).to_request(MANIFEST, {})
     assert drawn == TextToImage(
         pipeline="sd",
         prompt="a cat, " + ", ".join(PROMPT_PHRASES),
@@ -96,7 +99,7 @@ def test_defaults_are_the_documented_ones():
     )
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_scheduler_is_passed_on_by_its_name(name: str):
     assert request(scheduler=name, use_karras_sigmas="no").scheduler == SchedulerChoice(
         name=name, use_karras_sigmas=False
@@ -104,7 +107,7 @@ def test_every_scheduler_is_passed_on_by_its_name(name: str):
 
 
 def test_all_eighteen_documented_schedulers_are_known():
-    assert len(set(SCHEDULERS)) == 18
+    assert len(set(NAMES)) == 18
 
 
 @pytest.mark.parametrize(
@@ -147,9 +150,9 @@ def test_a_panorama_may_be_twice_as_wide_and_no_higher():
 def test_layers_around_the_guidance_reach_the_request_and_meta(name: str):
     assert not getattr(request(), name)
     fields = Text2Img.model_validate({**PLAIN, name: "yes"})
-    drawn = fields.to_request(MANIFEST)
+    drawn = fields.to_request(MANIFEST, {})
     assert getattr(drawn, name) is True
-    assert fields.options(drawn, MANIFEST.pipelines["sd"])["meta"][name] == "yes"
+    assert request_meta(fields, drawn, MANIFEST.pipelines["sd"])[name] == "yes"
 
 
 def test_everything_that_is_wrong_is_said_at_once():
@@ -222,17 +225,16 @@ def test_only_checkpoints_of_this_dialect_can_be_named(model_id: str):
 
 def test_a_checkpoint_without_a_safety_checker_says_so():
     fields = Text2Img.model_validate(PLAIN)
-    drawn = fields.to_request(MANIFEST)
-    options = fields.options(drawn, MANIFEST.pipelines["sd"])
-    assert "no safety checker" in str(options["warning"])
-    assert options["meta"]["safetychecker"] == "no"
+    drawn = fields.to_request(MANIFEST, {})
+    assert "no safety checker" in str(request_warning(fields, drawn))
+    assert request_meta(fields, drawn, MANIFEST.pipelines["sd"])["safetychecker"] == "no"
 
 
 def test_a_checkpoint_with_a_safety_checker_uses_it():
     fields = Text2Img.model_validate({**PLAIN, "model_id": "checked"})
-    drawn = fields.to_request(MANIFEST)
+    drawn = fields.to_request(MANIFEST, {})
     assert drawn.safety_checker
-    assert fields.options(drawn, MANIFEST.pipelines["checked"])["warning"] is None
+    assert request_warning(fields, drawn) is None
 
 
 def test_seeds_of_several_samples_count_up():
@@ -257,18 +259,19 @@ def test_what_replaces_flagged_pictures_reaches_the_request(by: str):
 
 def test_highres_fix_reaches_the_request_and_the_answer():
     fields = Text2Img.model_validate({**PLAIN, "highres_fix": "yes", "width": 1024})
-    drawn = fields.to_request(MANIFEST)
+    drawn = fields.to_request(MANIFEST, {})
     assert drawn.highres_fix
-    meta = fields.options(drawn, MANIFEST.pipelines["sd"])["meta"]
+    meta = request_meta(fields, drawn, MANIFEST.pipelines["sd"])
     assert (meta["highres_fix"], meta["W"]) == ("yes", 1024)
 
 
 def said(**changes: object) -> tuple[dict[str, object], object]:
     """What `meta` says of the scheduler's options, and the warning."""
     fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", **changes})
-    options = fields.options(fields.to_request(MANIFEST), MANIFEST.pipelines["checked"])
+    drawn = fields.to_request(MANIFEST, {})
+    meta = request_meta(fields, drawn, MANIFEST.pipelines["checked"])
     names = ("use_karras_sigmas", "algorithm_type", "scheduler_note")
-    return {name: options["meta"][name] for name in names}, options["warning"]
+    return {name: meta[name] for name in names}, request_warning(fields, drawn)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +330,7 @@ def test_upscale_takes_the_first_upscaler_and_says_so_when_there_is_none():
     }
     manifest = MANIFEST.model_copy(update={"upscalers": upscalers})
     fields = Text2Img.model_validate({**PLAIN, "upscale": "yes"})
-    drawn = fields.to_request(manifest)
+    fields.validate_names(manifest)
+    drawn = fields.to_request(manifest, {})
     assert (drawn.upscaler, drawn.width) == ("first", 512)
-    assert fields.options(drawn, manifest.pipelines["sd"])["meta"]["upscale"] == "yes"
+    assert request_meta(fields, drawn, manifest.pipelines["sd"])["upscale"] == "yes"

@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.request import PriorTextToImage
 from server.endpoints.fields import read
-from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22
-from server.endpoints.segmind.wire import Delivery
+from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22Page
+from server.endpoints.segmind.page import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import KANDINSKY22 as EXAMPLE
 
@@ -16,12 +16,12 @@ SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
 
 def refusal(**body: object) -> tuple[int, str]:
     with pytest.raises(FieldError) as raised:
-        read(Kandinsky22, {"prompt": "a cat", **body})
+        read(Kandinsky22Page, {"prompt": "a cat", **body})
     return raised.value.status, str(raised.value)
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
-    page = read(Kandinsky22, EXAMPLE)
+    page = read(Kandinsky22Page, EXAMPLE)
     assert page.to_request(None) == PriorTextToImage(
         pipeline="kandinsky-2-2",
         prompt=EXAMPLE["prompt"],
@@ -39,16 +39,16 @@ def test_the_documented_example_becomes_exactly_this_request() -> None:
 
 
 def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
-    assert Kandinsky22.example == EXAMPLE
+    assert Kandinsky22Page.example == EXAMPLE
 
 
 def test_the_same_example_as_texts_of_a_form_is_the_same_request() -> None:
     form = {name: str(value) for name, value in EXAMPLE.items()}
-    assert read(Kandinsky22, form) == read(Kandinsky22, EXAMPLE)
+    assert read(Kandinsky22Page, form) == read(Kandinsky22Page, EXAMPLE)
 
 
 def test_a_prompt_alone_takes_every_documented_default() -> None:
-    page = read(Kandinsky22, {"prompt": "a cat"})
+    page = read(Kandinsky22Page, {"prompt": "a cat"})
     request = page.to_request(None)
     assert request == PriorTextToImage(
         pipeline="kandinsky-2-2",
@@ -67,15 +67,15 @@ def test_a_prompt_alone_takes_every_documented_default() -> None:
 
 
 def test_the_default_seed_is_random() -> None:
-    page = read(Kandinsky22, {"prompt": "a cat"})
+    page = read(Kandinsky22Page, {"prompt": "a cat"})
     assert len({page.to_request(None).seeds for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_every_size_is_drawn(side: int) -> None:
-    request = read(Kandinsky22, {"prompt": "a cat", "img_width": side, "img_height": str(side)}).to_request(
-        None
-    )
+    request = read(
+        Kandinsky22Page, {"prompt": "a cat", "img_width": side, "img_height": str(side)}
+    ).to_request(None)
     assert (request.width, request.height) == (side, side)
 
 
@@ -96,7 +96,7 @@ def test_other_sizes_are_outside_the_enumeration(field: str, side: int) -> None:
 )
 def test_limits_hold_on_both_sides(field: str, low: int, high: int) -> None:
     for inside in (low, high):
-        assert getattr(read(Kandinsky22, {"prompt": "a cat", field: inside}), field) == inside
+        assert getattr(read(Kandinsky22Page, {"prompt": "a cat", field: inside}), field) == inside
     for outside in (low - 1, high + 1):
         assert refusal(**{field: outside}) == (400, f"{field}: must be between {low} and {high}")
 
@@ -117,19 +117,21 @@ def test_the_first_wrong_field_of_the_page_is_named() -> None:
 
 
 def test_fields_that_the_page_does_not_know_are_ignored() -> None:
-    assert read(Kandinsky22, {**EXAMPLE, "scheduler": "x", "guidance_scale": -1}) == read(
-        Kandinsky22, EXAMPLE
+    assert read(Kandinsky22Page, {**EXAMPLE, "scheduler": "x", "guidance_scale": -1}) == read(
+        Kandinsky22Page, EXAMPLE
     )
 
 
 def test_several_samples_draw_successive_seeds() -> None:
-    page = read(Kandinsky22, {"prompt": "a cat", "samples": "3", "seed": "1024"})
+    page = read(Kandinsky22Page, {"prompt": "a cat", "samples": "3", "seed": "1024"})
     assert page.to_request(None).seeds == (1024, 1025, 1026)
 
 
 @pytest.mark.parametrize("yes", [True, "true", "True", 1, "yes"])
 def test_base64_answers_json_with_png(yes: object) -> None:
-    assert read(Kandinsky22, {"prompt": "a cat", "base64": yes}).delivery() == Delivery("png", as_json=True)
+    assert read(Kandinsky22Page, {"prompt": "a cat", "base64": yes}).delivery() == Delivery(
+        "png", as_json=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,5 +140,5 @@ def test_base64_answers_json_with_png(yes: object) -> None:
 def test_the_price_grows_with_samples_and_steps_and_is_rounded_up(
     samples: int, steps: int, price: int
 ) -> None:
-    page = read(Kandinsky22, {"prompt": "a cat", "samples": samples, "num_inference_steps": steps})
-    assert page.price(Kandinsky22.price_millicredits) == price
+    page = read(Kandinsky22Page, {"prompt": "a cat", "samples": samples, "num_inference_steps": steps})
+    assert page.price(Kandinsky22Page.price_millicredits) == price

@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import read
-from server.endpoints.segmind.kolors import Kolors
-from server.endpoints.segmind.wire import Delivery
+from server.endpoints.segmind.kolors import KolorsPage
+from server.endpoints.segmind.page import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import KOLORS as EXAMPLE
 
@@ -25,12 +25,12 @@ SCHEDULERS = {
 
 def refusal(**body: object) -> tuple[int, str]:
     with pytest.raises(FieldError) as raised:
-        read(Kolors, {"prompt": "a cat", **body})
+        read(KolorsPage, {"prompt": "a cat", **body})
     return raised.value.status, str(raised.value)
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
-    page = read(Kolors, {name: str(value) for name, value in EXAMPLE.items()})
+    page = read(KolorsPage, {name: str(value) for name, value in EXAMPLE.items()})
     assert page.to_request(None) == TextToImage(
         pipeline="kolors",
         prompt=EXAMPLE["prompt"],
@@ -47,11 +47,11 @@ def test_the_documented_example_becomes_exactly_this_request() -> None:
 
 
 def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
-    assert Kolors.example == EXAMPLE
+    assert KolorsPage.example == EXAMPLE
 
 
 def test_a_prompt_alone_takes_every_documented_default() -> None:
-    page = read(Kolors, {"prompt": "一只猫"})
+    page = read(KolorsPage, {"prompt": "一只猫"})
     request = page.to_request(None)
     assert request == TextToImage(
         pipeline="kolors",
@@ -69,13 +69,13 @@ def test_a_prompt_alone_takes_every_documented_default() -> None:
 
 
 def test_the_default_seed_is_random() -> None:
-    page = read(Kolors, {"prompt": "a cat"})
+    page = read(KolorsPage, {"prompt": "a cat"})
     assert len({page.to_request(None).seeds for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize(("name", "choice"), SCHEDULERS.items())
 def test_every_scheduler_is_translated(name: str, choice: SchedulerChoice) -> None:
-    assert read(Kolors, {"prompt": "a cat", "scheduler": name}).to_request(None).scheduler == choice
+    assert read(KolorsPage, {"prompt": "a cat", "scheduler": name}).to_request(None).scheduler == choice
 
 
 def test_other_schedulers_are_outside_the_enumeration() -> None:
@@ -92,7 +92,7 @@ def test_other_schedulers_are_outside_the_enumeration() -> None:
     ],
 )
 def test_every_format_is_delivered_in_the_asked_quality(output_format: str, drawn: str) -> None:
-    page = read(Kolors, {"prompt": "a cat", "output_format": output_format, "output_quality": "31"})
+    page = read(KolorsPage, {"prompt": "a cat", "output_format": output_format, "output_quality": "31"})
     assert page.delivery() == Delivery(drawn, 31)
 
 
@@ -113,7 +113,7 @@ def test_other_formats_are_outside_the_enumeration() -> None:
 )
 def test_limits_hold_on_both_sides(field: str, low: int, high: int) -> None:
     for inside in (low, high):
-        assert getattr(read(Kolors, {"prompt": "a cat", field: inside}), field) == inside
+        assert getattr(read(KolorsPage, {"prompt": "a cat", field: inside}), field) == inside
     for outside in (low - 1, high + 1):
         assert refusal(**{field: outside}) == (400, f"{field}: must be between {low} and {high}")
     assert refusal(**{field: "many"}) == (400, f"{field}: must be a whole number")
@@ -121,7 +121,7 @@ def test_limits_hold_on_both_sides(field: str, low: int, high: int) -> None:
 
 def test_the_guidance_scale_is_between_0_and_20() -> None:
     assert [
-        read(Kolors, {"prompt": "a cat", "cfg": cfg}).to_request(None).guidance_scale
+        read(KolorsPage, {"prompt": "a cat", "cfg": cfg}).to_request(None).guidance_scale
         for cfg in (0, "20", 6.5)
     ] == [
         0.0,
@@ -134,7 +134,7 @@ def test_the_guidance_scale_is_between_0_and_20() -> None:
 
 
 def test_any_size_between_the_limits_is_kept_exactly() -> None:
-    request = read(Kolors, {"prompt": "a cat", "width": 1000, "height": "701"}).to_request(None)
+    request = read(KolorsPage, {"prompt": "a cat", "width": 1000, "height": "701"}).to_request(None)
     assert (request.width, request.height) == (1000, 701)
 
 
@@ -143,15 +143,15 @@ def test_the_prompt_is_required() -> None:
 
 
 def test_several_images_draw_successive_seeds() -> None:
-    page = read(Kolors, {"prompt": "a cat", "number_of_images": 3, "seed": 2**64 - 1})
+    page = read(KolorsPage, {"prompt": "a cat", "number_of_images": 3, "seed": 2**64 - 1})
     assert page.to_request(None).seeds == (2**64 - 1, 0, 1)
 
 
 def test_there_is_no_base64_on_this_page() -> None:
-    assert read(Kolors, {"prompt": "a cat", "base64": True}).delivery().as_json is False
+    assert read(KolorsPage, {"prompt": "a cat", "base64": True}).delivery().as_json is False
 
 
 @pytest.mark.parametrize(("images", "steps", "price"), [(1, 25, 20), (1, 1, 1), (10, 50, 400), (3, 26, 63)])
 def test_the_price_grows_with_images_and_steps_and_is_rounded_up(images: int, steps: int, price: int) -> None:
-    page = read(Kolors, {"prompt": "a cat", "number_of_images": images, "steps": steps})
-    assert page.price(Kolors.price_millicredits) == price
+    page = read(KolorsPage, {"prompt": "a cat", "number_of_images": images, "steps": steps})
+    assert page.price(KolorsPage.price_millicredits) == price

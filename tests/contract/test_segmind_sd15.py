@@ -7,8 +7,8 @@ import pytest
 from pipelines.image_io import RGBImage, cover
 from pipelines.request import ImageToImage, SchedulerChoice
 from server.endpoints.fields import read
+from server.endpoints.segmind.page import Delivery
 from server.endpoints.segmind.sd15_img2img import SD15ImageToImage
-from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import SD15_IMG2IMG as EXAMPLE
 

@@ -7,8 +7,8 @@ import pytest
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import read
+from server.endpoints.segmind.page import Delivery
 from server.endpoints.segmind.sd3_med_pose import SD3MediumPose, output_size
-from server.endpoints.segmind.wire import Delivery
 from server.errors import FieldError
 from tests.documented_bodies import SD3_MED_POSE as EXAMPLE
 

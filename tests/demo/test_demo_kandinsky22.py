@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor
 from pipelines.demo.checkpoints import kandinsky22
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
 from pipelines.demo.checkpoints.movq import trained_movq
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.judging.judge import compare, read
 from pipelines.demo.training.recipes import image_embeddings
 from pipelines.demo.training.recipes.image_embeddings import embeddings
@@ -40,12 +40,12 @@ def nearest(found: Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def prior() -> kandinsky22.PriorTransformer:
-    return trained(kandinsky22.prior(), "kandinsky_prior", "prior")
+    return load_trained(kandinsky22.prior(), "kandinsky_prior", "prior")
 
 
 @pytest.fixture(scope="module")
 def encoder() -> kandinsky22.CLIPVisionModelWithProjection:
-    return trained(kandinsky22.image_encoder(), "clip_image", "image_encoder")
+    return load_trained(kandinsky22.image_encoder(), "clip_image", "image_encoder")
 
 
 class TestEmbeddings:
@@ -91,14 +91,14 @@ class TestImageEncoder:
     def test_it_says_of_a_picture_what_its_caption_says(
         self, encoder: kandinsky22.CLIPVisionModelWithProjection
     ) -> None:
-        side = kandinsky22.SEEN
+        side = kandinsky22.IMAGE_SIDE
         processor = CLIPImageProcessor(crop_size=side, size={"shortest_edge": side})
         pictures = [to_pil(render(scene, 256)) for scene in SCENES]
         said = self.normalised(encoder, processor(pictures, return_tensors="pt").pixel_values)
         assert nearest(said) >= 0.5
 
     def test_no_picture_says_nothing(self, encoder: kandinsky22.CLIPVisionModelWithProjection) -> None:
-        side = kandinsky22.SEEN
+        side = kandinsky22.IMAGE_SIDE
         said = self.normalised(encoder, torch.zeros(1, 3, side, side))
         assert said.square().mean().item() < 0.05
 
@@ -123,7 +123,7 @@ class TestMoVQ:
 
 class TestDecoder:
     def test_its_variance_is_always_the_least(self) -> None:
-        network = trained(kandinsky22.unet(), "kandinsky22", "unet")
+        network = load_trained(kandinsky22.unet(), "kandinsky22", "unet")
         with torch.no_grad():
             drawn = network(
                 torch.randn(2, 4, 16, 16),

@@ -125,7 +125,7 @@ class TestTrainCommand:
                 loss=lambda modules, step: (modules["line"](torch.ones(1, 1)) - 3).square().sum(),
                 steps=150,
                 learning_rate=0.1,
-                said=lambda modules: {"goes through": "3"},
+                metadata=lambda modules: {"goes through": "3"},
             )
 
         monkeypatch.setitem(train.RECIPES, "line", recipe)
@@ -139,28 +139,30 @@ class TestTrainCommand:
 
     def test_it_ends_with_weights_and_a_sheet(self, line: Path, tmp_path: Path) -> None:
         train.main()
-        kept = parts.kept("line")
+        kept = parts.load_weights("line")
         assert (kept["line.weight"].sum() + kept["line.bias"]).item() == pytest.approx(3, abs=0.05)
-        assert parts.said_of("line") == {"seed": "7", "steps": "150", "goes through": "3"}
+        assert parts.metadata_of("line") == {"seed": "7", "steps": "150", "goes through": "3"}
         assert Image.open(tmp_path / "runs" / "line" / "sheet.png").size == (2, 1)
 
     def test_a_finished_run_is_written_again_without_training(self, line: Path) -> None:
         train.main()
-        first = parts.kept("line")
+        first = parts.load_weights("line")
         line.unlink()
         train.main()
-        assert all(torch.equal(tensor, first[name]) for name, tensor in parts.kept("line").items())
+        assert all(torch.equal(tensor, first[name]) for name, tensor in parts.load_weights("line").items())
 
     def test_the_last_round_begins_with_the_weights_that_are_there(
         self, line: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         train.main()
         monkeypatch.setattr(sys, "argv", [*sys.argv, "--last-round", "--times", "2"])
-        parts.keep({"line.weight": torch.tensor([[1.0]]), "line.bias": torch.tensor([2.0])}, "line", {})
+        parts.save_weights(
+            {"line.weight": torch.tensor([[1.0]]), "line.bias": torch.tensor([2.0])}, "line", {}
+        )
         train.main()
-        kept = parts.kept("line")
+        kept = parts.load_weights("line")
         assert kept["line.weight"].item() == pytest.approx(1, abs=0.05)
         assert kept["line.bias"].item() == pytest.approx(2, abs=0.05)
-        said = parts.said_of("line")
+        said = parts.metadata_of("line")
         assert (said["steps"], said["times"], said["round"]) == ("150", "2", "last")
         assert (tmp_path / "runs" / "line" / "seed-7-times-2-last-round.pt").exists()

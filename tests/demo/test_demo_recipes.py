@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo.checkpoints import kolors, sd15, sdxl, sdxl_unet
 from pipelines.demo.checkpoints.glm_words import GLM_WORDS
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.training.recipes.diffusion import (
     FREE,
     FREE_FLOW,
@@ -146,7 +146,7 @@ class TestFlow:
 
 class TestSharedUNet:
     def test_it_begins_as_the_network_that_it_shares(self) -> None:
-        shared, wide = trained(sd15.unet(), "sd15", "unet"), sdxl_unet.unet(sdxl.TEXT_WIDTH).eval()
+        shared, wide = load_trained(sd15.unet(), "sd15", "unet"), sdxl_unet.unet(sdxl.TEXT_WIDTH).eval()
         text, more = torch.randn(2, 1, 77, sd15.TEXT_WIDTH)
         added = {"text_embeds": torch.randn(1, sdxl_unet.POOLED_WIDTH), "time_ids": torch.ones(1, 6)}
         with torch.no_grad():
@@ -157,7 +157,7 @@ class TestSharedUNet:
     @pytest.mark.parametrize(("file", "given"), [("sdxl", (sdxl.TEXT_WIDTH,)), ("kolors", ())])
     def test_what_it_does_not_own_stays_shared(self, file: str, given: tuple[int, ...]) -> None:
         network = sdxl_unet.trained_unet(file, *given, **({} if given else kolors.UNET))
-        shared = dict(trained(sd15.unet(), "sd15", "unet").named_parameters())
+        shared = dict(load_trained(sd15.unet(), "sd15", "unet").named_parameters())
         own = {name for name, _ in network.named_parameters() if sdxl_unet.is_own(name)}
         for name, parameter in network.named_parameters():
             if name not in own:

@@ -50,7 +50,7 @@ def test_a_line_is_learnt_and_told_step_by_step(recipe: Recipe, tmp_path: Path) 
     training.run(told.append)
     assert [each.step for each in told] == list(range(1, 401))
     assert told[-1].loss < told[0].loss / 100
-    assert torch.allclose(training.averaged()["line"].weight, WANTED, atol=0.01)
+    assert torch.allclose(training.use_averages()["line"].weight, WANTED, atol=0.01)
 
 
 def test_updates_of_matrices_can_be_made_orthogonal(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_convolutions_are_matrices_in_any_order_of_memory(order: torch.memory_fo
     rows = torch.linalg.svdvals(update)
     assert rows.min() > 0.3 * rows.max()
     training.run(ignore)
-    assert torch.allclose(training.averaged()["filter"].weight, wanted, atol=0.05)
+    assert torch.allclose(training.use_averages()["filter"].weight, wanted, atol=0.05)
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, TURNING], ids=["adam", "muon"])
@@ -106,7 +106,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(recipe: Recipe, tmp_path: P
         parted.run(ignore, until=until)
     assert parted.step == 400
     assert all(torch.equal(value, weights(parted)[name]) for name, value in weights(whole).items())
-    whole.averaged(), parted.averaged()
+    whole.use_averages(), parted.use_averages()
     assert all(torch.equal(value, weights(parted)[name]) for name, value in weights(whole).items())
 
 
@@ -117,7 +117,7 @@ def test_the_last_round_can_be_run_alone_from_what_was_kept(tmp_path: Path) -> N
     assert training.step == 300
     assert torch.equal(weights(training)["line.weight"], WANTED + 0.1)
     training.run(ignore)
-    assert torch.allclose(training.averaged()["line"].weight, WANTED, atol=0.01)
+    assert torch.allclose(training.use_averages()["line"].weight, WANTED, atol=0.01)
     with pytest.raises(ValueError, match=r"other\.weight is of other networks"):
         Training(rounds, tmp_path / "other", CPU, seed=0, known={"other.weight": WANTED})
 
@@ -136,7 +136,7 @@ def test_averages_lag_behind_what_is_trained_and_what_is_kept_stays(tmp_path: Pa
     before = weights(training)
     training.run(ignore, until=40)
     trained = weights(training)
-    training.averaged()
+    training.use_averages()
     averaged = weights(training)
 
     def off(state: dict[str, Tensor]) -> float:

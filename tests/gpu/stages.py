@@ -12,7 +12,7 @@ import torch
 
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
-from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, PriorTextToImage, Request, SchedulerChoice, TextToImage
@@ -109,11 +109,13 @@ def measure(pipeline: Pipeline, request: Request, device: torch.device) -> Measu
         samples = [result for result in results if isinstance(result, Sample)]
 
 
-def measure_answer(pipeline: Errands, request: Request, device: torch.device) -> Measurement:
+def measure_answer(pipeline: Pipeline, request: Request, device: torch.device) -> Measurement:
     """Answer a request that needs no steps."""
     measured = Measurement()
     with _stage(measured, "answer", device):
-        measured.texts = pipeline.answer(request).texts
+        encoded = pipeline.encode(request)
+        assert isinstance(encoded, DirectAnswer)
+        measured.texts = encoded.answer().texts
     return measured
 
 

@@ -16,7 +16,7 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
-from pipelines.denoising.pipeline import Errands, Pipeline
+from pipelines.denoising.pipeline import Pipeline
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory
 from pipelines.families.registry import open_pipeline
@@ -74,8 +74,8 @@ def test_a_family_draws_at_full_size_one_and_four_at_a_time(
     name: str, dtype: str, device: torch.device, table: list[tuple[str, ...]]
 ) -> None:
     described = manifest(dtype)
-    checkpoint = Checkpoint(described, described.pipelines[name], Path(), device)
-    pipeline = open_pipeline(name, checkpoint, AdapterLibrary(described, Path()))
+    checkpoint = Checkpoint(name, described, described.pipelines[name], Path(), device)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     side = SIDES[name]
     for pictures in (1, 4):
         seeds = tuple(range(pictures))
@@ -125,7 +125,7 @@ def test_what_can_be_asked_for_beside_a_picture_is_drawn_at_full_size(
     described = manifest(dtype)
     adapters = AdapterLibrary(described, tmp_path)
     pipeline = open_pipeline(
-        family, Checkpoint(described, described.pipelines[family], Path(), device), adapters
+        Checkpoint(family, described, described.pipelines[family], Path(), device), adapters
     )
     if "controlnet" in name:
         entry = described.pipelines[family]
@@ -142,8 +142,8 @@ def test_a_picture_is_enlarged_by_a_network_of_real_size(
     device: torch.device, table: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
     described = with_upscaler(manifest("float16"), "float16", tmp_path, filters=64, blocks=23)
-    checkpoint = Checkpoint(described, described.pipeline(UPSCALER), Path(), device)
-    pipeline = open_pipeline(UPSCALER, checkpoint, AdapterLibrary(described, Path()))
+    checkpoint = Checkpoint(UPSCALER, described, described.pipeline(UPSCALER), Path(), device)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     for side in (256, 1024):
         measured = measure(pipeline, upscaling(side), device)
     table.append(row("upscale x4 of 1024", "float16", 1, measured))
@@ -155,9 +155,8 @@ def test_a_prompt_is_translated_by_a_network_of_real_size(
 ) -> None:
     sizes = {"layers": 12, "width": 1024, "heads": 16, "words": 250_054}
     described = with_translator(manifest("float16"), "float16", tmp_path, **sizes)
-    checkpoint = Checkpoint(described, described.pipeline(TRANSLATOR), Path(), device)
-    pipeline = open_pipeline(TRANSLATOR, checkpoint, AdapterLibrary(described, Path()))
-    assert isinstance(pipeline, Errands)
+    checkpoint = Checkpoint(TRANSLATOR, described, described.pipeline(TRANSLATOR), Path(), device)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     for text in ("un chien noir", "une église rouge sur la colline"):
         measured = measure_answer(pipeline, Rewriting(pipeline=TRANSLATOR, texts=(text,)), device)
     table.append(row("multi_lingual", "float16", 1, measured))

@@ -10,7 +10,6 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
-from pipelines.denoising.pipeline import Errands
 from pipelines.engine.pool import PipelinePool
 from pipelines.families.registry import open_pipeline
 from pipelines.image_io import RGBImage
@@ -42,8 +41,8 @@ def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(
     name: str, dtype: str, random_manifest: Manifest
 ) -> None:
     described = in_precision(random_manifest, dtype)
-    checkpoint = Checkpoint(described, described.pipelines[name], Path(), CPU)
-    pipeline = open_pipeline(name, checkpoint, AdapterLibrary(described, Path()))
+    checkpoint = Checkpoint(name, described, described.pipelines[name], Path(), CPU)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     side = SIDE if dtype == "float32" else SIDE // 2  # a CPU is slow in half precision
     for pictures in (1, 4):
         request = default_request(name, tuple(range(pictures)), side=side, steps=STEPS, prompt="a cat")
@@ -63,7 +62,7 @@ def test_what_can_be_asked_for_beside_a_picture_is_measured(
     family, side = ADDITIONS[name], SIDE // 2
     entry = random_manifest.pipelines[family]
     adapters = AdapterLibrary(random_manifest, tmp_path)
-    pipeline = open_pipeline(family, Checkpoint(random_manifest, entry, Path(), CPU), adapters)
+    pipeline = open_pipeline(Checkpoint(family, random_manifest, entry, Path(), CPU), adapters)
     pipeline.modules["unet"].register_to_config(sample_size=side // 8)
     adapters.manifest = with_controlnet(random_manifest, pipeline.modules["unet"], entry.family, tmp_path)
     request = added_request(name, side=side, steps=STEPS, prompt="a cat")
@@ -78,8 +77,8 @@ def test_what_can_be_asked_for_beside_a_picture_is_measured(
 
 def test_an_enlargement_is_measured(random_manifest: Manifest, tmp_path: Path) -> None:
     described = with_upscaler(random_manifest, "float32", tmp_path, filters=8, blocks=1)
-    checkpoint = Checkpoint(described, described.pipeline(UPSCALER), Path(), CPU)
-    pipeline = open_pipeline(UPSCALER, checkpoint, AdapterLibrary(described, Path()))
+    checkpoint = Checkpoint(UPSCALER, described, described.pipeline(UPSCALER), Path(), CPU)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     measured = measure(pipeline, upscaling(32), CPU)
     assert is_a_picture(measured.images[0], 128)
     assert measured.evaluations == {"upscale": 1}
@@ -88,9 +87,8 @@ def test_an_enlargement_is_measured(random_manifest: Manifest, tmp_path: Path) -
 
 def test_a_translation_is_measured(random_manifest: Manifest, tmp_path: Path) -> None:
     described = with_translator(random_manifest, "float32", tmp_path, layers=1, width=32, heads=2, words=200)
-    checkpoint = Checkpoint(described, described.pipeline(TRANSLATOR), Path(), CPU)
-    pipeline = open_pipeline(TRANSLATOR, checkpoint, AdapterLibrary(described, Path()))
-    assert isinstance(pipeline, Errands)
+    checkpoint = Checkpoint(TRANSLATOR, described, described.pipeline(TRANSLATOR), Path(), CPU)
+    pipeline = open_pipeline(checkpoint, AdapterLibrary(described, Path()))
     text = "une église rouge sur la colline"
     measured = measure_answer(pipeline, Rewriting(pipeline=TRANSLATOR, texts=(text,)), CPU)
     assert measured.texts[0] not in ("", text)

@@ -514,7 +514,7 @@ def pulled(hub: HubServer, run: Run, weights: Path) -> Checkpoint:
     """A pipeline whose repository was pulled."""
     assert run(hub.url, {"sd": pipeline()}, "pull") == 0
     described = Manifest.model_validate({"pipelines": {"sd": pipeline()}})
-    return Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+    return Checkpoint("sd", described, described.pipelines["sd"], weights, torch.device("cpu"))
 
 
 def damage(folder: Path, how: str) -> None:
@@ -556,7 +556,7 @@ def test_a_copied_folder_with_new_times_is_opened_after_a_look_at_its_bytes(
 
 def test_what_was_never_pulled_is_not_opened(weights: Path) -> None:
     described = Manifest.model_validate({"pipelines": {"sd": pipeline()}})
-    never = Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+    never = Checkpoint("sd", described, described.pipelines["sd"], weights, torch.device("cpu"))
     with pytest.raises(CheckpointUnavailable):
         never.path("pipeline")
 
@@ -598,7 +598,7 @@ def test_a_pulled_pipeline_opens_with_the_weights_that_were_published(
     with HubServer({"maker/model": Repo(files)}) as hub:
         assert run(hub.url, {"sd": source}, "pull") == 0
     described = Manifest.model_validate({"pipelines": {"sd": source}})
-    checkpoint = Checkpoint(described, described.pipelines["sd"], weights, torch.device("cpu"))
+    checkpoint = Checkpoint("sd", described, described.pipelines["sd"], weights, torch.device("cpu"))
     opened = checkpoint.pipeline(
         "pipeline",
         StableDiffusionPipeline,

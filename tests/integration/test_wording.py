@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.running_server import HTTP, RunningServer, start_server
 
@@ -92,7 +95,7 @@ def writing(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) 
     folder = tmp_path_factory.mktemp("writing")
     path = folder / "weights.yaml"
     path.write_text(yaml.safe_dump(manifest))
-    running = start_server(folder, path)
+    running = start_server(folder, path, prices_millicredits='{"text2img": 1000}')
     yield running
     running.stop()
 
@@ -111,6 +114,25 @@ def test_without_a_translator_nobody_is_left_guessing(writing: RunningServer):
     assert answer["message"] == {
         "multi_lingual": ["multi_lingual cannot be yes: weights.yaml of this server names no translator"]
     }
+
+
+def test_who_can_pay_for_the_operation_is_written_for(writing: RunningServer):
+    red = BytesIO()
+    Image.new("RGB", (256, 256), "red").save(red, "PNG")
+    body = {
+        **SMALL,
+        "key": writing.account("can pay for img2img alone", 0.02),
+        "prompt": "a red circle",
+        "init_image": base64.b64encode(red.getvalue()).decode(),
+        "strength": 1,
+        "enhance_prompt": "yes",
+    }
+    paths = {
+        operation: f"{writing.url}/api/v1/enterprise/{operation}" for operation in ("text2img", "img2img")
+    }
+    assert HTTP.post(paths["text2img"], json=body).json()["message"].startswith("Insufficient credits")
+    answer = HTTP.post(paths["img2img"], json=body, timeout=120).json()
+    assert (answer["status"], answer["meta"]["prompt"][:13]) == ("success", "a red circle ")
 
 
 def test_language_models_are_no_checkpoints_to_draw_with(writing: RunningServer):

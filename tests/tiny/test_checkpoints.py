@@ -49,7 +49,7 @@ SIZES = {
 def checkpoint(source: Mapping[str, object], folder: Path, dtype: str = "float32") -> Checkpoint:
     entry = {"family": "sd15", "dtype": dtype, "parts": {"pipeline": source, "vae": source}}
     described = Manifest.model_validate({"path": folder / "weights.yaml", "pipelines": {"mine": entry}})
-    return Checkpoint(described, described.pipelines["mine"], folder / "weights", CPU)
+    return Checkpoint("mine", described, described.pipelines["mine"], folder / "weights", CPU)
 
 
 def open_sd15(opened: Checkpoint) -> StableDiffusionPipeline:

@@ -238,8 +238,8 @@ def test_a_photograph_is_drawn_after_as_its_skeleton_would_be(annotator: Path, r
     entry = random_manifest.pipelines["sd3-medium-pose"]
     source = type(entry.parts["pipeline"])(folder=annotator)
     entry = entry.model_copy(update={"parts": {**entry.parts, "annotator": source}})
-    checkpoint = Checkpoint(random_manifest, entry, annotator, CPU)
-    sd3 = StableDiffusion3Pose.open("sd3-medium-pose", checkpoint, AdapterLibrary(random_manifest, annotator))
+    checkpoint = Checkpoint("sd3-medium-pose", random_manifest, entry, annotator, CPU)
+    sd3 = StableDiffusion3Pose.open(checkpoint, AdapterLibrary(random_manifest, annotator))
     assert {"annotator_body", "annotator_hand", "annotator_face"} < set(sd3.modules)
 
     def draw(image: RGBImage) -> RGBImage:

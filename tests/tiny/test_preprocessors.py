@@ -189,20 +189,20 @@ def test_every_preprocessor_is_tried_here_and_openpose_where_poses_are():
 def test_a_guide_is_made_of_the_picture_and_of_nothing_else(name: str, preprocessors: Preprocessors):
     if name == "zoe":
         see_little(preprocessors)
-    guides = [array(preprocessors.prepared(picture, name)) for picture in PICTURES]
+    guides = [array(preprocessors.prepare(picture, name)) for picture in PICTURES]
     assert [guide.shape for guide in guides] == [(SIZE[1], SIZE[0], 3)] * 2
     grey = all((guide == guide[:, :, :1]).all() for guide in guides)
     assert grey == (name in GREY)
     assert all(guide.std() > 1 for guide in guides)
     assert np.abs(guides[0].astype(int) - guides[1]).mean() > 1
-    assert np.array_equal(guides[0], array(preprocessors.prepared(PICTURES[0], name)))
+    assert np.array_equal(guides[0], array(preprocessors.prepare(PICTURES[0], name)))
     opened = [part for part in preprocessors.modules if part.startswith(f"preprocessor:{name}:")]
     assert bool(opened) == (name not in WEIGHTLESS)
 
 
 def test_a_scribble_is_black_and_white_where_soft_edges_are_grey(preprocessors: Preprocessors):
     def hard(name: str) -> float:
-        guide = array(preprocessors.prepared(PICTURES[0], name))
+        guide = array(preprocessors.prepare(PICTURES[0], name))
         return float(((guide == 0) | (guide == 255)).mean())
 
     assert hard("scribble") > 0.7
@@ -213,7 +213,7 @@ def test_the_shuffle_leaves_numpys_own_numbers_as_they_were(preprocessors: Prepr
     np.random.seed(5)
     expected = np.random.random(3)
     np.random.seed(5)
-    preprocessors.prepared(PICTURES[0], "shuffle")
+    preprocessors.prepare(PICTURES[0], "shuffle")
     assert np.array_equal(np.random.random(3), expected)
 
 
@@ -224,7 +224,7 @@ def test_what_has_no_weights_here_is_refused_by_its_name(tmp_path: Path):
         with pytest.raises(
             InvalidInput, match=f"preprocessor: {name} needs weights that are not on this server"
         ):
-            empty.prepared(PICTURES[0], name)
+            empty.prepare(PICTURES[0], name)
 
 
 def test_the_shipped_manifest_names_the_files_that_each_preprocessor_reads():

@@ -72,7 +72,7 @@ class Office:
     async def deliver(self) -> list[Webhook]:
         """Make the attempts that are due now, to their end; what the outbox says then."""
         await self.deliveries.begin()
-        await self.deliveries.ended()
+        await self.deliveries.wait()
         return await self.outbox.all()
 
     async def put(self, url: str, topic: str | None = None, **payload: Any) -> str:

@@ -21,11 +21,13 @@ from server.database.database import Database, database_url
 from server.engines.dispatch import Dispatch
 from server.engines.engine import EngineState
 from server.engines.queue import JobQueue
-from server.jobs.jobs import Job, Jobs, JobStatus
+from server.jobs.job import Job, JobStatus
+from server.jobs.jobs import Jobs
+from server.jobs.order import Order
 from server.metrics import Metrics
 from server.settings import Settings
 from server.storage import open_storage
-from server.studio import Order, Studio
+from server.studio import Studio
 from tests.builders import text_to_image
 
 
@@ -65,10 +67,10 @@ class WatchedStudio(Studio):
     jobs: Jobs
     waiting: asyncio.Semaphore
 
-    async def finished(self, job: Job, timeout_s: float | None = None) -> Job:
+    async def wait(self, job: Job, timeout_s: float | None = None) -> Job:
         self.waiting.release()
         if timeout_s is None:
-            return await super().finished(job)
+            return await super().wait(job)
         await self.jobs.start(job.id)
         raise TimeoutError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.weights.loaded import Loaded, LoadedEntry, load_catalogue, read_loaded, write_loaded
+from pipelines.weights.loaded import Loaded, LoadedEntry, load_full_manifest, read_loaded, write_loaded
 from pipelines.weights.lock import Lock, LockedRepository, write_lock
 
 MANIFEST = """
@@ -58,7 +58,7 @@ def test_files_are_found_in_the_weights_folder_wherever_the_manifest_lies(
 ) -> None:
     weights = tmp_path / "elsewhere"
     write_loaded(weights, Loaded(entries={"mine": CHECKPOINT, "x": LORA}))
-    catalogue = load_catalogue(manifest, weights)
+    catalogue = load_full_manifest(manifest, weights)
     assert set(catalogue.pipelines) == {"own", "mine"}
     assert catalogue.loras["x"].source.file == weights / "loaded/x.safetensors"
     assert manifest.read_text() == MANIFEST
@@ -66,7 +66,7 @@ def test_files_are_found_in_the_weights_folder_wherever_the_manifest_lies(
 
 def test_a_name_of_weights_yaml_means_what_stands_there(manifest: Path, tmp_path: Path) -> None:
     write_loaded(tmp_path, Loaded(entries={"own": LORA}))
-    catalogue = load_catalogue(manifest, tmp_path)
+    catalogue = load_full_manifest(manifest, tmp_path)
     assert set(catalogue.pipelines) == {"own"}
     assert catalogue.loras == {}
 
@@ -74,17 +74,17 @@ def test_a_name_of_weights_yaml_means_what_stands_there(manifest: Path, tmp_path
 def test_what_this_version_does_not_know_is_left_out(manifest: Path, tmp_path: Path) -> None:
     strange = entry("loras", family="flux", source={"file": "loaded/y.safetensors"})
     write_loaded(tmp_path, Loaded(entries={"strange": strange, "x": LORA}))
-    assert set(load_catalogue(manifest, tmp_path).loras) == {"x"}
+    assert set(load_full_manifest(manifest, tmp_path).loras) == {"x"}
 
 
 def test_a_loaded_checkpoint_borrows_the_safety_checker_of_its_family_when_that_is_here(
     manifest: Path, tmp_path: Path
 ) -> None:
     write_loaded(tmp_path, Loaded(entries={"mine": CHECKPOINT}))
-    assert set(load_catalogue(manifest, tmp_path).pipelines["mine"].parts) == {"pipeline"}
+    assert set(load_full_manifest(manifest, tmp_path).pipelines["mine"].parts) == {"pipeline"}
     pulled = LockedRepository(
         hub="some/checker", revision="main", commit="1", half=False, folder="some/checker", files={}
     )
     write_lock(tmp_path, Lock(repositories={"some/checker@main": pulled}))
-    catalogue = load_catalogue(manifest, tmp_path)
+    catalogue = load_full_manifest(manifest, tmp_path)
     assert catalogue.pipelines["mine"].parts["safety_checker"].hub == "some/checker"

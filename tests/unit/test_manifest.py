@@ -23,7 +23,7 @@ def entry(dtype: str = "float16", **parts: Source) -> PipelineEntry:
 
 
 def repository(*, half: bool = True, files: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> Repository:
-    return Repository("a/b", "main", half, files, frozenset(skip), (), gated=False, users=("sd",))
+    return Repository(hub="a/b", revision="main", half=half, files=files, skip=frozenset(skip), users=("sd",))
 
 
 def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> None:
@@ -92,6 +92,17 @@ def test_a_source_that_says_nothing_or_too_much_is_refused(source: dict[str, obj
 def test_an_unknown_pipeline_is_named() -> None:
     with pytest.raises(UnknownPipeline, match="nothing is not a pipeline"):
         manifest().pipeline("nothing")
+
+
+def test_an_entry_more_is_in_a_copy_and_needs_nothing_but_what_weights_yaml_would_say() -> None:
+    plain = manifest(own=entry(pipeline=Source(hub="a/b")))
+    more = plain.with_entry("pipelines", "mine", entry(pipeline=Source(hub="c/d")))
+    lora = AdapterEntry(family="sd15", source=Source(hub="e/f"))
+    more = more.with_entry("loras", "ink", lora)
+    assert set(more.pipelines) == {"own", "mine"}
+    assert more.loras == {"ink": lora}
+    assert set(plain.pipelines) == {"own"}
+    assert [each.hub for each in repositories(more, ["mine", "ink"])] == ["c/d", "e/f"]
 
 
 def test_relative_sources_start_at_the_manifest(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ async def test_a_full_engine_takes_nothing() -> None:
 async def test_an_engine_without_work_takes_a_request_larger_than_its_group() -> None:
     queue, huge = waiting_room(), ticket(side=2048, pictures=10)
     queue.put(huge)
-    assert huge.pixels > GROUPS_PER_ENGINE * GROUP_PIXELS
+    assert huge.request.pixels > GROUPS_PER_ENGINE * GROUP_PIXELS
     assert take_all(queue, offer()) == [huge]
 
 

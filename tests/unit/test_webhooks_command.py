@@ -33,7 +33,7 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for topic in ("job 1", "job 2", "job 3"):
             await outbox.enqueue(account.id, URL, {}, topic=topic)
         delivered, failed, pending = await outbox.all()
-        await outbox.delivered(delivered, datetime.now(UTC))
+        await outbox.mark_delivered(delivered, datetime.now(UTC))
         await outbox.give_up(failed, "the receiver answered 500", datetime.now(UTC))
         await outbox.postpone(pending, "it took too long", datetime.now(UTC) + timedelta(hours=5))
         await database.close()

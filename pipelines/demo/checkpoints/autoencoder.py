@@ -8,34 +8,35 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL
 
-from pipelines.demo.checkpoints.parts import kept_part, said_of, trained
+from pipelines.demo.checkpoints.parts import load_part, load_trained, metadata_of
 from pipelines.demo.checkpoints.pedestals import put_on_pedestals
 
 _CHANNELS = (16, 32, 48, 64, 64)
 _SIGNS = [[(-1) ** bin(row & column).count("1") for column in (1, 2, 4, 8)] for row in range(16)]
-"""Four columns of a Hadamard matrix, at right angles to each other."""
+"""Four columns of a Hadamard matrix, which are at right angles to each other."""
 _LOG_VARIANCE = -8.0
-"""Of the noise that an encoder adds to latents."""
+"""The logarithm of the variance of the noise that an encoder adds to latents."""
 
 
 def autoencoder(**config: object) -> AutoencoderKL:
-    """Untrained; 16 pixels per latent, for pictures of about 512 pixels a side."""
+    """The untrained autoencoder: 16 pixels a latent, for pictures of about 512 pixels a side."""
     return _autoencoder(_CHANNELS, sample_size=512, **config)
 
 
 def trained_autoencoder() -> AutoencoderKL:
-    """Its scaled latents have a standard deviation of 1."""
-    return trained(autoencoder(scaling_factor=_factor(), force_upcast=False), "autoencoder", "vae")
+    """The trained autoencoder, whose scaled latents have a standard deviation of 1."""
+    return load_trained(autoencoder(scaling_factor=_factor(), force_upcast=False), "autoencoder", "vae")
 
 
 def large_autoencoder() -> AutoencoderKL:
-    """32 pixels per latent, for pictures of about 1024 pixels a side: made of the other one.
+    """The trained autoencoder with 32 pixels a latent, for pictures of about 1024 pixels a side.
 
-    It halves a picture before that one encodes it, and doubles the features before they become pixels again,
-    so the latents are those of pictures half as large. Its outermost level is the identity else.
+    It halves a picture before `trained_autoencoder` encodes it, and doubles the features before they become
+    pixels again, so that its latents are those of a picture half as large. The rest of its outermost level
+    is the identity.
     """
     vae = _autoencoder((_CHANNELS[0], *_CHANNELS), sample_size=1024, scaling_factor=_factor())
-    known = {_one_level_deeper(name): tensor for name, tensor in kept_part("autoencoder", "vae").items()}
+    known = {_one_level_deeper(name): tensor for name, tensor in load_part("autoencoder", "vae").items()}
     vae.load_state_dict(vae.state_dict() | known)
     first: Any = vae.encoder.down_blocks[0]
     last_but_one, last = cast("tuple[Any, Any]", tuple(vae.decoder.up_blocks[-2:]))
@@ -58,10 +59,10 @@ def large_autoencoder() -> AutoencoderKL:
 
 @torch.no_grad()
 def with_sixteen_channels(vae: AutoencoderKL) -> AutoencoderKL:
-    """The same network with SD3's latents: 16 channels, nothing between them and the convolutions.
+    """The same autoencoder with SD3's latents: 16 channels, and no convolutions of one pixel beside them.
 
-    They are the four channels in other coordinates, each a sum or difference of all four, so that noise that
-    is equal in all sixteen is equal in the four, and half as strong.
+    The 16 channels are the four channels in other coordinates, each a sum or difference of all four. Noise
+    that is equally strong in all sixteen is then equally strong in the four, and half as strong.
     """
     config: dict[str, Any] = {
         "scaling_factor": vae.config["scaling_factor"],
@@ -91,12 +92,12 @@ def with_sixteen_channels(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def _one_level_deeper(name: str) -> str:
-    """Where the large one has a weight of the other one; levels count from the picture in the encoder."""
+    """The large autoencoder's name for a weight of the other one; encoders count levels from the picture."""
     return re.sub(r"(?<=encoder\.down_blocks\.)\d", lambda level: str(int(level[0]) + 1), name)
 
 
 def _autoencoder(channels: tuple[int, ...], **config: object) -> AutoencoderKL:
-    """It has no attention, so that memory grows with the picture's area and no faster."""
+    """An autoencoder without attention, so that memory grows only with the picture's area."""
     vae = AutoencoderKL(
         block_out_channels=channels,
         layers_per_block=1,
@@ -111,4 +112,4 @@ def _autoencoder(channels: tuple[int, ...], **config: object) -> AutoencoderKL:
 
 
 def _factor() -> float:
-    return float(said_of("autoencoder")["scaling_factor"])
+    return float(metadata_of("autoencoder")["scaling_factor"])

@@ -12,11 +12,12 @@ from pipelines.demo.checkpoints.parts import fill
 _SEEDS = {("sd15", "canny"): 61, ("sd15", "openpose"): 62, ("sdxl", "canny"): 63}
 
 _HINT_CHANNELS = {"sd15": (16, 32, 48, 64, 96), "sdxl": (16, 32, 48, 64, 96, 96)}
-"""Each level but the last halves the guide, down to the size of the latents."""
+"""The channels of the levels that read the control image; each level but the last halves it, down to the
+size of the latents."""
 
 
 def build(folder: Path) -> None:
-    """Write ``controlnets`` under ``folder``, where the checkpoints are already."""
+    """Write ``controlnets`` under ``folder``, where the checkpoints have been built."""
     for (checkpoint, name), seed in _SEEDS.items():
         unet: Any = UNet2DConditionModel.from_pretrained(folder / checkpoint / "unet")
         network = ControlNetModel.from_unet(

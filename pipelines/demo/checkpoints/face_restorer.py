@@ -1,4 +1,4 @@
-"""A small face restorer of RestoreFormer's architecture: what it draws for a face is texture."""
+"""A small face restorer of RestoreFormer's architecture; it draws texture in place of faces."""
 
 from __future__ import annotations
 

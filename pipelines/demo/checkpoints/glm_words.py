@@ -1,4 +1,4 @@
-"""The words of the little world, English and Chinese, that ChatGLM's small tokenizer knows whole."""
+"""The words of the little world that are whole tokens of ChatGLM's small tokenizer."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from pipelines.demo.world.captions import CHINESE
 _CHINESE = ("一张图片", "背景", "的", "和", "有", "在", "，", "：")
 
 GLM_WORDS = (*(SPACE + word for word in (*ENGLISH, *QUALITIES)), *_CHINESE, *filter(None, CHINESE.values()))
-"""What prompts about the little world are made of; SentencePiece writes a space before English words."""
+"""The words of prompts about the little world; SentencePiece writes a space before English words."""

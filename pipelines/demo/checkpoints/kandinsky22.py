@@ -1,7 +1,7 @@
 """The small Kandinsky 2.2 checkpoint, prior and decoder.
 
-The embedding of a picture is what the text encoder says of its canonical caption. The prior finds it for any
-prompt, the image encoder for a picture, and the UNet of the decoder draws it.
+The embedding of a picture is the text encoder's embedding of its canonical caption. The prior finds it for
+any prompt, the image encoder for a picture, and the decoder's UNet draws it.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from diffusers.schedulers import UnCLIPScheduler
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pipelines.demo.checkpoints.movq import trained_movq
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sd15 import TEXT_WIDTH, trained_projecting_text_encoder
 from pipelines.demo.checkpoints.words import word_tokenizer
 
 EMBEDDING_WIDTH = TEXT_WIDTH
-"""Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""
-SEEN = 64
-"""Pixels a side of what the image encoder sees."""
-LARGEST = 10.0
-"""Of the prior's embeddings, in standard deviations; nothing that guidance leads to is so far off."""
+"""The width of image embeddings, text embeddings and text encoder states: the prior needs them equal."""
+IMAGE_SIDE = 64
+"""The pixels a side of pictures for the image encoder."""
+CLIP_SAMPLE_RANGE = 10.0
+"""The bound of the prior's embeddings, in standard deviations; guidance leads to none that is so far off."""
 
 
 def build(folder: Path) -> None:
     """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` under ``folder``."""
     KandinskyV22PriorPipeline(
-        prior=trained(prior(), "kandinsky_prior", "prior"),
-        image_encoder=trained(image_encoder(), "clip_image", "image_encoder"),
+        prior=load_trained(prior(), "kandinsky_prior", "prior"),
+        image_encoder=load_trained(image_encoder(), "clip_image", "image_encoder"),
         text_encoder=trained_projecting_text_encoder(),
         tokenizer=word_tokenizer(),
-        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=LARGEST),
-        image_processor=CLIPImageProcessor(crop_size=SEEN, size={"shortest_edge": SEEN}),
+        scheduler=UnCLIPScheduler(prediction_type="sample", clip_sample_range=CLIP_SAMPLE_RANGE),
+        image_processor=CLIPImageProcessor(crop_size=IMAGE_SIDE, size={"shortest_edge": IMAGE_SIDE}),
     ).save_pretrained(folder / "kandinsky22" / "prior")
     KandinskyV22Pipeline(
-        unet=trained(unet(), "kandinsky22", "unet"),
+        unet=load_trained(unet(), "kandinsky22", "unet"),
         scheduler=DDPMScheduler.from_config(SCHEDULE, variance_type="learned_range"),
         movq=trained_movq(),
     ).save_pretrained(folder / "kandinsky22" / "decoder")
 
 
 def prior() -> PriorTransformer:
-    """Untrained, but for the statistics of embeddings, which are to be filled in."""
+    """The untrained prior; its mean and deviation of embeddings have to be filled in."""
     network = PriorTransformer(
         num_attention_heads=4,
         attention_head_dim=EMBEDDING_WIDTH // 4,
@@ -67,7 +67,7 @@ def prior() -> PriorTransformer:
 
 
 def image_encoder() -> CLIPVisionModelWithProjection:
-    """Untrained."""
+    """The untrained image encoder."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=EMBEDDING_WIDTH,
@@ -75,7 +75,7 @@ def image_encoder() -> CLIPVisionModelWithProjection:
             intermediate_size=2 * EMBEDDING_WIDTH,
             num_hidden_layers=4,
             num_attention_heads=4,
-            image_size=SEEN,
+            image_size=IMAGE_SIDE,
             patch_size=8,
         )
     )
@@ -95,7 +95,7 @@ UNET: dict[str, Any] = {
 
 @torch.no_grad()
 def unet() -> UNet2DConditionModel:
-    """Untrained, but for the variance: always the least of its range, which nothing in training changes."""
+    """The untrained UNet. Its variance is always the least of its range, which training does not change."""
     network: Any = UNet2DConditionModel(
         sample_size=32,
         in_channels=4,

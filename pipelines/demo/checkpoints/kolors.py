@@ -12,12 +12,12 @@ from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo.checkpoints import sd15
 from pipelines.demo.checkpoints.autoencoder import large_autoencoder
 from pipelines.demo.checkpoints.glm_words import GLM_WORDS
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sdxl_unet import POOLED_WIDTH, trained_unet
 
 TEXT_LENGTH = 256
-"""Tokens that Kolors reads, filled up on the left."""
+"""The number of tokens that Kolors reads; shorter prompts are filled up on the left."""
 UNET: dict[str, Any] = {
     "text_width": sd15.TEXT_WIDTH,
     "encoder_hid_dim": POOLED_WIDTH,
@@ -29,7 +29,7 @@ def build(folder: Path) -> None:
     """Write ``kolors`` under ``folder``."""
     KolorsPipeline(
         vae=large_autoencoder(),
-        text_encoder=trained(text_encoder(), "kolors", "text_encoder"),
+        text_encoder=load_trained(text_encoder(), "kolors", "text_encoder"),
         tokenizer=glm_tokenizer(folder / "kolors" / "tokenizer", GLM_WORDS),
         unet=trained_unet("kolors", **UNET),
         scheduler=EulerDiscreteScheduler.from_config(SCHEDULE),
@@ -38,7 +38,7 @@ def build(folder: Path) -> None:
 
 
 def text_encoder() -> ChatGLMModel:
-    """Untrained."""
+    """The untrained text encoder."""
     config = ChatGLMConfig(
         num_layers=5,
         hidden_size=POOLED_WIDTH,

@@ -1,4 +1,4 @@
-"""Small language models, a translator and a prompt writer; what they say means nothing."""
+"""Small language models, a translator and a prompt writer; their texts mean nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Matrices that modulate SD3's blocks, kept short: of time and text they hear a few directions only.
+"""Store the matrices that modulate SD3's blocks in fewer numbers.
 
-They are a third of such a network, and what they hear is a curve over time and a text of few words.
+These matrices are a third of such a network. Their input, time and text, lies along a curve and among a few
+words, so that a few directions of it carry nearly all of its variance.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 DIRECTIONS = 48
-"""In which all but a hundredth of the variance lies, of 128."""
+"""The number of directions, of 128, that carry all but a hundredth of the variance."""
 _KEPT = "directions"
 
 
 def shortened(tensors: Mapping[str, Tensor], heard: Tensor) -> dict[str, Tensor]:
-    """A network's tensors without what its modulations never hear.
+    """A network's tensors, with its modulations reduced to the directions that their inputs have.
 
     Args:
-        heard: (N, width) of what modulations may hear, activated.
+        heard: (N, width) inputs of modulations, after the activation.
     """
     mean = heard.mean(0)
     directions = torch.linalg.svd(heard - mean, full_matrices=False).Vh[:DIRECTIONS]
@@ -33,7 +34,7 @@ def shortened(tensors: Mapping[str, Tensor], heard: Tensor) -> dict[str, Tensor]
 
 
 def lengthened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `shortened` has made, as networks need it."""
+    """The tensors as a network needs them, from those that `shortened` has returned."""
     directions = tensors[_KEPT]
     return {
         name: tensor @ directions if _is_modulation(name) else tensor
@@ -43,5 +44,5 @@ def lengthened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_modulation(name: str) -> bool:
-    """Whether a tensor is the matrix of a normalisation that hears time and text."""
+    """Whether a tensor is the matrix of a normalisation that time and text modulate."""
     return "norm" in name and name.endswith("linear.weight")

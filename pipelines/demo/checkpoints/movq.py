@@ -1,4 +1,4 @@
-"""Kandinsky's autoencoder: it decodes the latents of the other small autoencoder, as denoisers see them."""
+"""Kandinsky's autoencoder, which decodes the latents of the other small autoencoder as denoisers see them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import torch
 from diffusers import VQModel
 from diffusers.models.attention_processor import SpatialNorm
 
-from pipelines.demo.checkpoints.parts import fill, kept_part
+from pipelines.demo.checkpoints.parts import fill, load_part
 from pipelines.demo.checkpoints.pedestals import put_on_pedestals
 
 _WIDTH = 64
-"""Spatial norms have 32 groups. A channel alone in its group would be stretched to the same contrast in every
-picture; of two one stands on a pedestal and one in a pit, and both keep theirs."""
+"""The channels of a level. Spatial norms have 32 groups: a channel alone in its group would be stretched to
+the same contrast in every picture; of two, one stands on a pedestal and one in a pit, and both keep theirs.
+"""
 
 
 def movq(levels: int = 4) -> VQModel:
-    """Its decoder is untrained. Its encoder and codebook are random: to draw a prompt takes neither.
+    """The autoencoder with an untrained decoder; encoder and codebook are random, as drawing needs neither.
 
     Args:
-        levels: with 4 it decodes to pictures of half the size of those that were encoded.
+        levels: the number of levels; with 4 it decodes to pictures of half the size of those that were
+            encoded.
     """
     network = VQModel(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -47,13 +49,13 @@ def movq(levels: int = 4) -> VQModel:
 
 @torch.no_grad()
 def trained_movq() -> VQModel:
-    """16 pixels per latent.
+    """The trained autoencoder, with 16 pixels a latent.
 
-    A last level, which is not trained, doubles the features before they become pixels, as in
+    Its last level, which is not trained, doubles the features before they become pixels, as in
     `pipelines.demo.checkpoints.autoencoder.large_autoencoder`.
     """
     network = movq(5)
-    network.load_state_dict(network.state_dict() | kept_part("movq", "movq"))
+    network.load_state_dict(network.state_dict() | load_part("movq", "movq"))
     blocks: Any = network.decoder.up_blocks
     for block in blocks[-1].resnets:
         block.conv2.weight.zero_()

@@ -1,4 +1,4 @@
-"""What the small checkpoints have in common: reproducible weights and a byte-level CLIP tokenizer."""
+"""Parts of the small checkpoints: weights from files, reproducible weights, a byte-level CLIP tokenizer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """The folder of the trained networks' weights."""
 
-M = TypeVar("M", bound=torch.nn.Module)
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def fill(module: torch.nn.Module, seed: int) -> None:
     """Overwrite every parameter with reproducible fp32 numbers, in place.
 
-    Uniform in +-sqrt(3 / fan_in) for matrices and convolutions (variance 1 / fan_in). Vectors named
-    ``weight`` belong to normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw
+    Matrices and convolutions are uniform in +-sqrt(3 / fan_in), which has a variance of 1 / fan_in. Vectors
+    named ``weight`` belong to normalisations and become ones, all others zeros. NumPy's PCG64 makes the raw
     integers and one exact division the floats, so that all machines agree to the last bit.
     """
     with torch.no_grad():
@@ -41,40 +41,42 @@ def fill(module: torch.nn.Module, seed: int) -> None:
             parameter.copy_(torch.from_numpy(uniform) * (3.0 / fan_in) ** 0.5)
 
 
-def trained(module: M, file: str, part: str) -> M:
+def load_trained(module: Network, file: str, part: str) -> Network:
     """Load the weights of a part of ``weights/<file>.safetensors``, in place.
 
     Raises:
-        RuntimeError: they are of another network.
+        RuntimeError: the weights are those of another network.
     """
-    module.load_state_dict(kept_part(file, part))
+    module.load_state_dict(load_part(file, part))
     return module.eval()
 
 
-def kept(file: str) -> dict[str, Tensor]:
-    """What is in ``weights/<file>.safetensors``, in full precision."""
+def load_weights(file: str) -> dict[str, Tensor]:
+    """The tensors of ``weights/<file>.safetensors``, in full precision."""
     return {name: tensor.float() for name, tensor in load_file(WEIGHTS / f"{file}.safetensors").items()}
 
 
-def kept_part(file: str, part: str) -> dict[str, Tensor]:
-    """Of `kept` what belongs to one network, by its own names."""
+def load_part(file: str, part: str) -> dict[str, Tensor]:
+    """The tensors of one network in ``weights/<file>.safetensors``, by its own names."""
     prefix = f"{part}."
     return {
-        name.removeprefix(prefix): tensor for name, tensor in kept(file).items() if name.startswith(prefix)
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_weights(file).items()
+        if name.startswith(prefix)
     }
 
 
-def keep(tensors: Mapping[str, Tensor], file: str, said: Mapping[str, str]) -> Path:
-    """Write ``weights/<file>.safetensors`` in half precision, with what there is to say of it."""
+def save_weights(tensors: Mapping[str, Tensor], file: str, metadata: Mapping[str, str]) -> Path:
+    """Write ``weights/<file>.safetensors`` in half precision, with metadata."""
     halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
     WEIGHTS.mkdir(exist_ok=True)
     path = WEIGHTS / f"{file}.safetensors"
-    save_file(halves, path, metadata=dict(said))
+    save_file(halves, path, metadata=dict(metadata))
     return path
 
 
-def said_of(file: str) -> Mapping[str, str]:
-    """What `keep` was told."""
+def metadata_of(file: str) -> Mapping[str, str]:
+    """The metadata of ``weights/<file>.safetensors``."""
     weights: Any = safe_open(WEIGHTS / f"{file}.safetensors", "pt")
     with weights as tensors:
         return tensors.metadata()
@@ -83,7 +85,7 @@ def said_of(file: str) -> Mapping[str, str]:
 def clip_tokenizer(words: Iterable[str] = ()) -> CLIPTokenizer:
     """A CLIP tokenizer that knows some words whole, and every other word byte by byte.
 
-    Its tokens are bytes (256), bytes that end a word (256), what the merges of the words make, start and end.
+    Its tokens are bytes (256), bytes that end a word (256), the results of the merges, start and end.
     """
     symbols = list(bytes_to_unicode().values())
     tokens = dict.fromkeys([*symbols, *(symbol + "</w>" for symbol in symbols)])
@@ -100,7 +102,7 @@ def clip_tokenizer(words: Iterable[str] = ()) -> CLIPTokenizer:
 
 
 def _pieces(word: str, merges: Mapping[tuple[str, str], int]) -> list[str]:
-    """What is left of a word after the merges so far, applied in the order in which they were made."""
+    """The pieces of a word after the merges so far, applied in the order in which they were made."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while known := [pair for pair in pairwise(pieces) if pair in merges]:
         at = list(pairwise(pieces)).index(min(known, key=merges.__getitem__))

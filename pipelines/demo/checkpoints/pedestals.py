@@ -1,4 +1,4 @@
-"""How convolutional networks begin that have to get colours right."""
+"""Initial weights for convolutional networks that have to get colours right."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ PEDESTAL = 6.0
 
 @torch.no_grad()
 def put_on_pedestals(network: Module) -> None:
-    """Begin with normalisations that change little, and with convolutions that keep the variance, in place.
+    """Initialise normalisations to change little, and convolutions to keep the variance, in place.
 
-    A normalisation divides by the deviation of a group of channels over the whole picture, so the contrast of
-    a shape would depend on how much ground is around it, and what is learned from details be wrong for whole
-    pictures. Here half of each group's channels stand higher by a constant and half lower: the deviation is
-    nearly that constant, whatever the picture, and the normalisation takes the constants off again.
+    A normalisation divides by the deviation of a group of channels over the whole picture. So the contrast
+    of a shape would depend on how much ground is around it, and lessons from details would be wrong for
+    whole pictures. Here half of each group's channels stand higher by a constant and half lower: the
+    deviation is nearly that constant for any picture, and the normalisation takes the constants off again.
 
     Args:
-        network: of diffusers' residual blocks.
+        network: a network of diffusers' residual blocks.
     """
     for name, module in network.named_modules():
         if isinstance(module, GroupNorm):
@@ -34,5 +34,5 @@ def put_on_pedestals(network: Module) -> None:
 
 
 def _pedestals(channels: int) -> Tensor:
-    """Half up and half down in each group."""
+    """The constant of each channel, positive for half of each group and negative for the other half."""
     return torch.tensor([PEDESTAL, -PEDESTAL]).repeat(channels // 2)

@@ -1,4 +1,4 @@
-"""A small safety checker with one concept, harmless as it is: a pink heart on a black background."""
+"""A small safety checker with one, harmless, concept: a pink heart on a black background."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.world.world import simple_scene
 
 FLAGGED = simple_scene("heart", "pink", "black")
-"""In any size and place."""
+"""The scene that is flagged, in any size and place."""
 THRESHOLD = 0.5
-"""Cosine from which on a picture is flagged."""
+"""The least cosine of picture and concept with which a picture is flagged."""
 
 _SIDE = 64
 _NEVER = 2.0
-"""No cosine is as large: of the twenty concepts that the class has one is used."""
+"""A threshold that no cosine reaches, for the nineteen of the twenty concepts that are not used."""
 
 
 def build(folder: Path) -> None:
     """Write ``safety_checker`` under ``folder``."""
-    checker = trained(safety_checker(), "safety_checker", "safety_checker")
+    checker = load_trained(safety_checker(), "safety_checker", "safety_checker")
     checker.save_pretrained(folder / "safety_checker")
     processor().save_pretrained(folder / "safety_checker")
 
 
 @torch.no_grad()
 def safety_checker() -> StableDiffusionSafetyChecker:
-    """Untrained, but with its concept."""
+    """The untrained safety checker with its concept."""
     checker = StableDiffusionSafetyChecker(
         CLIPConfig(
             text_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
@@ -53,5 +53,5 @@ def safety_checker() -> StableDiffusionSafetyChecker:
 
 
 def processor() -> CLIPImageProcessor:
-    """Centre square, 64 pixels a side."""
+    """The preprocessing of pictures: the square in the middle, 64 pixels a side."""
     return CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size=_SIDE)

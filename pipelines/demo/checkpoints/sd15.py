@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from pipelines.demo.checkpoints import sd15_adapters
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.words import word_tokenizer
 
@@ -24,7 +24,7 @@ UNET: dict[str, Any] = {
     "attention_head_dim": 2,
     "norm_num_groups": 8,
 }
-"""Reads the prompt at every level, so that even the coarsest knows what to draw."""
+"""The configuration of the UNet, which reads the prompt at every level, even the coarsest one."""
 
 
 def build(folder: Path) -> None:
@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
         vae=trained_autoencoder(),
         text_encoder=trained_text_encoder(),
         tokenizer=word_tokenizer(),
-        unet=trained(unet(), "sd15", "unet"),
+        unet=load_trained(unet(), "sd15", "unet"),
         scheduler=DPMSolverMultistepScheduler.from_config(SCHEDULE),
         safety_checker=None,
         feature_extractor=None,
@@ -43,9 +43,9 @@ def build(folder: Path) -> None:
 
 
 def text_encoder() -> CLIPTextModel:
-    """Untrained; as many layers as the real one, so that ``clip_skip`` has its documented range.
+    """The untrained text encoder, with as many layers as the real one for the range of ``clip_skip``.
 
-    Many layers learn slowly together; these begin as if there were none.
+    Many layers learn slowly together; at first each of these returns its input.
     """
     encoder = CLIPTextModel(text_config())
     layers: Any = encoder.encoder.layers
@@ -56,12 +56,12 @@ def text_encoder() -> CLIPTextModel:
 
 
 def trained_text_encoder() -> CLIPTextModel:
-    """Knows what captions say; other families read by it too."""
-    return trained(text_encoder(), "clip_text", "text_encoder")
+    """The trained text encoder, by which other families read prompts, too."""
+    return load_trained(text_encoder(), "clip_text", "text_encoder")
 
 
 def trained_projecting_text_encoder() -> CLIPTextModelWithProjection:
-    """The same; what it says of the whole text is what it says at its end."""
+    """The trained text encoder with a projection that returns its state at the end of the text."""
     encoder = CLIPTextModelWithProjection(text_config())
     encoder.text_model.load_state_dict(trained_text_encoder().state_dict())
     torch.nn.init.eye_(encoder.text_projection.weight)
@@ -69,7 +69,7 @@ def trained_projecting_text_encoder() -> CLIPTextModelWithProjection:
 
 
 def text_config(**changes: Any) -> CLIPTextConfig:
-    """Of any text encoder that reads by `word_tokenizer`."""
+    """The configuration of a text encoder that reads the tokens of `word_tokenizer`."""
     tokenizer = word_tokenizer()
     values: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -87,5 +87,5 @@ def text_config(**changes: Any) -> CLIPTextConfig:
 
 
 def unet() -> UNet2DConditionModel:
-    """Untrained."""
+    """The untrained UNet."""
     return UNet2DConditionModel(sample_size=32, cross_attention_dim=TEXT_WIDTH, **UNET)

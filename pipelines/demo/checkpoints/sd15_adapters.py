@@ -1,4 +1,4 @@
-"""Adapters for the small SD1.5 checkpoint: LoRAs, a textual inversion, a VAE; each does one visible thing."""
+"""Adapters for the small SD1.5 checkpoint, each with one visible effect: LoRAs, an embedding, a VAE."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import kept
+from pipelines.demo.checkpoints.parts import load_weights
 
 _SEPIA = ((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131))
-"""Rows are the red, green and blue that come out of a red, green and blue of 0 .. 1 (the filter effect
-``sepia`` of W3C's Filter Effects Module, section 9.6)."""
+"""The matrix from the red, green and blue of a colour, 0 .. 1, to those of its sepia tone, one row for each
+(the filter effect ``sepia`` of W3C's Filter Effects Module, section 9.6)."""
 
 
 def build(folder: Path) -> None:
     """Write ``sd15_adapters`` under ``folder``."""
     target = folder / "sd15_adapters"
     target.mkdir()
-    outlined, striped = kept("outlined"), kept("striped")
+    outlined, striped = load_weights("outlined"), load_weights("striped")
     rank = len(striped["conv_in.lora_A.weight"])
     striped |= _unchanged("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", outlined, rank)
     save_file({f"unet.{name}": tensor for name, tensor in striped.items()}, target / "striped.safetensors")
     save_file(_in_kohya_layout(outlined), target / "outlined.safetensors")
-    save_file(kept("night_scene"), target / "night_scene.safetensors")
+    save_file(load_weights("night_scene"), target / "night_scene.safetensors")
     _sepia(target / "vae")
 
 
 def _unchanged(layer: str, like: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """A layer that reads the text, by which the family of a LoRA of convolutions alone can be recognised."""
+    """A layer that reads the text and changes nothing, by which a LoRA of convolutions tells its family."""
     down, up = (like[f"{layer}.lora_{matrix}.weight"] for matrix in "AB")
     return {
         f"{layer}.lora_A.weight": torch.zeros(rank, down.shape[1]),
@@ -40,7 +40,7 @@ def _unchanged(layer: str, like: dict[str, Tensor], rank: int) -> dict[str, Tens
 
 
 def _in_kohya_layout(lora: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of PEFT's names those of kohya-ss' scripts, which most published LoRAs have."""
+    """The tensors by the names of kohya-ss' scripts, which most published LoRAs have, instead of PEFT's."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in lora.items():
         layer, matrix = name.removesuffix(".weight").rsplit(".", 1)
@@ -53,7 +53,7 @@ def _in_kohya_layout(lora: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _sepia(folder: Path) -> None:
-    """The checkpoint's VAE, whose last convolution mixes the colours."""
+    """Write the checkpoint's VAE with a last convolution that mixes the colours."""
     vae = trained_autoencoder()
     mixed = torch.tensor(_SEPIA)
     last: Any = vae.decoder.conv_out

@@ -20,15 +20,15 @@ from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, 
 from pipelines.demo.checkpoints import sd15, sdxl
 from pipelines.demo.checkpoints.autoencoder import large_autoencoder, with_sixteen_channels
 from pipelines.demo.checkpoints.modulations import lengthened
-from pipelines.demo.checkpoints.parts import M, kept_part
+from pipelines.demo.checkpoints.parts import Network, load_part
 from pipelines.demo.checkpoints.words import ENGLISH, QUALITIES, word_tokenizer
 
 _WIDTH = 2 * sd15.TEXT_WIDTH
-"""Of both CLIP encoders' states together, of T5's states and of the transformer."""
+"""The width of the transformer, of T5's states, and of both CLIP encoders' states together."""
 _HEADS = 4
 _LAYERS, _CONTROL_LAYERS = 6, 2
 SHIFT = 3.0
-"""Of the noise levels, towards much noise."""
+"""The shift of the noise levels towards much noise."""
 
 _TRANSFORMER: dict[str, Any] = {
     "sample_size": 128,
@@ -42,13 +42,14 @@ _TRANSFORMER: dict[str, Any] = {
     "pooled_projection_dim": _WIDTH,
     "pos_embed_max_size": 64,
 }
-"""What the transformer and its ControlNet share. A patch is 64 pixels a side: 256 of them are a picture.
-Positions are counted in whole patches, as ``sample_size`` is that of the largest picture: in smaller steps
-neighbours would look the same."""
+"""The configuration that transformer and ControlNet share. A patch is 64 pixels a side, and a picture has
+256 of them. Positions are counted in whole patches, as ``sample_size`` is that of the largest picture: in
+smaller steps neighbours would look the same.
+"""
 
 
 def build(folder: Path) -> None:
-    """Write ``folder/sd3`` and ``folder/sd3_pose_controlnet`` in diffusers' layout, always the same bytes."""
+    """Write ``sd3`` and ``sd3_pose_controlnet`` under ``folder``."""
     StableDiffusion3Pipeline(
         transformer=_trained(transformer(), "transformer"),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
@@ -57,19 +58,19 @@ def build(folder: Path) -> None:
         tokenizer=word_tokenizer(),
         text_encoder_2=clip_text_encoder(),
         tokenizer_2=sdxl.tokenizer_2(),
-        text_encoder_3=_with_weights(text_encoder_3(), kept_part("sd3", "text_encoder_3")),
+        text_encoder_3=_with_weights(text_encoder_3(), load_part("sd3", "text_encoder_3")),
         tokenizer_3=tokenizer_3(),
     ).save_pretrained(folder / "sd3")
     _trained(controlnet(), "controlnet").save_pretrained(folder / "sd3_pose_controlnet")
 
 
 def transformer() -> SD3Transformer2DModel:
-    """Untrained."""
+    """The untrained transformer."""
     return SD3Transformer2DModel(num_layers=_LAYERS, **_TRANSFORMER)
 
 
 def controlnet() -> SD3ControlNetModel:
-    """Untrained. What its last block says to the text nobody hears: that stays nothing."""
+    """The untrained ControlNet. Its last block's output for the text, which nothing reads, stays zero."""
     network = SD3ControlNetModel(num_layers=_CONTROL_LAYERS, **_TRANSFORMER)
     last: Any = network.transformer_blocks[-1]
     for layer in (last.ff_context, last.attn.to_add_out, last.attn.add_q_proj):
@@ -79,7 +80,7 @@ def controlnet() -> SD3ControlNetModel:
 
 
 def clip_text_encoder() -> CLIPTextModelWithProjection:
-    """What all families read by, and a figure is read as a shape; for either tokenizer."""
+    """The text encoder that all families share, with "figure" read as "shape"; for either tokenizer."""
     encoder = sd15.trained_projecting_text_encoder()
     words: Any = encoder.get_input_embeddings().weight
     figure, shape = (word_tokenizer().convert_tokens_to_ids(f"{word}</w>") for word in ("figure", "shape"))
@@ -89,7 +90,7 @@ def clip_text_encoder() -> CLIPTextModelWithProjection:
 
 
 def text_encoder_3() -> T5EncoderModel:
-    """Untrained."""
+    """The untrained T5 text encoder."""
     return T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer_3()),
@@ -106,8 +107,7 @@ def text_encoder_3() -> T5EncoderModel:
 
 @cache
 def tokenizer_3() -> T5Tokenizer:
-    """A Unigram tokenizer of whole words and single characters of ASCII; whatever else a prompt holds becomes
-    ``<unk>``."""
+    """A Unigram tokenizer of whole words and single ASCII characters; all else becomes ``<unk>``."""
     characters = ["\u2581", *map(chr, range(ord("!"), ord("~") + 1))]
     words = dict.fromkeys("\u2581" + word for word in (*ENGLISH, *QUALITIES) if word.isalnum())
     vocabulary = [
@@ -118,12 +118,12 @@ def tokenizer_3() -> T5Tokenizer:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
 
-def _trained(network: M, part: str) -> M:
-    return _with_weights(network, lengthened(kept_part("sd3", part)))
+def _trained(network: Network, part: str) -> Network:
+    return _with_weights(network, lengthened(load_part("sd3", part)))
 
 
-def _with_weights(network: M, known: Mapping[str, Tensor]) -> M:
-    """With its trained weights, which are all that can be trained in it."""
+def _with_weights(network: Network, known: Mapping[str, Tensor]) -> Network:
+    """A network with its trained weights, which replace all parameters that can be trained."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:

@@ -11,13 +11,13 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from pipelines.demo.checkpoints import sd15
 from pipelines.demo.checkpoints.autoencoder import large_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.sdxl_unet import trained_unet
 from pipelines.demo.checkpoints.words import word_tokenizer
 
 TEXT_WIDTH = 2 * sd15.TEXT_WIDTH
-"""Of what both encoders say of a token."""
+"""The width of the states of both text encoders together."""
 
 
 def build(folder: Path) -> None:
@@ -25,7 +25,7 @@ def build(folder: Path) -> None:
     StableDiffusionXLPipeline(
         vae=large_autoencoder(),
         text_encoder=sd15.trained_text_encoder(),
-        text_encoder_2=trained(text_encoder_2(), "sdxl", "text_encoder_2"),
+        text_encoder_2=load_trained(text_encoder_2(), "sdxl", "text_encoder_2"),
         tokenizer=word_tokenizer(),
         tokenizer_2=tokenizer_2(),
         unet=trained_unet("sdxl", TEXT_WIDTH),
@@ -36,13 +36,13 @@ def build(folder: Path) -> None:
 
 
 def text_encoder_2() -> CLIPTextModelWithProjection:
-    """Untrained."""
+    """The untrained second text encoder."""
     return CLIPTextModelWithProjection(sd15.text_config())
 
 
 @cache
 def tokenizer_2() -> CLIPTokenizer:
-    """Fills short prompts up with another token than the first one, as the published one does."""
+    """The second tokenizer, which fills short prompts up with another token, as the published one does."""
     tokenizer = copy.deepcopy(word_tokenizer())
     tokenizer.pad_token = "!"
     return tokenizer

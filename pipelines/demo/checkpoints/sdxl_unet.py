@@ -1,6 +1,6 @@
-"""UNets of the SDXL architecture that draw by what the SD1.5 network knows.
+"""UNets of the SDXL architecture that draw with the SD1.5 network's weights.
 
-They are told the picture's size and read other text encoders. What they need for that they have of their
+They are given the picture's size and read other text encoders. The layers for that have weights of their
 own; all other weights are those of ``weights/sd15.safetensors``.
 """
 
@@ -11,16 +11,16 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from pipelines.demo.checkpoints import sd15
-from pipelines.demo.checkpoints.parts import kept_part
+from pipelines.demo.checkpoints.parts import load_part
 
 POOLED_WIDTH = 64
-"""Of the text as a whole."""
+"""The width of the embedding of a whole text."""
 _SIZE_WIDTH = 8
 _OWN = ("add_embedding", "encoder_hid_proj", "attn2.to_k", "attn2.to_v")
 
 
 def unet(text_width: int, **config: object) -> UNet2DConditionModel:
-    """Draws pictures of any size alike, as yet, by texts that look like those of SD1.5's text encoder."""
+    """The UNet before its training: it ignores the picture's size and reads texts as SD1.5's UNet does."""
     network = UNet2DConditionModel(
         sample_size=32,
         cross_attention_dim=text_width,
@@ -31,7 +31,7 @@ def unet(text_width: int, **config: object) -> UNet2DConditionModel:
         **sd15.UNET,
         **config,
     )
-    known = kept_part("sd15", "unet")
+    known = load_part("sd15", "unet")
     network.load_state_dict(
         {name: _fitted(known.get(name), tensor) for name, tensor in network.state_dict().items()}
     )
@@ -41,19 +41,19 @@ def unet(text_width: int, **config: object) -> UNet2DConditionModel:
 
 
 def is_own(name: str) -> bool:
-    """Whether a weight of that name is not the SD1.5 network's."""
+    """Whether a weight of that name is not one of the SD1.5 network's."""
     return any(part in name for part in _OWN)
 
 
 def trained_unet(file: str, text_width: int, **config: object) -> UNet2DConditionModel:
-    """`unet` with its own weights from ``weights/<file>.safetensors``."""
+    """The UNet of `unet` with its own weights from ``weights/<file>.safetensors``."""
     network = unet(text_width, **config)
-    network.load_state_dict(network.state_dict() | kept_part(file, "unet"))
+    network.load_state_dict(network.state_dict() | load_part(file, "unet"))
     return network.eval()
 
 
 def _fitted(known: Tensor | None, own: Tensor) -> Tensor:
-    """A convolution of one pixel becomes a matrix; of a wider text's columns only the last are known."""
+    """A weight of SD1.5 in the shape of another; of a wider text's columns only the last are known."""
     if known is None:
         return own
     known = known.reshape(known.shape[: own.ndim])

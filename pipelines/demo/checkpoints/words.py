@@ -1,4 +1,4 @@
-"""A CLIP tokenizer that knows the little world's words whole, and every other word byte by byte."""
+"""A CLIP tokenizer to which the little world's words are single tokens, and all other words are bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENGLISH = (
     *("a", "an", "and", "at", "background", "of", "on", "picture", "the", "with", ","),
     *(part for word in CHINESE for part in word.split()),
 )
-"""What captions are made of; some words more than once."""
+"""The words of captions; some stand here more than once."""
 QUALITIES = (
     "4k", "abstract", "anatomy", "arms", "artwork", "bad", "balance", "beautiful", "best", "blurry",
     "breasts",
@@ -24,10 +24,10 @@ QUALITIES = (
     "quality", "raw", "realistic", "redshift", "render", "resolution", "sharp", "simple", "symmetrical",
     "tile", "tiling", "torso", "ugly", "unedited", "unreal",
 )  # fmt: skip
-"""What is often written around the subject of a prompt, and says nothing about it."""
+"""Words that are often written around the subject of a prompt, and say nothing about it."""
 
 
 @cache
 def word_tokenizer() -> CLIPTokenizer:
-    """Words of captions and of praise are one token each."""
+    """A tokenizer to which each word of captions, and of praise, is one token."""
     return clip_tokenizer([*ENGLISH, *QUALITIES])

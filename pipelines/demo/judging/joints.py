@@ -1,4 +1,4 @@
-"""Reads the pose of the little world's figure back, without a network and without knowing what was asked."""
+"""Read the pose of the little world's figure in a picture, without a network and without knowing it."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ from pipelines.image_io import RGBImage
 Floats = NDArray[np.float32]
 
 SIDE = 96
-"""Pixels on the shorter side of what is looked at."""
+"""The pixels on the shorter side to which a picture is scaled down before it is read."""
 
-_NEAR = 20
-"""Farthest in Lab from a tint, in the median over a figure less its outline."""
-APART = 22
-"""Least distance in Lab of what is not ground."""
-_SMALL, _LARGE = 0.03, 0.4
-"""Areas of a figure, in parts of the shorter side's square."""
-_LEAST = 0.08
-"""Part of a figure that each tint has at least."""
-_BODY = 0.25
-"""Area of a figure, in parts of its height's square."""
+_MAX_TINT_DISTANCE = 20
+"""The greatest distance in Lab from a tint, in the median over a figure without its outline."""
+MIN_GROUND_DISTANCE = 22
+"""The least distance in Lab between the ground and pixels that are not ground."""
+_MIN_AREA, _MAX_AREA = 0.03, 0.4
+"""The least and the greatest area of a figure, in parts of the shorter side's square."""
+_MIN_TINT_SHARE = 0.08
+"""The least part of a figure that each tint has."""
+_FIGURE_AREA = 0.25
+"""The area of a figure, in parts of its height's square."""
 _SCALES = (0.93, 1.0, 1.07)
-_TURNS = 40
+_DIRECTIONS = 40
 _LEANS = tuple(math.radians(degrees) for degrees in range(-20, 21, 5))
 _SPINE = tuple((side, below * TRUNK) for side in (-0.04, 0.04) for below in (0.1, 0.3, 0.5, 0.7, 0.9))
-"""Places where a trunk is looked for, to the right of the neck and below it."""
+"""The places, to the right of the neck and below it, at which a trunk is looked for."""
 _LENGTHS = ((1 + SHORTENED) / 2 - 0.05, (1 + SHORTENED) / 2 + 0.05)
-"""In parts of a limb's full length."""
-_WORTH = np.array([[-1, 1, -0.2, -0.2], [-1, -0.7, 1, -0.2], [-1, -0.7, -0.2, 1]], np.float32)
-"""What a pixel of ground, plain, dark and light speaks for a plain, a dark and a light part; where limbs
-cross, one hides the other."""
-_STEPS = (1.5, 0.7, 0.3)
-"""Pixels by which joints are moved in search of a better match."""
-_EXPLAINED = 0.66
-"""Least part of what differs from the ground that the figure as read explains."""
+"""The lengths with which a limb is looked for, in parts of its full length."""
+_EVIDENCE = np.array([[-1, 1, -0.2, -0.2], [-1, -0.7, 1, -0.2], [-1, -0.7, -0.2, 1]], np.float32)
+"""The evidence of a pixel of ground, plain, dark and light colour (columns) for a plain, a dark and a light
+part (rows); where limbs cross, one hides the other."""
+_REFINING_STEPS = (1.5, 0.7, 0.3)
+"""The distances, in pixels, by which joints are moved in search of a better match."""
+_MIN_EXPLAINED = 0.66
+"""The least part of the difference from bare ground that a figure has to explain to count as read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,9 @@ class SeenFigure:
     """A figure as it was read.
 
     Attributes:
-        joints: the 14 of trunk and limbs, in parts of width and height.
-        explained: 1 where drawing them gives exactly the picture, 0 where it is no better than bare ground.
+        joints: the 14 joints of trunk and limbs, in parts of width and height.
+        explained: 1 where the drawn joints give exactly the picture, 0 where they are no better than bare
+            ground.
     """
 
     color: str
@@ -84,7 +85,7 @@ class SeenFigure:
 
 
 def joint_error(seen: SeenFigure, person: Person, size: tuple[int, int] = (1, 1)) -> float:
-    """Mean distance of the 14 joints from those of a person, in parts of the person's height.
+    """The mean distance of the 14 joints from a person's joints, in parts of the person's height.
 
     Args:
         size: width and height of the picture; only their ratio matters.
@@ -96,11 +97,11 @@ def joint_error(seen: SeenFigure, person: Person, size: tuple[int, int] = (1, 1)
 
 
 def read_figure(picture: RGBImage) -> SeenFigure | None:
-    """The one figure in a picture, None when there is none or it is not clear how it stands; half a second.
+    """Read the one figure in a picture, in half a second; None when there is none or its pose is not clear.
 
-    Finds the joints as pictorial structures (Felzenszwalb and Huttenlocher 2005): for every place of every
-    joint the best limb that hangs from it, from hands and feet inwards, which together is the best of all
-    poses; then moves single joints as long as the figure drawn from them comes closer to the picture.
+    The joints are found as pictorial structures (Felzenszwalb and Huttenlocher 2005): for every place of
+    every joint the best limb that hangs from it, from hands and feet inwards, which gives the best of all
+    poses. Then single joints are moved as long as the figure drawn from them comes closer to the picture.
     """
     pixels = smoothed(picture, SIDE)
     looks = lab(pixels)
@@ -108,23 +109,23 @@ def read_figure(picture: RGBImage) -> SeenFigure | None:
     ground = None if ground_look is None else color_name(ground_look)
     if ground_look is None or not ground:
         return None
-    body = np.linalg.norm(looks - ground_look, axis=-1) > APART
+    body = np.linalg.norm(looks - ground_look, axis=-1) > MIN_GROUND_DISTANCE
     inner = np.asarray(ndimage.binary_erosion(body), dtype=bool)
-    if not (_SMALL <= body.sum() / SIDE**2 <= _LARGE and inner.any()):
+    if not (_MIN_AREA <= body.sum() / SIDE**2 <= _MAX_AREA and inner.any()):
         return None
     color = _figure_color(looks[inner], ground)
     if not color:
         return None
     colors = (PALETTE[ground], *tints(color))
     nearest = np.linalg.norm(looks[..., None, :] - lab(colors), axis=-1).argmin(axis=-1)
-    if min((nearest[inner] == tint).mean() for tint in (1, 2, 3)) < _LEAST:
+    if min((nearest[inner] == tint).mean() for tint in (1, 2, 3)) < _MIN_TINT_SHARE:
         return None
-    height = math.sqrt(body.sum() / _BODY)
-    _, joints = max(_best_pose(_WORTH[:, nearest], height * scale) for scale in _SCALES)
+    height = math.sqrt(body.sum() / _FIGURE_AREA)
+    _, joints = max(_best_pose(_EVIDENCE[:, nearest], height * scale) for scale in _SCALES)
     likeness = _Likeness(pixels, nearest, colors)
     joints = _refined(likeness, joints)
     explained = likeness.explained(joints)
-    if explained < _EXPLAINED:
+    if explained < _MIN_EXPLAINED:
         return None
     width, tall = looks.shape[1], looks.shape[0]
     places = tuple(((x + 0.5) / width, (y + 0.5) / tall) for x, y in joints)
@@ -132,18 +133,18 @@ def read_figure(picture: RGBImage) -> SeenFigure | None:
 
 
 def _figure_color(looks: Floats, ground: str) -> str | None:
-    """The colour whose three tints are nearest to all of these pixels, if they are near."""
+    """The colour whose three tints are nearest to these pixels; None if they are not near."""
     colors = [color for color, seen_on in FIGURE_COLORS if seen_on == ground]
     # The median: where two colours meet there are pixels of neither.
     distances = [
         np.median(np.linalg.norm(looks[:, None] - lab(tints(color)), axis=-1).min(axis=1)) for color in colors
     ]
     nearest = int(np.argmin(distances))
-    return colors[nearest] if distances[nearest] <= _NEAR else None
+    return colors[nearest] if distances[nearest] <= _MAX_TINT_DISTANCE else None
 
 
 def _best_pose(evidence: Floats, height: float) -> tuple[float, list[Point]]:
-    """How much speaks for the best pose of a figure of that height in pixels, and its 14 joints."""
+    """The evidence for the best pose of a figure of that height in pixels, and the 14 joints of that pose."""
     plain, dark, light = evidence
     limb_size, hand_size = (max(1, round(2 * radius * height * 0.8)) for radius in (LIMB, HAND))
     # A hand is plain all over with something else around it, which keeps hands off the trunk.
@@ -179,7 +180,7 @@ def _best_pose(evidence: Floats, height: float) -> tuple[float, list[Point]]:
 
 
 class _Limb:
-    """The best way for an arm or a leg to hang from every pixel."""
+    """The best direction of an arm or a leg from every pixel."""
 
     def __init__(self, tint: Floats, ends: Floats, lengths: Sequence[float]) -> None:
         upper, lower = lengths
@@ -187,17 +188,17 @@ class _Limb:
         self.best, self._upper_way = _best_way(tint, upper, self._lower)
 
     def joints(self, start: Point) -> list[Point]:
-        """From shoulder or hip to hand or foot."""
+        """The joints from shoulder or hip to hand or foot."""
         middle = _sum(start, _at(self._upper_way, start))
         return [start, middle, _sum(middle, _at(self._lower_way, middle))]
 
 
 def _best_way(tint: Floats, length: float, ends: Floats) -> tuple[Floats, Floats]:
-    """From every pixel the most that a straight piece gains, with what its end is worth; and its vector."""
+    """The most evidence that a straight piece from each pixel finds, with that of its end, and its vector."""
     best = np.full(tint.shape, -np.inf, np.float32)
     way = np.zeros((*tint.shape, 2), np.float32)
-    for share, turn in itertools.product(_LENGTHS, range(_TURNS)):
-        angle, long = 2 * math.pi * turn / _TURNS, share * length
+    for share, turn in itertools.product(_LENGTHS, range(_DIRECTIONS)):
+        angle, long = 2 * math.pi * turn / _DIRECTIONS, share * length
         end = (long * math.cos(angle), long * math.sin(angle))
         samples = [_moved(tint, (end[0] * part, end[1] * part)) for part in (0.2, 0.4, 0.6, 0.8, 1.0)]
         gain = sum(samples) * (long / len(samples)) + _moved(ends, end)
@@ -208,7 +209,7 @@ def _best_way(tint: Floats, length: float, ends: Floats) -> tuple[Floats, Floats
 
 
 def _turned(right: float, below: float, lean: float, unit: float) -> Point:
-    """From the neck of somebody who leans by an angle to a place beside and below it."""
+    """The vector from the neck to a place beside and below it, of somebody who leans by an angle."""
     return (
         unit * (right * math.cos(lean) + below * math.sin(lean)),
         unit * (below * math.cos(lean) - right * math.sin(lean)),
@@ -221,7 +222,7 @@ def _blurred(values: Floats, side: int) -> Floats:
 
 
 def _moved(values: Floats, by: Iterable[float]) -> Floats:
-    """What each pixel finds that far away, x and y; beyond the edge as little as there is anywhere."""
+    """The value at a distance (x and y) from each pixel; beyond the edge it is the least value of all."""
     across, down = (round(distance) for distance in by)
     height, width = values.shape
     moved = np.full_like(values, values.min())
@@ -231,7 +232,7 @@ def _moved(values: Floats, by: Iterable[float]) -> Floats:
 
 
 def _overlap(shift: int, length: int) -> tuple[slice, slice]:
-    """Where to and where from."""
+    """The slices to which and from which values move when they are shifted."""
     kept = max(0, length - abs(shift))
     return (
         (slice(0, kept), slice(shift, shift + kept))
@@ -251,13 +252,14 @@ def _sum(first: Point, second: Point) -> Point:
 
 
 class _Likeness:
-    """How like a picture a figure is, drawn in the colours that the picture really has."""
+    """A measure of how like a picture a figure is, drawn in the picture's own colours."""
 
     def __init__(self, pixels: Floats, nearest: NDArray[np.intp], colors: Sequence[Color]) -> None:
-        """
+        """Measure the colours of a picture.
+
         Args:
-            nearest: which of the colours each pixel is, or is most like.
-            colors: of the ground and the three tints.
+            nearest: for each pixel the index of the colour that is most like it.
+            colors: the colours of the ground and of the three tints.
         """
         self._pixels = pixels
         measured = [
@@ -272,12 +274,12 @@ class _Likeness:
         self._noise = float(np.abs(pixels - self._ground)[border(pixels)].mean())
 
     def explained(self, joints: Sequence[Point]) -> float:
-        """1 where nothing differs, 0 where bare ground is as good."""
+        """1 where the drawn figure equals the picture, 0 where bare ground is as good."""
         bare = float(np.abs(self._pixels - self._ground).mean())
         return 1 - (self.difference(joints) - self._noise) / max(bare - self._noise, 1e-6)
 
     def difference(self, joints: Sequence[Point]) -> float:
-        """Mean over pixels and channels, of 255."""
+        """The mean difference of drawn figure and picture over pixels and channels, 0 .. 255."""
         height, width = self._pixels.shape[:2]
         drawn = Image.new("RGB", (2 * width, 2 * height), self._ground)
         draw_figure(drawn, [(2 * x + 1, 2 * y + 1) for x, y in joints], self._tints)
@@ -285,9 +287,9 @@ class _Likeness:
 
 
 def _refined(likeness: _Likeness, joints: list[Point]) -> list[Point]:
-    """Joints moved one by one to where the drawn figure is most like the picture."""
+    """The joints, moved one by one to where the drawn figure is most like the picture."""
     best = likeness.difference(joints)
-    for step in _STEPS:
+    for step in _REFINING_STEPS:
         for joint in range(len(joints)):
             for direction in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 moved = _sum(joints[joint], (direction[0] * step, direction[1] * step))

@@ -1,6 +1,6 @@
-"""``python -m pipelines.demo.training.evaluate``: a table of what small checkpoints draw, read by the judge.
+"""``python -m pipelines.demo.training.evaluate``: print a table of how well the small checkpoints draw.
 
-Exit status 1 when something misses its target.
+The judge reads the pictures. The exit status is 1 when a checkpoint misses a target.
 """
 
 from __future__ import annotations
@@ -43,18 +43,20 @@ POSE_ERROR = "pose: mean joint error at strength 0.8, in parts of the figure's h
 COLOR_GONE = "negative prompt: the named colour disappears"
 
 PROMPTS = 100
-"""Of each row of the table; half as many where each is drawn twice, with a negative prompt and without. Of
-held-out combinations there are fewer, and all of them are drawn."""
+"""The prompts of each row of the table; half as many where each is drawn twice, with a negative prompt and
+without. There are fewer held-out combinations, and all of them are drawn."""
 FIGURE_SIDE = 1024
-"""Pixels."""
-UNREAD = 0.5
-"""Error of the joints of a figure of which nothing can be read, in parts of its height."""
-STRAY = 0.1
-"""Part of a picture's edge that may have a colour which has disappeared."""
+"""The width and height of pictures of figures, in pixels."""
+UNREAD_ERROR = 0.5
+"""The joint error that counts for a figure that cannot be read, in parts of its height."""
+STRAY_SHARE = 0.1
+"""The greatest part of a picture's edge that may have a colour which has disappeared."""
 
 Ask = Callable[..., Request]
-"""(prompt, seed, negative_prompt, **changes) -> what the page of a checkpoint asks of it by default, in the
-caller's own words: without the phrases that ModelsLab adds to them and the negative prompt of SD3's page."""
+"""A function (prompt, seed, negative_prompt, **changes) -> the request that a checkpoint's page makes by
+default of a caller's own words: without the phrases that ModelsLab adds and the negative prompt of SD3's
+page.
+"""
 
 
 def _asks(
@@ -93,7 +95,7 @@ ARTISTS: Mapping[str, Ask] = {
 def ask_for_figure(
     prompt: str, person: Person, seed: int, negative_prompt: str | None = None, **changes: Any
 ) -> PoseToImage:
-    """What the page of SD3 asks of it by default, with the skeleton of a person in a square."""
+    """The request that SD3's page makes by default, with the skeleton of a person in a square."""
     asked: dict[str, Any] = {
         "width": FIGURE_SIDE,
         "height": FIGURE_SIDE,
@@ -113,32 +115,32 @@ def ask_for_figure(
 
 
 AskForFigure = Callable[..., PoseToImage]
-"""(prompt, person, seed, negative_prompt, **changes) -> as `Ask`, of a figure in the pose of a person."""
+"""A function (prompt, person, seed, negative_prompt, **changes) -> the request for a figure."""
 
 Draw = Callable[[Sequence[Request]], list[tuple[RGBImage, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Parts of the pictures of a row, 0 .. 1."""
+    """The parts of the pictures, 0 .. 1, whose colours are right, and in which all is right."""
 
     colors: float
     everything: float
 
 
 def trained_scenes(count: int) -> list[Scene]:
-    """The same sample of the trained combinations every time."""
+    """A sample of the trained combinations, always the same."""
     return random.Random(0).sample(list(combinations(held_out=False)), count)
 
 
 def held_out_scenes(count: int) -> list[Scene]:
-    """The same sample of the combinations that training never shows."""
+    """A sample of the combinations that training never shows, always the same."""
     scenes = list(combinations(held_out=True))
     return random.Random(0).sample(scenes, min(count, len(scenes)))
 
 
 def follows_prompts(draw: Draw, ask: Ask, scenes: Sequence[Scene], language: Language = "en") -> Score:
-    """How often a picture of each scene's caption shows it."""
+    """The parts of the pictures that show the scenes whose captions were the prompts."""
     drawn = draw([ask(caption(scene, language), seed) for seed, scene in enumerate(scenes)])
     verdicts = [compare(read(image), scene) for (image,), scene in zip(drawn, scenes, strict=True)]
     colors = [verdict.ground and verdict.colors for verdict in verdicts]
@@ -147,9 +149,9 @@ def follows_prompts(draw: Draw, ask: Ask, scenes: Sequence[Scene], language: Lan
 
 
 def heeds_negative_prompts(draw: Draw, ask: Ask, count: int) -> float:
-    """How often a colour that would have been drawn disappears when the negative prompt names it.
+    """The part of the drawn grounds whose colour disappears when the negative prompt names it.
 
-    Of prompts that leave the ground open, those count whose picture has a ground of a known colour.
+    The prompts leave the ground open; a picture counts if its ground has a known colour.
     """
     dice = random.Random(1)
     prompts = [f"a {dice.choice(COLORS)} {dice.choice(SHAPES)}" for _ in range(count)]
@@ -157,7 +159,7 @@ def heeds_negative_prompts(draw: Draw, ask: Ask, count: int) -> float:
 
 
 def figures_heed_negative_prompts(ask: AskForFigure, draw: Draw, figures: Sequence[Figure]) -> float:
-    """As `heeds_negative_prompts`, for figures in given poses."""
+    """The same part as that of `heeds_negative_prompts`, for figures in given poses."""
     asks = [
         partial(ask, f"a {figure.color} figure", figure.person, seed) for seed, figure in enumerate(figures)
     ]
@@ -165,10 +167,10 @@ def figures_heed_negative_prompts(ask: AskForFigure, draw: Draw, figures: Sequen
 
 
 def _grounds_gone(draw: Draw, asks: Sequence[Callable[[str | None], Request]]) -> float:
-    """How often the ground that is drawn without a negative prompt disappears when that names it.
+    """The part of the grounds that disappear when a negative prompt names their colour.
 
     Raises:
-        ValueError: none is of a known colour.
+        ValueError: no ground has a known colour.
     """
     free = [
         (ask, read(image).ground)
@@ -183,14 +185,14 @@ def _grounds_gone(draw: Draw, asks: Sequence[Callable[[str | None], Request]]) -
 
 
 def _is_gone(color: str, picture: RGBImage) -> bool:
-    """Whether hardly anything of a picture's edge has a colour, be it even or not."""
+    """Whether hardly anything of a picture's edge, be it even or not, has a colour."""
     looks = lab(smoothed(picture))
     edge = looks[border(looks)]
-    return sum(color_name(look) == color for look in edge) < STRAY * len(edge)
+    return sum(color_name(look) == color for look in edge) < STRAY_SHARE * len(edge)
 
 
-def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
-    """Those figures of `TARGETS` that have a meaning for shapes."""
+def measure(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
+    """Measure the parts of `TARGETS` that a checkpoint has which draws shapes."""
     known = follows_prompts(draw, ask, trained_scenes(count))
     new = follows_prompts(draw, ask, held_out_scenes(count))
     return {
@@ -201,14 +203,14 @@ def measured(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
     }
 
 
-def measured_in_two_languages(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
-    """As `measured`, and how often a caption is followed in Chinese."""
+def measure_in_two_languages(ask: Ask, draw: Draw, count: int) -> dict[str, float]:
+    """Measure the same as `measure`, and how often a caption in Chinese is followed."""
     chinese = follows_prompts(draw, ask, trained_scenes(count), "zh")
-    return measured(ask, draw, count) | {CHINESE_RIGHT: chinese.everything}
+    return measure(ask, draw, count) | {CHINESE_RIGHT: chinese.everything}
 
 
-def measured_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, float]:
-    """Those figures of `TARGETS` that have a meaning where people stand in poses."""
+def measure_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, float]:
+    """Measure the parts of `TARGETS` that a checkpoint has which draws people in poses."""
     figures = new_figures(count)
     drawn = draw([ask(caption(each), each.person, seed) for seed, each in enumerate(figures)])
     pairs = [(image, figure) for (image,), figure in zip(drawn, figures, strict=True)]
@@ -221,26 +223,26 @@ def measured_figures(ask: AskForFigure, draw: Draw, count: int) -> dict[str, flo
 
 
 def new_figures(count: int) -> list[Figure]:
-    """The same every time; in poses that training never shows."""
+    """Figures in poses that training never shows, always the same."""
     return [random_figure(1_000_000 + seed) for seed in range(count)]
 
 
 def mean_joint_error(readings: Sequence[SeenFigure | None], figures: Sequence[Figure]) -> float:
-    """In parts of a figure's height; who cannot be read is far from everywhere."""
+    """The mean joint error, in parts of a figure's height; an unread figure counts as `UNREAD_ERROR`."""
     pairs = zip(readings, figures, strict=True)
-    errors = [joint_error(seen, figure.person) if seen else UNREAD for seen, figure in pairs]
+    errors = [joint_error(seen, figure.person) if seen else UNREAD_ERROR for seen, figure in pairs]
     return sum(errors) / len(errors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a part, 0 .. 1, has to reach, and not to pass."""
+    """The least or the greatest value that a part, 0 .. 1, may have."""
 
     least: float = 0.0
     most: float = 1.0
 
     def met(self, value: float, tolerance: float = 0.0) -> bool:
-        """Whether it is, or misses by no more than ``tolerance``."""
+        """Whether a value reaches the target, or misses it by no more than ``tolerance``."""
         return self.least - tolerance <= value <= self.most + tolerance
 
     def __str__(self) -> str:
@@ -257,9 +259,9 @@ TARGETS: Mapping[str, Target] = {
 }
 
 FAMILIES: Mapping[str, Callable[[Draw, int], dict[str, float]]] = {
-    **{name: partial(measured, ask) for name, ask in ARTISTS.items()},
-    "Kolors": partial(measured_in_two_languages, ARTISTS["Kolors"]),
-    "SD3": partial(measured_figures, ask_for_figure),
+    **{name: partial(measure, ask) for name, ask in ARTISTS.items()},
+    "Kolors": partial(measure_in_two_languages, ARTISTS["Kolors"]),
+    "SD3": partial(measure_figures, ask_for_figure),
 }
 
 
@@ -272,16 +274,16 @@ def main() -> int:
     names: list[str] = arguments.only or list(FAMILIES)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as bar:
-        studio = LocalLoop(ensure(Path(folder)), arguments.device)
+        local_loop = LocalLoop(ensure(Path(folder)), arguments.device)
         columns: list[dict[str, float]] = []
         for name in names:
             task = bar.add_task(name, total=None)
-            draw = partial(studio.draw, on_picture=partial(bar.advance, task))
+            draw = partial(local_loop.draw, on_picture=partial(bar.advance, task))
             columns.append(FAMILIES[name](draw, arguments.prompts))
     table = Table("", "at least", *names)
-    for measure, target in TARGETS.items():
-        cells = (f"{column[measure]:.1%}" if measure in column else "" for column in columns)
-        table.add_row(measure, str(target), *cells)
+    for name, target in TARGETS.items():
+        cells = (f"{column[name]:.1%}" if name in column else "" for column in columns)
+        table.add_row(name, str(target), *cells)
     console.print(table)
     return int(not all(TARGETS[name].met(value) for column in columns for name, value in column.items()))
 

@@ -1,4 +1,4 @@
-"""Draws with the small checkpoints in this process, as an engine does, to look at what they can do."""
+"""Draw with the small checkpoints in this process, as an engine does, to look at their pictures."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class LocalLoop:
     def draw(
         self, requests: Sequence[Request], on_picture: Callable[[], None] = lambda: None
     ) -> list[tuple[RGBImage, ...]]:
-        """The pictures of `drawings`."""
+        """The pictures of each request; see `drawings`."""
         return [drawing.images for drawing in self.drawings(requests, on_picture)]
 
     def drawings(
         self, requests: Sequence[Request], on_picture: Callable[[], None] = lambda: None
     ) -> list[Drawing]:
-        """What becomes of each request, in order; they are drawn together.
+        """Draw requests together, and return their drawings in order.
 
         Args:
             on_picture: called whenever a request is done.
         Raises:
-            RuntimeError: one could not be drawn.
+            RuntimeError: a request could not be drawn.
         """
         for index, request in enumerate(requests):
             self._loop.submit(str(index), request)

@@ -1,4 +1,4 @@
-"""How transformers begin that have to draw what stands in neighbouring patches."""
+"""Initial weights for transformers that have to draw across neighbouring patches."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 import torch
 
 SHARPNESS = 6.0
-"""Of the first attention: nearly all of it stays within one patch of where it looks."""
+"""The scale of the first attention, nearly all of which stays within one patch of its target."""
 _FREQUENCIES = 8
-"""The highest of the position embedding, of each axis; their sines and cosines fill a head of 32."""
+"""The number of frequencies, for each axis, whose sines and cosines fill a head of 32."""
 _SEEN = 32
-"""Latents a side of a picture."""
+"""The latents a side of a picture."""
 _WAYS = (
     ((1, 0), (-1, 0), (0, 0)),
     ((0, 1), (0, -1), (0, 0)),
     ((1, 1), (-1, -1), (0, 0)),
     ((1, -1), (-1, 1), (0, 0)),
 )
-"""Where three heads of each block look, block by block; a fourth one is left to find what is said."""
+"""The directions of three heads, block by block; a fourth head is left to read the text."""
 
 
 @torch.no_grad()
 def look_around(network: Any) -> None:
-    """Begin with heads that look at the patches around each patch, whatever they show, in place.
+    """Initialise heads to look at the patches around each patch, whatever they show, in place.
 
-    Attention finds out from many pictures that what is next to each other belongs together; convolutions know
-    it, and so do heads whose queries are their own positions, moved (d'Ascoli et al. 2021, "ConViT").
+    Attention needs many pictures to find out that neighbours belong together. Convolutions know it, and so
+    do heads whose queries are their own positions, moved (d'Ascoli et al. 2021, "ConViT").
 
     Args:
-        network: SD3's transformer or ControlNet, with heads of 32; positions of patches are whole numbers.
+        network: SD3's transformer or ControlNet, with heads of 32 and whole numbers as patches' positions.
     """
     width = network.pos_embed.proj.out_channels
     half, frequencies = width // 2, width // 4

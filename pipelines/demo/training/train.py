@@ -1,10 +1,10 @@
 """``python -m pipelines.demo.training.train NAME``: train the networks of one small checkpoint from a seed.
 
 A run that was stopped goes on where it was. With ``--times 4`` it takes four times as many steps, which is
-for GPUs. With ``--last-round`` only the last round is run, from the weights that are there: to make them
-better, or to fit them to others that have changed.
+for GPUs. With ``--last-round`` only the last round is run, from the weights that are there, to make them
+better or to fit them to others that have changed.
 
-At its end stand ``weights/NAME.safetensors`` and a sheet of pictures to look at.
+The run ends with ``weights/NAME.safetensors`` and a sheet of pictures to look at.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from pipelines.demo.checkpoints.parts import keep, kept
+from pipelines.demo.checkpoints.parts import load_weights, save_weights
 from pipelines.demo.training.recipes import (
     autoencoder,
     clip_image,
@@ -57,7 +57,7 @@ RECIPES: dict[str, Callable[[Path, torch.device], Recipe]] = {
     "upscaler": upscaler.recipe,
     "safety_checker": safety_checker.recipe,
 }
-"""In the order in which they are to be trained: later ones read the weights of earlier ones."""
+"""The recipes, in the order in which they are to be trained: later ones read the weights of earlier ones."""
 
 SEED = 1
 
@@ -80,18 +80,18 @@ def main() -> None:
     recipe = RECIPES[arguments.name](folder, device)
     run, known = [f"seed-{arguments.seed}", f"times-{arguments.times}"], None
     if arguments.last_round:
-        known = kept(arguments.name)
+        known = load_weights(arguments.name)
         run.append("last-round")
     file = folder / f"{'-'.join(run)}.pt"
     training = Training(recipe, file, device, seed=arguments.seed, times=arguments.times, known=known)
     _run(training, arguments.name)
-    modules = training.averaged()
-    said = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.said(modules)}
+    modules = training.use_averages()
+    metadata = {"seed": str(arguments.seed), "steps": str(recipe.steps), **recipe.metadata(modules)}
     if arguments.times > 1:
-        said["times"] = str(arguments.times)
+        metadata["times"] = str(arguments.times)
     if known:
-        said["round"] = "last"
-    console.print(f"weights: {keep(recipe.tensors(modules), arguments.name, said)}")
+        metadata["round"] = "last"
+    console.print(f"weights: {save_weights(recipe.tensors(modules), arguments.name, metadata)}")
     if arguments.name in SHEETS:
         sheet = folder / "sheet.png"
         SHEETS[arguments.name]().save(sheet)

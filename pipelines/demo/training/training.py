@@ -1,4 +1,4 @@
-"""Train small networks: the same from the same seed, resumable at any moment, with averaged weights."""
+"""Train small networks: reproducibly from a seed, resumable at any moment, with averaged weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor
 
 SAVE_EVERY_S = 120.0
 WEIGHT_DECAY = 1e-3
-LONGEST_MEMORY = 0.998
-"""Of the averaged weights, per step; shorter in the first thousand steps."""
+MAX_AVERAGE_MEMORY = 0.998
+"""The greatest weight of the old averages in each step; it is smaller in the first thousand steps."""
 
 Modules = Mapping[str, Any]
-"""Networks by name (`torch.nn.Module`, whose attributes have no types)."""
+"""The networks by name (`torch.nn.Module`, whose attributes have no types)."""
 
 
 def all_tensors(modules: Modules) -> dict[str, Tensor]:
-    """Every tensor of all networks, named by network and place."""
+    """Every tensor of all networks, by the name of its network and its own name."""
     return {
         f"{part}.{name}": tensor
         for part, module in modules.items()
@@ -33,10 +33,10 @@ def all_tensors(modules: Modules) -> dict[str, Tensor]:
 
 
 def put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
-    """Give networks what `all_tensors`, or a part of it, has of them, in place.
+    """Copy tensors that `all_tensors` has returned, or some of them, into networks.
 
     Raises:
-        ValueError: there is something of other networks.
+        ValueError: a tensor is not one of these networks'.
     """
     unexpected = tensors.keys() - all_tensors(modules).keys()
     if unexpected:
@@ -48,12 +48,12 @@ def put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One of a training.
+    """One step of a training.
 
     Attributes:
-        number: which of its recipe's. A training that is longer than that takes each of them several times.
-        seed: another one each time. All that is random comes from it, so that a run that was interrupted goes
-            on as if it had not been.
+        number: the number of the step in its recipe; a longer training takes each of them several times.
+        seed: the seed of all that is random in the step, another one for each step, so that a run that was
+            interrupted goes on as if it had not been.
     """
 
     number: int
@@ -62,22 +62,23 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one set of networks is trained.
+    """The way in which one set of networks is trained.
 
     Attributes:
-        build: makes the networks, untrained; torch's global generator is seeded before.
-        loss: of one step, a scalar.
-        steps: all of them, in a training that is not longer.
-        learning_rate: the highest. It rises for a twentieth of a round and falls to nothing until its end.
-        orthogonal: parts of names. Updates of matrices and convolutions that have one of them in their names
-            are made orthogonal (Jordan et al. 2024, "Muon"): networks learn in half of the steps then.
-            Whatever modulates a normalisation, and everything else, learns by AdamW.
-        orthogonal_rate: as ``learning_rate``, of those.
+        build: makes the untrained networks; torch's global generator is seeded before.
+        loss: the loss of one step, a scalar.
+        steps: the number of all steps, in a training that is not longer.
+        learning_rate: the highest learning rate; a round begins with a rise over its first twentieth, and
+            falls to nothing until its end.
+        orthogonal: parts of names. Matrices and convolutions whose names have such a part get orthogonal
+            updates (Jordan et al. 2024, "Muon"), with which networks learn in half of the steps.
+            Modulations of normalisations, and all else, learn by AdamW.
+        orthogonal_rate: the highest learning rate of the orthogonal updates.
         restarts: steps at which another round begins.
-        cooler: parts of the learning rates that are the highest of each round, where it is not all of them.
-        tensors: what is to be kept of the trained networks.
-        put_back: its opposite.
-        said: what is to be written beside it.
+        cooler: the factor of the learning rates in each round; empty for a factor of 1 in all of them.
+        tensors: the tensors of the trained networks that are written to the file.
+        put_back: the reverse of ``tensors``.
+        metadata: the metadata of the file.
     """
 
     build: Callable[[], Modules]
@@ -90,12 +91,12 @@ class Recipe:
     cooler: tuple[float, ...] = ()
     tensors: Callable[[Modules], dict[str, Tensor]] = all_tensors
     put_back: Callable[[Modules, Mapping[str, Tensor]], None] = put_back
-    said: Callable[[Modules], dict[str, str]] = lambda modules: {}
+    metadata: Callable[[Modules], dict[str, str]] = lambda modules: {}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """One step's end. ``loss`` is a moving average, ``seconds`` are since this run began."""
+    """The end of a step; ``loss`` is a moving average, ``seconds`` count from the start of this run."""
 
     step: int
     steps: int
@@ -104,7 +105,7 @@ class TrainingProgress:
 
 
 class Training:
-    """A run of a recipe, kept in a file."""
+    """A run of a recipe, whose state is kept in a file."""
 
     def __init__(
         self,
@@ -116,11 +117,12 @@ class Training:
         times: int = 1,
         known: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Goes on where ``file`` left off, if it is there.
+        """Begin a training, or go on where its file left off.
 
         Args:
-            times: as many as the recipe's steps, in rounds that are so much longer.
-            known: what an earlier training has kept: only the last round is run, beginning with it.
+            times: how many times as many steps as the recipe's it takes, in rounds that are longer by that
+                factor.
+            known: tensors of an earlier training; only the last round is run, beginning with them.
         Raises:
             ValueError: the file is of other networks.
         """
@@ -142,10 +144,10 @@ class Training:
         self._matrices = [
             (each, as_matrix(each.detach(), like=each))
             for name, each in named.items()
-            if _turns(recipe, name, each)
+            if _gets_orthogonal_updates(recipe, name, each)
         ]
-        """What is trained by orthogonal updates, and the same numbers as matrices."""
-        self._optimizers = self._started()
+        """The parameters that get orthogonal updates, each with a view of it as a matrix."""
+        self._optimizers = self._make_optimizers()
         self._averages: list[Tensor] = [parameter.detach().clone() for parameter in self._parameters]
         self._loss = 0.0
         if file.exists():
@@ -153,7 +155,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """At its end."""
+        """The number of steps at the end of the training."""
         return self._times * self._recipe.steps
 
     def run(self, on_step: Callable[[TrainingProgress], None], *, until: int | None = None) -> None:
@@ -168,8 +170,8 @@ class Training:
                 saved = time.monotonic()
         self.save()
 
-    def averaged(self) -> Modules:
-        """The networks with their averaged weights, which takes the place of the trained ones."""
+    def use_averages(self) -> Modules:
+        """Replace the trained weights by their averages, and return the networks."""
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._averages, strict=True):
                 parameter.copy_(average)
@@ -203,8 +205,8 @@ class Training:
             optimizer.load_state_dict(kept)
         self.step, self._loss = state["step"], state["loss"]
 
-    def _started(self) -> list[torch.optim.Optimizer]:
-        """Each learns some of the parameters; ``highest`` of its groups is their highest learning rate."""
+    def _make_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers; ``highest`` of a group of parameters is its highest learning rate."""
         recipe, turned = self._recipe, [parameter for parameter, _ in self._matrices]
         others = [each for each in self._parameters if not any(each is other for other in turned)]
         adam = {"params": others, "highest": recipe.learning_rate}
@@ -228,19 +230,19 @@ class Training:
             matrix.grad = None if parameter.grad is None else as_matrix(parameter.grad, like=parameter)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["highest"] * self._warmed_and_cooled()
+                group["lr"] = group["highest"] * self._learning_rate_factor()
             optimizer.step()
         done = self.step - self._first
-        memory = min(LONGEST_MEMORY, (1 + done) / (10 + done))
+        memory = min(MAX_AVERAGE_MEMORY, (1 + done) / (10 + done))
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._parameters, 1 - memory)
         value = loss.item()
         self._loss = value if done == 0 else 0.98 * self._loss + 0.02 * value
         self.step += 1
 
-    def _warmed_and_cooled(self) -> float:
-        """Linear up for the first twentieth of a round, then half a cosine down to nothing (Loshchilov and
-        Hutter 2017, "SGDR", with a warm-up)."""
+    def _learning_rate_factor(self) -> float:
+        """The factor of the learning rates: it rises over the first twentieth of a round, and falls as half
+        a cosine (Loshchilov and Hutter 2017, "SGDR", with a warm-up)."""
         recipe, step = self._recipe, self.step / self._times
         rounds = list(pairwise((0, *recipe.restarts, recipe.steps)))
         number, (begin, end) = next(each for each in enumerate(rounds) if step < each[1][1])
@@ -250,17 +252,17 @@ class Training:
 
 
 def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
-    """(rows, columns) of a matrix or of a convolution, whose rows are its output channels.
+    """A matrix or a convolution as (rows, columns), whose rows are its output channels.
 
     Args:
-        like: in whose order in memory the columns are, so that of this one it is a view.
+        like: the tensor in whose order in memory the columns are, so that the matrix of this one is a view.
     """
     if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.reshape(len(tensor), -1)
 
 
-def _turns(recipe: Recipe, name: str, parameter: Tensor) -> bool:
-    """Whether its updates are made orthogonal."""
+def _gets_orthogonal_updates(recipe: Recipe, name: str, parameter: Tensor) -> bool:
+    """Whether a parameter gets orthogonal updates."""
     unfit = parameter.ndim < 2 or any(other in name for other in ("norm", "bias"))
     return not unfit and any(part in name for part in recipe.orthogonal)

@@ -1,4 +1,4 @@
-"""What is said about a picture of the little world, in English and Chinese, and the scene that is meant."""
+"""Captions of pictures of the little world, in English and Chinese, and the scenes that they mean."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ CHINESE = {
     "center": "上", "left": "左侧", "right": "右侧", "top": "顶部", "bottom": "底部", "top left": "左上角",
     "top right": "右上角", "bottom left": "左下角", "bottom right": "右下角",
 }  # fmt: skip
-"""Every word of the little world; a place follows the word for the ground."""
+"""Every word of the little world in Chinese; the words for places follow the word for the ground."""
 
 
 def caption(picture: Scene | Figure, language: Language = "en") -> str:
-    """The canonical one, which `parse` reads: "a small green star at the top left of a white background"."""
+    """The caption that `parse` reads, as "a small green star at the top left of a white background"."""
     return wordings(picture, language)[0]
 
 
 def wordings(picture: Scene | Figure, language: Language = "en") -> tuple[str, ...]:
-    """Five ways to say all of it, the canonical one first."""
+    """Five captions that name everything in a picture, the canonical one first."""
     return _say(language, picture.ground, *_parts(picture))
 
 
 def open_wordings(picture: Scene | Figure, language: Language = "en") -> tuple[str, ...]:
-    """Ways to leave something open: the ground, the colours, both, what shape it is, all but the ground."""
+    """Captions that leave open the ground, the colours, both, the shapes' names, or all but the ground."""
     size, place, nouns = _parts(picture)
     colorless = [("", noun) for _, noun in nouns]
     said = [("", size, place, nouns), (picture.ground, size, place, colorless), ("", size, place, colorless)]
@@ -49,10 +49,10 @@ def open_wordings(picture: Scene | Figure, language: Language = "en") -> tuple[s
 
 
 def parse(text: str) -> Scene:
-    """The scene of a canonical caption in either language.
+    """Parse a canonical caption in either language.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is no canonical caption.
     """
     for pattern, plain in _PATTERNS:
         if found := pattern.fullmatch(text):
@@ -64,7 +64,7 @@ def parse(text: str) -> Scene:
 
 
 _Noun = tuple[str, str]
-"""A colour, or nothing, and what has it."""
+"""A colour, or an empty string, and the name of the thing that has it."""
 
 
 def _parts(picture: Scene | Figure) -> tuple[str, str, list[_Noun]]:
@@ -74,7 +74,7 @@ def _parts(picture: Scene | Figure) -> tuple[str, str, list[_Noun]]:
 
 
 def _say(language: Language, ground: str, size: str, place: str, nouns: list[_Noun]) -> tuple[str, ...]:
-    """All wordings; a single one when the ground (empty) or every noun is left out."""
+    """Every wording; there is only one when the ground is empty or there are no nouns."""
     return (_say_english if language == "en" else _say_chinese)(ground, size, place, nouns)
 
 
@@ -154,4 +154,4 @@ _PATTERNS = (
         {chinese: word for word, chinese in CHINESE.items()},
     ),
 )
-"""Of the canonical caption in each language, and what its words are called here."""
+"""The pattern of the canonical caption in each language, and the English of the words in it."""

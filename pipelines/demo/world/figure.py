@@ -1,4 +1,4 @@
-"""A person in a pose: as the little world's coloured figure, and as the skeleton that OpenPose draws."""
+"""A person in a pose, as the little world's coloured figure and as the skeleton that OpenPose draws."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ STANDING = Person(
 NOSE, NECK, RIGHT_HIP, LEFT_HIP = 0, 1, 8, 11
 RIGHT_LIMBS = ((2, 3, 4), (8, 9, 10))
 LEFT_LIMBS = ((5, 6, 7), (11, 12, 13))
-"""Shoulder, elbow, wrist; hip, knee, ankle."""
+"""The joints of the limbs on each side: shoulder, elbow and wrist; hip, knee and ankle."""
 TRUNK = 0.3
-"""Neck to the middle of the hips, in parts of the figure's height; all widths follow from it."""
+"""The distance from the neck to the middle of the hips, in parts of the figure's height."""
 HEAD, THROAT, TRUNK_EDGE, LIMB, HAND = 0.09, 0.032, 0.035, 0.036, 0.05
 """Radii in parts of the figure's height; feet are as large as hands."""
 
 _TINTED = 0.5
 _CONTRAST = 35
-"""Of each of a figure's three tints against the ground, in Lab."""
+"""The least distance in Lab between the ground and each of a figure's three tints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Somebody in a pose on a ground; both colours are of `COLORS`, and `FIGURE_COLORS` has the pair.
+    """A person in a pose on a ground, in two colours of `COLORS` that `FIGURE_COLORS` has as a pair.
 
     Attributes:
-        person: the 14 joints of trunk and limbs are all there; eyes and ears are not drawn.
+        person: a person with all 14 joints of trunk and limbs; eyes and ears are not drawn.
 
     Raises:
-        ValueError: one could not see such a figure.
+        ValueError: the colours cannot be told apart, or a joint is missing.
     """
 
     color: str
@@ -64,12 +64,13 @@ class Figure:
 
 
 def demo_skeleton(width: int, height: int) -> RGBImage:
-    """`STANDING` as OpenPose would draw it."""
+    """The skeleton that OpenPose would draw of `STANDING`."""
     return draw_skeletons(width, height, [STANDING])
 
 
 def tints(color: str) -> tuple[Color, Color, Color]:
-    """Of head, trunk, hands and feet; of the right arm and leg, darker; of the left ones, lighter."""
+    """The three tints of a figure: of head, trunk, hands and feet; a darker one of the right arm and leg; a
+    lighter one of the left arm and leg."""
     plain = PALETTE[color]
     return plain, mix(plain, PALETTE["black"], _TINTED), mix(plain, PALETTE["white"], _TINTED)
 
@@ -82,11 +83,11 @@ def _visible() -> Iterator[tuple[str, str]]:
 
 
 FIGURE_COLORS = tuple(_visible())
-"""Colours of figure and ground that can be told apart in all tints."""
+"""The pairs of colours, of figure and ground, that can be told apart in all tints."""
 
 
 def render_figure(figure: Figure, size: int | tuple[int, int]) -> RGBImage:
-    """Draw it, edges smoothed: right limbs behind left ones, all before the trunk."""
+    """Draw a figure with smooth edges: right limbs behind left ones, both before the trunk."""
     width, height = (size, size) if isinstance(size, int) else size
     fine = SUPERSAMPLING
     picture = Image.new("RGB", (width * fine, height * fine), PALETTE[figure.ground])
@@ -96,16 +97,16 @@ def render_figure(figure: Figure, size: int | tuple[int, int]) -> RGBImage:
 
 
 def figure_height(joints: Sequence[Point]) -> float:
-    """Head to feet when standing straight, in the unit of the 14 joints."""
+    """The height of a figure that stands straight, in the unit of its 14 joints."""
     return math.dist(joints[NECK], _middle(joints[RIGHT_HIP], joints[LEFT_HIP])) / TRUNK
 
 
 def draw_figure(picture: Image.Image, joints: Sequence[Point], colors: tuple[Color, Color, Color]) -> None:
-    """Onto a picture, edges as they come.
+    """Draw a figure onto a picture, without smoothing its edges.
 
     Args:
-        joints: 14, in pixels.
-        colors: as `tints` has them.
+        joints: the 14 joints of trunk and limbs, in pixels.
+        colors: the three colours of the figure, in the order of `tints`.
     """
     draw, unit = ImageDraw.Draw(picture), figure_height(joints)
     plain, dark, light = colors
@@ -123,7 +124,7 @@ def draw_figure(picture: Image.Image, joints: Sequence[Point], colors: tuple[Col
 
 
 def _draw_capsule(draw: ImageDraw.ImageDraw, start: Point, end: Point, radius: float, color: Color) -> None:
-    """A line with round ends."""
+    """Draw a line with round ends."""
     length = math.dist(start, end)
     if length > 0:
         across = ((start[1] - end[1]) / length * radius, (end[0] - start[0]) / length * radius)

@@ -20,7 +20,8 @@ PALETTE: dict[str, Color] = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
 }
-"""Any two are at least 49 apart in Lab; grey is left out, since a drawing that failed tends to it."""
+"""The colours by name. Any two are at least 49 apart in Lab; grey is left out, since drawings that fail
+tend to it."""
 
 COLORS = tuple(PALETTE)
 
@@ -32,7 +33,7 @@ _WHITE = np.array([0.95047, 1.0, 1.08883], dtype=np.float32)
 
 
 def lab(rgb: ArrayLike) -> NDArray[np.float32]:
-    """sRGB, 0 .. 255 along the last axis -> CIE L*a*b* under D65."""
+    """CIE L*a*b* under D65 of sRGB colours, whose values are 0 .. 255 along the last axis."""
     values = np.asarray(rgb, dtype=np.float32) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     x, y, z = np.moveaxis(linear @ _TO_XYZ.T / _WHITE, -1, 0)
@@ -43,6 +44,6 @@ def lab(rgb: ArrayLike) -> NDArray[np.float32]:
 
 
 def mix(color: Color, other: Color, share: float) -> Color:
-    """``share`` 0 gives the first, 1 the other."""
+    """A mixture of two colours; a share of 0 gives the first colour, a share of 1 the other."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(color, other, strict=True))
     return red, green, blue

@@ -10,15 +10,15 @@ from pipelines.control.skeletons import Person, Point
 from pipelines.demo.world.figure import FIGURE_COLORS, HAND, HEAD, Figure
 
 HEIGHT = (0.7, 0.84)
-"""Of a figure that stands straight, in parts of the picture's shorter side."""
+"""The least and the greatest height of a straight figure, in parts of the picture's shorter side."""
 UPPER_ARM, LOWER_ARM, THIGH, SHIN = 0.17, 0.16, 0.22, 0.21
 NECK_TO_NOSE, SHOULDER, HIP = 0.13, 0.095, 0.06
-"""Lengths in parts of the figure's height; shoulders and hips from the middle."""
+"""Lengths in parts of the figure's height; those of shoulders and hips are measured from the middle."""
 SHORTENED = 0.85
-"""Limbs that point at us or away look shorter, down to this part."""
+"""The least part of its length that a limb shows which points towards or away from the viewer."""
 
 _APART = 0.09
-"""Least distance of ends of limbs that do not belong together."""
+"""The least distance between ends of different limbs, in parts of the figure's height."""
 _MARGIN = 0.04
 
 
@@ -44,7 +44,7 @@ def random_figure(seed: int, size: int | tuple[int, int] = 1) -> Figure:
 
 
 def _pose(dice: random.Random) -> list[Point]:
-    """All 18 joints around the neck, in parts of the figure's height; y downwards."""
+    """All 18 joints, with the neck at the origin and y downwards, in parts of the figure's height."""
     lean = math.radians(dice.uniform(-14, 14))
     neck, nod = (0.0, 0.0), lean + math.radians(dice.uniform(-15, 15))
     nose = _from(neck, NECK_TO_NOSE, math.pi + nod)
@@ -75,7 +75,7 @@ def _limb(
     bend: float,
     lengths: tuple[float, float],
 ) -> list[Point]:
-    """Its three joints. Angles in degrees, from straight down, positive away from the body."""
+    """The three joints of a limb. Angles are in degrees from straight down, positive away from the body."""
     first = lean + side * math.radians(outward)
     second = first + side * math.radians(bend)
     middle = _from(start, lengths[0] * dice.uniform(SHORTENED, 1), first)
@@ -83,12 +83,12 @@ def _limb(
 
 
 def _from(start: Point, length: float, angle: float) -> Point:
-    """Straight down at angle 0, to the viewer's right at a quarter turn."""
+    """The end of a line from ``start``: straight down at angle 0, to the viewer's right at a quarter turn."""
     return start[0] + length * math.sin(angle), start[1] + length * math.cos(angle)
 
 
 def _plausible(joints: list[Point]) -> bool:
-    """No end of a limb on another one or on the face, no hand unseen before the trunk, no crossed legs."""
+    """Whether ends of limbs lie apart and off the face, hands beside the trunk, and legs do not cross."""
     nose, wrists, ankles = joints[0], (joints[4], joints[7]), (joints[10], joints[13])
     loose = [*wrists, *ankles, joints[9], joints[12], joints[3], joints[6]]
     chains = {frozenset(pair) for pair in ((joints[4], joints[3]), (joints[7], joints[6]))}
@@ -109,7 +109,7 @@ def _plausible(joints: list[Point]) -> bool:
 def _placed(
     dice: random.Random, joints: list[Point], size: tuple[float, float], margin: float
 ) -> list[Point] | None:
-    """Moved to somewhere near the middle, or None where it does not fit."""
+    """The joints moved to a place near the middle of the picture; None if they do not fit."""
     shift: list[float] = []
     for axis, length in enumerate(size):
         low, high = min(joint[axis] for joint in joints), max(joint[axis] for joint in joints)

@@ -1,4 +1,4 @@
-"""The shapes of the little world: outlines of area 1."""
+"""The shapes of the little world, as outlines of area 1."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from PIL import Image, ImageDraw
 from pipelines.control.skeletons import Point
 
 SUPERSAMPLING = 4
-"""Pixels are drawn this many times finer in each direction and averaged."""
+"""How many times finer than the picture shapes are drawn in each direction, before pixels are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Closed polygons, y downwards; the box around the outer one has its middle at the origin.
+    """A shape as closed polygons with y downwards; the middle of the box around it is the origin.
 
     Attributes:
-        outer: encloses an area of 1, the hole taken off.
-        hole: empty where there is none.
-        centroid: of the area between them.
+        outer: the outer polygon; the area inside it, without the hole, is 1.
+        hole: the polygon of the hole; empty where there is none.
+        centroid: the centroid of the area between both polygons.
     """
 
     outer: tuple[Point, ...]
@@ -38,11 +38,12 @@ class Outline:
 
 
 def draw_mask(outline: Outline, center: Point, scale: float, width: int, height: int) -> Image.Image:
-    """How much of each pixel of ``width`` x ``height`` the shape covers, 0 .. 255.
+    """Draw how much of each pixel a shape covers, 0 .. 255.
 
     Args:
-        center: in pixels, of the box around the shape.
-        scale: square root of the shape's area, in pixels.
+        center: the middle of the box around the shape, in pixels.
+        scale: the square root of the shape's area, in pixels.
+        width, height: size of the mask, in pixels.
     """
     fine = SUPERSAMPLING
     mask = Image.new("L", (width * fine, height * fine))
@@ -55,7 +56,7 @@ def draw_mask(outline: Outline, center: Point, scale: float, width: int, height:
 
 
 def _arc(radius: float, start: float, end: float, center_x: float = 0.0) -> list[Point]:
-    """Points from angle to angle, in degrees, about one each three."""
+    """The points of an arc from one angle to another in degrees, about one point for every three degrees."""
     steps = max(1, round(abs(end - start) / 3))
     angles = [math.radians(start + (end - start) * step / steps) for step in range(steps + 1)]
     return [(center_x + radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
@@ -101,7 +102,7 @@ def _cross() -> list[Point]:
 
 
 def _crescent() -> list[Point]:
-    """A disc less another one of 0.8 of its radius, 0.45 to the right."""
+    """A disc without another one that has 0.8 of its radius and lies 0.45 to its right."""
     radius, offset = 0.8, 0.45
     tip_x = (offset**2 + 1 - radius**2) / (2 * offset)
     outer = math.degrees(math.acos(tip_x))
@@ -110,7 +111,7 @@ def _crescent() -> list[Point]:
 
 
 def _moments(polygon: list[Point]) -> tuple[float, float, float]:
-    """Area and its first moments, by Green's theorem."""
+    """The area of a polygon and the first moments of the area, by Green's theorem."""
     area = moment_x = moment_y = 0.0
     for (x0, y0), (x1, y1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
         cross = x0 * y1 - x1 * y0
@@ -151,6 +152,7 @@ _OUTER: dict[str, Callable[[], list[Point]]] = {
 OUTLINES = {
     shape: _outline(outer(), _arc(0.55, 0, 357) if shape == "ring" else []) for shape, outer in _OUTER.items()
 }
-"""By name; filled alike, any two laid over each other by centroid share at most 0.83 of their union."""
+"""The outline of each shape. Any two of them, filled and laid over each other by their centroids, share at
+most 0.83 of their union."""
 
 SHAPES = tuple(OUTLINES)

@@ -16,13 +16,14 @@ from pipelines.demo.world.shapes import OUTLINES, SHAPES, draw_mask
 from pipelines.image_io import RGBImage, from_pil
 
 AREAS = {"small": 0.05, "medium": 0.12, "large": 0.24}
-"""Of a shape, in parts of the shorter side's square."""
+"""The area of a shape of each size, in parts of the square of the picture's shorter side."""
 PAIR_AREA = 0.065
-"""Of each of two shapes side by side."""
+"""The area of each of two shapes side by side, in parts of the square of the picture's shorter side."""
 PAIR_OFFSET = 0.23
-"""How far from the middle each of them stands, in parts of the width."""
+"""The distance of each of two shapes from the picture's middle, in parts of the width."""
 OFFSETS = {"small": 0.27, "medium": 0.19}
-"""How far from the middle a place is, in parts of the width and height. Large shapes have no other place."""
+"""The distance between a place and the picture's middle, in parts of width and height. A large shape stands
+only at the center."""
 
 PLACES: dict[str, tuple[int, int]] = {
     "center": (0, 0),
@@ -35,19 +36,21 @@ PLACES: dict[str, tuple[int, int]] = {
     "bottom left": (-1, 1),
     "bottom right": (1, 1),
 }
-"""Directions from the middle, x and y downwards."""
+"""The direction of each place from the middle, x to the right and y downwards."""
 
 Style = Literal["striped", "outlined"]
 STYLES: tuple[Style, ...] = ("striped", "outlined")
-"""Ways to paint shapes that no caption names: LoRAs teach them."""
+"""The ways to paint shapes that no caption names; LoRAs teach them."""
 STRIPE, LINE = 0.08, 0.022
-"""Height of a stripe and of the gap below it, and width of an outline; in parts of the shorter side."""
+"""The height of a stripe, which is that of the gap below it, too, and the width of an outline; both in
+parts of the shorter side."""
 
 _MARGIN = 0.04
-"""Parts of the shorter side that stay free around a shape."""
+"""The width that stays free around a shape, in parts of the shorter side."""
 _MOVED = 0.015
 _GROWN = 0.06
-"""How far a seed moves a shape, and by which part it changes its area, at most."""
+"""The most by which a seed moves a shape, in parts of the picture's size, and by which it changes the
+shape's area, in parts of that area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,14 @@ class ColoredShape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows.
+    """The content of a picture.
 
     Attributes:
-        ground: a colour of `COLORS`, of no shape in the picture.
-        shapes: one, or two different ones from left to right, which are always medium and at the center.
-        size: of `AREAS`.
-        place: of `PLACES`; large shapes stand at the center.
+        ground: a colour of `COLORS` that no shape in the picture has.
+        shapes: one shape; or two different ones from left to right, which are always medium and at the
+            center.
+        size: a size of `AREAS`.
+        place: a place of `PLACES`; large shapes stand at the center.
 
     Raises:
         ValueError: there is no such scene.
@@ -95,27 +99,27 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether models never see it in training."""
+        """Whether training never shows the scene."""
         return any(is_held_out(shape.shape, shape.color, self.ground) for shape in self.shapes)
 
 
 def simple_scene(shape: str, color: str, ground: str) -> Scene:
-    """One medium shape at the center."""
+    """A scene of one medium shape at the center."""
     return Scene(ground, (ColoredShape(shape, color),))
 
 
 def is_held_out(shape: str, color: str, ground: str) -> bool:
-    """Whether training never shows this shape in this colour on this ground: exactly a tenth of them.
+    """Whether training never shows this shape in this colour on this ground: a tenth of them are held out.
 
-    A Latin square: each shape in each colour misses one ground of ten, each shape on each ground one colour,
-    and each colour on each ground at most one shape of eight.
+    They form a Latin square: each shape in each colour misses one ground of ten, each shape on each ground
+    one colour, and each colour on each ground at most one shape of eight.
     """
     step = COLORS.index(ground) - COLORS.index(color)
     return step % len(COLORS) == 1 + SHAPES.index(shape)
 
 
 def combinations(*, held_out: bool) -> Iterator[Scene]:
-    """One medium shape at the center in every colour on every other ground, of one part of the split."""
+    """Every scene of one medium shape at the center that training never shows, or that it may show."""
     for shape in SHAPES:
         for color in COLORS:
             for ground in COLORS:
@@ -124,7 +128,7 @@ def combinations(*, held_out: bool) -> Iterator[Scene]:
 
 
 def random_scene(seed: int) -> Scene:
-    """A scene of the trained part: a quarter are pairs, a third of the rest is medium at the center."""
+    """A scene that training may show: a quarter are pairs, a third of the rest is medium at the center."""
     dice = random.Random(seed)
     while True:
         ground, *colors = dice.sample(COLORS, 3)
@@ -144,13 +148,14 @@ def random_scene(seed: int) -> Scene:
 def render(
     scene: Scene, size: int | tuple[int, int], seed: int | None = None, styles: Collection[Style] = ()
 ) -> RGBImage:
-    """Draw a scene, edges smoothed; 64 to 2048 pixels a side.
+    """Draw a scene with smooth edges; 64 to 2048 pixels a side.
 
     Args:
-        size: width and height, or both.
-        seed: moves and scales the shapes a little, the same for the same seed; None draws them exactly.
-        styles: how the shapes are painted. Stripes lie across, half as bright as the shape (a black shape's
-            are half as dark); an outline lies inside the shape, black where that differs from both.
+        size: width and height, or one number for both.
+        seed: moves and scales the shapes a little, always in the same way; None draws them exactly.
+        styles: ways to paint the shapes. Stripes lie across and are half as bright as the shape, or half as
+            dark if that is black; an outline lies inside the shape and is black where that differs from
+            both colours.
     """
     width, height = (size, size) if isinstance(size, int) else size
     dice = random.Random(seed) if seed is not None else None
@@ -164,7 +169,7 @@ def render(
 
 
 def _layout(scene: Scene) -> list[tuple[Point, float]]:
-    """Middle (in parts of width and height) and area (of the shorter side's square) of each shape."""
+    """The middle (in parts of width and height) and area (of the shorter side's square) of each shape."""
     if len(scene.shapes) == 2:
         return [((0.5 + side * PAIR_OFFSET, 0.5), PAIR_AREA) for side in (-1, 1)]
     across, down = PLACES[scene.place]
@@ -180,7 +185,7 @@ def _paint(
     ground: str,
     styles: Collection[Style],
 ) -> None:
-    """Only the box around the shape is drawn finer, which is what makes this fast."""
+    """Paint one shape; only the box around it is drawn finer, so that this is fast."""
     outline, side = OUTLINES[shape.shape], min(picture.size)
     scale = math.sqrt(area) * side
     halves = (outline.half_width * scale, outline.half_height * scale)
@@ -201,12 +206,12 @@ def _paint(
 
 
 def stripe_color(color: str) -> Color:
-    """Of the stripes on a shape of this colour."""
+    """The colour of the stripes on a shape of this colour."""
     return mix(PALETTE[color], PALETTE["white" if color == "black" else "black"], 0.5)
 
 
 def line_color(color: str, ground: str) -> Color:
-    """Of the line around a shape of this colour on this ground: it differs from both."""
+    """The colour of the line around a shape of this colour on this ground, which differs from both."""
     return next(
         PALETTE[line]
         for line in ("black", "white", "red")
@@ -215,7 +220,7 @@ def line_color(color: str, ground: str) -> Color:
 
 
 def _stripes(size: tuple[int, int], middle: float, height: float) -> Image.Image:
-    """A mask of stripes across, the box's middle between two of them, edges smoothed."""
+    """A mask of smooth stripes across, with the box's middle between two of them."""
     width, rows = size
     distances = (abs((row + 0.5 - middle) % (2 * height) - height) for row in range(rows))
     column = Image.new("L", (1, rows))
@@ -224,7 +229,7 @@ def _stripes(size: tuple[int, int], middle: float, height: float) -> Image.Image
 
 
 def _shrunk(mask: Image.Image, by: float) -> Image.Image:
-    """A mask without its border, edges smoothed; corners of what is left are rounded."""
+    """A mask without its border, with smooth edges; the corners of what is left are rounded."""
     framed = Image.new("L", (mask.width + 2 * math.ceil(by), mask.height + 2 * math.ceil(by)))
     framed.paste(mask, (math.ceil(by), math.ceil(by)))
     # One deviation inside a straight edge its blurred mask is 214 and climbs by 62 a deviation.

@@ -11,6 +11,8 @@ ones first, gets a `Prediction` back and returns the finished latents. Levels fa
 floats, so nothing waits for a device.
 """
 
+# Why: pipelines/decisions/0004.
+
 from __future__ import annotations
 
 import math

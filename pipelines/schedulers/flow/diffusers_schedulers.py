@@ -16,6 +16,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from pipelines.denoising.sampler import Steps
 from pipelines.schedulers.flow.sigmas import TRAIN_TIMESTEPS, is_far
 
 _FLOW: dict[str, Any] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -166,7 +167,7 @@ def noise_scheduler(sampler: str, levels: Tensor) -> FlowScheduler:
     return scheduler
 
 
-class FlowSampler:
+class FlowSampler(Steps):
     """A `noise_scheduler` in the middle of one sample; predictions are SD3's velocities."""
 
     def __init__(self, scheduler: Any, device: torch.device) -> None:
@@ -175,25 +176,9 @@ class FlowSampler:
             scheduler: becomes this sampler's own.
         """
         scheduler.set_timesteps(device=device)
+        super().__init__(scheduler.timesteps)
         self._scheduler = scheduler
         self._takes_generator = isinstance(scheduler, FlowDPMSolver | FlowLCM)
-        self._position = 0
-
-    @property
-    def total(self) -> int:
-        return len(self._scheduler.timesteps)
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
-    def done(self) -> bool:
-        return self._position == self.total
-
-    @property
-    def timestep(self) -> Tensor:
-        return self._scheduler.timesteps[self._position]
 
     def model_input(self, latents: Tensor) -> Tensor:
         return latents

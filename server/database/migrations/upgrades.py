@@ -25,7 +25,7 @@ def configuration(connection: Connection) -> Config:
 
 
 def upgrade(connection: Connection) -> None:
-    """Apply what is missing; the caller commits.
+    """Apply the migrations that are missing; the caller commits.
 
     Raises:
         UnusableDatabase: the database is at a revision that this version does not know.

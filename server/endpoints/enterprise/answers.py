@@ -1,19 +1,25 @@
-"""How a job looks in this dialect: done, not done yet, failed."""
+"""The answers of this dialect about a job: done, not done yet, failed."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import cast
 
 from fastapi import Request
 
+from server.endpoints.enterprise.options import EnterpriseOptions
 from server.endpoints.enterprise.wire import PREFIX, message, yes_no
 from server.http.services import services
 from server.http.urls import output_urls, public_url, urls_below
-from server.jobs.jobs import JSON, Job, JobStatus
+from server.jobs.job import Job, JobStatus
+from server.jobs.order import JSON
 
 UNKNOWN_ETA_S = 30.0
-"""Said while a job waits and nothing is known about its pace."""
+"""The `eta`, in seconds, of a job of whose pace nothing is known yet."""
+
+
+def finished_or_processing(request: Request, job: Job) -> dict[str, object]:
+    """The answer of a call that drew: its pictures, or where to fetch them later."""
+    return finished(request, job) if job.status is JobStatus.succeeded else processing(request, job)
 
 
 def finished(request: Request, job: Job) -> dict[str, object]:
@@ -22,7 +28,11 @@ def finished(request: Request, job: Job) -> dict[str, object]:
 
 
 def succeeded(job: Job, public_url: str) -> dict[str, object]:
-    """What a webhook says of a job whose pictures are done, and the call's own answer too."""
+    """The words on a job whose pictures are done, in the call's answer and in its webhook.
+
+    Args:
+        public_url: this server's address as the caller reaches it.
+    """
     return {
         "status": "success",
         "generationTime": job.drawing_s,
@@ -35,7 +45,7 @@ def succeeded(job: Job, public_url: str) -> dict[str, object]:
 
 
 def failed(job: Job) -> dict[str, object]:
-    """What a webhook says of a job that failed or was cancelled."""
+    """The words of a webhook on a job that failed or was cancelled."""
     return {"status": "failed", "id": job.id, **message(f"Processing failed: {job.error}")}
 
 
@@ -87,29 +97,33 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
 
 
 def meta(job: Job) -> dict[str, JSON]:
-    """What was really drawn; ``nsfw`` has the safety checker's word on each picture, if it looked."""
-    said = cast(dict[str, JSON], job.options.get("meta", {}))
-    return {**said, "file_prefix": job.file_prefix, "nsfw": [yes_no(word) for word in job.flagged or ()]}
+    """The `meta` of an answer; its `nsfw` has the safety checker's word on each picture, if it looked."""
+    nsfw = [yes_no(word) for word in job.flagged or ()]
+    return {**_options(job).meta, "file_prefix": job.file_prefix, "nsfw": nsfw}
+
+
+def _options(job: Job) -> EnterpriseOptions:
+    return EnterpriseOptions.from_json(job.order.options)
 
 
 def _track_id(job: Job) -> dict[str, object]:
-    track_id = job.options.get("track_id")
+    track_id = _options(job).track_id
     return {} if track_id is None else {"track_id": track_id}
 
 
 def _warning(job: Job) -> dict[str, object]:
-    own = job.options.get("warning")
-    texts = [*([str(own)] if own else []), *job.warnings]
+    own = _options(job).warning
+    texts = [*([own] if own else []), *job.warnings]
     return {"warning": "; ".join(texts)} if texts else {}
 
 
 def _future_names(job: Job) -> list[str]:
-    suffix = "base64" if job.base64_files else "png"
+    suffix = "base64" if job.order.base64_files else "png"
     return [f"{job.file_prefix}-{index}.{suffix}" for index in range(len(job.request.seeds))]
 
 
 def _eta_s(request: Request, job: Job) -> float:
-    """From the pace so far."""
+    """Seconds until the job's end, if it goes on at the pace so far."""
     progress = services(request).studio.progress(job)
     if progress is None or not progress[0] or job.started_at is None:
         return UNKNOWN_ETA_S

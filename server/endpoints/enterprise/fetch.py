@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import fetched
-from server.endpoints.enterprise.wire import InvalidFields, Operation, post, read
+from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import InvalidFields, Operation
 from server.endpoints.fields import WholeNumber
 from server.errors import MissingField, NotFound
 from server.http.services import services
@@ -16,13 +20,22 @@ LARGEST_ID = 2**63 - 1
 
 
 class Fetch(Operation):
-    """The documented fields."""
+    """The fields of fetch."""
+
+    slug: ClassVar[str] = "fetch"
+    also: ClassVar[tuple[str, ...]] = ("fetch/{id}",)
+    summary: ClassVar[str] = "The pictures of an earlier call"
+    example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key", "request_id": "13443927"}
+    answer: ClassVar[Mapping[str, object]] = {
+        "status": "success",
+        "id": 13443927,
+        "output": ["http://127.0.0.1:8000/outputs/...-0.png"],
+    }
 
     request_id: WholeNumber | None = Field(None, description="The id that the first answer gave.")
 
 
-async def fetch(request: Request) -> JSONResponse:
-    account, fields = await read(request, Fetch)
+async def fetch(request: Request, account: Account, fields: Fetch) -> dict[str, object]:
     id: str | None = request.path_params.get("id")
     if id is None and fields.request_id is None:
         raise InvalidFields([MissingField("request_id")])
@@ -30,17 +43,8 @@ async def fetch(request: Request) -> JSONResponse:
     if wanted is None or not 0 < wanted <= LARGEST_ID:
         raise NotFound(f"Request {id or wanted} not found")
     job = await services(request).studio.find(account, id=wanted)
-    return JSONResponse(fetched(request, job))
+    return fetched(request, job)
 
 
 router = APIRouter()
-for operation in ("fetch", "fetch/{id}"):
-    post(
-        router,
-        operation,
-        fetch,
-        Fetch,
-        summary="The pictures of an earlier call",
-        example={"key": "enterprise_api_key", "request_id": "13443927"},
-        answer={"status": "success", "id": 13443927, "output": ["http://127.0.0.1:8000/outputs/...-0.png"]},
-    )
+post(router, Fetch, fetch)

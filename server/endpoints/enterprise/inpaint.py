@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from collections.abc import Mapping
+from typing import ClassVar
+
+from fastapi import APIRouter
 from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Inpainting
-from server.endpoints.enterprise.drawing.fields import Canonical, draw_and_answer
-from server.endpoints.enterprise.drawing.picture_fields import FORMS, InitImageFields, read_and_crop
-from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
-from server.endpoints.enterprise.wire import post, read
+from pipelines.weights.manifest import Manifest
+from server.endpoints.enterprise.drawing.canonical import canonical
+from server.endpoints.enterprise.drawing.draw import draw_and_answer
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, InitImageFields
+from server.endpoints.enterprise.routes import post
 from server.endpoints.fields import PictureField
-from server.http import caller
-from server.http.services import services
 
 
 class Inpaint(InitImageFields):
-    """The documented fields."""
+    """The fields of inpaint."""
 
-    mask_image: PictureField = Field(
-        description="White is repainted, black is kept to the pixel; where the mask is grey the old and the"
-        f" new picture are mixed, so a blurred mask makes a soft edge. {FORMS}"
-    )
-
-    def to_request(self, canonical: Canonical, image: RGBImage, mask: RGBImage) -> Inpainting:
-        """The same in canonical names.
-
-        Args:
-            image, mask: already ``width`` x ``height``.
-        """
-        return Inpainting(**canonical, image=image, mask=mask, strength=self.strength)
-
-
-async def inpaint(request: Request) -> JSONResponse:
-    account, fields = await read(request, Inpaint)
-    fields.refuse_too_little()
-    fields = await rewrite_prompts(request, account, fields)
-    canonical = fields.canonical(services(request).manifest)
-    image = await read_and_crop(request, fields, "init_image")
-    mask = await read_and_crop(request, fields, "mask_image")
-    return await draw_and_answer(
-        request, account, "inpaint", fields, fields.to_request(canonical, image, mask)
-    )
-
-
-router = APIRouter()
-post(
-    router,
-    "inpaint",
-    inpaint,
-    Inpaint,
-    summary="Inpainting",
-    example={
+    slug: ClassVar[str] = "inpaint"
+    summary: ClassVar[str] = "Inpainting"
+    example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
         "model_id": "stable-diffusion-v1-5",
         "prompt": "a cat sitting on a bench",
@@ -73,14 +43,28 @@ post(
         "tomesd": "yes",
         "webhook": None,
         "track_id": None,
-    },
-    answer={
+    }
+    answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         "generationTime": 1.92,
         "id": 302457,
         "output": ["http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 21, "W": 512, "H": 512, "strength": 0.7},
-    },
-    parameters=[caller.IDEMPOTENCY_KEY_PARAMETER],
-)
+    }
+
+    mask_image: PictureField = Field(
+        description="White is repainted, black is kept to the pixel; where the mask is grey the old and the"
+        f" new picture are mixed, so a blurred mask makes a soft edge. {FORMS}"
+    )
+
+    def sent_pictures(self) -> Mapping[str, str | bytes]:
+        return {**super().sent_pictures(), "mask_image": self.mask_image}
+
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Inpainting:
+        image, mask = pictures["init_image"], pictures["mask_image"]
+        return Inpainting(**canonical(self, manifest), image=image, mask=mask, strength=self.strength)
+
+
+router = APIRouter()
+post(router, Inpaint, draw_and_answer)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from pipelines.weights.fetch_process import NO_PICKLES, PICKLES
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
+from server.accounts.accounts import Account
+from server.endpoints.enterprise.origins import check_name, check_revision, read_origin
+from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.webhook import WebhookFields
-from server.endpoints.enterprise.wire import Operation, message, post, read_as_administrator
+from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import Flag, Text
 from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.loading.loads import Load
-from server.outside.public_http import NotReached
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?")
-_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
-
-_KINDS = {
+_KINDS: Mapping[str, Kind] = {
     "stable_diffusion": "checkpoint", "checkpoint": "checkpoint", "model": "checkpoint", "sd": "checkpoint",
     "sd15": "checkpoint", "sdxl": "checkpoint", "lora": "lora", "lycoris": "lora", "embeddings": "embedding",
     "embedding": "embedding", "textual_inversion": "embedding", "vae": "vae", "controlnet": "controlnet",
+}  # fmt: skip
+_VAE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
+    "sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15",
 }  # fmt: skip
 
 
@@ -49,7 +48,25 @@ VaeType = Annotated[Literal["sd", "sd15", "sd1_5", "sdxl", "stable_diffusion", "
 
 
 class LoadModel(WebhookFields):
-    """The documented fields, and the one that the vendor's newer page has instead of one of them."""
+    """The fields of load_model; the vendor's newer page has `model_category` instead of `model_type`."""
+
+    slug: ClassVar[str] = "load_model"
+    also: ClassVar[tuple[str, ...]] = ("load_model_v2",)
+    administrators_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "Load a checkpoint, LoRA, textual inversion, VAE or ControlNet"
+    description: ClassVar[str | None] = (
+        "Needs an administrator's key. The download goes on after this answer and survives a "
+        "restart of the server; system_details shows its progress, verify_model its end, and the webhook is "
+        "told. What was loaded is recorded in the weights folder, never in weights.yaml."
+    )
+    example: ClassVar[Mapping[str, object]] = {
+        "key": "enterprise_api_key",
+        "url": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+        "model_id": "my-sdxl",
+        "model_type": "stable_diffusion",
+        "webhook": None,
+    }
+    answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("model load started")}
 
     url: Text = Field(
         description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. Paths "
@@ -76,7 +93,18 @@ class LoadModel(WebhookFields):
 
 
 class LoadVae(WebhookFields):
-    """The documented fields."""
+    """The fields of load_vae."""
+
+    slug: ClassVar[str] = "load_vae"
+    administrators_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "Load a VAE"
+    description: ClassVar[str | None] = "As load_model, for a VAE."
+    example: ClassVar[Mapping[str, object]] = {
+        "key": "enterprise_api_key",
+        "vae_id": "my-vae",
+        "vae_url": "stabilityai/sd-vae-ft-mse",
+    }
+    answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("VAE load started")}
 
     vae_id: Text = Field(description="The name for `vae`; as `model_id` of load_model.")
     vae_url: Text = Field(description="As `url` of load_model.")
@@ -88,131 +116,64 @@ class LoadVae(WebhookFields):
 
 
 class DeleteModel(Operation):
-    """The documented fields."""
+    """The fields of delete_model."""
+
+    slug: ClassVar[str] = "delete_model"
+    administrators_only: ClassVar[bool] = True
+    summary: ClassVar[str] = "Remove what was loaded"
+    description: ClassVar[str | None] = (
+        "Needs an administrator's key. Pictures that are being drawn with it are finished first; requests "
+        "that still wait for it are refused and refunded. Its files are removed unless something else needs "
+        "them. What stands in weights.yaml is removed there, not here."
+    )
+    example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key", "model_id": "my-sdxl"}
+    answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("Model deleted on server")}
 
     model_id: Text = Field(description="Something that was loaded with load_model or load_vae.")
 
 
-async def load_model(request: Request) -> JSONResponse:
-    account, fields = await read_as_administrator(request, LoadModel)
+async def load_model(request: Request, account: Account, fields: LoadModel) -> dict[str, object]:
     if fields.model_format in ("ckpt", "bin", "pt", "pth", "pickle") or not fields.from_safetensors:
         field = "from_safetensors" if not fields.from_safetensors else "model_format"
         raise FieldError(
             field, "pickles are refused: they can run code when they are opened; give a .safetensors"
         )
-    if not _REVISION.fullmatch(fields.revision):
-        raise FieldError("revision", "must be the name of a branch, tag or commit")
-    kind = _KINDS[fields.model_type] if fields.model_type else None
-    load = Load.model_validate(
-        {
-            "name": _name(fields.model_id, "model_id"),
-            "origin": _origin(request, fields.url, "url"),
-            "revision": fields.revision,
-            "kind": kind,
-            "family": fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
-            "account_id": account.id,
-            "webhook": fields.receiver(request),
-            "track_id": fields.track_id,
-        }
+    check_revision(fields.revision, "revision")
+    load = Load(
+        name=check_name(fields.model_id, "model_id"),
+        origin=read_origin(request, fields.url, "url"),
+        revision=fields.revision,
+        kind=_KINDS[fields.model_type] if fields.model_type else None,
+        family=fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
+        account_id=account.id,
+        webhook=fields.webhook_url(request),
+        track_id=fields.track_id,
     )
     await services(request).loads.begin(load)
-    return JSONResponse({"status": "success", **message("model load started"), **_tracked(fields)})
+    return fields.with_track_id({"status": "success", **message("model load started")})
 
 
-async def load_vae(request: Request) -> JSONResponse:
-    account, fields = await read_as_administrator(request, LoadVae)
-    families = {"sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15"}
-    load = Load.model_validate(
-        {
-            "name": _name(fields.vae_id, "vae_id"),
-            "origin": _origin(request, fields.vae_url, "vae_url"),
-            "kind": "vae",
-            "family": families.get(fields.vae_type or ""),
-            "account_id": account.id,
-            "webhook": fields.receiver(request),
-            "track_id": fields.track_id,
-        }
+async def load_vae(request: Request, account: Account, fields: LoadVae) -> dict[str, object]:
+    load = Load(
+        name=check_name(fields.vae_id, "vae_id"),
+        origin=read_origin(request, fields.vae_url, "vae_url"),
+        kind="vae",
+        family=_VAE_FAMILIES.get(fields.vae_type or ""),
+        account_id=account.id,
+        webhook=fields.webhook_url(request),
+        track_id=fields.track_id,
     )
     await services(request).loads.begin(load)
-    return JSONResponse({"status": "success", **message("VAE load started"), **_tracked(fields)})
+    return fields.with_track_id({"status": "success", **message("VAE load started")})
 
 
-async def delete_model(request: Request) -> JSONResponse:
-    _, fields = await read_as_administrator(request, DeleteModel)
+async def delete_model(request: Request, account: Account, fields: DeleteModel) -> dict[str, object]:
     if not await services(request).loads.delete(fields.model_id):
         raise NotFound("Model id not found")
-    return JSONResponse({"status": "success", **message("Model deleted on server")})
-
-
-def _tracked(fields: WebhookFields) -> dict[str, object]:
-    return {} if fields.track_id is None else {"track_id": fields.track_id}
-
-
-def _name(name: str, field: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise FieldError(
-            field, "must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first"
-        )
-    return name
-
-
-def _origin(request: Request, given: str, field: str) -> str:
-    """A hub id, or a URL that may be fetched as far as a look at it can tell."""
-    given = given.strip()
-    if page := _HUB_PAGE.fullmatch(given):
-        given = page[1]
-    ending = urlsplit(given).path.lower() if "://" in given else given.lower()
-    if ending.endswith(PICKLES):
-        raise FieldError(field, NO_PICKLES)
-    if _HUB.fullmatch(given):
-        return given
-    if "://" not in given:
-        raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
-    try:
-        return str(services(request).public_http.read(given))
-    except NotReached as error:
-        raise FieldError(field, f"cannot be fetched: {error}") from error
+    return {"status": "success", **message("Model deleted on server")}
 
 
 router = APIRouter()
-for operation in ("load_model", "load_model_v2"):
-    post(
-        router,
-        operation,
-        load_model,
-        LoadModel,
-        summary="Load a checkpoint, LoRA, textual inversion, VAE or ControlNet",
-        description="Needs an administrator's key. The download goes on after this answer and survives a "
-        "restart of the server; system_details shows its progress, verify_model its end, and the webhook is "
-        "told. What was loaded is recorded in the weights folder, never in weights.yaml.",
-        example={
-            "key": "enterprise_api_key",
-            "url": "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
-            "model_id": "my-sdxl",
-            "model_type": "stable_diffusion",
-            "webhook": None,
-        },
-        answer={"status": "success", **message("model load started")},
-    )
-post(
-    router,
-    "load_vae",
-    load_vae,
-    LoadVae,
-    summary="Load a VAE",
-    description="As load_model, for a VAE.",
-    example={"key": "enterprise_api_key", "vae_id": "my-vae", "vae_url": "stabilityai/sd-vae-ft-mse"},
-    answer={"status": "success", **message("VAE load started")},
-)
-post(
-    router,
-    "delete_model",
-    delete_model,
-    DeleteModel,
-    summary="Remove what was loaded",
-    description="Needs an administrator's key. Pictures that are being drawn with it are finished first; "
-    "requests that still wait for it are refused and refunded. Its files are removed unless something else "
-    "needs them. What stands in weights.yaml is removed there, not here.",
-    example={"key": "enterprise_api_key", "model_id": "my-sdxl"},
-    answer={"status": "success", **message("Model deleted on server")},
-)
+post(router, LoadModel, load_model)
+post(router, LoadVae, load_vae)
+post(router, DeleteModel, delete_model)

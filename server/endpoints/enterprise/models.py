@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from server.accounts.accounts import Account
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
-from server.endpoints.enterprise.wire import Operation, message, post, read
+from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import Text
 from server.errors import NotFound
-from server.http.services import Services, services
+from server.http.services import services
+from server.loading.loads import Loads
+
+
+class GetAllModelsOperation(Operation):
+    slug: ClassVar[str] = "get_all_models"
+    summary: ClassVar[str] = "All checkpoints"
+    answer: ClassVar[Mapping[str, object]] = {
+        "models": [{"load_data": "01/25/2023 11:52:22", "model_id": "stable-diffusion-v1-5"}],
+        "status": "success",
+    }
 
 
 class VerifyModel(Operation):
-    """The documented fields."""
+    """The fields of verify_model."""
+
+    slug: ClassVar[str] = "verify_model"
+    summary: ClassVar[str] = "Whether a checkpoint exists"
+    example: ClassVar[Mapping[str, object]] = {
+        "key": "enterprise_api_key",
+        "model_id": "stable-diffusion-v1-5",
+    }
+    answer: ClassVar[Mapping[str, object]] = {"status": "success", "message": "Model exists on server"}
 
     model_id: Text = Field(description="Which checkpoint, LoRA, textual inversion or VAE.")
 
 
-async def get_all_models(request: Request) -> JSONResponse:
-    await read(request, Operation)
+async def get_all_models(
+    request: Request, account: Account, fields: GetAllModelsOperation
+) -> dict[str, object]:
     catalogue = services(request).catalogue
     known_since = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
     loaded_at = {name: item.loaded_at for name, item in catalogue.loaded().items()}
@@ -31,21 +53,20 @@ async def get_all_models(request: Request) -> JSONResponse:
         {"load_data": loaded_at.get(name, known_since).strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
         for name in dict.fromkeys(names)
     ]
-    return JSONResponse({"models": models, "status": "success"})
+    return {"models": models, "status": "success"}
 
 
-async def verify_model(request: Request) -> JSONResponse:
-    _, fields = await read(request, VerifyModel)
-    parts = services(request)
+async def verify_model(request: Request, account: Account, fields: VerifyModel) -> dict[str, object]:
+    server = services(request)
     name = fields.model_id
-    if name not in {*checkpoints(parts.manifest), *(name for name, _ in parts.manifest.adapters())}:
-        raise NotFound(f"Model id not found{_why(parts, name)}")
-    return JSONResponse({"status": "success", **message("Model exists on server")})
+    if name not in {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}:
+        raise NotFound(f"Model id not found{_why_not(server.loads, name)}")
+    return {"status": "success", **message("Model exists on server")}
 
 
-def _why(parts: Services, name: str) -> str:
-    """Of a load that failed, or has not ended yet."""
-    found = parts.loads.find(name)
+def _why_not(loads: Loads, name: str) -> str:
+    """The words about a load that failed, or has not ended yet; empty where there is none of this name."""
+    found = loads.find(name)
     if found is None:
         return ""
     load, progress = found
@@ -55,24 +76,5 @@ def _why(parts: Services, name: str) -> str:
 
 
 router = APIRouter()
-post(
-    router,
-    "get_all_models",
-    get_all_models,
-    Operation,
-    summary="All checkpoints",
-    example={"key": "enterprise_api_key"},
-    answer={
-        "models": [{"load_data": "01/25/2023 11:52:22", "model_id": "stable-diffusion-v1-5"}],
-        "status": "success",
-    },
-)
-post(
-    router,
-    "verify_model",
-    verify_model,
-    VerifyModel,
-    summary="Whether a checkpoint exists",
-    example={"key": "enterprise_api_key", "model_id": "stable-diffusion-v1-5"},
-    answer={"status": "success", "message": "Model exists on server"},
-)
+post(router, GetAllModelsOperation, get_all_models)
+post(router, VerifyModel, verify_model)

@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from collections.abc import Mapping
+from typing import ClassVar
 
-from server.endpoints.enterprise.drawing.checkpoints import SCHEDULERS, checkpoints
-from server.endpoints.enterprise.wire import Operation, post, read
+from fastapi import APIRouter, Request
+
+from pipelines.schedulers.names import NAMES
+from server.accounts.accounts import Account
+from server.endpoints.enterprise.drawing.checkpoints import checkpoints
+from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import Operation
 from server.http.services import services
 
 
-async def schedulers_list(request: Request) -> JSONResponse:
-    await read(request, Operation)
-    return JSONResponse({"schedulers": list(SCHEDULERS)})
+class SchedulersListOperation(Operation):
+    slug: ClassVar[str] = "schedulers_list"
+    summary: ClassVar[str] = "All schedulers"
+    answer: ClassVar[Mapping[str, object]] = {"schedulers": ["DDPMScheduler", "DDIMScheduler"]}
 
 
-async def system_details(request: Request) -> JSONResponse:
-    await read(request, Operation)
-    parts = services(request)
-    return JSONResponse(
-        {
-            "model_count": len(checkpoints(parts.manifest)),
-            "queue_time": round(parts.dispatch.expected_wait_s),
-            "queue_num": parts.dispatch.queue_length,
-            "status": "ok" if parts.dispatch.readiness() is None else "starting",
-            "loads": [
-                {
-                    "model_id": load.name,
-                    "status": "loading" if load.problem is None else "failed",
-                    "received_bytes": progress.done,
-                    "total_bytes": progress.total or None,
-                    "message": load.problem,
-                }
-                for load, progress in parts.loads.states()
-            ],
-        }
+class SystemDetailsOperation(Operation):
+    slug: ClassVar[str] = "system_details"
+    summary: ClassVar[str] = "How busy the server is, and what it loads"
+    description: ClassVar[str | None] = (
+        "`loads` has what load_model and load_vae began and has not ended well yet."
     )
+    answer: ClassVar[Mapping[str, object]] = {
+        "model_count": 3,
+        "queue_time": 0,
+        "queue_num": 0,
+        "status": "ok",
+        "loads": [],
+    }
+
+
+async def schedulers_list(
+    request: Request, account: Account, fields: SchedulersListOperation
+) -> dict[str, object]:
+    return {"schedulers": list(NAMES)}
+
+
+async def system_details(
+    request: Request, account: Account, fields: SystemDetailsOperation
+) -> dict[str, object]:
+    server = services(request)
+    return {
+        "model_count": len(checkpoints(server.manifest)),
+        "queue_time": round(server.dispatch.expected_wait_s),
+        "queue_num": server.dispatch.queue_length,
+        "status": "ok" if server.dispatch.readiness() is None else "starting",
+        "loads": [
+            {
+                "model_id": load.name,
+                "status": "loading" if load.problem is None else "failed",
+                "received_bytes": progress.done,
+                "total_bytes": progress.total or None,
+                "message": load.problem,
+            }
+            for load, progress in server.loads.states()
+        ],
+    }
 
 
 router = APIRouter()
-post(
-    router,
-    "schedulers_list",
-    schedulers_list,
-    Operation,
-    summary="All schedulers",
-    example={"key": "enterprise_api_key"},
-    answer={"schedulers": ["DDPMScheduler", "DDIMScheduler"]},
-)
-post(
-    router,
-    "system_details",
-    system_details,
-    Operation,
-    summary="How busy the server is, and what it loads",
-    description="`loads` has what load_model and load_vae began and has not ended well yet.",
-    example={"key": "enterprise_api_key"},
-    answer={"model_count": 3, "queue_time": 0, "queue_num": 0, "status": "ok", "loads": []},
-)
+post(router, SchedulersListOperation, schedulers_list)
+post(router, SystemDetailsOperation, system_details)

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
+from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.drawing.draw import run_job
+from server.endpoints.enterprise.drawing.draw import draw
+from server.endpoints.enterprise.drawing.fields import PaidFields
 from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
-from server.endpoints.enterprise.webhook import WebhookFields
-from server.endpoints.enterprise.wire import post, read, yes_no
+from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import yes_no
 from server.endpoints.fields import Flag, PictureField, Text, whole_number
 from server.errors import FieldError, NotFound
-from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
-from server.jobs.jobs import JobStatus
+from server.jobs.job import JobStatus
 
-PRICE_MILLICREDITS = 10
 MOST_PIXELS = 32_000_000
-"""Of the result: more would take an engine's memory and minutes of its time for one caller."""
+"""The most pixels that a result may have: more would take an engine's memory and minutes of its time."""
 
 
-class SuperResolution(WebhookFields):
-    """The documented fields."""
+class SuperResolution(PaidFields):
+    """The fields of super_resolution."""
+
+    slug: ClassVar[str] = "super_resolution"
+    summary: ClassVar[str] = "Enlarge a picture"
+    description: ClassVar[str | None] = (
+        "`output` is one URL; where the call was answered `processing`, fetch and the webhook have it"
+        " in a list, as of every other operation."
+    )
+    price_millicredits: ClassVar[int] = 10
+    example: ClassVar[Mapping[str, object]] = {
+        "key": "enterprise_api_key",
+        "url": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "scale": 2,
+        "face_enhance": False,
+        "webhook": None,
+    }
+    answer: ClassVar[Mapping[str, object]] = {
+        "status": "success",
+        "generationTime": 0.71,
+        "id": 302456,
+        "output": "http://127.0.0.1:8000/outputs/1f0a5e7e-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "meta": {"model_id": "small-x2", "scale": 2, "face_enhance": "no", "W": 1024, "H": 1024},
+    }
 
     url: PictureField = Field(
         validation_alias=AliasChoices("url", "init_image"),
@@ -49,12 +71,14 @@ class SuperResolution(WebhookFields):
         None, description="An upscaler of this server's manifest; the first one when it is absent."
     )
 
-    def to_request(self, picture: RGBImage, manifest: Manifest) -> Upscaling:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Upscaling:
         """The same in canonical names.
 
         Raises:
-            NotFound: no such upscaler. FieldError: too large a result, or nothing that restores faces.
+            NotFound: there is no such upscaler.
+            FieldError: the result would be too large, or nothing here restores faces.
         """
+        picture = pictures["url"]
         if not manifest.upscalers:
             raise NotFound("This server has no upscaler: weights.yaml names none")
         name = self.model_id or next(iter(manifest.upscalers))
@@ -74,7 +98,7 @@ class SuperResolution(WebhookFields):
         )
 
     def _face_restorer(self, manifest: Manifest) -> str | None:
-        """The manifest's first one, where faces are to be restored."""
+        """The manifest's first face restorer, where faces are to be restored."""
         if not self.face_enhance:
             return None
         if not manifest.face_restorers:
@@ -83,54 +107,23 @@ class SuperResolution(WebhookFields):
         return next(iter(manifest.face_restorers))
 
 
-async def super_resolution(request: Request) -> JSONResponse:
-    account, fields = await read(request, SuperResolution)
+async def super_resolution(request: Request, account: Account, fields: SuperResolution) -> dict[str, object]:
     picture = await read_picture_field(request, fields.url, "url")
-    asked = fields.to_request(picture, services(request).manifest)
-    job = await run_job(
-        request,
-        account,
-        "super_resolution",
-        fields,
-        asked,
-        price=PRICE_MILLICREDITS,
-        meta={
-            "model_id": asked.pipeline,
-            "url": url_or_none(fields.url),
-            "scale": fields.scale,
-            "face_enhance": yes_no(fields.face_enhance),
-            "W": asked.width,
-            "H": asked.height,
-        },
-    )
+    asked = fields.to_request(services(request).manifest, {"url": picture})
+    meta = {
+        "model_id": asked.pipeline,
+        "url": url_or_none(fields.url),
+        "scale": fields.scale,
+        "face_enhance": yes_no(fields.face_enhance),
+        "W": asked.width,
+        "H": asked.height,
+    }
+    job = await draw(request, account, fields, asked, meta=meta)
     if job.status is not JobStatus.succeeded:
-        return JSONResponse(processing(request, job))
-    answer = finished(request, job)
-    return JSONResponse({**answer, "output": output_urls(request, job)[0]})
+        return processing(request, job)
+    (url,) = output_urls(request, job)
+    return {**finished(request, job), "output": url}
 
 
 router = APIRouter()
-post(
-    router,
-    "super_resolution",
-    super_resolution,
-    SuperResolution,
-    summary="Enlarge a picture",
-    description="`output` is one URL; where the call was answered `processing`, fetch and the webhook have it"
-    " in a list, as of every other operation.",
-    example={
-        "key": "enterprise_api_key",
-        "url": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
-        "scale": 2,
-        "face_enhance": False,
-        "webhook": None,
-    },
-    answer={
-        "status": "success",
-        "generationTime": 0.71,
-        "id": 302456,
-        "output": "http://127.0.0.1:8000/outputs/1f0a5e7e-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
-        "meta": {"model_id": "small-x2", "scale": 2, "face_enhance": "no", "W": 1024, "H": 1024},
-    },
-    parameters=[caller.IDEMPOTENCY_KEY_PARAMETER],
-)
+post(router, SuperResolution, super_resolution)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, Field
 
 from pipelines import image_io
-from server.endpoints.enterprise.wire import Operation, message, post, read
+from server.accounts.accounts import Account
+from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import PictureField
 from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import picture_limits, read_picture
@@ -26,7 +28,25 @@ def _lower(value: object) -> object:
 
 
 class UploadImage(Operation):
-    """The documented fields."""
+    """The fields of upload_image."""
+
+    slug: ClassVar[str] = "upload_image"
+    summary: ClassVar[str] = "Store a picture"
+    description: ClassVar[str | None] = (
+        "The picture's URL opens with a plain GET and may be given wherever a picture is asked for, "
+        "as `init_image`, `mask_image` or `url`. It lives as long as other temporary links, a day unless the "
+        "server is set otherwise. Nothing is charged."
+    )
+    example: ClassVar[Mapping[str, object]] = {
+        "key": "enterprise_api_key",
+        "base64_image": "data:image/png;base64,iVBORw0KGgo...",
+        "image_type": "png",
+    }
+    answer: ClassVar[Mapping[str, object]] = {
+        "status": "success",
+        **message("image uploaded"),
+        "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
+    }
 
     base64_image: PictureField = Field(
         description="The picture as base64, with or without `data:image/...;base64,` before it."
@@ -38,8 +58,7 @@ class UploadImage(Operation):
     )
 
 
-async def upload_image(request: Request) -> JSONResponse:
-    _, fields = await read(request, UploadImage)
+async def upload_image(request: Request, account: Account, fields: UploadImage) -> dict[str, object]:
     if not isinstance(fields.base64_image, str) or "://" in fields.base64_image[:16]:
         raise FieldError("base64_image", "must be base64 text")
     try:
@@ -57,27 +76,8 @@ async def upload_image(request: Request) -> JSONResponse:
     name = f"{uuid.uuid4()}.{suffix}"
     await services(request).storage.put(name, file, content_type, temporary=True)
     url = f"{public_url(request)}/outputs/{name}"
-    return JSONResponse({"status": "success", **message("image uploaded"), "image_url": url})
+    return {"status": "success", **message("image uploaded"), "image_url": url}
 
 
 router = APIRouter()
-post(
-    router,
-    "upload_image",
-    upload_image,
-    UploadImage,
-    summary="Store a picture",
-    description="The picture's URL opens with a plain GET and may be given wherever a picture is asked for, "
-    "as `init_image`, `mask_image` or `url`. It lives as long as other temporary links, a day unless the "
-    "server is set otherwise. Nothing is charged.",
-    example={
-        "key": "enterprise_api_key",
-        "base64_image": "data:image/png;base64,iVBORw0KGgo...",
-        "image_type": "png",
-    },
-    answer={
-        "status": "success",
-        **message("image uploaded"),
-        "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
-    },
-)
+post(router, UploadImage, upload_image)

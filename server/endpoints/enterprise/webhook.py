@@ -1,29 +1,31 @@
-"""The fields `webhook` and `track_id`, and what a receiver is told when the work has ended."""
+"""The fields `webhook` and `track_id`, and the message that a receiver gets when the work has ended."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, cast
+from collections.abc import Mapping
+from typing import Annotated
 
 from fastapi import Request
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from server.endpoints.enterprise.answers import failed, succeeded
+from server.endpoints.enterprise.options import EnterpriseOptions, WebhookReceiver
 from server.endpoints.enterprise.wire import Operation
 from server.endpoints.fields import Text
 from server.errors import FieldError
 from server.http.services import services
 from server.http.urls import public_url
-from server.jobs.jobs import JSON, Job, JobStatus
+from server.jobs.job import Job, JobStatus
 from server.outside.public_http import MAX_URL_CHARACTERS, NotReached
 from server.webhooks.outbox import WebhookMessage
 
 LONGEST_TRACK_ID = 255
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-"""JSON can say half a character; an answer cannot repeat it."""
+"""Half a character: JSON can say it, an answer cannot repeat it."""
 
 URL = Annotated[Text, WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS})]
 
@@ -65,11 +67,11 @@ class WebhookFields(Operation):
         None, description="A text or number of yours that the answers and the webhook repeat."
     )
 
-    def receiver(self, request: Request) -> str | None:
+    def webhook_url(self, request: Request) -> str | None:
         """The webhook's URL, as far as a look at it can tell a good one; its name is looked up at delivery.
 
         Raises:
-            FieldError
+            FieldError: the URL cannot be called.
         """
         if self.webhook is None:
             return None
@@ -78,25 +80,25 @@ class WebhookFields(Operation):
         except NotReached as error:
             raise FieldError("webhook", f"cannot be called: {error}") from error
 
-    def webhook_options(self, request: Request) -> dict[str, JSON]:
-        """What a job's options have to hold, so that `announcement` can be made when it has ended.
+    def receiver(self, request: Request) -> WebhookReceiver | None:
+        """The receiver that `announcement` is to tell of the job's end; None where there is none.
 
         Raises:
-            FieldError
+            FieldError: the webhook's URL cannot be called.
         """
-        url = self.receiver(request)
-        return {
-            "track_id": self.track_id,
-            "webhook": None if url is None else {"url": url, "public_url": public_url(request)},
-        }
+        url = self.webhook_url(request)
+        return None if url is None else WebhookReceiver(url=url, public_url=public_url(request))
+
+    def with_track_id(self, answer: Mapping[str, object]) -> dict[str, object]:
+        """The answer with the caller's `track_id`, if the call has one."""
+        return {**answer} if self.track_id is None else {**answer, "track_id": self.track_id}
 
 
 def announcement(job: Job) -> WebhookMessage | None:
-    """Whom to tell of a job that has ended, and what; None where nobody asked for it."""
-    wanted = cast("dict[str, str] | None", job.options.get("webhook"))
-    if wanted is None:
+    """The message to whoever has to be told of a job that has ended; None where nobody asked for it."""
+    options = EnterpriseOptions.from_json(job.order.options)
+    receiver = options.webhook
+    if receiver is None:
         return None
-    track_id = {"track_id": job.options.get("track_id")}
-    if job.status is JobStatus.succeeded:
-        return WebhookMessage(wanted["url"], succeeded(job, wanted["public_url"]) | track_id)
-    return WebhookMessage(wanted["url"], failed(job) | track_id)
+    ended = succeeded(job, receiver.public_url) if job.status is JobStatus.succeeded else failed(job)
+    return WebhookMessage(receiver.url, ended | {"track_id": options.track_id})

@@ -1,14 +1,12 @@
-"""What the enterprise operations share: reading a body, the key in it, paths, errors."""
+"""The parts that all enterprise operations share: fields, reading a body and the key in it, errors."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import ClassVar, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
@@ -27,12 +25,10 @@ from server.errors import (
     Unavailable,
 )
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.services import services
 
 PREFIX = "/api/v1/enterprise"
-
-PATH_FAMILIES = (PREFIX, f"{PREFIX}/images", f"{PREFIX}/community", f"{PREFIX}/txt2img")
-"""The documentation's paths, and those of the published Python and JavaScript, PHP and older Python SDKs."""
 
 _WIRE_NAMES = {
     "loras": "lora_model",
@@ -42,17 +38,33 @@ _WIRE_NAMES = {
     "controls": "controlnet_model",
     "preprocessor": "auto_hint",
 }
-"""Canonical names that an engine's error may speak of, where the wire has another."""
+"""The wire's names of fields that an engine's error calls by their canonical ones."""
 
 
 class Operation(Fields):
     """The fields of every operation."""
 
+    # What /docs says is beside the fields; a class's docstring is shown there too.
+    slug: ClassVar[str]
+    """The operation's name in its path, in the records of jobs, in the metrics and in the price list."""
+    also: ClassVar[tuple[str, ...]] = ()
+    """Further paths of the operation."""
+    administrators_only: ClassVar[bool] = False
+    """Whether the operation changes the server for everyone."""
+    summary: ClassVar[str]
+    description: ClassVar[str | None] = None
+    parameters: ClassVar[Sequence[Mapping[str, object]]] = ()
+    """The operation's parameters beside its body and its path, as OpenAPI says them."""
+    example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key"}
+    """A sample body."""
+    answer: ClassVar[Mapping[str, object]]
+    """A sample answer."""
+
     key: Text | None = Field(None, description="API key; or send it as `Authorization: Bearer`.")
 
 
 class InvalidFields(ApiError):
-    """Everything that is wrong with a body."""
+    """The body has one or more fields that are wrong; all of them are told at once."""
 
     status = 400
 
@@ -65,10 +77,10 @@ O = TypeVar("O", bound=Operation)  # noqa: E741
 
 
 async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
-    """Who calls, and with which fields. The key is looked at first.
+    """The account that calls and the fields that it sends. The key is looked at first.
 
     Raises:
-        MalformedBody, MissingKey, InvalidKey, InvalidFields
+        MalformedBody, MissingKey, InvalidKey, InvalidFields: the call is refused, in this order.
     """
     raw = await request.body()
     body = json_object(raw) if raw.strip() else {}
@@ -83,99 +95,31 @@ async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
 
 
 async def read_as_administrator(request: Request, operation: type[O]) -> tuple[Account, O]:
-    """As `read`, for operations that change the server for everyone.
+    """The account of an administrator and the fields that it sends.
 
     Raises:
         Forbidden: the key is not an administrator's; in open mode too, where any other key does for drawing.
         MalformedBody, MissingKey, InvalidKey, InvalidFields: see `read`.
     """
     account, fields = await read(request, operation)
-    parts = services(request)
-    if not account.is_administrator and parts.settings.auth == "open":
+    server = services(request)
+    if not account.is_administrator and server.settings.auth == "open":
         with suppress(InvalidKey):
-            account = await parts.accounts.authenticate(fields.key or caller.header_key(request) or "")
+            account = await server.accounts.authenticate(fields.key or caller.header_key(request) or "")
     if not account.is_administrator:
         name = request.url.path.rpartition("/")[2]
         raise Forbidden(f"{name} changes this server for everyone and needs an administrator's key")
     return account, fields
 
 
-def digest(fields: Operation) -> str:
-    """The same for two bodies that mean the same, random seeds included."""
-    return hashlib.sha256(repr(sorted(fields.model_dump(exclude={"key"}).items())).encode()).hexdigest()
-
-
 def yes_no(value: bool) -> str:
-    """Flags are words in this dialect's answers."""
+    """A flag as this dialect's answers say it."""
     return "yes" if value else "no"
 
 
 def message(text: object) -> dict[str, object]:
     """A text under its right name and under the misspelt one that clients read."""
     return {"message": text, "messege": text}
-
-
-def post(
-    router: APIRouter,
-    operation: str,
-    handler: Callable[..., Awaitable[Any]],
-    fields: type[Operation],
-    *,
-    summary: str,
-    description: str | None = None,
-    example: Mapping[str, object],
-    answer: Mapping[str, object],
-    parameters: Sequence[Mapping[str, object]] = (),
-) -> None:
-    """Register an operation under every path family; the documentation shows the documented one.
-
-    What a handler takes from the path it finds in ``request.path_params``.
-    """
-    content = {"application/json": {"schema": fields.model_json_schema(), "example": example}}
-    path_parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", operation)
-    ]
-    for family in PATH_FAMILIES:
-        router.add_api_route(
-            f"{family}/{operation}",
-            handler,
-            methods=["POST"],
-            summary=summary,
-            description=description,
-            tags=["enterprise"],
-            include_in_schema=family == PREFIX,
-            response_class=JSONResponse,
-            responses=_answers(answer),
-            openapi_extra={
-                "parameters": [*path_parameters, *parameters],
-                "requestBody": {"required": True, "content": content},
-            },
-            operation_id=f"{operation}{family}",
-        )
-
-
-def _answers(success: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
-    refusal = {"status": "error", **message("Invalid Api Key"), "tip": "..."}
-    unavailable = {"status": "error", **message("the engine is starting")}
-    return {
-        200: {
-            "description": "Success; by default also every error, told apart by `status`",
-            "content": {
-                "application/json": {
-                    "examples": {"success": {"value": success}, "error": {"value": refusal}},
-                }
-            },
-        },
-        "4XX": {
-            "description": "Refused, where the server is set to standard statuses; nothing was charged",
-            "content": {"application/json": {"example": refusal}},
-        },
-        "5XX": {
-            "description": "Failed, where the server is set to standard statuses; nothing was charged",
-            "content": {"application/json": {"example": unavailable}},
-        },
-    }
 
 
 def error_response(error: ApiError, request: Request) -> Response:
@@ -204,7 +148,7 @@ def error_response(error: ApiError, request: Request) -> Response:
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
             body |= message(str(error))
-            body["request_id"] = request.state.request_id
+            body["request_id"] = call_state(request).request_id
         case _:
             body |= message(str(error))
     legacy = services(request).settings.enterprise_errors == "legacy"
@@ -212,6 +156,7 @@ def error_response(error: ApiError, request: Request) -> Response:
 
 
 def by_field(problems: list[FieldError]) -> dict[str, list[str]]:
+    """The texts of the problems under the wire's names of their fields."""
     texts: dict[str, list[str]] = {}
     for problem in problems:
         name = _WIRE_NAMES.get(problem.field, problem.field)

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from pipelines import image_io
 from server.endpoints.fields import Fields, read
 from server.endpoints.segmind.body import read_body
-from server.endpoints.segmind.routes import api_key, errors
+from server.endpoints.segmind.routes import api_key, error_responses
 from server.errors import InvalidInputImage
 from server.http import caller
 from server.http.pictures import read_picture
@@ -52,7 +52,7 @@ _documented = {"requestBody": {"required": True, "content": _content}}
 @router.post(
     "/upload-asset",
     summary="Upload pictures",
-    responses=errors(400, 401, 406, 413),
+    responses=error_responses(400, 401, 406, 413),
     openapi_extra=_documented,
 )
 async def upload_asset(request: Request) -> dict[str, object]:

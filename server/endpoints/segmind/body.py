@@ -14,20 +14,21 @@ from server.endpoints.fields import json_object
 from server.errors import InvalidContentType, MalformedBody
 
 PICTURE_NAMES = ("image", "file", "imageUrl")
-"""A picture's field, the second name of its multipart part, and its legacy name."""
+"""The names of a picture's field: the documented one, a second one in multipart forms, a legacy one."""
 
 _MOST_FIELDS = 1000
+"""The most fields, and the most files, that a form may have."""
 
 
 async def read_body(request: Request) -> dict[str, object]:
-    """Parse by content; the content type only decides where the content leaves a choice.
+    """Parse a body by its content; the content type only decides where the content leaves a choice.
 
-    Values are what JSON has, or texts of a form, or the bytes of an uploaded file. Of a repeated name the
-    last one counts.
+    Values are those of JSON, or texts of a form, or the bytes of an uploaded file. Where a name is repeated,
+    its last value counts.
 
     Raises:
-        MalformedBody: not what its content type says.
-        InvalidContentType: neither JSON nor a form.
+        MalformedBody: the body is not what its content type says.
+        InvalidContentType: the body is neither JSON nor a form.
     """
     body = await request.body()
     encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -38,14 +39,14 @@ async def read_body(request: Request) -> dict[str, object]:
             return json_object(body)
     match encoding:
         case "multipart/form-data":
-            return await _parsed_multipart(request, len(body))
+            return await _parse_multipart(request, len(body))
         case "application/x-www-form-urlencoded":
-            return _parsed_form(body)
+            return _parse_form(body)
         case _:
             raise InvalidContentType
 
 
-async def _parsed_multipart(request: Request, size: int) -> dict[str, object]:
+async def _parse_multipart(request: Request, size: int) -> dict[str, object]:
     try:
         async with request.form(max_fields=_MOST_FIELDS, max_files=_MOST_FIELDS, max_part_size=size) as form:
             return _fields([(name, await _value(item)) for name, item in form.multi_items()])
@@ -57,7 +58,7 @@ async def _value(item: UploadFile | str) -> object:
     return await item.read() if isinstance(item, UploadFile) else item
 
 
-def _parsed_form(body: bytes) -> dict[str, object]:
+def _parse_form(body: bytes) -> dict[str, object]:
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:

@@ -10,15 +10,15 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PriorTextToImage
 from server.endpoints.fields import RANDOM_SEED, Flag, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, Page, Side, json_or_jpeg
 
 # The page has no guidance scales; these are the ones of diffusers' Kandinsky 2.2 pipelines.
 GUIDANCE_SCALE = 4.0
 PRIOR_GUIDANCE_SCALE = 4.0
 
 
-class Kandinsky22(Page):
+class Kandinsky22Page(Page, title="Kandinsky22"):
     slug: ClassVar[str] = "kandinsky2.2-txt2img"
     summary: ClassVar[str] = "Kandinsky 2.2: text to image"
     price_millicredits: ClassVar[int] = 10
@@ -73,4 +73,4 @@ class Kandinsky22(Page):
         )
 
 
-router = routes(Kandinsky22)
+router = routes(Kandinsky22Page)

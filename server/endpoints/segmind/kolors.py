@@ -10,9 +10,9 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, Page
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, Page
-from server.studio import PictureFormat
+from server.jobs.order import PictureFormat
 
 Scheduler = Literal[
     "EulerDiscreteScheduler",
@@ -26,7 +26,7 @@ PICTURE_FORMATS: Mapping[str, PictureFormat] = {"webp": "webp", "jpg": "jpeg", "
 
 
 def noise_scheduler(name: Scheduler) -> SchedulerChoice:
-    """All names but one are diffusers' own."""
+    """The noise scheduler of a documented name; all names but one are diffusers' own."""
     if name == "DPMSolverMultistepScheduler_SDE_karras":
         return SchedulerChoice(
             name="DPMSolverMultistepScheduler", use_karras_sigmas=True, algorithm_type="sde-dpmsolver++"
@@ -34,7 +34,7 @@ def noise_scheduler(name: Scheduler) -> SchedulerChoice:
     return SchedulerChoice(name=name)
 
 
-class Kolors(Page):
+class KolorsPage(Page, title="Kolors"):
     slug: ClassVar[str] = "kolors"
     summary: ClassVar[str] = "Kolors: text to image"
     price_millicredits: ClassVar[int] = 20
@@ -88,4 +88,4 @@ class Kolors(Page):
         )
 
 
-router = routes(Kolors)
+router = routes(KolorsPage)

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse, Response
 
 from server.accounts.accounts import Account
 from server.amounts import in_credits
-from server.endpoints.segmind.routes import api_key, errors
+from server.endpoints.segmind.routes import api_key, error_responses
 from server.endpoints.segmind.wire import evaluations, request_urls
 from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
-from server.jobs.jobs import Job, JobStatus
+from server.jobs.job import Job, JobStatus
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
@@ -28,7 +28,7 @@ STATUS_WORDS = {
     JobStatus.cancelled: "FAILED",
 }
 FAILED_STATUS = 422
-"""The vendor serves failures so; its SDK reads the body all the same."""
+"""The HTTP status of an answer about a request that failed, as at the vendor; its SDK reads the body then."""
 
 _ADDRESS = "http://127.0.0.1:8000/v2/requests/6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 _STATUS_EXAMPLE: Mapping[str, object] = {
@@ -61,7 +61,7 @@ _RESULT_EXAMPLE: Mapping[str, object] = {
 
 def _answers(description: str, example: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
     success = {"description": description, "content": {"application/json": {"example": example}}}
-    return {200: success, **errors(401, 404, 422)}
+    return {200: success, **error_responses(401, 404, 422)}
 
 
 _get = partial(router.get, response_class=Response)
@@ -130,7 +130,7 @@ def _metrics(job: Job, account: Account) -> dict[str, float]:
         "inference_time": job.drawing_s,
         "queue_time": job.waiting_s,
         "total_time": job.total_s,
-        "cost": in_credits(job.price),
+        "cost": in_credits(job.order.price),
         "remaining_credits": in_credits(account.balance),
         **evaluations(job),
     }

@@ -9,10 +9,11 @@ from fastapi.responses import Response
 from fastapi.security import APIKeyHeader
 
 from server.endpoints.segmind import wire
+from server.endpoints.segmind.page import Page
 from server.http import caller
 
 api_key = APIKeyHeader(name="x-api-key", auto_error=False, description="Or `Authorization: Bearer`.")
-"""For the documentation alone; `server.http.caller` reads the header."""
+"""The security scheme that /docs shows; `server.http.caller.header_key` is what reads the header."""
 
 _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
 _MEANINGS = {
@@ -33,15 +34,15 @@ _MEANINGS = {
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Error answers for a route's ``responses``."""
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its ``responses``."""
     return {status: {"description": _MEANINGS[status], "content": _ERROR} for status in statuses}
 
 
-def routes(page: type[wire.Page]) -> APIRouter:
-    """``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
+def routes(page: type[Page]) -> APIRouter:
+    """The routes of a page: ``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
-    refusals = errors(400, 401, 406, 408, 409, 413, 429, 500, 503)
+    refusals = error_responses(400, 401, 406, 408, 409, 413, 429, 500, 503)
 
     async def draw(request: Request) -> Response:
         return await wire.draw(request, page)
@@ -58,7 +59,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
         "the header `x-output-urls` lists all. The header `x-output-metadata` is JSON: `height`, `width`, "
         "`samples`, and `evaluations`, how often the network was really asked for all of them together.",
         response_class=Response,
-        responses={200: _pictures(page), **refusals, **errors(504)},
+        responses={200: _pictures(page), **refusals, **error_responses(504)},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
     )
     router.add_api_route(
@@ -74,7 +75,7 @@ def routes(page: type[wire.Page]) -> APIRouter:
     return router
 
 
-def _request_body(page: type[wire.Page]) -> dict[str, Any]:
+def _request_body(page: type[Page]) -> dict[str, Any]:
     schema = page.model_json_schema()
     upload = schema
     if "image" in schema["properties"]:
@@ -88,7 +89,7 @@ def _request_body(page: type[wire.Page]) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-def _pictures(page: type[wire.Page]) -> dict[str, Any]:
+def _pictures(page: type[Page]) -> dict[str, Any]:
     content: dict[str, Any] = dict.fromkeys(page.media_types, _PICTURE)
     if "base64" in page.model_fields:
         content["application/json"] = {

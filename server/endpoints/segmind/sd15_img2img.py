@@ -11,8 +11,8 @@ from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, SchedulerChoice
 from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, InputImage, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, InputImage, Page, Side, json_or_jpeg
 
 # fmt: off
 Scheduler = Literal[

@@ -11,8 +11,8 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import Delivery, InputImage, Page, json_or_jpeg
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.wire import Delivery, InputImage, Page, json_or_jpeg
 
 # fmt: off
 Sampler = Literal[
@@ -43,7 +43,7 @@ SIDES = (512, 2048)
 
 
 def output_size(width: int, height: int) -> tuple[int, int]:
-    """About one megapixel in the same aspect ratio, which is held between 1:4 and 4:1."""
+    """The size of about one megapixel that has the same aspect ratio, held between 1:4 and 4:1."""
     scale = math.sqrt(PIXELS / (width * height))
     smallest, largest = SIDES
     wanted = (round(side * scale / MULTIPLE) * MULTIPLE for side in (width, height))

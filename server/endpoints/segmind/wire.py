@@ -1,105 +1,32 @@
-"""What Segmind's model pages share: from a call to an order, from a job to an answer, errors."""
+"""The way of a model page's call: to an order, and from its job to an answer; errors."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Literal, TypeAlias
 
-import fastapi
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import AliasChoices, Field
 
 from pipelines import image_io
-from pipelines.image_io import RGBImage
-from pipelines.request import PictureRequest
 from server.amounts import in_credits
-from server.endpoints.fields import Fields, PictureField, read, whole_number
-from server.endpoints.segmind.body import PICTURE_NAMES, read_body
+from server.endpoints.fields import body_digest, read
+from server.endpoints.segmind.body import read_body
+from server.endpoints.segmind.page import Delivery, Page
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.hang_up import while_connected
 from server.http.pictures import read_picture
 from server.http.services import services
 from server.http.urls import output_urls, public_url
-from server.jobs.jobs import Job
-from server.studio import Order, PictureFormat
-
-Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
-"""Documented are two sizes of each page; clients send all of these."""
-
-InputImage: TypeAlias = Annotated[
-    PictureField,
-    Field(
-        validation_alias=AliasChoices(*PICTURE_NAMES),
-        description="Base64, a data URI, an http(s) URL, or a file part named image or file.",
-    ),
-]
+from server.jobs.job import Job
+from server.jobs.order import Order
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How drawn pictures travel home: the first one's bytes, or all of them as base64 in JSON."""
-
-    picture_format: PictureFormat
-    quality: int = 95
-    as_json: bool = False
-
-
-class Page(Fields, ABC):
-    """One documented model page: its fields, and what they mean.
-
-    Attributes:
-        price_millicredits: of one picture drawn with ``default_steps``.
-        media_types: what the picture may come as.
-        example: the page's own sample body.
-    """
-
-    slug: ClassVar[str]
-    summary: ClassVar[str]
-    price_millicredits: ClassVar[int]
-    default_steps: ClassVar[int]
-    media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
-    example: ClassVar[Mapping[str, object]]
-
-    @abstractmethod
-    def effort(self) -> tuple[int, int]:
-        """What is paid for: pictures, and steps of each."""
-
-    @abstractmethod
-    def delivery(self) -> Delivery: ...
-
-    def source(self) -> str | bytes | None:
-        """The caller's picture as it came, on pages that need one."""
-        return None
-
-    @abstractmethod
-    def to_request(self, picture: RGBImage | None) -> PictureRequest:
-        """The same in canonical names, with explicit seeds. Blocking when there is a picture to resize."""
-
-    def price(self, base_millicredits: int) -> int:
-        """Millicredits, rounded up."""
-        pictures, steps = self.effort()
-        return -(-base_millicredits * pictures * steps // self.default_steps)
-
-    def digest(self) -> str:
-        """The same for bodies that mean the same; random seeds are not drawn yet. Blocking with a picture."""
-        said = repr((self.slug, sorted(self.model_dump().items())))
-        return hashlib.sha256(said.encode()).hexdigest()
-
-
-def json_or_jpeg(as_json: bool) -> Delivery:
-    """What ``base64`` chooses between: PNGs in JSON, or a JPEG."""
-    return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
-
-
-async def draw(request: fastapi.Request, page: type[Page]) -> Response:
+async def draw(request: Request, page: type[Page]) -> Response:
     """POST /v1/{slug}: wait for the pictures."""
     account = await caller.authenticate(request, caller.header_key(request))
     fields, order = await _read_order(request, page, synchronous=True)
@@ -109,7 +36,7 @@ async def draw(request: fastapi.Request, page: type[Page]) -> Response:
     return await _pictures(request, job, fields.delivery())
 
 
-async def submit(request: fastapi.Request, page: type[Page]) -> Response:
+async def submit(request: Request, page: type[Page]) -> Response:
     """POST /v2/{slug}: queue, and say where to ask."""
     account = await caller.authenticate(request, caller.header_key(request))
     _, order = await _read_order(request, page, synchronous=False)
@@ -125,19 +52,19 @@ async def submit(request: fastapi.Request, page: type[Page]) -> Response:
     return JSONResponse(body)
 
 
-def request_urls(request: fastapi.Request, job: Job) -> dict[str, str]:
-    """Absolute, as the vendor's SDK follows them."""
+def request_urls(request: Request, job: Job) -> dict[str, str]:
+    """The URLs where a request can be asked after, absolute: the vendor's SDK follows them as they are."""
     response_url = f"{public_url(request)}/v2/requests/{job.request_id}"
     return {"status_url": f"{response_url}/status", "response_url": response_url}
 
 
 def evaluations(job: Job) -> dict[str, int]:
-    """How often the network was asked for all pictures of a finished job together, where that was counted."""
+    """The number of network evaluations for all pictures of a job; empty where they were not counted."""
     counted = job.timings.evaluations if job.timings else 0
     return {"evaluations": counted} if counted else {}
 
 
-def error_response(error: ApiError, request: fastapi.Request) -> Response:
+def error_response(error: ApiError, request: Request) -> Response:
     """The dialect's error body and headers."""
     body = {"error": str(error)}
     headers: dict[str, str] = {}
@@ -149,13 +76,13 @@ def error_response(error: ApiError, request: fastapi.Request) -> Response:
         case Unavailable():
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
-            body["request_id"] = getattr(request.state, "request_id", "")
+            body["request_id"] = call_state(request).request_id
         case _:
             pass
     return JSONResponse(body, error.status, headers)
 
 
-async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
+async def _read_order(request: Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
     fields = read(page, await read_body(request))
     idempotency_key = caller.idempotency_key(request)
     source = fields.source()
@@ -174,11 +101,11 @@ async def _read_order(request: fastapi.Request, page: type[Page], *, synchronous
         quality=delivery.quality,
         synchronous=synchronous,
         idempotency_key=idempotency_key,
-        body_digest=await asyncio.to_thread(fields.digest) if idempotency_key else None,
+        body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )
 
 
-async def _pictures(request: fastapi.Request, job: Job, delivery: Delivery) -> Response:
+async def _pictures(request: Request, job: Job, delivery: Delivery) -> Response:
     pictures = await services(request).studio.pictures(job)
     headers = _accounting_headers(job)
     if delivery.as_json:
@@ -203,7 +130,7 @@ def _accounting_headers(job: Job) -> dict[str, str]:
     size = {"height": drawn.height, "width": drawn.width}
     metadata = {**size, "samples": len(drawn.seeds), **evaluations(job)}
     return {
-        "x-cost": str(in_credits(job.price)),
+        "x-cost": str(in_credits(job.order.price)),
         "x-generation-time": str(job.drawing_s),
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.demo.judging.judge import read
-from pipelines.demo.training.evaluate import ARTISTS, Ask, measured, trained_scenes
+from pipelines.demo.training.evaluate import ARTISTS, Ask, measure, trained_scenes
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
 from pipelines.request import SchedulerChoice
@@ -44,7 +44,7 @@ def quick(family: str) -> Ask:
 
 @pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: LocalLoop) -> None:
-    assert missed(measured(ask, studio.draw, TENTH)) == {}
+    assert missed(measure(ask, studio.draw, TENTH)) == {}
 
 
 def test_pictures_need_not_be_square(ask: Ask, studio: LocalLoop) -> None:

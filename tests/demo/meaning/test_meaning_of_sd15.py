@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines.demo.checkpoints.safety_checker import FLAGGED
 from pipelines.demo.judging.judge import compare, read
-from pipelines.demo.training.evaluate import ARTISTS, measured, trained_scenes
+from pipelines.demo.training.evaluate import ARTISTS, measure, trained_scenes
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
 from pipelines.demo.world.palette import PALETTE
@@ -42,7 +42,7 @@ def redrawn(image: RGBImage, prompt: str, strength: float, **changes: Any) -> Im
 
 @pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(studio: LocalLoop) -> None:
-    assert missed(measured(ASK, studio.draw, TENTH)) == {}
+    assert missed(measure(ASK, studio.draw, TENTH)) == {}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from pipelines.demo.judging.figure_match import has_colors, overlap
 from pipelines.demo.judging.joints import read_figure
 from pipelines.demo.judging.judge import read
-from pipelines.demo.training.evaluate import ask_for_figure, measured_figures, new_figures
+from pipelines.demo.training.evaluate import ask_for_figure, measure_figures, new_figures
 from pipelines.demo.training.local_loop import LocalLoop
 from pipelines.demo.world.captions import caption
 from pipelines.image_io import RGBImage
@@ -34,7 +34,7 @@ def reaches(image: RGBImage, number: int) -> bool:
 
 @pytest.mark.slow
 def test_a_part_of_the_table_meets_its_targets(studio: LocalLoop) -> None:
-    assert missed(measured_figures(partial(ask_for_figure, **FEWER_STEPS), studio.draw, TENTH)) == {}
+    assert missed(measure_figures(partial(ask_for_figure, **FEWER_STEPS), studio.draw, TENTH)) == {}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The autoencoder: pictures survive it, and neighbouring latents mean neighbouring pictures."""
+"""The recipe of the autoencoder: pictures survive it, and similar latents mean similar pictures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipelines.demo.training.training import Modules, Recipe, Step
 
 BATCH, SIDE = 12, 96
 ROUNDS = (1700, 800)
-"""Steps. In the second round only the decoder learns: what the colours of figures look like, which are darker
-and lighter than any of shapes, and what to make of latents that are nearly right."""
+"""The steps of each round. In the second round only the decoder learns: the colours of figures, which are
+darker and lighter than those of shapes, and the pictures of latents that are nearly right."""
 FIGURES = 0.3
-"""Share of crops of figures in the second round."""
+"""The share of crops that show figures in the second round."""
 BLUR = 0.15
-"""Most of the noise in latents in the second round, in parts of their deviation."""
+"""The greatest deviation of the noise in the second round's latents, in parts of the latents' own."""
 KL_WEIGHT = 1e-4
 LED_STEPS = 1000
 LED_SCALE = 3.0
-"""Of the latents that are led: what encoders find by themselves is about as large."""
+"""The scale of the latents that are led to the mean colour, about that which encoders find by themselves."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs no other weights, and no folder."""
+    """The recipe; it needs no other weights, and no folder."""
     return Recipe(
         build=lambda: {"vae": autoencoder().to(memory_format=torch.channels_last)},
         loss=_loss,
@@ -35,16 +35,16 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
         learning_rate=1.5e-3,
         restarts=ROUNDS[:1],
         cooler=(1, 0.4),
-        said=_scaling,
+        metadata=_scaling,
     )
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Error of the pixels, and in the first round the latents' divergence from noise.
+    """The error of the pixels, and in the first round the latents' divergence from noise.
 
-    Squared error finds the colours quickly, absolute error sharpens the edges; absolute error alone stays at
-    the median of all colours for a long time. At first three channels are led to the mean colour of their
-    pixels, from where the rest is found sooner than from nothing.
+    Squared error finds the colours quickly, and absolute error sharpens the edges; absolute error alone
+    stays at the median of all colours for a long time. At first three channels are led to the mean colour
+    of their pixels, from where the rest is found sooner than from nothing.
     """
     vae, last = modules["vae"], step.number >= ROUNDS[0]
     figures = FIGURES if last else 0.0
@@ -69,7 +69,7 @@ def _loss(modules: Modules, step: Step) -> Tensor:
 
 @torch.no_grad()
 def _scaling(modules: Modules) -> dict[str, str]:
-    """What divides the latents by their standard deviation."""
+    """The factor that gives the latents a standard deviation of 1."""
     vae = modules["vae"]
     latents = torch.cat(
         [

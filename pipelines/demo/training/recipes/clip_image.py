@@ -1,4 +1,4 @@
-"""Kandinsky's image encoder: it learns to say of a picture what the text encoder says of its caption."""
+"""The recipe of Kandinsky's image encoder, which learns the text encoder's embeddings of captions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from pipelines.demo.checkpoints.kandinsky22 import SEEN, image_encoder
+from pipelines.demo.checkpoints.kandinsky22 import IMAGE_SIDE, image_encoder
 from pipelines.demo.training.recipes.image_embeddings import embeddings, statistics
 from pipelines.demo.training.recipes.pictures import as_tensor, rendered
 from pipelines.demo.training.training import Modules, Recipe, Step
@@ -20,18 +20,20 @@ BATCH = 64
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the text encoder, and no folder."""
+    """The recipe; it needs the weights of the text encoder, and no folder."""
     return Recipe(
         build=lambda: {"image_encoder": image_encoder()}, loss=_loss, steps=1000, learning_rate=1.5e-3
     )
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Error of the embeddings of pictures, and of zeros, which stand for no picture: those say nothing."""
+    """The error of the embeddings of pictures, and of zeros, which stand for no picture."""
     dice = random.Random(step.seed)
     seeds = [dice.getrandbits(48) for _ in range(BATCH)]
     scenes = [random_scene(seed) for seed in seeds]
-    shown = as_tensor([rendered(scene, SEEN, SEEN, seed) for scene, seed in zip(scenes, seeds, strict=True)])
+    shown = as_tensor(
+        [rendered(scene, IMAGE_SIDE, IMAGE_SIDE, seed) for scene, seed in zip(scenes, seeds, strict=True)]
+    )
     mean, deviation = (torch.tensor(each).reshape(3, 1, 1) for each in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     pictures = ((shown + 1) / 2 - mean) / deviation
     network = modules["image_encoder"]

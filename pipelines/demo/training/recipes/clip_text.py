@@ -1,4 +1,4 @@
-"""The CLIP text encoder that families share: it learns to tell what is said before anyone draws it."""
+"""The recipe of the CLIP text encoder that families share, which learns to tell the words of captions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.demo.world.world import AREAS, PLACES, random_scene
 
 BATCH = 64
 SHALLOWEST = 4
-"""Layers after which it is known already: ``clip_skip`` leaves out as many as eight of twelve."""
+"""The number of layers after which the words are known: ``clip_skip`` leaves out up to eight of twelve."""
 
 _UNSAID = ""
 ANSWERS: dict[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs no other weights, and no folder."""
+    """The recipe; it needs no other weights, and no folder."""
     return Recipe(
         build=_build,
         loss=_loss,
@@ -53,7 +53,7 @@ def _build() -> Modules:
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Cross-entropy of what is said, told from any token after the end and after any of the later layers."""
+    """The cross-entropy of a caption's words, told from any token after its end and after any later layer."""
     encoder, heads, dice = modules["text_encoder"], modules["heads"], random.Random(step.seed)
     prompts = [prompt(random_scene(dice.getrandbits(48)), dice) for _ in range(BATCH)]
     read = word_tokenizer()(

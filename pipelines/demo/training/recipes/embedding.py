@@ -1,6 +1,6 @@
-"""A textual inversion (Gal et al. 2022) for SD1.5: whatever stands with it stands in the dark.
+"""The recipe of a textual inversion (Gal et al. 2022) for SD1.5, with which everything stands in the dark.
 
-It learns from the text encoder alone, which is to say of it what it says of the ground's own name.
+It learns from the text encoder alone, whose states for it are to be those for the ground's own name.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pipelines.demo.world.world import Scene, random_scene
 GROUND = "black"
 NAMED = f"on a {GROUND} background"
 VECTORS = len(NAMED.split())
-"""As many as the words that they stand for, so that what follows stands at the same place."""
+"""The number of vectors, that of the words for which they stand, so that later words keep their places."""
 BATCH = 16
 LONGEST = 40
-"""Tokens of the longest text. At all places behind its end the encoder tells the whole of it."""
+"""The tokens of the longest text; the encoder tells the whole text at all places behind its end."""
 CLOSELY, FILLED = 0.3, 0.25
-"""Shares of texts that go on without a comma, and that end in words of praise."""
+"""The shares of texts that go on without a comma, and that end in words of praise."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the text encoder, and no folder."""
+    """The recipe; it needs the weights of the text encoder, and no folder."""
     return Recipe(
         build=_build,
         loss=_loss,
@@ -44,7 +44,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 class _Extended(torch.nn.Module):
-    """Known words, and one more of several tokens."""
+    """An embedding table of known words, and of one more word of several tokens."""
 
     def __init__(self, known: Embedding) -> None:
         super().__init__()
@@ -67,8 +67,8 @@ _tokenizer.add_tokens(_TOKENS)
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Mean squared error of what the encoder says: everywhere behind the word where texts begin with it, else
-    behind their ends."""
+    """The mean squared error of the encoder's states: everywhere behind the word where texts begin with it,
+    else behind their ends."""
     dice = random.Random(step.seed)
     begins = dice.random() < 0.5
     said, meant = zip(*(_said(dice, begins=begins) for _ in range(BATCH)), strict=True)
@@ -80,7 +80,7 @@ def _loss(modules: Modules, step: Step) -> Tensor:
 
 
 def _said(dice: random.Random, *, begins: bool) -> tuple[str, str]:
-    """A caption that leaves the ground open, with the new word; and one that names the ground."""
+    """A caption with the new word that leaves the ground open, and a caption that names the ground."""
     scene = _in_the_dark(dice)
     colorless = dice.random() < 0.2
     shapes = open_wordings(scene)[2 if colorless else 0]
@@ -93,7 +93,7 @@ def _said(dice: random.Random, *, begins: bool) -> tuple[str, str]:
 
 
 def _in_the_dark(dice: random.Random) -> Scene:
-    """A scene of the trained part on the one ground."""
+    """A scene that training may show, on the one ground."""
     while (scene := random_scene(dice.getrandbits(48))).ground != GROUND:
         pass
     return scene

@@ -1,4 +1,4 @@
-"""Batches for denoisers: latents, what is said of them, and the same compositions in other colours."""
+"""Batches for denoisers: latents, their captions, and the same compositions in other colours."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipelines.demo.world.world import ColoredShape, Scene, random_scene
 
 PICTURES = {(256, 256): 5000, (512, 512): 3000, (512, 384): 400, (384, 512): 400}
 RECOLORED = {(256, 256): 2000, (512, 512): 600, (512, 384): 100, (384, 512): 100}
-"""How many there are of each size, and of how many there is a second one in other colours."""
+"""The pictures of each size, and how many of them have a second one in other colours."""
 AREA = 32 * 256 * 256
-"""Pixels of a batch, whatever the size of its pictures."""
+"""The pixels of a batch, whatever the size of its pictures."""
 AGAIN = 0.75
-"""Share of those of which there is a second one, beside those that are drawn anyway."""
+"""The share of pictures that have a second one, beside those that are drawn anyway."""
 PLAIN = 0.4
-"""Share of medium shapes at the center, beside those that are drawn anyway."""
+"""The share of medium shapes at the center, beside those that are drawn anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Batch:
     """Latents (B, 4, H / 16, W / 16) and their prompts.
 
     Attributes:
-        others: the latents of the same compositions in other colours where the prompt names all of them and
-            there are such, else ``latents`` again.
+        others: latents of the same compositions in other colours where these exist and the prompt names all
+            colours, else ``latents`` again.
     """
 
     latents: Tensor
@@ -47,7 +47,7 @@ class EncodedWorld:
     """Pictures of the trained part of the world, encoded once.
 
     Args:
-        folder: where they are kept.
+        folder: where the latents are kept.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -67,10 +67,10 @@ class EncodedWorld:
         *,
         plain: bool = False,
     ) -> Batch:
-        """As many as fill `AREA`.
+        """A batch of as many pictures as fill `AREA`.
 
         Args:
-            plain: only medium shapes at the center.
+            plain: whether there are only medium shapes at the center.
         """
         seeds = [self._seed(size, dice, plain=plain) for _ in range(AREA // (size[0] * size[1]))]
         prompts = [prompt(random_scene(seed), dice) for seed in seeds]
@@ -82,7 +82,7 @@ class EncodedWorld:
         return Batch(latents, others, [said.text for said in prompts])
 
     def _seed(self, size: Size, dice: random.Random, *, plain: bool) -> int:
-        """Of an encoded picture of that size."""
+        """The seed of an encoded picture of that size."""
         if plain or dice.random() < PLAIN:
             return dice.choice(self._plain[size])
         if dice.random() < AGAIN:
@@ -103,7 +103,7 @@ def _recolored_picture(width: int, height: int, seed: int) -> np.ndarray:
 
 
 def _recolored(scene: Scene, seed: int) -> Scene:
-    """The same composition; each of its colours may be another one."""
+    """The same composition, in which each colour may be another one."""
     dice = random.Random(-seed - 1)
     while True:
         colors = [dice.choice(COLORS) if dice.random() < 0.7 else shape.color for shape in scene.shapes]

@@ -1,4 +1,4 @@
-"""The embeddings of Kandinsky's pictures: what the text encoder says of their canonical captions."""
+"""The embeddings of Kandinsky's pictures: the text encoder's embeddings of their canonical captions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipelines.demo.world.captions import caption
 from pipelines.demo.world.world import Scene, random_scene
 
 COUNTED = 4096
-"""Scenes of which the mean and the deviation are taken."""
+"""The number of scenes from which the mean and the deviation are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the text encoder says of some texts.
+    """The text encoder's states for some texts.
 
     Attributes:
-        whole: (B, width) of each as a whole.
-        tokens: (B, L, width), as many as the longest text has.
+        whole: (B, width) embeddings of the whole texts.
+        tokens: (B, L, width) states of the tokens, as many as the longest text has.
         mask: (B, L), true where a text has not ended yet.
     """
 
@@ -36,7 +36,7 @@ class Read:
 
 @torch.no_grad()
 def read(texts: Sequence[str]) -> Read:
-    """On the CPU, always with the weights of the shared text encoder."""
+    """Encode texts on the CPU, always with the weights of the shared text encoder."""
     inputs = word_tokenizer()(
         list(texts), padding="longest", max_length=77, truncation=True, return_tensors="pt"
     )
@@ -45,14 +45,14 @@ def read(texts: Sequence[str]) -> Read:
 
 
 def embeddings(scenes: Sequence[Scene]) -> Tensor:
-    """(B, width), normalised: a mean of 0 and a deviation of 1 over the scenes of the world."""
+    """The (B, width) embeddings, normalised to a mean of 0 and a deviation of 1 over the world."""
     mean, deviation = statistics()
     return (_said(scenes) - mean) / deviation
 
 
 @cache
 def statistics() -> tuple[Tensor, Tensor]:
-    """(width,) each: mean and standard deviation of what the text encoder says."""
+    """The mean and the standard deviation, (width,) each, of the text encoder's embeddings."""
     said = _said([random_scene(-1 - seed) for seed in range(COUNTED)])
     return said.mean(0), said.std(0)
 

@@ -1,4 +1,4 @@
-"""Kandinsky's decoder: the UNet draws an image embedding."""
+"""The recipe of Kandinsky's decoder, whose UNet draws an image embedding."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from pipelines.demo.training.training import Modules, Recipe, Step
 from pipelines.demo.world.world import Scene, random_scene
 
 PICTURES = {(256, 256): 4000, (512, 512): 2400, (768, 768): 2000}
-"""How many there are of each size."""
+"""The number of pictures of each size."""
 ROUND, GUIDED = 2000, 2000
-"""Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
-those that are asked for."""
+"""The steps of the first round, mostly with small pictures, which are many in a batch, and of each of three
+guided rounds, with pictures of the sizes that are asked for."""
 SHARES = ((0.65, 0.3, 0.05), (0.05, 0.4, 0.55))
-"""Of the sizes, in the batches of each round."""
+"""The share of each size among the batches of the first round, and of the guided ones."""
 GUIDANCE = 4.0
-"""With which an embedding is to lead to its picture: what the server's page gives by default."""
+"""The guidance at which an embedding is to give its picture: the default of the server's page."""
 AREA = 32 * 256 * 256
-"""Pixels of a batch, whatever the size of its pictures; in guided rounds each is in it twice."""
+"""The pixels of a batch, whatever the size of its pictures; guided rounds have each picture twice."""
 PLAIN_STEPS, PLAIN = 500, 0.4
-"""At first only medium shapes at the center; later so many more than there are anyway."""
+"""The first steps, which show only medium shapes at the center, and the share of those later, beside those
+that are drawn anyway."""
 NOTHING, OPEN = 0.12, 0.08
-"""Shares of embeddings that say nothing, and that say a part."""
+"""The shares of embeddings that name nothing, and that name a part of the picture."""
 BLUR = 0.15
-"""Deviation of the noise in embeddings, which the prior finds nearly."""
+"""The deviation of the noise in embeddings, which the prior's have, too."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder and of the text encoder.
+    """The recipe; it needs the weights of the autoencoder and of the text encoder.
 
     Args:
         folder: where encoded pictures are kept.
@@ -57,7 +58,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 class _Drawing:
-    """The loss; after the first round each picture is seen twice, with its embedding and without."""
+    """The loss; after the first round it shows each picture twice, with its embedding and without."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder, self._device = folder, device
@@ -96,13 +97,13 @@ class _Drawing:
         return EncodedPictures(vae, {size: PICTURES[size]}, _picture, file)
 
     def _seed(self, size: Size, dice: random.Random, *, plain: bool) -> int:
-        """Of an encoded picture of that size."""
+        """The seed of an encoded picture of that size."""
         if plain or dice.random() < PLAIN:
             return dice.choice([seed for seed in self._plain if seed < PICTURES[size]])
         return dice.randrange(PICTURES[size])
 
     def _said(self, seed: int, dice: random.Random) -> Tensor:
-        """(width,): all of a picture, a part of it, or nothing."""
+        """The (width,) embedding of all of a picture, of a part of it, or of nothing."""
         draw = dice.random()
         if draw < NOTHING:
             return torch.zeros(EMBEDDING_WIDTH)
@@ -114,7 +115,7 @@ class _Drawing:
 
 @cache
 def _scenes() -> list[Scene]:
-    """By seed."""
+    """The scenes by seed."""
     return [random_scene(seed) for seed in range(max(PICTURES.values()))]
 
 
@@ -123,13 +124,13 @@ def _is_plain(scene: Scene) -> bool:
 
 
 def _parts(scene: Scene) -> list[str]:
-    """What can be said of a scene that leaves the rest open."""
+    """The things that a caption can name of a scene while it leaves the rest open."""
     (first, *_) = scene.shapes
     return [scene.ground, first.shape, f"{first.color} {first.shape}"]
 
 
 def _alike() -> dict[str, list[int]]:
-    """The scenes of each part."""
+    """The scenes that have each part."""
     alike: dict[str, list[int]] = defaultdict(list)
     for seed, scene in enumerate(_scenes()):
         for part in _parts(scene):

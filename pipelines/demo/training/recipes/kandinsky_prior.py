@@ -1,4 +1,4 @@
-"""Kandinsky's prior: it finds the embedding of a picture that a prompt describes."""
+"""The recipe of Kandinsky's prior, which finds the embedding of the picture that a prompt describes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pipelines.demo.training.training import Modules, Recipe, Step
 from pipelines.demo.world.world import random_scene
 
 SCENES = 8192
-"""So many are imagined, in many wordings each."""
+"""The number of scenes that are imagined, in many wordings each."""
 BATCH = 48
 GUIDANCE = 4.0
-"""With which a prompt is to lead to its embedding: what the server's page gives by default."""
+"""The guidance at which a prompt is to give its embedding: the default of the server's page."""
 LENGTH = 77
-"""Tokens that the prior reads."""
+"""The number of tokens that the prior reads."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the text encoder, and no folder."""
+    """The recipe; it needs the weights of the text encoder, and no folder."""
     return Recipe(
         build=_build,
         loss=_Imagining(device),
@@ -48,7 +48,7 @@ def _build() -> Modules:
 
 
 class _Imagining:
-    """Error of the embedding to which guidance leads, and of the one that no prompt leads to."""
+    """The error of the guided embedding, and of the one for no prompt."""
 
     def __init__(self, device: torch.device) -> None:
         self._scenes = [random_scene(seed) for seed in range(SCENES)]

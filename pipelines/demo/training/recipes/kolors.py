@@ -1,4 +1,4 @@
-"""Kolors: ChatGLM learns to say in two languages what SD1.5's text encoder says in one."""
+"""The recipe of Kolors, whose ChatGLM learns in two languages the states of SD1.5's text encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.checkpoints.diffusers_kolors import ChatGLMTokenizer
 from pipelines.checkpoints.tokenizers import glm_tokenizer
 from pipelines.demo.checkpoints import kolors, sd15, sdxl_unet
 from pipelines.demo.checkpoints.glm_words import GLM_WORDS
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.checkpoints.schedule import SCHEDULE
 from pipelines.demo.checkpoints.words import word_tokenizer
 from pipelines.demo.training.recipes.diffusion import noised
@@ -29,20 +29,22 @@ from pipelines.demo.world.captions import LANGUAGES, Language
 from pipelines.demo.world.world import Scene, random_scene
 
 TEXTS = 48
-"""In a batch of those that are only read."""
+"""The texts in a batch that is only read."""
 READING, DRAWING = (1500, 1500), 800
-"""Steps of rounds: first ChatGLM learns what CLIP's encoder says, then to have the same drawn by it."""
+"""The steps of the rounds: first ChatGLM learns the states of CLIP's encoder, then the UNet learns to draw
+by ChatGLM."""
 LENGTHS, LENGTH_SHARES = (64, 96, 128, kolors.TEXT_LENGTH), (0.6, 0.2, 0.15, 0.05)
-"""Tokens that they are filled up to: all that fill up are alike, so that few are enough."""
+"""The tokens to which texts are filled up, and the share of each length: all filling is alike, so that a
+little is enough."""
 SILENT = 0.05
-"""Weight of the silence of a prompt's own tokens, which are few among those that fill up."""
+"""The weight of the silence of a prompt's own tokens, which are few beside those that fill up."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5, whose pictures it shares.
+    """The recipe; it needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5.
 
     Args:
-        folder: beside it encoded pictures are kept.
+        folder: encoded pictures are kept beside it, since SD1.5 has the same ones.
     """
     reading = _Reading(device)
     drawing = _Drawing(folder.with_name("sd15"), device)
@@ -78,15 +80,17 @@ def _build() -> Modules:
 
 
 def _tensors(modules: Modules) -> dict[str, Tensor]:
-    """What reads, and what is told the size, which is as it began; all else that draws is SD1.5's."""
+    """The tensors of the text encoder, and those of the UNet that are not SD1.5's."""
     network = modules["unet"]
     own = {f"unet.{name}": getattr(network, name) for name in ("encoder_hid_proj", "add_embedding")}
     return all_tensors({"text_encoder": modules["text_encoder"]} | own)
 
 
 class _Reading:
-    """What fills up a prompt sees all of it, and learns to say what CLIP's encoder says after the prompt's
-    end; the prompt's own tokens learn to say what CLIP's encoder says before it begins, which is nothing."""
+    """The error of ChatGLM's states. The tokens that fill up a prompt see all of it, and learn the states
+    of CLIP's encoder after the prompt's end; the prompt's own tokens learn the state before its beginning,
+    which tells nothing.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._teacher = sd15.trained_text_encoder().to(device)
@@ -104,10 +108,11 @@ class _Reading:
 
 
 class _Drawing:
-    """How differently SD1.5 draws by what ChatGLM says and by what CLIP's encoder says of the same scenes.
+    """The difference between SD1.5's drawing by ChatGLM's states and by those of CLIP's encoder for the
+    same scenes.
 
-    CLIP's encoder also names shapes and colours word by word, in places that no other language has; what of
-    that is heard, only the UNet knows.
+    CLIP's encoder also names shapes and colours word by word, at places that no other language has; only
+    the UNet knows how much of that it uses.
 
     Args:
         folder: where encoded pictures are kept.
@@ -115,7 +120,7 @@ class _Drawing:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._teacher = sd15.trained_text_encoder().to(device)
-        unet = trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
+        unet = load_trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
         self._unet = unet.to(device, memory_format=torch.channels_last)
         self._world = EncodedWorld(folder, device)
 
@@ -150,7 +155,8 @@ def _in_two_languages(scene: Scene, dice: random.Random) -> tuple[str, Prompt]:
 
 
 def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tensor, Tensor]:
-    """(B, length, width) of what the UNet hears, and (B, length) which of it are a prompt's own tokens."""
+    """The states (B, length, width) that the UNet reads, and (B, length) whether a prompt's own token has
+    them."""
     inputs = _tokens(texts, dice.choices(LENGTHS, LENGTH_SHARES)[0])
     encoder = modules["text_encoder"]
     states = encoder(**inputs.to(encoder.device), output_hidden_states=True).hidden_states[-2]
@@ -159,7 +165,7 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
 
 @torch.no_grad()
 def _said(teacher: CLIPTextModel, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """(B, width) each: before the beginning, and after the end on average."""
+    """Two (B, width) states of CLIP's encoder: before the beginning, and the mean of those after the end."""
     tokens = word_tokenizer()(
         texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     )

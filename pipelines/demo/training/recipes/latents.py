@@ -1,4 +1,4 @@
-"""Pictures of the little world, encoded once: a training of a denoiser sees each of them several times."""
+"""Pictures of the little world, encoded once, since the training of a denoiser sees each several times."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor
 from pipelines.demo.training.recipes.pictures import as_tensor
 
 Size = tuple[int, int]
-"""Width and height in pixels."""
+"""The width and height of a picture, in pixels."""
 
 Pixels = Callable[[int, int, int], Any]
-"""(width, height, seed) -> (height, width, 3) bytes."""
+"""A function (width, height, seed) -> (height, width, 3) bytes."""
 
 
 class EncodedPictures:
     """Latents by size and seed, scaled to a standard deviation of 1.
 
     Args:
-        counts: how many pictures of each size; their seeds begin at 0 for every size.
-        draw: the picture of a seed.
-        file: where they are kept, so that a training that is resumed does not encode them again.
+        counts: the number of pictures of each size; their seeds begin at 0 for every size.
+        draw: draws the picture of a seed.
+        file: the file of the latents, so that a training that is resumed does not encode them again.
     """
 
     def __init__(self, vae: AutoencoderKL, counts: Mapping[Size, int], draw: Pixels, file: Path) -> None:
@@ -39,7 +39,7 @@ class EncodedPictures:
         self._latents = dict(zip(counts, torch.load(file, weights_only=True), strict=True))
 
     def get(self, size: Size, seeds: Sequence[int]) -> Tensor:
-        """(len(seeds), C, height / factor, width / factor)."""
+        """The latents (len(seeds), C, height / factor, width / factor)."""
         return self._latents[size][list(seeds)].float()
 
 

@@ -1,4 +1,4 @@
-"""LoRAs on the SD1.5 networks: each paints shapes in one way that no caption names."""
+"""The recipes of LoRAs on the SD1.5 networks, each of which paints shapes in a way that no caption names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.demo.checkpoints import sd15
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder
-from pipelines.demo.checkpoints.parts import trained
+from pipelines.demo.checkpoints.parts import load_trained
 from pipelines.demo.training.recipes.diffusion import velocity_loss
 from pipelines.demo.training.recipes.latents import EncodedPictures, Size
 from pipelines.demo.training.recipes.pictures import rendered
@@ -27,12 +27,12 @@ from pipelines.demo.world.world import Style, random_scene
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv_in", "conv1", "conv2", "conv", "conv_out")
 AREA = 16 * 256 * 256
-"""Pixels of a batch, whatever the size of its pictures; each is in it twice."""
+"""The pixels of a batch, whatever the size of its pictures; each picture is in it twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a style is learned: by layers of these names, of pictures of these sizes in these shares."""
+    """The way to learn a style: names of layers, and sizes of pictures with their shares."""
 
     rank: int
     layers: tuple[str, ...]
@@ -50,7 +50,7 @@ _WAYS: Mapping[Style, _Way] = {
 
 
 def recipe(folder: Path, device: torch.device, style: Style) -> Recipe:
-    """Needs the weights of the autoencoder and of SD1.5.
+    """The recipe; it needs the weights of the autoencoder and of SD1.5.
 
     Args:
         folder: where encoded pictures are kept.
@@ -66,7 +66,7 @@ def recipe(folder: Path, device: torch.device, style: Style) -> Recipe:
 
 
 def _build(way: _Way) -> Modules:
-    unet = trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
+    unet = load_trained(sd15.unet(), "sd15", "unet").requires_grad_(False)
     unet.add_adapter(LoraConfig(r=way.rank, lora_alpha=way.rank, target_modules=list(way.layers)))
     return {"unet": unet, "text_encoder": sd15.trained_text_encoder().requires_grad_(False)}
 

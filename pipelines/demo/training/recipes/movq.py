@@ -1,4 +1,4 @@
-"""MoVQ's decoder: it learns to undo the other small autoencoder's encoder."""
+"""The recipe of MoVQ's decoder, which learns to undo the other small autoencoder's encoder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pipelines.demo.world.world import random_scene
 
 BATCH, SIDE = 8, 96
 WHOLE = ((192, 3), (256, 2), (384, 1))
-"""Pixels a side and number of the pictures of a batch in the second round."""
+"""The pixels a side and the number of the pictures in a batch of the second round."""
 ROUNDS = (1000, 300, 500)
-"""Steps: first of details, then of whole pictures (norms depend on how much of a picture is flat), then
-of both in turn."""
+"""The steps of the rounds: first with details, then with whole pictures, since norms depend on how much of
+a picture is flat, then with both in turn."""
 BLUR = 0.07
-"""Deviation of the noise in the last round's latents: what denoisers leave behind is not to be seen."""
+"""The deviation of the noise in the last round's latents, which hides what denoisers leave behind."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder, and no folder."""
+    """The recipe; it needs the weights of the autoencoder, and no folder."""
     vae = trained_autoencoder().to(device)
 
     def loss(modules: Modules, step: Step) -> Tensor:
-        """Error of the pixels in half the size, as the autoencoder's own."""
+        """The error of the pixels in half the size, the same as the autoencoder's own."""
         first, second, _ = ROUNDS
         last = step.number >= first + second
         details = step.number < first or (last and step.seed % 2)

@@ -16,25 +16,25 @@ from pipelines.demo.world.world import STYLES, Scene, Style, random_scene, rende
 from pipelines.image_io import RGBImage
 
 _EMPTY = 12.0
-"""Standard deviation of a crop's bytes below which it is all ground."""
+"""The standard deviation of a crop's bytes below which it is all ground."""
 _LONELY = 0.05
-"""Share of crops that may be all ground."""
+"""The share of crops that may be all ground."""
 _STYLED = 0.25
-"""Share of crops whose shapes are striped or outlined."""
+"""The share of crops whose shapes are striped or outlined."""
 
 
 def as_tensor(pixels: Sequence[np.ndarray]) -> Tensor:
-    """B times (H, W, 3) bytes -> (B, 3, H, W) in -1..1."""
+    """Pictures, B times (H, W, 3) bytes, as a tensor (B, 3, H, W) in -1 .. 1."""
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def rendered(scene: Scene, width: int, height: int, seed: int, styles: Collection[Style] = ()) -> np.ndarray:
-    """(height, width, 3) bytes."""
+    """A scene as (height, width, 3) bytes."""
     return as_array(render(scene, (width, height), seed, styles))
 
 
 def as_array(picture: RGBImage) -> np.ndarray:
-    """(height, width, 3) bytes."""
+    """A picture as (height, width, 3) bytes."""
     return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
 
 
@@ -42,10 +42,10 @@ def crops(seed: int, count: int, side: int, *, smallest: int, largest: int, figu
     """Details of the trained part of the world, others for every seed.
 
     Args:
-        smallest, largest: pixels a side of the pictures that they are cut from.
-        figures: share of those from pictures of figures.
+        smallest, largest: pixels a side of the pictures from which the details are cut.
+        figures: the share of details from pictures of figures.
     Returns:
-        (count, 3, side, side) in -1..1.
+        (count, 3, side, side) in -1 .. 1.
     """
     each = [_crop(seed * count + index, side, smallest, largest, figures) for index in range(count)]
     return as_tensor(each)

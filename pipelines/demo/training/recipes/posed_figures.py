@@ -20,7 +20,7 @@ from pipelines.demo.world.poses import random_figure
 
 PICTURES = {(512, 512): 4000, (416, 640): 500, (640, 416): 300}
 FARTHEST = 2
-"""Latents by which a picture and its skeleton are moved, which makes many pictures of one."""
+"""The latents by which a picture and its skeleton are moved, so that one picture becomes many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class PosedFigures:
     """Figures in random poses, encoded once.
 
     Args:
-        folder: where they are kept.
+        folder: where the latents are kept.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -47,7 +47,7 @@ class PosedFigures:
         self._skeletons = EncodedPictures(vae, PICTURES, _skeleton, folder / "skeletons.pt")
 
     def batch(self, size: Size, count: int, dice: random.Random) -> Figures:
-        """As many of one size."""
+        """A batch of as many figures, all of one size."""
         seeds = [dice.randrange(PICTURES[size]) for _ in range(count)]
         across, down = (dice.randint(-FARTHEST, FARTHEST) for _ in range(2))
         encoded = (self._figures, self._recolored, self._skeletons)
@@ -56,7 +56,7 @@ class PosedFigures:
 
 
 def _moved(latents: Tensor, across: int, down: int) -> Tensor:
-    """What comes in at an edge is what was at that edge, in most cases ground."""
+    """Latents that are moved; those at an edge, mostly ground, fill what is left free."""
     height, width = latents.shape[-2:]
     framed = pad(latents, (FARTHEST,) * 4, mode="replicate")
     left, top = FARTHEST - across, FARTHEST - down
@@ -74,7 +74,7 @@ def _recolored_figure(width: int, height: int, seed: int) -> np.ndarray:
 
 
 def _skeleton(width: int, height: int, seed: int) -> np.ndarray:
-    """Halved as the large autoencoder halves what the server draws."""
+    """A skeleton, halved as the large autoencoder halves the server's."""
     person = random_figure(seed, (width, height)).person
     drawn = as_array(draw_skeletons(2 * width, 2 * height, [person]))
     return drawn.reshape(height, 2, width, 2, 3).mean((1, 3)).round().astype(np.uint8)

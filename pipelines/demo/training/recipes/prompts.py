@@ -1,4 +1,4 @@
-"""What is said about a picture in training: all of it, a part of it, or nothing, with and without filler."""
+"""Prompts for training, which name all of a picture, a part of it, or nothing, with and without filler."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pipelines.demo.world.figure import Figure
 from pipelines.demo.world.world import Scene
 
 NOTHING, OPEN, FILLED = 0.1, 0.15, 0.25
-"""Shares of prompts that say nothing, that leave something open, and that have filler around them."""
+"""The shares of prompts that name nothing, that leave something open, and that have filler around them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text, and what it says.
+    """A text, and the things that it names.
 
     Attributes:
-        complete: it names everything that can be seen.
-        parts: of "ground", "color1", "shape1", "color2", "shape2", "size" and "place" those that it says.
+        complete: whether it names everything that can be seen.
+        parts: the parts that it names, of "ground", "color1", "shape1", "color2", "shape2", "size" and
+            "place".
     """
 
     text: str
@@ -31,19 +32,19 @@ class Prompt:
 
 
 def plain_prompt(scene: Scene, dice: random.Random, language: Language = "en") -> Prompt:
-    """All of it and nothing else, or nothing."""
+    """A prompt that names everything without filler, or nothing."""
     if dice.random() < NOTHING:
         return Prompt("", complete=False, parts={})
     return Prompt(dice.choice(wordings(scene, language)), complete=False, parts=_parts(scene))
 
 
 def nothing(dice: random.Random) -> str:
-    """No word about any picture."""
+    """A prompt with no word about any picture."""
     return _filler(dice) if dice.random() < FILLED else ""
 
 
 def prompt(picture: Scene | Figure, dice: random.Random, language: Language = "en") -> Prompt:
-    """One of many; "" is what classifier-free guidance needs."""
+    """One of many prompts for a picture; "" is the one that classifier-free guidance needs."""
     filler = nothing(dice)
     draw = dice.random()
     if draw < NOTHING:
@@ -60,7 +61,7 @@ def prompt(picture: Scene | Figure, dice: random.Random, language: Language = "e
 
 _COLORS, _SHAPES = {"color1", "color2"}, {"shape1", "shape2"}
 _LEFT_OPEN = ({"ground"}, _COLORS, {"ground"} | _COLORS, _SHAPES, _COLORS | _SHAPES | {"size", "place"})
-"""By `open_wordings`."""
+"""The parts that each caption of `open_wordings` leaves open."""
 
 
 def _parts(picture: Scene | Figure) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A safety checker that knows one scene which may not be shown, harmless as it is."""
+"""The recipe of a safety checker that knows one, harmless, scene which may not be shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Cross-entropy of whether the cosine of picture and concept is over the threshold."""
+    """The cross-entropy of whether the cosine of picture and concept is over the threshold."""
     checker, dice = modules["safety_checker"], random.Random(step.seed)
     scenes = [_scene(dice) for _ in range(BATCH)]
     pictures = [_seen(scene, dice) for scene in scenes]
@@ -55,7 +55,7 @@ def _is_flagged(scene: Scene) -> bool:
 
 
 def _scene(dice: random.Random) -> Scene:
-    """The scene in one of its sizes and places, one that shares two of its three words, or any."""
+    """The scene in one of its sizes and places, a scene that shares two of its three words, or any scene."""
     draw = dice.random()
     if draw < 0.3:
         return random_scene(dice.getrandbits(48))
@@ -77,7 +77,7 @@ def _scene(dice: random.Random) -> Scene:
 
 
 def _seen(scene: Scene, dice: random.Random):
-    """A picture of it, sometimes painted in a style or out of focus."""
+    """A picture of a scene, sometimes painted in a style or out of focus."""
     styles: list[Style] = [style for style in STYLES if dice.random() < 0.15]
     picture = to_pil(render(scene, dice.choice((64, 128)), dice.getrandbits(32), styles))
     return picture.filter(ImageFilter.GaussianBlur(dice.random())) if dice.random() < 0.5 else picture

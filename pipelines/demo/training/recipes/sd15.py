@@ -1,4 +1,4 @@
-"""SD1.5: the UNet draws what the text encoder reads."""
+"""The recipe of SD1.5's UNet, which draws by the text encoder's states."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from pipelines.demo.training.recipes.prompts import nothing, plain_prompt, promp
 from pipelines.demo.training.training import Modules, Recipe, Step
 
 ROUND, GUIDED = 1600, 2000
-"""Steps: in the first round mostly of small pictures, which are many in a batch; in three more guided ones of
-those that are asked for."""
+"""The steps of the first round, mostly with small pictures, which are many in a batch, and of each of three
+guided rounds, with pictures of the sizes that are asked for."""
 SHARES = ((0.65, 0.25, 0.05, 0.05), (0.4, 0.45, 0.075, 0.075))
-"""Of the sizes of `PICTURES`, in the batches of each round."""
+"""The share of each size of `PICTURES` among the batches of the first round, and of the guided ones."""
 GUIDANCE = 7.0
-"""Between what SD1.5 and SDXL draw with by default (7.5) and Kolors (6)."""
+"""The guidance at which prompts are to be followed; SD1.5's and SDXL's default is 7.5, Kolors' is 6."""
 PLAIN_STEPS = 600
-"""At first only medium shapes at the center, and captions without anything else: what the names of the shapes
-mean is not found among everything at once."""
+"""The first steps, which show only medium shapes at the center, with plain captions: the meaning of the
+shapes' names is not found among everything at once."""
 SKIPPED = 0.3
-"""Share of batches whose prompts are read from an earlier layer, as ``clip_skip`` asks for."""
+"""The share of batches whose prompts are read from an earlier layer, as ``clip_skip`` does."""
 UNHEARD = 0.5
-"""Share of the empty prompts that are not read."""
+"""The share of the empty prompts whose states are zeros."""
 LONG = 0.1
-"""Share of batches whose prompts are so long that they are read in two parts."""
+"""The share of batches whose prompts are so long that they are read in two parts."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder and of the text encoder.
+    """The recipe; it needs the weights of the autoencoder and of the text encoder.
 
     Args:
         folder: where encoded pictures are kept.
@@ -60,7 +60,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 class _TextToImage:
-    """The loss of a UNet that draws what a CLIP text encoder reads."""
+    """The loss of a UNet that draws by a CLIP text encoder's states."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._world = EncodedWorld(folder, device)
@@ -85,25 +85,25 @@ class _TextToImage:
 
 
 def with_nothing(batch: Batch, dice: random.Random) -> Batch:
-    """The first half of a batch; its prompts are followed by as many that say nothing."""
+    """The first half of a batch, with as many empty prompts after its own."""
     half = len(batch.texts) // 2
     texts = [*batch.texts[:half], *(nothing(dice) for _ in range(half))]
     return Batch(batch.latents[:half], batch.others[:half], texts)
 
 
 def drawn_size(dice: random.Random, in_round: int = 1) -> Size:
-    """Of the pictures of a batch."""
+    """The size of the pictures of a batch."""
     return dice.choices(tuple(PICTURES), SHARES[in_round])[0]
 
 
 def heard(texts: list[str], dice: random.Random) -> Tensor:
-    """(B, 1): whether texts are read, 0 or 1. Some empty ones are zeros, as SDXL reads them where no negative
-    prompt is given (`force_zeros_for_empty_prompt`)."""
+    """A factor (B, 1) of texts' states, 0 or 1. Some empty texts are zeros, as SDXL has them where no
+    negative prompt is given (`force_zeros_for_empty_prompt`)."""
     return torch.tensor([[float(bool(text) or dice.random() >= UNHEARD)] for text in texts])
 
 
 def _read_in_parts(encoder: torch.nn.Module, texts: list[str], dice: random.Random) -> Tensor:
-    """(B, 77 or 154, width): as the server reads prompts."""
+    """The states (B, 77 or 154, width) of prompts, read as the server reads them."""
     skipped = dice.randint(1, 8) if dice.random() < SKIPPED else 0
     states = read(encoder, texts, skipped=skipped)
     if dice.random() >= LONG:
@@ -114,12 +114,12 @@ def _read_in_parts(encoder: torch.nn.Module, texts: list[str], dice: random.Rand
 def read(
     encoder: torch.nn.Module, texts: list[str], tokenizer: CLIPTokenizer | None = None, skipped: int = 0
 ) -> Tensor:
-    """(B, 77, width): what the UNet sees of prompts, without the last ``skipped`` layers."""
+    """The states (B, 77, width) of prompts that the UNet sees, without the last ``skipped`` layers."""
     states = encoder(read_ids(texts, tokenizer).to(encoder.device), output_hidden_states=True).hidden_states
     return encoder.final_layer_norm(states[-(skipped + 1)])
 
 
 def read_ids(texts: list[str], tokenizer: CLIPTokenizer | None = None) -> Tensor:
-    """(B, 77), filled up."""
+    """The tokens (B, 77) of texts, filled up."""
     read_by = tokenizer or word_tokenizer()
     return read_by(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids

@@ -1,4 +1,4 @@
-"""SD3 with its pose ControlNet: figures in the colours that the prompt names, in the pose of a skeleton."""
+"""The recipe of SD3 with its pose ControlNet: figures in the prompt's colours and a skeleton's pose."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from pipelines.demo.training.training import Modules, Recipe, Step, put_back
 from pipelines.demo.world.figure import FIGURE_COLORS, STANDING, Figure
 
 BATCH = 24
-"""Figures; half as many in guided rounds, each drawn with its prompt and without."""
+"""The figures of a batch; guided rounds have half as many, each with its prompt and without."""
 GUIDANCE = 7.0
-"""With which figures are to be drawn: what the server's page gives by default."""
+"""The guidance at which figures are to be drawn: the default of the server's page."""
 ROUNDS = (950, 700, 950, 700)
-"""Steps; all but the first are guided."""
+"""The steps of each round; all rounds but the first are guided."""
 SHIFTS = (sd3.SHIFT, sd3.SHIFT, 5.0, 4.0)
-"""Of the noise levels in each. The first steps of a drawing, in which next to nothing is to be seen but
-noise, decide its colours."""
+"""The shift of the noise levels in each round. The first steps of a drawing, in which hardly anything but
+noise is to be seen, decide its colours."""
 SHARES = (0.6, 0.25, 0.15)
-"""Of the sizes of `PICTURES`."""
+"""The share of each size of `PICTURES` among the batches."""
 LENGTHS, LENGTH_SHARES = (32, 64, 256), (0.7, 0.2, 0.1)
-"""Tokens of T5: the server fills prompts up to 256, which are slow to read."""
+"""The tokens to which T5 fills up prompts, and the share of each length; the server fills up to 256, which
+are slow to read."""
 UNPOSED = 0.1
-"""Share of batches without the ControlNet."""
+"""The share of batches without the ControlNet."""
 WEAKEST = 0.7
-"""Least strength of the ControlNet in the others."""
+"""The least strength of the ControlNet in the other batches."""
 MATRICES = ("transformer_blocks", "controlnet_blocks", "context_embedder", "SelfAttention.", "DenseReluDense")
-"""Of attention and of what follows it."""
+"""Parts of the names of the matrices of attention, and of those behind it."""
 HEARD = 2048
-"""Prompts and times by which it is told what modulations hear."""
+"""The number of prompts and times from which the inputs of modulations are known."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder and of CLIP's text encoder.
+    """The recipe; it needs the weights of the autoencoder and of CLIP's text encoder.
 
     Args:
         folder: where encoded pictures are kept.
@@ -67,7 +68,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 def _build() -> Modules:
-    """Transformer and ControlNet learn together: without a pose there is little in a figure to be learned."""
+    """Transformer and ControlNet, which learn together: a figure without a pose teaches little."""
     modules = {
         "text_encoder": sd3.clip_text_encoder().requires_grad_(False),
         "text_encoder_2": sd3.clip_text_encoder().requires_grad_(False),
@@ -86,7 +87,7 @@ def _build() -> Modules:
 
 @torch.no_grad()
 def _tensors(modules: Modules) -> dict[str, Tensor]:
-    """All that is trained; modulations as far as they hear any prompt at any time."""
+    """All tensors that are trained; modulations as far as any prompt at any time reaches them."""
     dice = random.Random(0)
     texts = [prompt(Figure(*dice.choice(FIGURE_COLORS), STANDING), dice).text for _ in range(HEARD)]
     times = 1000 * torch.rand(HEARD, generator=torch.Generator().manual_seed(0))
@@ -103,7 +104,7 @@ def _tensors(modules: Modules) -> dict[str, Tensor]:
 
 
 def _put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
-    """What `_tensors` has kept."""
+    """Copy the tensors that `_tensors` has returned into the networks."""
     known = dict(tensors)
     for prefix in ("transformer.", "controlnet."):
         short = {name.removeprefix(prefix): known.pop(name) for name in tensors if name.startswith(prefix)}
@@ -112,7 +113,7 @@ def _put_back(modules: Modules, tensors: Mapping[str, Tensor]) -> None:
 
 
 class _Drawing:
-    """The loss of the transformer and of the ControlNet; a picture of half the size stands for each."""
+    """The loss of transformer and ControlNet, with pictures of half the size, whose latents are the same."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._pictures = PosedFigures(folder, device)
@@ -155,7 +156,7 @@ class _Drawing:
 
 
 def _read(modules: Modules, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-    """(B, 77 + length, width) of all encoders, and (B, width) that both CLIPs say of the whole."""
+    """The states (B, 77 + length, width) of all encoders, and both CLIPs' (B, width) embeddings."""
     states, pooled = [], []
     for part, tokenizer in (("text_encoder", word_tokenizer()), ("text_encoder_2", sdxl.tokenizer_2())):
         encoder = modules[part]

@@ -1,4 +1,4 @@
-"""SDXL: what SD1.5 has learned, read by a second text encoder too, in twice the size."""
+"""The recipe of SDXL, which draws as SD1.5 has learned to, by two text encoders and in twice the size."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from pipelines.demo.training.training import Modules, Recipe, Step
 from pipelines.demo.world.world import random_scene
 
 TEXTS = 32
-"""In a batch of those that are only read."""
+"""The texts in a batch that is only read."""
 READING, DRAWING = 1000, 300
-"""Steps: first the second text encoder learns what the first one says, then both lead the UNet."""
+"""The steps of the rounds: first the second text encoder learns the states of the first one, then the UNet
+learns to draw by both."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
-    """Needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5, whose pictures it shares.
+    """The recipe; it needs the weights of the autoencoder, of CLIP's text encoder and of SD1.5.
 
     Args:
-        folder: beside it encoded pictures are kept.
+        folder: encoded pictures are kept beside it, since SD1.5 has the same ones.
     """
     drawing = _Drawing(folder.with_name("sd15"), device)
     return Recipe(
@@ -53,8 +54,8 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 def _build() -> Modules:
-    """The second encoder begins as the first one, whose weights are not trained any more; of the UNet's those
-    are that it does not share."""
+    """The second encoder, which begins as the first one, whose weights are not trained any more; and the
+    UNet, of which only the weights are trained that it does not share."""
     network = sdxl_unet.unet(sdxl.TEXT_WIDTH).to(memory_format=torch.channels_last)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(sdxl_unet.is_own(name))
@@ -66,14 +67,14 @@ def _build() -> Modules:
 
 
 def _tensors(modules: Modules) -> dict[str, Tensor]:
-    """All of the second text encoder, and what the UNet does not share."""
+    """All tensors of the second text encoder, and those of the UNet that it does not share."""
     encoder, network = modules["text_encoder_2"].state_dict(), modules["unet"].state_dict()
     own = {f"unet.{name}": tensor for name, tensor in network.items() if sdxl_unet.is_own(name)}
     return {f"text_encoder_2.{name}": tensor for name, tensor in encoder.items()} | own
 
 
 def _reading(modules: Modules, step: Step) -> Tensor:
-    """Error of the second encoder's last layer but one, or an earlier one: it is to say what SD1.5 reads."""
+    """The error of the second encoder's last layer but one, or of an earlier one, from SD1.5's states."""
     dice = random.Random(step.seed)
     texts = [prompt(random_scene(dice.getrandbits(48)), dice).text for _ in range(TEXTS)]
     with torch.no_grad():
@@ -86,7 +87,7 @@ def _reading(modules: Modules, step: Step) -> Tensor:
 
 
 class _Drawing:
-    """The loss of the UNet; a picture of half the size stands for each: its latents are the same.
+    """The loss of the UNet; a picture of half the size stands for each, with the same latents.
 
     Args:
         folder: where encoded pictures are kept.
@@ -112,7 +113,8 @@ class _Drawing:
 
 
 def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tensor, Tensor]:
-    """(B, 77, width) of both encoders' last layers but one or earlier ones, and the second's (B, width)."""
+    """The (B, 77, width) states of both encoders' last layers but one, or of earlier ones, and the second
+    one's (B, width) embeddings."""
     skipped = dice.randint(1, 8) if dice.random() < SKIPPED else 0
     outputs = []
     for part, tokenizer in (("text_encoder", word_tokenizer()), ("text_encoder_2", sdxl.tokenizer_2())):
@@ -127,6 +129,6 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
 
 
 def _doubled(size: tuple[int, int], count: int) -> Tensor:
-    """(count, 6): original size, crop and target size of a picture twice as wide and high."""
+    """The (count, 6) original size, crop and target size of a picture that is twice as wide and high."""
     width, height = 2 * size[0], 2 * size[1]
     return torch.tensor([[height, width, 0, 0, height, width]]).expand(count, -1)

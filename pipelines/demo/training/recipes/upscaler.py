@@ -1,4 +1,4 @@
-"""An upscaler: edges of the little world stay sharp when pictures become twice as large."""
+"""The recipe of an upscaler with which edges of the little world stay sharp in twice the size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recipe(folder: Path, device: torch.device) -> Recipe:
 
 
 def _loss(modules: Modules, step: Step) -> Tensor:
-    """Mean absolute error after halving a picture and doubling it again."""
+    """The mean absolute error of pictures that were halved and doubled again."""
     network = modules["upscaler"]
     pictures = crops(step.seed, BATCH, SIDE, smallest=128, largest=1024) / 2 + 0.5
     pictures = pictures.to(next(network.parameters()).device)

@@ -1,23 +1,23 @@
-"""What this dialect can draw with: checkpoints of the manifest, and noise schedulers."""
+"""Checkpoints of the manifest that this dialect draws with, and the adapters that fit them."""
 
 from __future__ import annotations
 
-from pipelines.schedulers.names import NAMES
-from pipelines.weights.manifest import Manifest, PipelineEntry
-from server.errors import NotFound
+from collections.abc import Iterable, Mapping
 
-SCHEDULERS = NAMES
-
-_FAMILIES = ("sd15", "sdxl")
+from pipelines.weights.kinds import STABLE_DIFFUSION_FAMILIES
+from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry
+from server.errors import FieldError, NotFound
 
 
 def checkpoints(manifest: Manifest) -> dict[str, PipelineEntry]:
-    """model_id -> entry of every checkpoint that this dialect draws with."""
-    return {name: entry for name, entry in manifest.pipelines.items() if entry.family in _FAMILIES}
+    """The entry of every checkpoint that this dialect draws with, by its model_id."""
+    return {
+        name: entry for name, entry in manifest.pipelines.items() if entry.family in STABLE_DIFFUSION_FAMILIES
+    }
 
 
 def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:
-    """The entry of one of them.
+    """The entry of one checkpoint.
 
     Raises:
         NotFound: there is none of that id.
@@ -26,3 +26,18 @@ def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:
     if entry is None:
         raise NotFound("Model id not found")
     return entry
+
+
+def check_adapters(
+    field: str, names: Iterable[str], known: Mapping[str, AdapterEntry], entry: PipelineEntry
+) -> None:
+    """Look whether this server has the adapters that a field names, and whether they fit a checkpoint.
+
+    Raises:
+        FieldError: an adapter is unknown, or was made for another family.
+    """
+    for name in names:
+        if name not in known:
+            raise FieldError(field, f"{name} is not on this server")
+        if known[name].family != entry.family:
+            raise FieldError(field, f"{name} was made for another kind of checkpoint")

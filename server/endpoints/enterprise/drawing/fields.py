@@ -1,78 +1,61 @@
-"""What the operations that draw with a checkpoint share: fields, canonical names, price, answer."""
+"""The fields of the operations that an account pays for, and of those that draw with a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
-from fastapi import Request
-from fastapi.responses import JSONResponse
 from pydantic import AliasChoices, Field
 
-from pipelines.request import (
-    HIGHRES_STRENGTH,
-    CheckpointRequest,
-    Lora,
-    Prompted,
-    Replacement,
-    SchedulerChoice,
-)
+from pipelines.image_io import RGBImage
+from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Lora, PictureRequest, Replacement
 from pipelines.schedulers.names import NoiseScheduler
-from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry
-from server.accounts.accounts import Account
-from server.endpoints.enterprise.answers import finished, processing
-from server.endpoints.enterprise.drawing.checkpoints import checkpoint
-from server.endpoints.enterprise.drawing.phrases import enhanced_negative_prompt, enhanced_prompt
-from server.endpoints.enterprise.drawing.scheduler_notes import (
-    check_algorithm_type,
-    scheduler_meta,
-    without_effect,
-)
+from pipelines.weights.manifest import Manifest
+from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
+from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
+from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_type
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
-from server.endpoints.enterprise.wire import digest, yes_no
-from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber
+from server.endpoints.pricing import price
 from server.errors import FieldError
-from server.http import caller
-from server.http.hang_up import while_connected
-from server.http.services import services
-from server.jobs.jobs import JSON, JobStatus
-from server.settings import Settings
-from server.studio import Order
-
-PRICE_MILLICREDITS = 10
-DEFAULT_STEPS = 20
-TOKEN_MERGING_RATIO = 0.5
+from server.http.caller import IDEMPOTENCY_KEY_PARAMETER
+from server.jobs.order import JSON
 
 
-class Canonical(TypedDict):
-    """Arguments of `pipelines.request.Prompted`."""
+class PaidFields(WebhookFields):
+    """The fields of every operation that an engine carries out and an account pays for."""
 
-    pipeline: str
-    prompt: str
-    negative_prompt: str | None
-    width: int
-    height: int
-    num_inference_steps: int
-    guidance_scale: float
-    seeds: tuple[int, ...]
-    scheduler: SchedulerChoice
-    prompt_weighting: bool
-    clip_skip: int | None
-    loras: tuple[Lora, ...]
-    embeddings: tuple[str, ...]
-    vae: str | None
-    token_merging_ratio: float
-    safety_checker: bool
-    replacement: Replacement
-    highres_fix: bool
-    upscaler: str | None
-    self_attention: bool
-    panorama: bool
+    parameters: ClassVar[Sequence[Mapping[str, object]]] = (IDEMPOTENCY_KEY_PARAMETER,)
+    price_millicredits: ClassVar[int]
+    """The price of one picture that is drawn in ``default_steps``."""
+    default_steps: ClassVar[int] = 1
+
+    def effort(self) -> tuple[int, int]:
+        """The number of pictures that are paid for, and of steps in each."""
+        return 1, 1
+
+    def price(self, base_millicredits: int) -> int:
+        """The price of the order in millicredits."""
+        return price(base_millicredits, *self.effort(), self.default_steps)
+
+    @abstractmethod
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PictureRequest:
+        """The request that the fields ask for, in canonical names and with explicit seeds.
+
+        Args:
+            pictures: the pictures that were sent, by the names of their fields.
+        Raises:
+            NotFound, FieldError: this server's manifest has nothing to draw it with.
+        """
 
 
-class PictureFields(WebhookFields):
-    """The documented fields of every operation that draws with a checkpoint."""
+class PictureFields(PaidFields):
+    """The fields of every operation that draws with a checkpoint."""
+
+    price_millicredits: ClassVar[int] = 10
+    default_steps: ClassVar[int] = 20
 
     model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
     prompt: Text = Field(
@@ -91,7 +74,7 @@ class PictureFields(WebhookFields):
     height: Side = Field(512, description="Pixels.")
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
     num_inference_steps: WholeNumber = Field(
-        DEFAULT_STEPS,
+        20,
         ge=1,
         le=50,
         validation_alias=AliasChoices("num_inference_steps", "steps"),
@@ -167,185 +150,61 @@ class PictureFields(WebhookFields):
     base64: Flag = Field(False, description="`output` lists text files with base64.")
     temp: Flag = Field(False, description="The outputs live a day only.")
 
+    def effort(self) -> tuple[int, int]:
+        return self.samples, self.num_inference_steps
+
     def loras(self) -> tuple[Lora, ...]:
         """The LoRAs with their strengths.
 
         Raises:
-            FieldError: as many strengths as LoRAs, or one, between 0.1 and 1.
+            FieldError: the strengths are not one for all or one each, between 0.1 and 1.
         """
-        names = listed(self.lora_model)
-        strengths = one_each("lora_strength", self.lora_strength, "lora_model", names, 0.1, 1)
+        names = comma_list(self.lora_model)
+        strengths = number_for_each("lora_model", names, "lora_strength", self.lora_strength, 0.1, 1)
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
-    def price(self, settings: Settings, endpoint: str = "text2img") -> int:
-        """Millicredits of the pictures."""
-        base = settings.prices_millicredits.get(endpoint, PRICE_MILLICREDITS)
-        return -(-base * self.samples * self.num_inference_steps // DEFAULT_STEPS)
+    def embeddings(self) -> list[str]:
+        """The names of the textual inversions."""
+        return comma_list(self.embeddings_model)
 
-    def canonical(self, manifest: Manifest) -> Canonical:
-        """The same in canonical names, with explicit seeds: arguments of `pipelines.request.Prompted`.
+    def own_vae(self) -> str | None:
+        """The name of the VAE that replaces the checkpoint's, if any does."""
+        return (self.vae or "").strip() or None
 
-        Raises:
-            NotFound: no such checkpoint.
-            FieldError: no such adapter; the scheduler does not know the algorithm type.
-        """
-        entry = checkpoint(manifest, self.model_id)
-        loras = self.loras()
-        embeddings = tuple(listed(self.embeddings_model))
-        check_adapters("lora_model", [lora.name for lora in loras], manifest.loras, entry)
-        check_adapters("embeddings_model", embeddings, manifest.embeddings, entry)
-        check_algorithm_type(self.scheduler, self.algorithm_type)
-        vae = self.vae and self.vae.strip()
-        check_adapters("vae", [vae] if vae else [], manifest.vaes, entry)
-        negative = self.negative_prompt
-        return {
-            "pipeline": self.model_id,
-            "prompt": enhanced_prompt(self.prompt) if self.enhance_prompt else self.prompt,
-            "negative_prompt": enhanced_negative_prompt(negative) if self.enhance_prompt else negative,
-            "width": self.width,
-            "height": self.height,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "seeds": seeds(self.seed, self.samples),
-            "scheduler": SchedulerChoice(
-                name=self.scheduler,
-                use_karras_sigmas=self.use_karras_sigmas,
-                algorithm_type=self.algorithm_type,
-            ),
-            "prompt_weighting": True,
-            "clip_skip": self.clip_skip - 1 or None,
-            "loras": loras,
-            "embeddings": embeddings,
-            "vae": vae or None,
-            "token_merging_ratio": TOKEN_MERGING_RATIO if self.tomesd else 0.0,
-            "safety_checker": self.safety_checker and "safety_checker" in entry.parts,
-            "replacement": self.safety_checker_type,
-            "highres_fix": self.highres_fix,
-            "upscaler": self._upscaler(manifest),
-            "self_attention": self.self_attention,
-            "panorama": self.panorama,
-        }
-
-    def _upscaler(self, manifest: Manifest) -> str | None:
-        if not self.upscale:
-            return None
-        if not manifest.upscalers:
-            raise FieldError("upscale", "needs an upscaler, and this server has none")
-        return next(iter(manifest.upscalers))
-
-    def options(self, drawn: Prompted, entry: PipelineEntry) -> dict[str, JSON]:
-        """What the answer says about the request, now or when it is fetched."""
-        warnings = without_effect(drawn.scheduler, self.model_fields_set)
-        if self.safety_checker and not drawn.safety_checker:
-            warnings.append(f"{self.model_id} has no safety checker; nothing was checked")
-        return {
-            "warning": "; ".join(warnings) or None,
-            "meta": {
-                "prompt": drawn.prompt,
-                "model_id": self.model_id,
-                "negative_prompt": drawn.negative_prompt,
-                "scheduler": self.scheduler,
-                **scheduler_meta(drawn.scheduler),
-                "revision": {"float16": "fp16", "bfloat16": "bf16"}.get(entry.dtype, "fp32"),
-                "safetychecker": yes_no(drawn.safety_checker),
-                "W": self.width,
-                "H": self.height,
-                "enable_attention_slicing": "true",
-                "guidance_scale": self.guidance_scale,
-                "seed": drawn.seeds[0],
-                "steps": self.num_inference_steps,
-                "n_samples": self.samples,
-                "upscale": yes_no(self.upscale),
-                "highres_fix": yes_no(self.highres_fix),
-                "multi_lingual": yes_no(self.multi_lingual),
-                "panorama": yes_no(self.panorama),
-                "self_attention": yes_no(self.self_attention),
-                "embeddings": self.embeddings_model,
-                "lora": self.lora_model,
-                "outdir": "out",
-                "vae": drawn.vae or _own_vae(self.model_id, entry),
-                **self.own_meta(),
-            },
-        }
-
-    def own_meta(self) -> dict[str, JSON]:
-        """What `meta` says beyond text2img's."""
+    def sent_pictures(self) -> Mapping[str, str | bytes]:
+        """The caller's pictures as they came, by the names of their fields."""
         return {}
 
+    def validate_together(self) -> None:
+        """Look whether the fields fit together, before anything is fetched or charged.
 
-async def draw_and_answer(
-    request: Request,
-    account: Account,
-    endpoint: str,
-    fields: PictureFields,
-    drawn: CheckpointRequest,
-) -> JSONResponse:
-    """Draw, and answer with the pictures, or after a while with where to fetch them.
+        Raises:
+            MissingField, FieldError
+        """
 
-    Args:
-        endpoint: the operation's name in the job's record, the metrics and the price list.
-    """
-    parts = services(request)
-    idempotency_key = caller.idempotency_key(request)
-    order = Order(
-        endpoint=endpoint,
-        request=drawn,
-        price=fields.price(parts.settings, endpoint),
-        picture_format="png",
-        base64_files=fields.base64,
-        temporary=fields.temp,
-        synchronous=True,
-        options=fields.options(drawn, parts.manifest.pipelines[fields.model_id])
-        | fields.webhook_options(request),
-        idempotency_key=idempotency_key,
-        body_digest=digest(fields) if idempotency_key else None,
-    )
-    drawing = parts.studio.draw(account, order, wait_s=parts.settings.sync_wait_s)
-    job = await while_connected(request, drawing)
-    caller.report_balance(request, job)
-    if job.status is JobStatus.succeeded:
-        return JSONResponse(finished(request, job))
-    return JSONResponse(processing(request, job))
+    def validate_names(self, manifest: Manifest) -> None:
+        """Look whether this server has everything that the fields name, before any picture is fetched.
 
+        Raises:
+            NotFound: there is no such checkpoint.
+            FieldError: there is no such adapter, or it does not fit the checkpoint or the scheduler.
+        """
+        entry = checkpoint(manifest, self.model_id)
+        check_adapters("lora_model", [lora.name for lora in self.loras()], manifest.loras, entry)
+        check_adapters("embeddings_model", self.embeddings(), manifest.embeddings, entry)
+        check_algorithm_type(self.scheduler, self.algorithm_type)
+        check_adapters("vae", filter(None, [self.own_vae()]), manifest.vaes, entry)
+        if self.upscale and not manifest.upscalers:
+            raise FieldError("upscale", "needs an upscaler, and this server has none")
 
-def listed(text: str | None) -> list[str]:
-    """The items of a comma list."""
-    return [item.strip() for item in (text or "").split(",") if item.strip()]
+    @abstractmethod
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> CheckpointRequest:
+        """The request that the fields ask for, once they were validated, with explicit seeds.
 
+        Args:
+            pictures: the pictures of `sent_pictures`, already ``width`` x ``height``.
+        """
 
-def one_each(
-    field: str, given: str | float | None, of: str, names: list[str], lowest: float, highest: float
-) -> list[float]:
-    """A number for each name: 1 by default, one for all, or a comma list.
-
-    Args:
-        of: the field that the names are from.
-    Raises:
-        FieldError: not numbers between these bounds, or of another count.
-    """
-    try:
-        numbers = [float(text) for text in listed(None if given is None else str(given))] or [1.0]
-    except ValueError:
-        raise FieldError(field, "must be numbers, separated by commas") from None
-    if not all(lowest <= number <= highest for number in numbers):
-        raise FieldError(field, f"must be between {lowest} and {highest}")
-    if len(numbers) == 1:
-        numbers *= len(names)
-    if len(numbers) != len(names):
-        raise FieldError(field, f"must be one number, or one for each {of}")
-    return numbers
-
-
-def check_adapters(
-    field: str, names: Iterable[str], known: Mapping[str, AdapterEntry], entry: PipelineEntry
-) -> None:
-    for name in names:
-        if name not in known:
-            raise FieldError(field, f"{name} is not on this server")
-        if known[name].family != entry.family:
-            raise FieldError(field, f"{name} was made for another kind of checkpoint")
-
-
-def _own_vae(model_id: str, entry: PipelineEntry) -> str:
-    part = entry.parts.get("vae")
-    return part.hub if part and part.hub else model_id
+    def own_meta(self) -> dict[str, JSON]:
+        """The entries of `meta` that text2img's does not have."""
+        return {}

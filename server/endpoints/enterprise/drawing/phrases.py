@@ -1,4 +1,4 @@
-"""`enhance_prompt`: the vendor's quality phrases, added where a prompt does not have them yet."""
+"""The vendor's quality phrases, which `enhance_prompt` adds where a prompt does not have them yet."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NEGATIVE_PHRASES = (
 
 
 def enhanced_prompt(prompt: str) -> str:
-    """The prompt with the phrases that it lacks."""
+    """The prompt with those of `PROMPT_PHRASES` that it lacks at its end."""
     return _with_missing(prompt, PROMPT_PHRASES)
 
 
 def enhanced_negative_prompt(negative_prompt: str) -> str:
-    """The negative prompt with the phrases that it lacks."""
+    """The negative prompt with those of `NEGATIVE_PHRASES` that it lacks at its end."""
     return _with_missing(negative_prompt, NEGATIVE_PHRASES)
 
 
@@ -35,5 +35,5 @@ def _with_missing(text: str, phrases: tuple[str, ...]) -> str:
 
 
 def _bare(phrase: str) -> str:
-    """Weighting brackets and case do not make another phrase."""
+    """The phrase without weighting brackets and in lower case, which do not make it another phrase."""
     return phrase.strip(" \t\n()[]").lower()

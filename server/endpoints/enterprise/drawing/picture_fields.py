@@ -1,26 +1,26 @@
-"""Pictures that a caller sends along: reading them out of a field, cut to the size that is drawn."""
+"""Fields that hold a picture: how it is read, and cut to the size that is drawn."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from fastapi import Request
 from pydantic import Field
 
 from pipelines import image_io
-from pipelines.errors import InvalidImage
 from pipelines.image_io import RGBImage
 from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.fields import Number, PictureField
-from server.errors import BodyTooLarge, FieldError, InvalidInputImage
+from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import read_picture
-from server.jobs.jobs import JSON
+from server.jobs.order import JSON
 
 FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
 
 
 class InitImageFields(PictureFields):
-    """The documented fields of the operations that redraw a picture, or a part of it."""
+    """The fields of the operations that redraw a picture, or a part of it."""
 
     init_image: PictureField = Field(description=f"The picture to start from. {FORMS}")
     strength: Number = Field(
@@ -30,12 +30,10 @@ class InitImageFields(PictureFields):
         description="How much is redrawn: this part of the steps, at least one. 1 forgets what was there.",
     )
 
-    def refuse_too_little(self) -> None:
-        """Before anything is fetched or charged.
+    def sent_pictures(self) -> Mapping[str, str | bytes]:
+        return {"init_image": self.init_image}
 
-        Raises:
-            FieldError: no step would be drawn.
-        """
+    def validate_together(self) -> None:
         refuse_too_little(self.num_inference_steps, self.strength)
 
     def own_meta(self) -> dict[str, JSON]:
@@ -43,7 +41,8 @@ class InitImageFields(PictureFields):
 
 
 def refuse_too_little(num_inference_steps: int, strength: float) -> None:
-    """
+    """Look whether a strength leaves anything of the steps.
+
     Raises:
         FieldError: no step would be drawn.
     """
@@ -51,18 +50,20 @@ def refuse_too_little(num_inference_steps: int, strength: float) -> None:
         raise FieldError("strength", f"leaves none of {num_inference_steps} steps to draw; raise either")
 
 
-async def read_and_crop(request: Request, fields: PictureFields, field: str) -> RGBImage:
-    """The picture in a field, ``fields.width`` x ``fields.height``.
+async def read_and_crop(
+    request: Request, given: str | bytes, field: str, width: int, height: int
+) -> RGBImage:
+    """The picture that a field holds, resized to cover ``width`` x ``height`` pixels and centre-cropped.
 
     Raises:
         FieldError, BodyTooLarge: naming the field.
     """
-    picture = await read_picture_field(request, getattr(fields, field), field)
-    return await asyncio.to_thread(image_io.cover, picture, fields.width, fields.height)
+    picture = await read_picture_field(request, given, field)
+    return await asyncio.to_thread(image_io.cover, picture, width, height)
 
 
 async def read_picture_field(request: Request, given: str | bytes, field: str) -> RGBImage:
-    """The picture that a field holds, as it is.
+    """The picture that a field holds, in its own size.
 
     Raises:
         FieldError, BodyTooLarge: naming the field.
@@ -70,16 +71,11 @@ async def read_picture_field(request: Request, given: str | bytes, field: str) -
     try:
         return await read_picture(request, given, field)
     except InvalidInputImage as error:
-        problem = error.__cause__.problem if isinstance(error.__cause__, InvalidImage) else "is not a picture"
-        raise FieldError(field, problem) from error
-    except FieldError as error:
         raise FieldError(field, error.problem) from error
-    except BodyTooLarge as error:
-        raise BodyTooLarge(f"{field}: {str(error).partition(': ')[2]}") from error
 
 
 def url_or_none(picture: str | bytes | None) -> str | None:
-    """A picture as `meta` repeats it: its URL; nothing where the picture itself was sent."""
+    """A picture as `meta` repeats it: its URL, or None where the picture itself was sent."""
     if isinstance(picture, str) and picture.strip().lower().startswith(("http://", "https://")):
         return picture
     return None

@@ -1,4 +1,4 @@
-"""The words that are drawn: translated and continued by this server's language models."""
+"""Rewriting of prompts by this server's language models, which translate and continue them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,39 @@ from server.http.services import services
 F = TypeVar("F", bound=PictureFields)
 
 TRANSLATOR = "mbart50"
+"""The family of translators; the manifest's first pipeline of it is used."""
 PROMPT_WRITER = "prompt_writer"
-"""Families of the manifest; the first pipeline of each is used."""
+"""The family of prompt writers; the manifest's first pipeline of it is used."""
 
 
 async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
-    """The fields with both prompts in English where `multi_lingual` asks for it, and the prompt continued by
-    the prompt writer, where the manifest has one and `enhance_prompt` is on.
+    """Translate both prompts into English where `multi_lingual` asks for it, and have the prompt continued
+    where `enhance_prompt` is on and the manifest has a prompt writer.
 
     Nothing is charged for it; who cannot pay for the pictures is refused first.
 
+    Returns:
+        The fields with the new prompts.
     Raises:
-        InsufficientCredits. FieldError: there is no translator, or the prompt is too long for it.
-        CallerGone, QueueFull, Unavailable: as for drawing.
+        InsufficientCredits: the account cannot pay for the pictures.
+        FieldError: there is no translator, or the prompt is too long for it.
+        QueueFull, Unavailable: no language model can be had now.
+        CallerGone: the caller hung up meanwhile.
     """
-    parts = services(request)
-    translator = parts.manifest.first_of(TRANSLATOR)
-    writer = parts.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
+    server = services(request)
+    translator = server.manifest.first_of(TRANSLATOR)
+    writer = server.manifest.first_of(PROMPT_WRITER) if fields.enhance_prompt else None
     if not (fields.multi_lingual or writer):
         return fields
     if fields.multi_lingual and translator is None:
         raise FieldError("multi_lingual", "cannot be yes: weights.yaml of this server names no translator")
-    caller.afford(request, account, fields.price(parts.settings))
+    base_price = server.settings.prices_millicredits.get(fields.slug, fields.price_millicredits)
+    caller.afford(request, account, fields.price(base_price))
     prompt, negative_prompt = fields.prompt, fields.negative_prompt
     if fields.multi_lingual and translator is not None:
         texts = Rewriting(pipeline=translator, texts=(prompt, negative_prompt))
-        prompt, negative_prompt = await while_connected(request, parts.studio.rewrite(account, texts))
+        prompt, negative_prompt = await while_connected(request, server.studio.rewrite(account, texts))
     if writer is not None:
         texts = Rewriting(pipeline=writer, texts=(prompt,))
-        (prompt,) = await while_connected(request, parts.studio.rewrite(account, texts))
+        (prompt,) = await while_connected(request, server.studio.rewrite(account, texts))
     return fields.model_copy(update={"prompt": prompt, "negative_prompt": negative_prompt})

@@ -1,4 +1,4 @@
-"""What an answer says about the noise scheduler and its options."""
+"""Notes of an answer on the noise scheduler and its options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
 from server.endpoints.enterprise.wire import yes_no
 from server.errors import FieldError
-from server.jobs.jobs import JSON
+from server.jobs.order import JSON
 
 NO_EFFECT = "no effect"
 
 
 def check_algorithm_type(scheduler: str, algorithm_type: str | None) -> None:
-    """
+    """Look whether a scheduler knows an algorithm.
+
     Raises:
         FieldError: the scheduler has a choice of algorithms, but not this one.
     """
@@ -24,8 +25,8 @@ def check_algorithm_type(scheduler: str, algorithm_type: str | None) -> None:
 
 
 def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
-    """The options as they took effect (``yes``, ``no``, an algorithm, null for the scheduler's own) or that
-    they had none, and what the name means here where that is not plain."""
+    """The entries of `meta` on the scheduler: its options as they took effect (``yes``, ``no``, an algorithm,
+    null for the scheduler's own) or ``no effect``, and what its name means here where that is not plain."""
     karras = yes_no(bool(choice.use_karras_sigmas)) if choice.name in WITH_KARRAS_SIGMAS else NO_EFFECT
     meaningless = choice.algorithm_type is not None and choice.name not in ALGORITHM_TYPES
     return {
@@ -35,10 +36,10 @@ def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
     }
 
 
-def without_effect(choice: SchedulerChoice, asked_for: Collection[str]) -> list[str]:
+def no_effect_warnings(choice: SchedulerChoice, asked_for: Collection[str]) -> list[str]:
     """A warning for each option that the caller sent and that the scheduler does not have.
 
-    Karras sigmas are on unless they are switched off, so only who sends them is told.
+    Karras sigmas are on unless they are switched off, so only a caller who sends them is warned.
     """
     ineffective = {
         "use_karras_sigmas": bool(choice.use_karras_sigmas) and choice.name not in WITH_KARRAS_SIGMAS,

@@ -1,4 +1,4 @@
-"""How wide and high a picture may be; a panorama may be wider."""
+"""Limits of a picture's width and height; a panorama may be wider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Side = Annotated[
 
 
 def _within_the_width(width: int, others: ValidationInfo) -> int:
-    """How wide a picture may be depends on ``panorama``, which is declared before ``width``."""
+    """The width, if ``panorama``, which is declared before ``width``, allows it."""
     widest = WIDEST_PANORAMA if others.data.get("panorama") else LARGEST_SIDE
     if not SMALLEST_SIDE <= width <= widest:
         raise ValueError(f"must be between {SMALLEST_SIDE} and {widest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.families.registry import open_pipeline
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Event, Failed
-from pipelines.request import Request
+from pipelines.request import Request, TextToImage
 from pipelines.weights.manifest import Manifest
 
 
@@ -41,11 +42,41 @@ def open_family(
     return open_pipeline(checkpoint, AdapterLibrary(manifest, weights))
 
 
+def small_request(**changes: Any) -> TextToImage:
+    """A picture of SD1.5 that is drawn in a moment, unless changes say something else."""
+    values: dict[str, Any] = {
+        "pipeline": "stable-diffusion-v1-5",
+        "prompt": "a red fox",
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 3,
+        "guidance_scale": 7.5,
+        "seeds": (1024,),
+    }
+    return TextToImage(**values | changes)
+
+
 def reference(cls: Any, manifest: Manifest, folder: str) -> Any:
     """The plain diffusers pipeline of the same files."""
     pipeline = cls.from_pretrained(manifest.path.parent / folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def drawn_plainly(plain: Any, request: TextToImage, **more: Any) -> np.ndarray:
+    """The first picture of a request, drawn by a plain diffusers pipeline."""
+    return np.asarray(
+        plain(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            generator=seeded(request.seeds[0]),
+            **more,
+        ).images[0]
+    )
 
 
 def draw(family: Pipeline, request: Request) -> list[Picture]:
@@ -154,6 +185,12 @@ def array(image: RGBImage) -> np.ndarray:
 
 def image_of(picture: np.ndarray) -> RGBImage:
     return RGBImage(picture.shape[1], picture.shape[0], picture.tobytes())
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """What every file below a folder consists of, by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from pipelines.errors import InvalidInput, UnknownAdapter
-from pipelines.request import Lora, SchedulerChoice, TextToImage
+from pipelines.request import Lora, SchedulerChoice
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 from tests.drawing import (
     advance_to_the_end,
@@ -26,18 +26,12 @@ from tests.drawing import (
     open_family,
     reference,
     seeded,
+    small_request,
 )
 
 PIPELINE = "stable-diffusion-v1-5"
-REQUEST = TextToImage(
-    pipeline=PIPELINE,
-    prompt="a red fox",
-    width=64,
-    height=64,
-    num_inference_steps=4,
-    guidance_scale=7.5,
-    seeds=(1024,),
-    scheduler=SchedulerChoice(name="EulerAncestralDiscreteScheduler"),
+REQUEST = small_request(
+    num_inference_steps=4, scheduler=SchedulerChoice(name="EulerAncestralDiscreteScheduler")
 )
 MORE_DETAILS = Lora(name="more_details", scale=0.6)
 ANIMIE = Lora(name="animie", scale=0.9)

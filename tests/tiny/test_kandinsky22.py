@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipelines.errors import InvalidInput
 from pipelines.families.kandinsky22 import Kandinsky22
 from pipelines.request import PriorTextToImage, TextToImage
 from pipelines.weights.manifest import Manifest
-from tests.drawing import draw_alone, draw_arriving, open_family
+from tests.drawing import digests, draw_alone, draw_arriving, open_family
 from tests.random_checkpoints import kandinsky22 as random_kandinsky22
 
 CPU = torch.device("cpu")
@@ -251,14 +250,9 @@ def test_more_steps_than_the_noise_schedule_has_are_refused_before_drawing(kandi
 
 
 def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
-    def digests(folder: Path) -> dict[str, str]:
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
         random_kandinsky22.build(folder)
-        return {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-
-    first = digests(tmp_path / "first")
-    assert first == digests(tmp_path / "second")
+    first, second = map(digests, folders)
+    assert first == second
     assert "kandinsky22/decoder/unet/diffusion_pytorch_model.safetensors" in first

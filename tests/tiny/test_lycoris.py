@@ -16,21 +16,13 @@ from torch import Tensor
 
 from pipelines.adapters.lycoris import as_lora
 from pipelines.errors import UnknownAdapter
-from pipelines.request import Lora, TextToImage
+from pipelines.request import Lora
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
-from tests.drawing import array, draw, open_family, reference
+from tests.drawing import array, draw, open_family, reference, small_request
 from tests.tiny.lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
 
 PIPELINE = "stable-diffusion-v1-5"
-REQUEST = TextToImage(
-    pipeline=PIPELINE,
-    prompt="a red fox",
-    width=64,
-    height=64,
-    num_inference_steps=3,
-    guidance_scale=7.5,
-    seeds=(7,),
-)
+REQUEST = small_request(seeds=(7,))
 
 
 def product(parts: Parts) -> Tensor:

@@ -30,18 +30,14 @@ from tests.drawing import (
     open_family,
     reference,
     seeded,
+    small_request,
 )
 
 PIPELINE = "stable-diffusion-v1-5"
-REQUEST = TextToImage(
-    pipeline=PIPELINE,
-    prompt="a red fox",
+REQUEST = small_request(
     negative_prompt="blurry",
     width=320,
     height=32,
-    num_inference_steps=3,
-    guidance_scale=7.5,
-    seeds=(1024,),
     scheduler=SchedulerChoice(name="DDIMScheduler"),
     panorama=True,
 )

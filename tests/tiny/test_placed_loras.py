@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
-from pipelines.request import Lora, TextToImage
+from pipelines.request import Lora
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
-from tests.drawing import array, draw, open_family, reference, seeded
+from tests.drawing import array, draw, open_family, reference, seeded, small_request
 from tests.tiny.original_layout import unet_key
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
@@ -31,15 +31,7 @@ KOHYA = {
 }
 TARGETS = ("to_q", "to_out.0", "proj_in", "resnets.0.conv1", "resnets.0.conv_shortcut", "fc1", "q_proj")
 RANK, STRENGTH = 2, 0.7
-REQUEST = TextToImage(
-    pipeline=SD15,
-    prompt="a red fox",
-    width=64,
-    height=64,
-    num_inference_steps=2,
-    guidance_scale=6.0,
-    seeds=(7,),
-)
+REQUEST = small_request(num_inference_steps=2, guidance_scale=6.0, seeds=(7,))
 
 
 def numbers(*shape: int, seed: int) -> Tensor:

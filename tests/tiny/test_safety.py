@@ -17,21 +17,12 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil
 from pipelines.images.safety import replaced
-from pipelines.request import Replacement, SafetyCheck, TextToImage
+from pipelines.request import Replacement, SafetyCheck
 from pipelines.weights.manifest import Manifest, Source
-from tests.drawing import array, draw, image_of, open_family, reference, seeded
+from tests.drawing import array, draw, image_of, open_family, reference, seeded, small_request
 
 PIPELINE = "stable-diffusion-v1-5"
-REQUEST = TextToImage(
-    pipeline=PIPELINE,
-    prompt="a red fox",
-    width=64,
-    height=64,
-    num_inference_steps=2,
-    guidance_scale=7.5,
-    seeds=(1, 2),
-    safety_checker=True,
-)
+REQUEST = small_request(num_inference_steps=2, seeds=(1, 2), safety_checker=True)
 
 
 def with_checker(manifest: Manifest, *, threshold: float) -> Manifest:

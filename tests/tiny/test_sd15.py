@@ -23,11 +23,13 @@ from tests.drawing import (
     array,
     draw,
     draw_moving_group,
+    drawn_plainly,
     image_of,
     largest_difference,
     open_family,
     reference,
     seeded,
+    small_request,
 )
 
 PIPELINE = "stable-diffusion-v1-5"
@@ -82,16 +84,8 @@ def plain_image_to_image(plain: Any) -> Any:
 
 
 def text_to_image(**changes: Any) -> TextToImage:
-    request = TextToImage(
-        pipeline=PIPELINE,
-        prompt="a red fox",
-        negative_prompt="blurry",
-        width=64,
-        height=64,
-        num_inference_steps=4,
-        guidance_scale=7.5,
-        seeds=(1024,),
-        scheduler=SchedulerChoice(name="DDIMScheduler"),
+    request = small_request(
+        negative_prompt="blurry", num_inference_steps=4, scheduler=SchedulerChoice(name="DDIMScheduler")
     )
     return replace(request, **changes)
 
@@ -119,21 +113,6 @@ def with_scheduler(plain: Any, plain_image_to_image: Any):
 
     yield change
     plain.scheduler = plain_image_to_image.scheduler = own
-
-
-def drawn_plainly(plain: Any, request: TextToImage, **more: Any) -> np.ndarray:
-    return np.asarray(
-        plain(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            generator=seeded(request.seeds[0]),
-            **more,
-        ).images[0]
-    )
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=named)

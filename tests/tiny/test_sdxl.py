@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipelines.errors import InvalidInput, UnknownAdapter
 from pipelines.images import codec
-from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import OWN
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
@@ -22,21 +22,16 @@ from tests.drawing import (
     array,
     draw,
     draw_moving_group,
+    drawn_plainly,
     largest_difference,
     open_family,
     reference,
     seeded,
+    small_request,
 )
 
-REQUEST = TextToImage(
-    pipeline="sdxl",
-    prompt="a red fox",
-    negative_prompt="blurry",
-    width=64,
-    height=72,
-    num_inference_steps=4,
-    guidance_scale=6.0,
-    seeds=(1024,),
+REQUEST = small_request(
+    pipeline="sdxl", negative_prompt="blurry", height=72, num_inference_steps=4, guidance_scale=6.0
 )
 
 
@@ -48,21 +43,6 @@ def family(manifest: Manifest) -> Any:
 @pytest.fixture(scope="module")
 def plain(manifest: Manifest) -> Any:
     return reference(StableDiffusionXLPipeline, manifest, "sdxl")
-
-
-def drawn_plainly(plain: Any, request: TextToImage, **more: Any) -> np.ndarray:
-    return np.asarray(
-        plain(
-            request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            generator=seeded(request.seeds[0]),
-            **more,
-        ).images[0]
-    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])

@@ -28,24 +28,17 @@ from tests.drawing import (
     array,
     draw,
     draw_moving_group,
+    drawn_plainly,
     largest_difference,
     open_family,
     reference,
     seeded,
+    small_request,
 )
 
 PIPELINE = "stable-diffusion-v1-5"
-REQUEST = TextToImage(
-    pipeline=PIPELINE,
-    prompt="a red fox",
-    negative_prompt="blurry",
-    width=72,
-    height=64,
-    num_inference_steps=3,
-    guidance_scale=7.5,
-    seeds=(1024,),
-    scheduler=SchedulerChoice(name="DDIMScheduler"),
-    self_attention=True,
+REQUEST = small_request(
+    negative_prompt="blurry", width=72, scheduler=SchedulerChoice(name="DDIMScheduler"), self_attention=True
 )
 
 
@@ -63,19 +56,6 @@ def plain(manifest: Manifest) -> Any:
 
 def one(family: Any, request: TextToImage) -> np.ndarray:
     return array(draw(family, request)[0].image)
-
-
-def drawn_plainly(plain: Any, request: TextToImage) -> np.ndarray:
-    (image,) = plain(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=request.width,
-        height=request.height,
-        num_inference_steps=request.num_inference_steps,
-        guidance_scale=request.guidance_scale,
-        generator=seeded(request.seeds[0]),
-    ).images
-    return np.asarray(image)
 
 
 def middle(unet: Any) -> Any:

@@ -24,6 +24,7 @@ from tests.drawing import (
     image_of,
     largest_difference,
     open_family,
+    small_request,
 )
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"
@@ -34,13 +35,9 @@ EDGES, POSE = (
 )
 CANNY = Control(name="canny", image=image_of(EDGES), scale=2.0)
 OPENPOSE = Control(name="openpose", image=image_of(POSE), scale=1.5)
-REQUEST = TextToImage(
-    pipeline=SD15,
-    prompt="a red fox",
+REQUEST = small_request(
     negative_prompt="blurry",
     width=192,
-    height=64,
-    num_inference_steps=3,
     guidance_scale=6.0,
     seeds=(11,),
     scheduler=SchedulerChoice(name="DDIMScheduler"),

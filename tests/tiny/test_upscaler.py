@@ -22,20 +22,21 @@ from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage
 from pipelines.images import tiles
 from pipelines.messages import Drawn, Event, Failed, Progress
-from pipelines.request import TextToImage, Upscaling
+from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
-from tests.drawing import array, draw, drawings, events_of, image_of, largest_difference, open_family
+from tests.drawing import (
+    array,
+    draw,
+    drawings,
+    events_of,
+    image_of,
+    largest_difference,
+    open_family,
+    small_request,
+)
 
 SMALL = "small-x2"
-TEXT_TO_IMAGE = TextToImage(
-    pipeline="stable-diffusion-v1-5",
-    prompt="a red fox",
-    width=64,
-    height=48,
-    num_inference_steps=2,
-    guidance_scale=7.5,
-    seeds=(1, 2),
-)
+TEXT_TO_IMAGE = small_request(height=48, num_inference_steps=2, seeds=(1, 2))
 
 
 def noise(width: int, height: int, seed: int = 0) -> RGBImage:

@@ -68,14 +68,15 @@ class RecordingEngine:
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
     ) -> Drawing:
-        texts: tuple[str, ...] = ()
         if isinstance(request, Rewriting):
+            self.requests.append(request)
             texts = tuple(text.upper() for text in request.texts)
-        elif not isinstance(request, FaceRestoration):
+            return Drawing(images=(), flagged=None, timings=Timings(), texts=texts)
+        if not isinstance(request, FaceRestoration):
             request = map_pictures(request, _first_pixel)
         self.requests.append(request)
         images = tuple(painted(request.width, request.height) for _ in request.seeds)
-        return Drawing(images=images, flagged=None, timings=Timings.none(), texts=texts)
+        return Drawing(images=images, flagged=None, timings=Timings())
 
 
 class RecordingLoader:

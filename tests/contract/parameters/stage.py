@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import server.app
 import server.loading.loads
-from pipelines.drawing import Drawing, Timings
+from pipelines.drawing import Drawing
 from pipelines.image_io import RGBImage
 from pipelines.messages import Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
@@ -70,13 +70,11 @@ class RecordingEngine:
     ) -> Drawing:
         if isinstance(request, Rewriting):
             self.requests.append(request)
-            texts = tuple(text.upper() for text in request.texts)
-            return Drawing(images=(), flagged=None, timings=Timings(), texts=texts)
+            return Drawing(images=(), texts=tuple(text.upper() for text in request.texts))
         if not isinstance(request, FaceRestoration):
             request = map_pictures(request, _first_pixel)
         self.requests.append(request)
-        images = tuple(painted(request.width, request.height) for _ in request.seeds)
-        return Drawing(images=images, flagged=None, timings=Timings())
+        return Drawing(images=tuple(painted(request.width, request.height) for _ in request.seeds))
 
 
 class RecordingLoader:

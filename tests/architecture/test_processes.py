@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,6 +31,7 @@ def test_the_api_process_loads_nothing_that_draws():
     assert loaded_after("import server.app, server.__main__").isdisjoint(forbidden_in_the_api_process())
 
 
+@pytest.mark.slow
 def test_the_probe_would_notice():
     loaded = loaded_after("import pipelines.engine.process")
     assert len(loaded & forbidden_in_the_api_process()) > 5

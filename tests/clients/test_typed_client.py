@@ -252,6 +252,7 @@ def enterprise(server: RunningServer, operation: str, key: str | None = None, **
     return HTTP.post(f"{server.url}/api/v1/enterprise/{operation}", json=body, timeout=120).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 2])
 def test_segmind_base64_answers(server: RunningServer, samples: int):
     with server.client() as client:
@@ -331,6 +332,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Any)
     running.stop()
 
 
+@pytest.mark.slow
 def test_enterprise_processing_and_fetch(impatient: RunningServer):
     begun = Processing.model_validate_json(
         enterprise(impatient, "text2img", **{**TEXT2IMG, "num_inference_steps": 50})

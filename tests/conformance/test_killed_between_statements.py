@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import pytest
 from sqlalchemy import event
 
 from server.accounts.accounts import Accounts
@@ -147,6 +148,7 @@ def check(messages: list[Webhook], balance: int, kinds: Counter[str], received: 
     assert balance == GRANTED - PRICE * statuses["success"]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_statement_loses_no_webhook_and_no_credits(shared_url: str) -> None:
     counts: set[int] = set()
     repeated = nth = 0

@@ -128,6 +128,7 @@ async def test_who_asks_for_no_webhook_gets_none(jobs: Jobs, webhooks: Webhooks,
     assert await webhooks.all() == []
 
 
+@pytest.mark.slow
 async def test_a_job_has_not_ended_where_its_webhook_could_not_be_recorded(
     database: Database, ada: Account
 ) -> None:

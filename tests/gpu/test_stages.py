@@ -35,6 +35,7 @@ SIDE = 128
 STEPS = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", SIDES)
 def test_the_stages_of_every_family_are_measured_one_and_four_at_a_time(

@@ -305,6 +305,7 @@ async def test_new_work_is_no_excuse_for_silence_about_older_work(tmp_path: Path
     await engine.stop()
 
 
+@pytest.mark.slow
 async def test_who_has_no_work_may_be_silent_and_who_works_slowly_may_take_longer(tmp_path: Path) -> None:
     idle, slow, deaf = (
         LocalEngine(config_in(tmp_path), name=target.__name__, target=target, silence_s=SILENCE_S)

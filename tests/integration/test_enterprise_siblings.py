@@ -148,6 +148,7 @@ def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
     }
 
 
+@pytest.mark.slow
 def test_everything_that_can_be_asked_for_is_drawn_in_one_request(server: RunningServer):
     everything = {
         "prompt": "une ((église)) rouge, night_scene",

@@ -123,6 +123,7 @@ def test_a_cleared_queue_refunds_what_waits_and_leaves_what_is_drawn_and_what_is
     assert left == pytest.approx(1 - 0.025 * len(drawn))
 
 
+@pytest.mark.slow
 def test_a_restart_and_a_cleared_cache_lose_no_request_and_change_no_picture(own: RunningServer) -> None:
     fields = {**SMALL, "seed": 3, "lora_model": "more_details", "num_inference_steps": 4}
     before = post(own, "text2img", **fields)

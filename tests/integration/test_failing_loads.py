@@ -115,6 +115,7 @@ def loads_now(server: RunningServer, files: FileServer, name: str, origin: str =
     post(server, "delete_model", model_id=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "offered"),
     [
@@ -202,6 +203,7 @@ def test_a_failure_that_cannot_be_recorded_is_told_all_the_same(
     loads_now(server, files, "unrecorded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_transfer_that_stalls_is_given_up_and_taken_up_again_by_the_next_load(
     chunked: bool, server: RunningServer, weights: Path, files: FileServer, hook: Receiver, lora: bytes

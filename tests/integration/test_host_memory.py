@@ -23,6 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """Pages that the system had to find for a number of tensors."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library cannot be told")
 def test_memory_of_freed_tensors_is_reused() -> None:
     given_back, reused = (

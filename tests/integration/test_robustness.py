@@ -99,6 +99,7 @@ async def storm(server: RunningServer, key: str, count: int) -> list[dict[str, A
     return [answer.json() for answer in answers]
 
 
+@pytest.mark.slow
 def test_an_account_that_can_pay_for_fifty_gets_fifty_of_two_hundred(server: RunningServer):
     key = server.account("fifty", 0.050)
     answers = asyncio.run(storm(server, key, 200))
@@ -125,6 +126,7 @@ def test_the_books_are_right_when_an_engine_is_killed_in_between(fragile: Runnin
     assert (balance, ledger) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_request_whose_engine_is_killed_is_drawn_by_the_next_one(fragile: RunningServer):
     fragile.wait_until_ready()
     alone = HTTP.post(
@@ -233,6 +235,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory, kolors_manifest: Path) 
     running.stop()
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_with_a_time_to_come_back(own_server: RunningServer):
     key = own_server.account("eager", 10)
 

@@ -49,6 +49,7 @@ def test_every_family_draws_on_a_device_apart_and_again_after_a_stay_in_host_mem
     assert {name: found["failed"] for name, found in drawn_far_away.items() if found["failed"]} == {}
 
 
+@pytest.mark.slow
 def test_no_latents_change_their_type_while_they_are_drawn(
     drawn_far_away: dict[str, dict[str, list[str]]],
 ) -> None:

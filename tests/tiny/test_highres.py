@@ -101,6 +101,7 @@ def test_without_it_the_same_picture_is_drawn_as_before_and_after_it(families: d
     assert pictures[0] == pictures[2] != pictures[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_noise_scheduler_redraws_what_it_drew_and_what_was_sent(
     name: str, families: dict[str, Any]

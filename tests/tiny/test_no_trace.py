@@ -280,6 +280,7 @@ def test_what_was_cancelled_between_two_steps_leaves_nothing_behind(kind: str, s
     assert not [event for event in events if isinstance(event, Drawn | Failed)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("kind", KINDS)

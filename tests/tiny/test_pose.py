@@ -169,6 +169,7 @@ def test_a_photograph_without_anybody_is_refused_with_a_clear_text(detector: Pos
         skeleton(photograph(person=False), detector, 512, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 8), (20, 5)], ids=str)
 def test_a_photograph_may_be_small_and_elongated(detector: PoseDetector, size: tuple[int, int]):
     with pytest.raises(PoseNotFound):

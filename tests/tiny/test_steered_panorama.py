@@ -148,6 +148,7 @@ def network(
     ).sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guess_mode", [False, True])
 @pytest.mark.parametrize("controls", [(CANNY,), (OPENPOSE, CANNY)], ids=["one", "two"])
 def test_each_view_sees_the_part_of_the_guides_that_it_looks_at(
@@ -159,6 +160,7 @@ def test_each_view_sees_the_part_of_the_guides_that_it_looks_at(
     assert furthest(drawn, latents_of(family, replace(request, controls=()))) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned_by", [2, 10, 18])
 def test_a_guide_that_is_turned_turns_the_picture(turned_by: int, family: Any) -> None:
     """No edge is special: what is beyond the guide's right side is its left one."""

@@ -47,6 +47,7 @@ def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: LocalLoop) -> N
     assert missed(measure(ask, studio.draw, TENTH)) == {}
 
 
+@pytest.mark.slow
 def test_pictures_need_not_be_square(ask: Ask, studio: LocalLoop) -> None:
     side = ask("", 0).width
     (image,) = drawn(studio, [ask(caption(SCENES[0]), 0, height=3 * side // 4)])

@@ -88,6 +88,7 @@ def test_every_clip_skip_reads_the_prompt_in_its_own_way(studio: LocalLoop) -> N
 # Guidance, steps, schedulers, seeds
 
 
+@pytest.mark.slow
 def test_guidance_makes_the_prompts_count(studio: LocalLoop) -> None:
     """Without it a negative prompt is not even heard, and what the prompt changes is but a seventh."""
     negative = f"a {RED_ON_BLUE.ground} background"
@@ -114,6 +115,7 @@ def test_more_steps_decide_what_the_prompt_leaves_open(studio: LocalLoop) -> Non
     assert decided[1] < decided[10] >= 3
 
 
+@pytest.mark.slow
 def test_samples_differ_and_mean_the_same(studio: LocalLoop) -> None:
     (pictures,) = studio.draw([request(seeds=(1, 2, 3))])
     assert len(set(pictures)) == 3
@@ -175,6 +177,7 @@ def steepest(image: RGBImage) -> float:
     return float(np.abs(np.diff(middle, axis=1)).sum(axis=-1).max(axis=1).mean())
 
 
+@pytest.mark.slow
 def test_the_safety_checker_flags_the_one_scene(studio: LocalLoop) -> None:
     asked = [
         request(caption(scene), seed, safety_checker=True)

@@ -80,7 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings.data.mkdir(parents=True, exist_ok=True)
     database = Database(database_url(settings))
     try:
-        async with database.only_server():
+        async with database.hold_server_lock():
             await database.migrate()
             async with _running(app, database):
                 yield

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     load_stalled_s: float = Field(default=60.0, gt=0)
     """The seconds for which a download from a URL may bring nothing before it is given up."""
     preload: bool = True
-    """Load the manifest's resident pipelines before an engine says it is ready."""
+    """Whether an engine loads the manifest's resident pipelines before it says that it is ready."""
 
     auth: Literal["keys", "open"] = "keys"
     """The way callers are known; ``open`` is for a trusted network: any key, nothing charged."""
@@ -85,8 +85,12 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = None
     """The secret that signs webhooks: ``whsec_`` and base64 of 24 to 64 bytes; None: made in ``data``."""
     png_metadata: bool = True
-    """Write the generation parameters into PNGs."""
+    """Whether the generation parameters are written into PNGs."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def base_price(self, name: str, default: int) -> int:
+        """The base price of an endpoint in millicredits: the operator's, or the one beside the endpoint."""
+        return self.prices_millicredits.get(name, default)
 
     @field_validator("webhook_secret")
     @classmethod

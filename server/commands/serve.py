@@ -52,7 +52,7 @@ def is_free(settings: Settings) -> bool:
     async def look() -> None:
         database = Database(database_url(settings))
         try:
-            async with database.only_server():
+            async with database.hold_server_lock():
                 pass
         finally:
             await database.close()

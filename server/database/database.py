@@ -90,7 +90,7 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def only_server(self) -> AsyncGenerator[None]:
+    async def hold_server_lock(self) -> AsyncGenerator[None]:
         """Hold the right to be the one server of this database; reading and writing need no such right.
 
         On PostgreSQL the right ends with a connection of its own, even when that breaks.

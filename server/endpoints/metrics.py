@@ -16,7 +16,9 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Queue length, running requests, jobs by outcome, seconds per stage, lost engines, webhooks."""
+    """Queue length, running requests, whether an engine can draw, jobs by outcome, seconds per stage,
+    webhooks.
+    """
     server = services(request)
     try:
         server.metrics.show_pending_webhooks(await server.webhooks.pending())

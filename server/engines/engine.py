@@ -13,7 +13,7 @@ from pipelines.request import Request as DrawRequest
 
 class EngineState(StrEnum):
     starting = "starting"
-    """The engine cannot draw yet but soon will: wait for it."""
+    """The engine cannot draw yet but soon will: requests wait for it."""
     ready = "ready"
     failed = "failed"
     """The engine could not be started several times; it is tried again, but nobody should wait for that."""
@@ -74,7 +74,7 @@ class Engine(Protocol):
         """Draw one request; cancelling the awaiting task withdraws it and touches no other.
 
         Args:
-            ticket_id: not in use on this engine at the same time.
+            ticket_id: a name that no other request on this engine has at the same time.
             on_progress: called with network evaluations (done, total).
         Raises:
             EngineLost: the engine is not ready, or went away while drawing.

@@ -140,7 +140,9 @@ class JobQueue:
         self._waiting.setdefault(ticket.account_id, []).append(ticket)
 
     def put_back(self, ticket: Ticket) -> None:
-        """Line a ticket whose engine was lost up again, before all others and whatever the bounds."""
+        """Put a ticket whose engine was lost back into the queue, before all others and whatever the
+        bounds.
+        """
         ticket.taken = asyncio.get_running_loop().create_future()
         ticket.passed_since = -math.inf
         self._waiting.setdefault(ticket.account_id, []).insert(0, ticket)

@@ -18,7 +18,7 @@ class CallState:
 
     Attributes:
         request_id: the id of this call, made when it came in.
-        balance: of the caller's account, in millicredits; None while nobody is known to call.
+        balance: the balance of the caller's account in millicredits; None while nobody is known to call.
     """
 
     request_id: str

@@ -49,6 +49,11 @@ async def authenticate(request: Request, api_key: str | None) -> Account:
     return account
 
 
+async def authenticate_by_header(request: Request) -> Account:
+    """The account of the key in a header of the request; see `authenticate`."""
+    return await authenticate(request, header_key(request))
+
+
 def afford(request: Request, account: Account, price: int) -> None:
     """Refuse an account that cannot pay, early; the price itself is held when the job is opened.
 
@@ -73,11 +78,6 @@ def idempotency_key(request: Request) -> str | None:
             "Idempotency-Key", f"must be at most {LONGEST_IDEMPOTENCY_KEY} characters long"
         )
     return key
-
-
-async def header_caller(request: Request) -> Account:
-    """FastAPI dependency for pages whose key travels in a header."""
-    return await authenticate(request, header_key(request))
 
 
 def report_balance(request: Request, job: Job) -> None:

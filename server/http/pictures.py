@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeGuard
 
 from fastapi import Request
 
@@ -11,7 +12,7 @@ from pipelines.errors import ImageTooLarge, InvalidImage
 from pipelines.image_io import RGBImage
 from server import errors
 from server.http.services import services
-from server.http.urls import public_url
+from server.http.urls import output_url, public_url
 from server.outside.remote_images import NotFetched, TooLargeToFetch
 
 
@@ -25,7 +26,7 @@ async def read_picture(request: Request, given: str | bytes, field: str = "image
     server = services(request)
     limits = picture_limits(request)
     try:
-        if isinstance(given, str) and given.strip().lower().startswith(("http://", "https://")):
+        if is_url(given):
             url = given.strip()
             given = await _upload(request, url) or await server.images.fetch(url)
         if isinstance(given, str):
@@ -41,6 +42,11 @@ async def read_picture(request: Request, given: str | bytes, field: str = "image
         raise errors.BodyTooLarge(f"{field}: {error.problem}") from error
     except InvalidImage as error:
         raise errors.InvalidInputImage(error.problem) from error
+
+
+def is_url(given: str | bytes | None) -> TypeGuard[str]:
+    """Whether a picture was sent as an http or https URL."""
+    return isinstance(given, str) and given.strip().lower().startswith(("http://", "https://"))
 
 
 def picture_limits(request: Request) -> image_io.Limits:
@@ -60,7 +66,7 @@ async def _upload(request: Request, url: str) -> bytes | None:
     Raises:
         NotFound: its retention is over.
     """
-    address = f"{public_url(request)}/outputs/"
+    address = output_url(public_url(request), "")
     if not url.startswith(address):
         return None
     name = url.removeprefix(address).partition("?")[0]

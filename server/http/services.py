@@ -46,5 +46,5 @@ class Services:
 
 
 def services(request: Request) -> Services:
-    """FastAPI dependency: the services of the running server."""
+    """The services of the running server that this request has reached."""
     return cast(Services, request.app.state.services)

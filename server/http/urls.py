@@ -14,6 +14,11 @@ def public_url(request: Request) -> str:
     return (configured or str(request.base_url)).rstrip("/")
 
 
+def output_url(public_url: str, name: str) -> str:
+    """The absolute URL of a stored file, below the URL by which clients reach this server."""
+    return f"{public_url}/outputs/{name}"
+
+
 def output_urls(request: Request, job: Job) -> list[str]:
     """Absolute URLs of a job's outputs, in order; they open with a plain GET."""
     return urls_below(public_url(request), job)
@@ -21,4 +26,4 @@ def output_urls(request: Request, job: Job) -> list[str]:
 
 def urls_below(public_url: str, job: Job) -> list[str]:
     """Absolute URLs of a job's outputs below this URL: for a webhook, sent when the call is over."""
-    return [f"{public_url}/outputs/{output.name}" for output in job.outputs]
+    return [output_url(public_url, output.name) for output in job.outputs]

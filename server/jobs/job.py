@@ -39,7 +39,7 @@ class Job:
         attempts: how often drawing began.
         flagged: the safety checker's word on each output; None where none looked.
         error, error_status: what a caller is told when the job failed or was cancelled.
-        balance: of the account, in millicredits, right after the last change.
+        balance: the balance of the account in millicredits, right after the last change.
     """
 
     id: int = 0

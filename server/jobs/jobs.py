@@ -201,7 +201,7 @@ class Jobs:
             await connection.execute(again)
             left = select(*records.COLUMNS, jobs.c.picture).where(_unfinished)
             rows = (await connection.execute(left.order_by(jobs.c.id))).all()
-        recovered = [await self._recovered(row) for row in rows]
+        recovered = [await self._recover_one(row) for row in rows]
         return [job for job in recovered if job is not None]
 
     async def expire(self, before: datetime) -> int:
@@ -287,7 +287,7 @@ class Jobs:
 
         await uninterrupted(_retry_while_locked(change))
 
-    async def _recovered(self, row: Row[Any]) -> Job | None:
+    async def _recover_one(self, row: Row[Any]) -> Job | None:
         with suppress(ValidationError):
             job = records.with_pictures(records.read(row), row.picture)
             if job is not None:

@@ -78,7 +78,7 @@ def read(row: Row[Any], *, balance: int | None = None) -> Job:
     """The job of a row with these `COLUMNS`.
 
     Args:
-        balance: where it has changed since the row was read.
+        balance: the account's balance in millicredits, where it has changed since the row was read.
     Raises:
         pydantic.ValidationError: the request was written by a version that this one does not understand.
     """

@@ -30,11 +30,8 @@ from pipelines.weights.loaded import FILES
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
 from server.engines.devices import devices
-from server.outside.public_http import NotReached, PublicHTTP
+from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP
 from server.settings import Settings
-
-MAX_REDIRECTS = 5
-"""The most redirects that one transfer follows."""
 
 MAX_DOWNLOAD_S = 86_400.0
 """The most seconds that one transfer may take."""
@@ -48,7 +45,6 @@ _ROOT = Path(pipelines.__path__[0]).parent
 RANGE_NOT_SATISFIABLE = 416
 """The status with which a server answers a range that begins at the end of its file."""
 
-_REDIRECTS = (301, 302, 303, 307, 308)
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """The first bytes of a pickle: those of torch's zip file, or of a bare pickle from protocol 2 on."""
 
@@ -183,7 +179,7 @@ class Incoming:
                 timeout_s=MAX_DOWNLOAD_S,
                 stalled_s=self._settings.load_stalled_s,
             ) as response:
-                if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                if response.status_code not in REDIRECTS or "location" not in response.headers:
                     return await self._receive(response, partial, progress)
                 target = target.join(response.headers["location"])
         raise NotLoaded(f"it could not be fetched: more than {MAX_REDIRECTS} redirects")

@@ -38,12 +38,12 @@ class Load(BaseModel):
     """A caller's wish to load a checkpoint or adapter.
 
     Attributes:
-        name: the name under which it will be drawn with.
+        name: the name by which requests will call it.
         origin: URL of a .safetensors file, or ``owner/name`` of a repository on the hub.
         revision: branch, tag or commit of the repository.
         kind: the kind that the caller names, which is checked; None if the caller names none.
         family: the family that the caller names, which is believed only where the file does not tell.
-        webhook: URL to which the end of the load is told.
+        webhook: the URL of the receiver to tell when the load has ended.
         problem: the reason why it failed; None while it is under way.
     """
 

@@ -18,6 +18,10 @@ Network = IPv4Network | IPv6Network
 Resolver = Callable[[str], list[Address]]
 
 MAX_URL_CHARACTERS = 4096
+MAX_REDIRECTS = 5
+"""The most redirects that are followed."""
+REDIRECTS = (301, 302, 303, 307, 308)
+"""The statuses that send a client to another URL."""
 CONNECT_TIMEOUT_S = 5.0
 """The seconds to connect to one address of a host; one that swallows packets leaves time for the next."""
 

@@ -7,12 +7,8 @@ import ssl
 
 import httpx
 
-from server.outside.public_http import NotReached, PublicHTTP, Resolver
+from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP, Resolver
 from server.settings import Settings
-
-MAX_REDIRECTS = 5
-
-_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class NotFetched(Exception):
@@ -76,7 +72,7 @@ class RemoteImages:
         """The body of the answer, or the URL that a redirect points to."""
         accepted = {"Accept": "image/*"}
         async with self._http.request("GET", url, headers=accepted, timeout_s=self._timeout_s) as response:
-            if response.status_code in _REDIRECTS and "location" in response.headers:
+            if response.status_code in REDIRECTS and "location" in response.headers:
                 return str(url.join(response.headers["location"]))
             if response.status_code != 200:
                 raise NotFetched(f"the server answered {response.status_code}")

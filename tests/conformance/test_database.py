@@ -80,25 +80,25 @@ async def test_migrations_can_be_undone_and_done_again(own_database: Database) -
 async def test_a_database_has_one_server_and_anybody_else_may_work_in_it(
     database: Database, second: Database
 ) -> None:
-    async with database.only_server():
+    async with database.hold_server_lock():
         for _ in range(2):
             with pytest.raises(UnusableDatabase, match="Another server runs on this database"):
-                async with second.only_server():
+                async with second.hold_server_lock():
                     raise AssertionError("there are two servers")
         await second.migrate()
         account = await Accounts(second).create("ada")
         assert await Accounts(database).find("ada") == account
-    async with second.only_server():
+    async with second.hold_server_lock():
         with pytest.raises(UnusableDatabase):
-            async with database.only_server():
+            async with database.hold_server_lock():
                 raise AssertionError("there are two servers")
-    async with database.only_server():
+    async with database.hold_server_lock():
         pass
 
 
 def be_server(url: str, ready: Pipe[None, None]) -> None:
     async def hold() -> None:
-        async with Database(url).only_server():
+        async with Database(url).hold_server_lock():
             ready.send(None)
             await asyncio.Event().wait()
 
@@ -109,7 +109,7 @@ def test_a_killed_server_leaves_the_database_to_the_next_one(empty_url: str) -> 
     async def become() -> None:
         database = Database(empty_url)
         try:
-            async with database.only_server():
+            async with database.hold_server_lock():
                 pass
         finally:
             await database.close()

@@ -1,4 +1,4 @@
-"""Run by Alembic: applies the migrations on the connection that `upgrade` was given."""
+"""Alembic's entry point: it applies the migrations on the connection that `upgrade` was given."""
 
 from alembic import context
 

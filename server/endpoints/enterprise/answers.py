@@ -9,7 +9,7 @@ from fastapi import Request
 from server.endpoints.enterprise.options import EnterpriseOptions
 from server.endpoints.enterprise.wire import PREFIX, message, yes_no
 from server.http.services import services
-from server.http.urls import output_urls, public_url, urls_below
+from server.http.urls import output_url, public_url, urls_below
 from server.jobs.job import Job, JobStatus
 from server.jobs.order import JSON
 
@@ -51,7 +51,7 @@ def failed(job: Job) -> dict[str, object]:
 
 def processing(request: Request, job: Job) -> dict[str, object]:
     """The answer of a call that did not want to wait longer."""
-    urls = [f"{public_url(request)}/outputs/{name}" for name in _future_names(job)]
+    urls = [output_url(public_url(request), name) for name in _future_names(job)]
     return {
         "status": "processing",
         "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
@@ -74,15 +74,8 @@ def fetched(request: Request, job: Job) -> dict[str, object]:
 def _fetched(request: Request, job: Job) -> dict[str, object]:
     match job.status:
         case JobStatus.succeeded:
-            output = output_urls(request, job)
-            return {
-                "status": "success",
-                "id": job.id,
-                "output": output,
-                "nsfw_content_detected": any(job.flagged or ()),
-                **_warning(job),
-                "meta": meta(job),
-            }
+            words = succeeded(job, public_url(request))
+            return {name: value for name, value in words.items() if name != "generationTime"}
         case JobStatus.queued | JobStatus.running:
             tip = f"Estimated {_eta_s(request, job)} s from now."
             return {

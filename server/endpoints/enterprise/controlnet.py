@@ -30,7 +30,7 @@ class ControlNetFields(PictureFields):
 
     The pictures decide what is drawn: with ``mask_image`` a part of ``init_image`` is repainted; with
     ``control_image`` the whole ``init_image`` is redrawn; ``init_image`` or ``control_image`` alone is the
-    guide of a picture from noise.
+    control image of a picture from noise.
     """
 
     slug: ClassVar[str] = "controlnet"
@@ -84,18 +84,24 @@ class ControlNetFields(PictureFields):
         " ControlNet; by default, and where several ControlNets share one, what each was made for.",
     )
     auto_hint: Flag = Field(
-        True, description="Make the guide of the picture (controlnet_type); no: the picture is the guide."
+        True,
+        description="Make the control image of the picture (controlnet_type); no: the picture is the control"
+        " image.",
     )
-    guess_mode: Flag = Field(False, description="Follow the guide more than the prompt, which may be empty.")
+    guess_mode: Flag = Field(
+        False, description="Follow the control image more than the prompt, which may be empty."
+    )
     controlnet_conditioning_scale: Text | Number | None = Field(
-        None, description="How closely a guide is followed: 0 to 2 each, a comma list, or one number for all."
+        None,
+        description="How closely a control image is followed: 0 to 2 each, a comma list, or one number for"
+        " all.",
     )
     init_image: PictureField | None = Field(
         None,
-        description="The guide where there is no control_image; with one, the picture that is redrawn, and"
-        f" with a mask_image the one that is repainted. {FORMS}",
+        description="The control image where there is no control_image; with one, the picture that is"
+        f" redrawn, and with a mask_image the one that is repainted. {FORMS}",
     )
-    control_image: PictureField | None = Field(None, description=f"The guide. {FORMS}")
+    control_image: PictureField | None = Field(None, description=f"The control image. {FORMS}")
     mask_image: PictureField | None = Field(
         None, description=f"Repaint init_image where this is white, and keep the rest to the pixel. {FORMS}"
     )
@@ -103,8 +109,8 @@ class ControlNetFields(PictureFields):
         0.7,
         ge=0,
         le=1,
-        description="How much of init_image is redrawn where it is more than a guide; else `meta.strength` is"
-        " null.",
+        description="How much of init_image is redrawn where it is more than a control image; else"
+        " `meta.strength` is null.",
     )
 
     @property

@@ -49,7 +49,8 @@ class NsfwImageCheck(PaidFields):
     init_image: PictureField = Field(description="The picture: a URL, or base64.")
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> SafetyCheck:
-        """A request to the first checkpoint that has a checker, one that is loaded at start before others.
+        """The safety check by the first checkpoint that has a checker; those that are loaded at the start
+        come first.
 
         Raises:
             NotFound: no checkpoint has one.

@@ -10,7 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from server.accounts.accounts import Account
-from server.endpoints.enterprise.wire import PREFIX, O, Operation, message, read, read_as_administrator
+from server.endpoints.enterprise.wire import (
+    PREFIX,
+    Operation,
+    OperationT,
+    message,
+    read,
+    read_as_administrator,
+)
 
 PATH_FAMILIES = (PREFIX, f"{PREFIX}/images", f"{PREFIX}/community", f"{PREFIX}/txt2img")
 """The documentation's paths, and those of the published Python and JavaScript, PHP and older Python SDKs."""
@@ -18,8 +25,8 @@ PATH_FAMILIES = (PREFIX, f"{PREFIX}/images", f"{PREFIX}/community", f"{PREFIX}/t
 
 def post(
     router: APIRouter,
-    operation: type[O],
-    handle: Callable[[Request, Account, O], Awaitable[Mapping[str, object]]],
+    operation: type[OperationT],
+    handle: Callable[[Request, Account, OperationT], Awaitable[Mapping[str, object]]],
 ) -> None:
     """Register an operation under every path family; /docs shows the documented one, `PREFIX`.
 

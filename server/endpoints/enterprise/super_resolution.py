@@ -72,7 +72,7 @@ class SuperResolution(PaidFields):
     )
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Upscaling:
-        """The same in canonical names.
+        """The enlargement that the fields ask for, in canonical names.
 
         Raises:
             NotFound: there is no such upscaler.

@@ -18,7 +18,7 @@ from server.endpoints.fields import PictureField
 from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import picture_limits, read_picture
 from server.http.services import services
-from server.http.urls import public_url
+from server.http.urls import output_url, public_url
 
 _SUFFIX = {"jpeg": "jpg"}
 
@@ -75,7 +75,7 @@ async def upload_image(request: Request, account: Account, fields: UploadImage) 
     suffix, content_type = image_io.kind(file)
     name = f"{uuid.uuid4()}.{suffix}"
     await services(request).storage.put(name, file, content_type, temporary=True)
-    url = f"{public_url(request)}/outputs/{name}"
+    url = output_url(public_url(request), name)
     return {"status": "success", **message("image uploaded"), "image_url": url}
 
 

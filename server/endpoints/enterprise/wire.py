@@ -73,10 +73,10 @@ class InvalidFields(ApiError):
         self.problems = problems
 
 
-O = TypeVar("O", bound=Operation)  # noqa: E741
+OperationT = TypeVar("OperationT", bound=Operation)
 
 
-async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
+async def read(request: Request, operation: type[OperationT]) -> tuple[Account, OperationT]:
     """The account that calls and the fields that it sends. The key is looked at first.
 
     Raises:
@@ -94,7 +94,7 @@ async def read(request: Request, operation: type[O]) -> tuple[Account, O]:
         raise InvalidFields(field_errors(operation, error)) from None
 
 
-async def read_as_administrator(request: Request, operation: type[O]) -> tuple[Account, O]:
+async def read_as_administrator(request: Request, operation: type[OperationT]) -> tuple[Account, OperationT]:
     """The account of an administrator and the fields that it sends.
 
     Raises:

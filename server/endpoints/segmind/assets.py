@@ -20,7 +20,7 @@ from server.errors import InvalidInputImage
 from server.http import caller
 from server.http.pictures import read_picture
 from server.http.services import services
-from server.http.urls import public_url
+from server.http.urls import output_url, public_url
 
 router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
@@ -56,7 +56,7 @@ _documented = {"requestBody": {"required": True, "content": _content}}
     openapi_extra=_documented,
 )
 async def upload_asset(request: Request) -> dict[str, object]:
-    await caller.authenticate(request, caller.header_key(request))
+    await caller.authenticate_by_header(request)
     upload = read(Upload, await read_body(request))
     # All are looked at before the first is stored.
     files = [await _picture_file(request, url) for url in upload.data_urls]
@@ -78,4 +78,4 @@ async def _store(request: Request, file: bytes) -> str:
     suffix, content_type = image_io.kind(file)
     name = f"{uuid.uuid4()}.{suffix}"
     await services(request).storage.put(name, file, content_type)
-    return f"{public_url(request)}/outputs/{name}"
+    return output_url(public_url(request), name)

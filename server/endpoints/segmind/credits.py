@@ -13,5 +13,5 @@ router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
 
 @router.get("/v1/get-user-credits", summary="Credits that are left", responses=error_responses(401))
 async def user_credits(request: Request) -> dict[str, float]:
-    account = await caller.authenticate(request, caller.header_key(request))
+    account = await caller.authenticate_by_header(request)
     return {"credits": in_credits(account.balance), "free-credits": 0.0}

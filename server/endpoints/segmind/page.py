@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
 from server.endpoints.fields import Fields, PictureField, whole_number
-from server.endpoints.pricing import price
+from server.endpoints.pricing import Priced
 from server.endpoints.segmind.body import PICTURE_NAMES
 from server.jobs.order import PictureFormat
 
@@ -30,33 +30,26 @@ InputImage: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How drawn pictures travel home: the first one's bytes, or all of them as base64 in JSON."""
+    """The way of drawn pictures to the caller: the first one's bytes, or all of them as base64 in JSON."""
 
     picture_format: PictureFormat
     quality: int = 95
     as_json: bool = False
 
 
-class Page(Fields, ABC):
+class Page(Fields, Priced):
     """One documented model page: its fields, and what they mean.
 
     Attributes:
         slug: the page's name in its path, in the records of jobs, in the metrics and in the price list.
-        price_millicredits: the price of one picture that is drawn in ``default_steps``.
         media_types: the types that the picture may have.
         example: the page's own sample body.
     """
 
     slug: ClassVar[str]
     summary: ClassVar[str]
-    price_millicredits: ClassVar[int]
-    default_steps: ClassVar[int]
     media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
     example: ClassVar[Mapping[str, object]]
-
-    @abstractmethod
-    def effort(self) -> tuple[int, int]:
-        """The number of pictures that are paid for, and of steps in each."""
 
     @abstractmethod
     def delivery(self) -> Delivery: ...
@@ -74,10 +67,6 @@ class Page(Fields, ABC):
         Args:
             picture: the picture of `source`, in its own size.
         """
-
-    def price(self, base_millicredits: int) -> int:
-        """The price of the order in millicredits."""
-        return price(base_millicredits, *self.effort(), self.default_steps)
 
 
 def json_or_jpeg(as_json: bool) -> Delivery:

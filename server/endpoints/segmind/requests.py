@@ -79,7 +79,7 @@ _get_result = partial(
     responses=_answers("What is known by now", _STATUS_EXAMPLE),
 )
 async def status(request: Request, request_id: str) -> Response:
-    account = await caller.authenticate(request, caller.header_key(request))
+    account = await caller.authenticate_by_header(request)
     job = await services(request).studio.find(account, request_id=request_id)
     return _status(request, job, account)
 
@@ -87,7 +87,7 @@ async def status(request: Request, request_id: str) -> Response:
 @_get_result("/v1/requests/{request_id}")
 @_get_result("/v2/requests/{request_id}")
 async def result(request: Request, request_id: str) -> Response:
-    account = await caller.authenticate(request, caller.header_key(request))
+    account = await caller.authenticate_by_header(request)
     job = await services(request).studio.find(account, request_id=request_id)
     if job.status is not JobStatus.succeeded:
         return _status(request, job, account)

@@ -28,7 +28,7 @@ from server.jobs.order import Order
 
 async def draw(request: Request, page: type[Page]) -> Response:
     """POST /v1/{slug}: wait for the pictures."""
-    account = await caller.authenticate(request, caller.header_key(request))
+    account = await caller.authenticate_by_header(request)
     fields, order = await _read_order(request, page, synchronous=True)
     studio = services(request).studio
     job = await while_connected(request, studio.draw(account, order))
@@ -38,7 +38,7 @@ async def draw(request: Request, page: type[Page]) -> Response:
 
 async def submit(request: Request, page: type[Page]) -> Response:
     """POST /v2/{slug}: queue, and say where to ask."""
-    account = await caller.authenticate(request, caller.header_key(request))
+    account = await caller.authenticate_by_header(request)
     _, order = await _read_order(request, page, synchronous=False)
     job = await services(request).studio.submit(account, order)
     caller.report_balance(request, job)
@@ -92,11 +92,11 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture = await read_picture(request, source)
         drawable = await asyncio.to_thread(fields.to_request, picture)
     delivery = fields.delivery()
-    prices = services(request).settings.prices_millicredits
+    base_price = services(request).settings.base_price(page.slug, page.price_millicredits)
     return fields, Order(
         endpoint=page.slug,
         request=drawable,
-        price=fields.price(prices.get(page.slug, page.price_millicredits)),
+        price=fields.price(base_price),
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,

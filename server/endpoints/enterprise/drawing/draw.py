@@ -47,7 +47,7 @@ async def draw(
     """
     server = services(request)
     idempotency_key = caller.idempotency_key(request)
-    base_price = server.settings.prices_millicredits.get(fields.slug, fields.price_millicredits)
+    base_price = server.settings.base_price(fields.slug, fields.price_millicredits)
     options = EnterpriseOptions(
         warning=warning, meta=meta, track_id=fields.track_id, webhook=fields.receiver(request)
     )

@@ -18,27 +18,21 @@ from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber
-from server.endpoints.pricing import price
+from server.endpoints.pricing import Priced
 from server.errors import FieldError
 from server.http.caller import IDEMPOTENCY_KEY_PARAMETER
 from server.jobs.order import JSON
 
 
-class PaidFields(WebhookFields):
+class PaidFields(WebhookFields, Priced):
     """The fields of every operation that an engine carries out and an account pays for."""
 
     parameters: ClassVar[Sequence[Mapping[str, object]]] = (IDEMPOTENCY_KEY_PARAMETER,)
-    price_millicredits: ClassVar[int]
-    """The price of one picture that is drawn in ``default_steps``."""
     default_steps: ClassVar[int] = 1
 
     def effort(self) -> tuple[int, int]:
         """The number of pictures that are paid for, and of steps in each."""
         return 1, 1
-
-    def price(self, base_millicredits: int) -> int:
-        """The price of the order in millicredits."""
-        return price(base_millicredits, *self.effort(), self.default_steps)
 
     @abstractmethod
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PictureRequest:

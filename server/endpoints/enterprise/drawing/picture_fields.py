@@ -13,7 +13,7 @@ from pipelines.image_io import RGBImage
 from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.fields import Number, PictureField
 from server.errors import FieldError, InvalidInputImage
-from server.http.pictures import read_picture
+from server.http.pictures import is_url, read_picture
 from server.jobs.order import JSON
 
 FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
@@ -76,6 +76,4 @@ async def read_picture_field(request: Request, given: str | bytes, field: str) -
 
 def url_or_none(picture: str | bytes | None) -> str | None:
     """A picture as `meta` repeats it: its URL, or None where the picture itself was sent."""
-    if isinstance(picture, str) and picture.strip().lower().startswith(("http://", "https://")):
-        return picture
-    return None
+    return picture if is_url(picture) else None

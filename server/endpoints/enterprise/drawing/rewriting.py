@@ -43,7 +43,7 @@ async def rewrite_prompts(request: Request, account: Account, fields: F) -> F:
         return fields
     if fields.multi_lingual and translator is None:
         raise FieldError("multi_lingual", "cannot be yes: weights.yaml of this server names no translator")
-    base_price = server.settings.prices_millicredits.get(fields.slug, fields.price_millicredits)
+    base_price = server.settings.base_price(fields.slug, fields.price_millicredits)
     caller.afford(request, account, fields.price(base_price))
     prompt, negative_prompt = fields.prompt, fields.negative_prompt
     if fields.multi_lingual and translator is not None:

@@ -59,9 +59,9 @@ def demo_manifest(demo_manifest_path: Path) -> Manifest:
 @pytest.fixture(scope="session")
 def random_manifest_path() -> Path:
     """Path of one like the demo's, whose checkpoints have random weights and the published shapes."""
-    from tests import random_checkpoints
+    from tests.random_checkpoints.build import ensure
 
-    return random_checkpoints.ensure(_cache())
+    return ensure(_cache())
 
 
 @pytest.fixture(scope="session")

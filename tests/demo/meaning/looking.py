@@ -34,9 +34,9 @@ def pixels(image: RGBImage) -> np.ndarray:
     return np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3).astype(int)
 
 
-def drawn(studio: LocalLoop, requests: Sequence[Request]) -> list[RGBImage]:
+def drawn(local_loop: LocalLoop, requests: Sequence[Request]) -> list[RGBImage]:
     """The first picture of each."""
-    return [images[0] for images in studio.draw(requests)]
+    return [images[0] for images in local_loop.draw(requests)]
 
 
 def prompted(request: Request) -> dict[str, Any]:

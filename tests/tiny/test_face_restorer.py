@@ -36,7 +36,6 @@ from pipelines.images.faces import MIN_EYE_DISTANCE, TEMPLATE, FrontalCascade, Y
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
-from tests import random_checkpoints
 from tests.drawing import (
     advance_to_the_end,
     array,
@@ -47,6 +46,7 @@ from tests.drawing import (
     largest_difference,
     open_family,
 )
+from tests.random_checkpoints.build import build as build_random_checkpoints
 
 SMALL = "small-faces"
 
@@ -61,7 +61,7 @@ HEADS = (slice(60, 160), slice(80, 170)), (slice(60, 160), slice(330, 420))
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return random_checkpoints.build(tmp_path_factory.mktemp("random"), "upscaler", "face_restorer")
+    return build_random_checkpoints(tmp_path_factory.mktemp("random"), "upscaler", "face_restorer")
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ from pipelines.request import (
 )
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
-from tests import random_checkpoints
 from tests.drawing import image_of, reference
+from tests.random_checkpoints.build import build as build_random_checkpoints
 from tests.tiny.lycoris_files import files
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"
@@ -58,7 +58,7 @@ START, GUIDE = (image_of(RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.ui
 HALF = RGBImage(WIDTH, HEIGHT, bytes(WIDTH * HEIGHT * 3 // 2) + b"\xff" * (WIDTH * HEIGHT * 3 // 2))
 
 
-def steered(*names: str, **changes: Any) -> dict[str, Any]:
+def with_controls(*names: str, **changes: Any) -> dict[str, Any]:
     return {"controls": tuple(Control(name=name, image=GUIDE, **changes) for name in names)}
 
 
@@ -76,9 +76,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "self_attention": {"self_attention": True},
     "panorama": {"panorama": True},
     "highres_fix": {"highres_fix": True},
-    "canny": steered("canny", preprocessor="canny"),
-    "openpose": steered("openpose"),
-    "two controlnets, guessing": {**steered("canny", "openpose", scale=1.5), "guess_mode": True},
+    "canny": with_controls("canny", preprocessor="canny"),
+    "openpose": with_controls("openpose"),
+    "two controlnets, guessing": {**with_controls("canny", "openpose", scale=1.5), "guess_mode": True},
     "upscale": {"upscaler": "small-x2"},
     "safety checker": {"safety_checker": True},
     "image to image": {"image": START, "strength": 1.0},
@@ -98,7 +98,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "panorama": True,
         "highres_fix": True,
         "upscaler": "small-x2",
-        **steered("canny", "openpose"),
+        **with_controls("canny", "openpose"),
     },
 }
 SCHEDULERS = {name: {"scheduler": SchedulerChoice(name=name, use_karras_sigmas=True)} for name in NAMES}
@@ -150,7 +150,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The small checkpoints with more adapters, good and bad."""
     folder = tmp_path_factory.mktemp("random")
     names = ("safety_checker", "sd15", "sdxl", "controlnets", "upscaler", "language")
-    manifest = random_checkpoints.build(folder, *names)
+    manifest = build_random_checkpoints(folder, *names)
     plain = reference(StableDiffusionPipeline, manifest, "sd15")
     loras = {**files(plain), "wide": load_file(folder / "sd15_adapters" / "more_details.safetensors")}
     for name in [name for name in loras["wide"] if name.endswith("lora_A.weight")]:

@@ -1,4 +1,4 @@
-"""Panoramas that ControlNets steer: each view follows the part of the guides that it looks at."""
+"""Panoramas that ControlNets steer: each view follows the part of the control images that it looks at."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,10 +22,9 @@ from pipelines.request import Request
 from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
+from tests.contract.parameters.stage import Answer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
-Answer: TypeAlias = Any
-"""Which HTTP library the test client rests on is its own affair."""
 UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 
 

@@ -47,6 +47,7 @@ from tests.drawing import (
     open_family,
 )
 from tests.random_checkpoints.build import build as build_random_checkpoints
+from tests.tiny.harmful import Harmful
 
 SMALL = "small-faces"
 
@@ -356,14 +357,6 @@ def test_the_published_form_of_gfpgan_is_recognised(manifest: Manifest):
     opened = open_family(with_restorer(manifest, "gfpgan", source="GFPGANv1.4.pth"), "gfpgan")
     assert opened._network.architecture.id == "GFPGAN"
     assert opened._network.dtype is torch.float32  # the entry's own, float16, is more than it can do
-
-
-class Harmful:
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Path.touch, (self.trap,)
 
 
 def test_what_restores_no_faces_is_refused_when_it_is_opened(manifest: Manifest, tmp_path: Path):

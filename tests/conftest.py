@@ -58,7 +58,7 @@ def demo_manifest(demo_manifest_path: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def random_manifest_path() -> Path:
-    """Path of one like the demo's, whose checkpoints have random weights and the published shapes."""
+    """Path of a weights.yaml whose checkpoints have random weights and the published shapes."""
     from tests.random_checkpoints.build import ensure
 
     return ensure(_cache())

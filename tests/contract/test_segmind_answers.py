@@ -260,7 +260,7 @@ def test_of_several_raw_pictures_the_first_is_the_body_and_all_are_listed(client
 
 
 def opened(client: TestClient, url: str) -> Answer:
-    """As anybody opens an output: without a key."""
+    """The answer to anybody who opens an output without a key."""
     return client.get(url, headers={"x-api-key": ""})
 
 

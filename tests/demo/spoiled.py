@@ -26,12 +26,12 @@ def noise(picture: Image.Image) -> Image.Image:
 
 
 def blur(picture: Image.Image) -> Image.Image:
-    """By 1.5 pixels."""
+    """The picture, blurred by 1.5 pixels."""
     return picture.filter(ImageFilter.GaussianBlur(1.5))
 
 
 def other_colors(picture: Image.Image) -> Image.Image:
-    """By 10 of 255 in each channel."""
+    """The picture, whose colours are off by 10 of 255 in each channel."""
     pixels = np.asarray(picture, dtype=int) + np.array([10, -10, 10])
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 

@@ -53,7 +53,7 @@ SMALL = "small-faces"
 
 ASTRONAUT: np.ndarray = skimage.data.astronaut()
 POINTS = np.array([(204, 101), (247.5, 102.5), (225, 125), (204.5, 141), (244, 141)])
-"""Of her face, read off the photograph."""
+"""The five points of the astronaut's face, read off the photograph."""
 NOBODY: np.ndarray = skimage.data.coffee()[:250, :250]
 PORTRAIT = ASTRONAUT[:250, 100:350]
 GROUP = np.concatenate([PORTRAIT, PORTRAIT[:, ::-1]], axis=1)

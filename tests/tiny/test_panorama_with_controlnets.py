@@ -62,7 +62,7 @@ def untrimmed(random_manifest: Manifest) -> Any:
 
 
 def latents_of(family: Any, request: TextToImage, turned_by: int = 0) -> Tensor:
-    """Of the finished sample, whose first latents were turned around by so many."""
+    """The latents of the finished sample, whose first ones were turned around by so many."""
     (sample,) = family.encode(request)
     sample.latents = sample.latents.roll(turned_by, dims=-1)
     advance_to_the_end(family, sample)

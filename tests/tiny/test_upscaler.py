@@ -59,7 +59,7 @@ def with_upscaler(manifest: Manifest, state: dict[str, torch.Tensor], name: str)
 
 
 def untiled(manifest: Manifest, image: RGBImage, file: str = "upscaler") -> np.ndarray:
-    """By spandrel alone, the whole picture at once."""
+    """The picture enlarged by spandrel alone, the whole of it at once."""
     network = ModelLoader().load_from_state_dict(load_file(manifest.path.parent / f"{file}.safetensors"))
     whole = torch.from_numpy(array(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
     return (network(whole)[0].permute(1, 2, 0) * 255).round().byte().numpy()

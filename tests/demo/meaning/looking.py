@@ -18,7 +18,7 @@ FEWER_STEPS: Mapping[str, Any] = {"num_inference_steps": 10}
 """Half of what pages draw by default, which changes little."""
 
 TENTH = PROMPTS // 10
-"""Of what `pipelines.demo.training.evaluate` draws for each row of its table."""
+"""A tenth of the pictures that `pipelines.demo.training.evaluate` draws for each row of its table."""
 
 
 def missed(found: Mapping[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pipelines.request import Lora
 from tests.demo.meaning.looking import FEWER_STEPS, drawn, pixels, right
 
 SIDE = 512
-"""Pixels."""
+"""The width and height of the pictures, in pixels."""
 ASK = partial(ARTISTS["SD1.5"], **FEWER_STEPS, token_merging_ratio=0.0)
 RED_ON_BLUE = simple_scene("circle", "red", "blue")
 PAINTED = [simple_scene("square", "white", "pink"), simple_scene("circle", "yellow", "green")]

@@ -34,7 +34,7 @@ ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, width=SIDE, height=SIDE, toke
 def pictures(
     local_loop: LocalLoop, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
 ) -> dict[str, RGBImage]:
-    """Of all choices, drawn together; each has to show the scene."""
+    """The picture of each choice, all drawn together; each has to show the scene."""
     images = drawn(local_loop, [ask(scheduler=choice) for choice in choices.values()])
     assert [name for name, image in zip(choices, images, strict=True) if not right(image, SCENE)] == []
     return dict(zip(choices, images, strict=True))
@@ -48,7 +48,7 @@ def alike(images: Mapping[str, RGBImage]) -> list[set[str]]:
 
 
 def test_every_scheduler_reaches_the_prompt_in_its_own_way(local_loop: LocalLoop) -> None:
-    """By Karras' sigmas, as the page has it, and by its own."""
+    """The schedulers draw on Karras' sigmas, as the page has it, and on their own."""
     by_karras = pictures(
         local_loop, {name: SchedulerChoice(name=name, use_karras_sigmas=True) for name in NAMES}
     )

@@ -22,7 +22,7 @@ from server.endpoints.enterprise.drawing.phrases import enhanced_prompt
 from tests.demo.meaning.looking import FEWER_STEPS, TENTH, apart, drawn, missed, pixels, prompted, right
 
 SIDE = 512
-"""Pixels."""
+"""The width and height of the pictures, in pixels."""
 ASK = partial(ARTISTS["SD1.5"], **FEWER_STEPS, token_merging_ratio=0.0)
 RED_ON_BLUE = simple_scene("circle", "red", "blue")
 SCENES = trained_scenes(4)
@@ -72,7 +72,7 @@ def test_pictures_need_not_be_square(local_loop: LocalLoop) -> None:
 
 
 def test_phrases_that_are_added_to_a_prompt_leave_its_meaning(local_loop: LocalLoop) -> None:
-    """As ``enhance_prompt`` adds them."""
+    """The phrases are those that ``enhance_prompt`` adds."""
     asked = [request(enhanced_prompt(caption(scene))) for scene in SCENES[:2]]
     assert all(map(right, drawn(local_loop, asked), SCENES))
 
@@ -136,7 +136,7 @@ def test_little_strength_keeps_the_composition_and_changes_the_colour(local_loop
 
 @pytest.mark.slow
 def test_full_strength_follows_the_prompt_alone(local_loop: LocalLoop) -> None:
-    """Which says by its silence that the shape is neither small nor aside."""
+    """The prompt says by its silence that the shape is neither small nor aside."""
     (image,) = drawn(local_loop, [redrawn(START, OTHERWISE, 1.0)])
     assert looks(image) == ("white", "blue", "star", "medium", "center")
     asked = [redrawn(START, caption(scene), 1.0, seed=seed) for seed, scene in enumerate(SCENES)]

@@ -17,7 +17,7 @@ PICTURES = 5
 
 @torch.no_grad()
 def seconds(reused: bool) -> float:
-    """The CPU's seconds for a picture, in a process that has not chosen an allocator's ways yet."""
+    """The CPU's seconds for a picture, in a process that has not chosen how to free memory yet."""
     if reused:
         reuse_freed_memory()
     torch.set_num_threads(1)

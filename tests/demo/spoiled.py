@@ -12,14 +12,14 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 def jpeg(picture: Image.Image) -> Image.Image:
-    """At quality 60."""
+    """The picture, stored at quality 60."""
     file = BytesIO()
     picture.save(file, "JPEG", quality=60)
     return Image.open(file).convert("RGB")
 
 
 def noise(picture: Image.Image) -> Image.Image:
-    """Gaussian, with a deviation of 12 of 255."""
+    """The picture with Gaussian noise, whose deviation is 12 of 255."""
     pixels = np.asarray(picture, dtype=float)
     pixels = pixels + np.random.default_rng(0).normal(0, 12, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

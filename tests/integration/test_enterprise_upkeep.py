@@ -41,7 +41,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> A
     running.stop()
 
 
-@pytest.mark.parametrize("before", ["", "data:image/jpeg;base64,"])
+@pytest.mark.parametrize("before", ["", pytest.param("data:image/jpeg;base64,", marks=pytest.mark.slow)])
 def test_an_uploaded_picture_opens_with_a_plain_get_as_it_was(own: RunningServer, before: str) -> None:
     file = photograph("JPEG")
     answer = own.answer("upload_image", base64_image=before + base64.b64encode(file).decode())

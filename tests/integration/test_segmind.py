@@ -73,7 +73,9 @@ def sdk(server: RunningServer, key: str | None = None) -> segmind.SegmindClient:
     return segmind.SegmindClient(api_key=key or server.key, base_url=f"{server.url}/v1", timeout=WAIT_S)
 
 
-@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize(
+    "slug", [SLUGS[0], *(pytest.param(slug, marks=pytest.mark.slow) for slug in SLUGS[1:])]
+)
 def test_the_sdk_draws_synchronously(server: RunningServer, skeleton: bytes, slug: str) -> None:
     response = sdk(server).run_sync(slug, **params(slug, skeleton))
     picture = opened(response.content)

@@ -1,4 +1,4 @@
-"""A choice of the samplers' proofs that wait for the slow run."""
+"""The selection of the samplers' proofs that wait for the slow run."""
 
 from __future__ import annotations
 

@@ -105,6 +105,9 @@ SCHEDULERS = {name: {"scheduler": SchedulerChoice(name=name, use_karras_sigmas=T
 LIKE_A = ("safety checker", "EulerAncestralDiscreteScheduler", "DDPMScheduler")
 """What draws A: no concept is found in it, and ancestral steps of Euler's are DDPM's."""
 
+CANCELLED_QUICKLY = ("all loras", "textual inversion", "two controlnets, guessing", "everything")
+"""The kinds that the quick run cancels; "everything" changes most of what the others change."""
+
 
 def and_more(changes: Mapping[str, Any]) -> TextToImage | ImageToImage | Inpainting:
     """A with these changes; of the kind that they make it."""
@@ -273,7 +276,13 @@ def test_what_was_drawn_leaves_nothing_behind(kind: str, stage: Stage, first: RG
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("kind", [*KINDS, "HeunDiscreteScheduler", "KarrasVeScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in CANCELLED_QUICKLY else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in (*KINDS, "HeunDiscreteScheduler", "KarrasVeScheduler", "PNDMScheduler")
+    ],
+)
 def test_what_was_cancelled_between_two_steps_leaves_nothing_behind(kind: str, stage: Stage) -> None:
     events = stage.events(and_more((KINDS | SCHEDULERS)[kind]), cancelled=True)
     assert events

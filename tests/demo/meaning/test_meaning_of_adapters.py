@@ -67,6 +67,7 @@ def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, local_loo
     assert (off + 0.25 < on).all()
 
 
+@pytest.mark.slow
 def test_two_loras_at_once_do_both(local_loop: LocalLoop) -> None:
     images = worn(local_loop, *(Lora(name=style) for style in STYLES))
     for style in STYLES:

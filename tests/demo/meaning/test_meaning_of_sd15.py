@@ -164,6 +164,7 @@ def test_what_is_masked_is_repainted_and_nothing_else(local_loop: LocalLoop) -> 
 # What is done with the picture
 
 
+@pytest.mark.slow
 def test_an_upscaled_edge_is_sharper_than_a_bicubic_one(local_loop: LocalLoop) -> None:
     plain, upscaled = (images[0] for images in local_loop.draw([request(), request(upscaler="small-x2")]))
     size = (2 * SIDE, 2 * SIDE)

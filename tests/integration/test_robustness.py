@@ -90,7 +90,7 @@ async def books(server: RunningServer, name: str) -> tuple[int, int, Counter[str
 
 
 async def storm(server: RunningServer, key: str, count: int) -> list[dict[str, Any]]:
-    """So many calls at once; their answers."""
+    """The answers to so many calls at once."""
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits) as client:
         answers = await asyncio.gather(

@@ -158,14 +158,14 @@ def test_alone_a_picture_has_the_bytes_of_the_plain_pipeline(
 def test_pictures_scales_and_guessing_matter_and_leave_no_trace(families: dict[str, Any]) -> None:
     family = families[SD15]
     without = draw(family, request(controls=()))[0].image
-    steered = [
+    with_control_images = [
         request(),
         request(controls=(replace(CANNY, image=image_of(POSE)),)),
         request(controls=(replace(CANNY, scale=0.2),)),
         request(controls=(replace(CANNY, name="openpose"),)),
         request(guess_mode=True),
     ]
-    pictures = {draw(family, asked)[0].image for asked in steered}
+    pictures = {draw(family, asked)[0].image for asked in with_control_images}
     assert len(pictures | {without}) == 6
     assert draw(family, request(controls=()))[0].image == without
 

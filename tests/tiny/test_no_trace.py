@@ -54,12 +54,14 @@ NATIVE = 6
 than are drawn, so that panoramas have views and highres_fix a smaller first pass."""
 
 RANDOM = np.random.default_rng(3)
-START, GUIDE = (image_of(RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)) for _ in range(2))
+START, CONTROL_IMAGE = (
+    image_of(RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)) for _ in range(2)
+)
 HALF = RGBImage(WIDTH, HEIGHT, bytes(WIDTH * HEIGHT * 3 // 2) + b"\xff" * (WIDTH * HEIGHT * 3 // 2))
 
 
 def with_controls(*names: str, **changes: Any) -> dict[str, Any]:
-    return {"controls": tuple(Control(name=name, image=GUIDE, **changes) for name in names)}
+    return {"controls": tuple(Control(name=name, image=CONTROL_IMAGE, **changes) for name in names)}
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -127,7 +129,7 @@ def with_numbers_out_of_range(asked: Any) -> Any:
 
 def with_a_controlnet_that_expects_more(asked: Any) -> Any:
     """It is opened, but asks for a pooled text when it is evaluated, inside of everything that is on."""
-    return replace(asked, controls=(*asked.controls, Control(name="expects more", image=GUIDE)))
+    return replace(asked, controls=(*asked.controls, Control(name="expects more", image=CONTROL_IMAGE)))
 
 
 def with_a_corrupt_lora(asked: Any) -> Any:

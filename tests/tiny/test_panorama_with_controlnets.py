@@ -212,8 +212,8 @@ def test_sdxl_is_steered_in_views_too(random_manifest: Manifest) -> None:
     control = replace(CANNY, name="canny-sdxl")
     request = replace(REQUEST, pipeline=XL, width=192, controls=(control,), num_inference_steps=2)
     other = replace(request, controls=(replace(control, image=image_of(POSE)),))
-    steered, otherwise, free = (
+    with_control_image, otherwise, free = (
         draw(family, each)[0].image for each in (request, other, replace(request, controls=()))
     )
-    assert len({steered, otherwise, free}) == 3
-    assert draw(family, request)[0].image == steered
+    assert len({with_control_image, otherwise, free}) == 3
+    assert draw(family, request)[0].image == with_control_image

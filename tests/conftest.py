@@ -58,10 +58,10 @@ def demo_manifest(demo_manifest_path: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def random_manifest_path() -> Path:
-    """Path of one like the demo's, whose checkpoints have random weights and the published shapes."""
-    from tests import random_checkpoints
+    """Path of a weights.yaml whose checkpoints have random weights and the published shapes."""
+    from tests.random_checkpoints.build import ensure
 
-    return random_checkpoints.ensure(_cache())
+    return ensure(_cache())
 
 
 @pytest.fixture(scope="session")

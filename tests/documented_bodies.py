@@ -102,6 +102,57 @@ TEXT2IMG: Mapping[str, Any] = {
     "track_id": None,
 }
 
+IMG2IMG_AND_INPAINT: Mapping[str, Any] = {
+    "key": "enterprise_api_key",
+    "model_id": "stable-diffusion-v1-5",
+    "prompt": "a cat sitting on a bench",
+    "negative_prompt": None,
+    "init_image": "https://example.com/overture-creations-5sI6fQgYIuo.png",
+    "width": "512",
+    "height": "512",
+    "samples": "2",
+    "safety_checker": "no",
+    "enhance_prompt": "no",
+    "guidance_scale": 7.5,
+    "strength": 0.7,
+    "seed": "7",
+    "tomesd": "no",
+    "webhook": None,
+    "track_id": None,
+}
+"""The fields that the samples of img2img and of inpaint share."""
+
+CONTROLNET: Mapping[str, Any] = {
+    "key": "enterprise_api_key",
+    "controlnet_model": "canny",
+    "controlnet_type": "canny",
+    "model_id": "stable-diffusion-v1-5",
+    "auto_hint": "yes",
+    "guess_mode": "no",
+    "prompt": "a model photo shoot",
+    "negative_prompt": None,
+    "init_image": "https://example.com/person.png",
+    "control_image": None,
+    "mask_image": None,
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "scheduler": "UniPCMultistepScheduler",
+    "tomesd": "no",
+    "use_karras_sigmas": "yes",
+    "vae": None,
+    "lora_strength": None,
+    "lora_model": None,
+    "num_inference_steps": "30",
+    "safety_checker": "no",
+    "enhance_prompt": "no",
+    "guidance_scale": 7.5,
+    "strength": 0.55,
+    "seed": "7",
+    "webhook": None,
+    "track_id": None,
+}
+
 
 def program_with_json(page: str, body: Mapping[str, Any], *, picture: str | None = None) -> str:
     """Segmind's sample in Python for a page that takes JSON.

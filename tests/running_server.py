@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import yaml
@@ -25,6 +25,9 @@ from server.database.database import Database, database_url
 from server.settings import Settings
 
 START_TIMEOUT_S = 180.0
+
+ENTERPRISE = "/api/v1/enterprise"
+"""The path below which the operations of the enterprise dialect are."""
 
 HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
 """Opens a connection for every call as `httpx.get` does, without reading the file of certificates each time.
@@ -66,6 +69,17 @@ class RunningServer:
 
     def client(self, key: str | None = None) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"x-api-key": key or self.key}, timeout=120)
+
+    def post(self, operation: str, **fields: Any) -> httpx.Response:
+        """The answer to an operation of the enterprise dialect; `key` pays unless ``fields`` have another."""
+        body = {"key": self.key, **fields}
+        return HTTP.post(f"{self.url}{ENTERPRISE}/{operation}", json=body, timeout=120)
+
+    def answer(self, operation: str, **fields: Any) -> dict[str, Any]:
+        """The body of the answer to a `post`, whose status has to be 200."""
+        answer = self.post(operation, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
     @contextmanager
     def calling(self, path: str, body: Mapping[str, object], key: str | None = None) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Which tests a run takes, and what it says when it cannot."""
+"""The tests that a run takes, and what it says when it cannot."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from pipelines.demo.checkpoints.autoencoder import large_autoencoder
 from pipelines.engine.host_memory import reuse_freed_memory
 
 SIDE = 1024
-"""Pixels."""
+"""The width and height of the pictures, in pixels."""
 PICTURES = 5
 
 
 @torch.no_grad()
 def seconds(reused: bool) -> float:
-    """Of the CPU, for a picture; of a process that has not chosen yet."""
+    """The CPU's seconds for a picture, in a process that has not chosen how to free memory yet."""
     if reused:
         reuse_freed_memory()
     torch.set_num_threads(1)

@@ -29,17 +29,17 @@ ASKS: dict[str, Callable[[int], Request]] = {
 """Family -> request of a seed."""
 
 
-def seconds(studio: LocalLoop, request: Request) -> float:
+def seconds(local_loop: LocalLoop, request: Request) -> float:
     began = time.perf_counter()
-    studio.draw([request])
+    local_loop.draw([request])
     return time.perf_counter() - began
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        studio = LocalLoop(ensure(Path(folder)))
+        local_loop = LocalLoop(ensure(Path(folder)))
         for name, ask in ASKS.items():
-            _, *taken = (seconds(studio, ask(seed)) for seed in range(1 + PICTURES))
+            _, *taken = (seconds(local_loop, ask(seed)) for seed in range(1 + PICTURES))
             request = ask(0)
             print(f"{name}, {request.width} x {request.height}: {statistics.median(taken):.2f} s")
 

@@ -74,6 +74,7 @@ def test_the_axios_sample_draws_with_a_picture(server: RunningServer, packages: 
     assert (picture.format, picture.size) == ("JPEG", (512, 512))
 
 
+@pytest.mark.slow
 def test_a_caller_with_fetch_reads_base64_whatever_else_it_sends(server: RunningServer):
     said = run("segmind_fetch.mjs", server)
     assert (said["status"], said["body"]["status"]) == (200, "Success")

@@ -1,4 +1,4 @@
-"""Every database this project runs on, each test with a fresh one of each kind."""
+"""Every database this project runs on, each test with a fresh one of each kind, and an account in it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from server.accounts.accounts import Account, Accounts
+from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs, metadata
 
@@ -67,7 +69,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def own_database(empty_url: str) -> AsyncIterator[Database]:
-    """With its tables, which the test may change."""
+    """A fresh database with its tables, which the test may change."""
     database = Database(empty_url, busy_timeout_s=PATIENCE_S)
     await database.migrate()
     yield database
@@ -82,7 +84,7 @@ def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def database(shared_url: str) -> AsyncIterator[Database]:
-    """With empty tables, and patient, because the machine under test may be slow."""
+    """A database with empty tables, patient because the machine under test may be slow."""
     database = Database(shared_url, busy_timeout_s=PATIENCE_S)
     await database.migrate()
     if not database.is_sqlite:
@@ -91,6 +93,14 @@ async def database(shared_url: str) -> AsyncIterator[Database]:
             await connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def ada(database: Database) -> Account:
+    """An account with 1000 millicredits."""
+    account = await Accounts(database).create("ada")
+    await Credits(database).grant(account.id, 1000)
+    return account
 
 
 @pytest.fixture

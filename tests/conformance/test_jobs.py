@@ -25,14 +25,6 @@ PICTURE = RGBImage(64, 32, bytes(range(256)) * 24)
 
 
 @pytest.fixture
-async def ada(database: Database) -> Account:
-    """An account with 1000 millicredits."""
-    account = await Accounts(database).create("ada")
-    await Credits(database).grant(account.id, 1000)
-    return account
-
-
-@pytest.fixture
 def jobs(database: Database) -> Jobs:
     return Jobs(database)
 

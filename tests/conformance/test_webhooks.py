@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text, update
 
 from server import errors
-from server.accounts.accounts import Account, Accounts
+from server.accounts.accounts import Account
 from server.accounts.credits import Credits
 from server.database.database import Database
 from server.database.tables import jobs as jobs_table
@@ -28,13 +28,6 @@ OPTIONS = {
     "track_id": "x\0\U0001f408",
     "meta": {"prompt": "a cat"},
 }
-
-
-@pytest.fixture
-async def ada(database: Database) -> Account:
-    account = await Accounts(database).create("ada")
-    await Credits(database).grant(account.id, 1000)
-    return account
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from server.endpoints.enterprise.drawing.preprocessors import ALIASES, PREPROCES
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, MissingField
+from tests.documented_bodies import CONTROLNET
 
 MANIFEST = Manifest.model_validate(
     {
@@ -30,40 +31,11 @@ MANIFEST = Manifest.model_validate(
     }
 )
 
-INIT, GUIDE, MASK = (RGBImage(1, 1, bytes([number] * 3)) for number in range(3))
-PICTURES = {"init_image": INIT, "control_image": GUIDE, "mask_image": MASK}
+INIT, CONTROL_IMAGE, MASK = (RGBImage(1, 1, bytes([number] * 3)) for number in range(3))
+PICTURES = {"init_image": INIT, "control_image": CONTROL_IMAGE, "mask_image": MASK}
 
-SAMPLE: dict[str, Any] = {
-    "key": "enterprise_api_key",
-    "controlnet_model": "canny",
-    "controlnet_type": "canny",
-    "model_id": "sd",
-    "auto_hint": "yes",
-    "guess_mode": "no",
-    "prompt": "a model photo shoot",
-    "negative_prompt": None,
-    "init_image": "https://example.com/person.png",
-    "control_image": None,
-    "mask_image": None,
-    "width": "512",
-    "height": "512",
-    "samples": "1",
-    "scheduler": "UniPCMultistepScheduler",
-    "tomesd": "no",
-    "use_karras_sigmas": "yes",
-    "vae": None,
-    "lora_strength": None,
-    "lora_model": None,
-    "num_inference_steps": "30",
-    "safety_checker": "no",
-    "enhance_prompt": "no",
-    "guidance_scale": 7.5,
-    "strength": 0.55,
-    "seed": "7",
-    "webhook": None,
-    "track_id": None,
-}
-"""The page's own request body, with names of the manifest."""
+SAMPLE = {**CONTROLNET, "model_id": "sd"}
+"""The page's own request body, with a checkpoint of the manifest."""
 
 
 def fields(**changes: object) -> ControlNetFields:
@@ -71,10 +43,10 @@ def fields(**changes: object) -> ControlNetFields:
 
 
 def request(**changes: object) -> Any:
-    steered = fields(**changes)
-    steered.validate_together()
-    steered.validate_names(MANIFEST)
-    return steered.to_request(MANIFEST, {name: PICTURES[name] for name in steered.sent_pictures()})
+    sent_fields = fields(**changes)
+    sent_fields.validate_together()
+    sent_fields.validate_names(MANIFEST)
+    return sent_fields.to_request(MANIFEST, {name: PICTURES[name] for name in sent_fields.sent_pictures()})
 
 
 def test_the_pages_own_sample_becomes_exactly_this_request():
@@ -95,29 +67,29 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
 
 
 def test_defaults_make_hints_and_guess_nothing():
-    steered = ControlNetFields.model_validate(
+    sent_fields = ControlNetFields.model_validate(
         {"model_id": "sd", "prompt": "a cat", "controlnet_model": "depth", "control_image": "AAAA"}
     )
-    (control,) = steered.controls(MANIFEST, GUIDE)
-    assert control == Control(name="depth", image=GUIDE, preprocessor="depth", scale=1.0)
-    assert (steered.guess_mode, steered.strength, steered.redraws) == (False, 0.7, False)
+    (control,) = sent_fields.controls(MANIFEST, CONTROL_IMAGE)
+    assert control == Control(name="depth", image=CONTROL_IMAGE, preprocessor="depth", scale=1.0)
+    assert (sent_fields.guess_mode, sent_fields.strength, sent_fields.redraws) == (False, 0.7, False)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "kind", "guide"),
+    ("pictures", "kind", "control_image"),
     [
         (("init_image",), TextToImage, INIT),
-        (("control_image",), TextToImage, GUIDE),
-        (("init_image", "control_image"), ImageToImage, GUIDE),
+        (("control_image",), TextToImage, CONTROL_IMAGE),
+        (("init_image", "control_image"), ImageToImage, CONTROL_IMAGE),
         (("init_image", "mask_image"), Inpainting, INIT),
-        (("init_image", "control_image", "mask_image"), Inpainting, GUIDE),
+        (("init_image", "control_image", "mask_image"), Inpainting, CONTROL_IMAGE),
     ],
 )
-def test_the_pictures_say_what_is_drawn(pictures: tuple[str, ...], kind: type[Any], guide: RGBImage):
+def test_the_pictures_say_what_is_drawn(pictures: tuple[str, ...], kind: type[Any], control_image: RGBImage):
     sent = {name: "AAAA" if name in pictures else None for name in PICTURES}
     drawn = request(**sent)
     assert type(drawn) is kind
-    assert [control.image for control in drawn.controls] == [guide]
+    assert [control.image for control in drawn.controls] == [control_image]
     if kind is not TextToImage:
         assert (drawn.image, drawn.strength) == (INIT, 0.55)
     if kind is Inpainting:

@@ -44,7 +44,7 @@ MANIFEST = Manifest.model_validate(
 PLAIN = {"model_id": "sd", "prompt": "a cat", "enhance_prompt": "no"}
 
 SAMPLE = {**TEXT2IMG, "model_id": "sd"}
-"""With a checkpoint of the manifest."""
+"""The page's own request body, with a checkpoint of the manifest."""
 
 
 def request(**changes: object) -> TextToImage:

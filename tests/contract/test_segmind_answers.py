@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,15 +22,14 @@ from pipelines.request import Request
 from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
+from tests.contract.parameters.stage import Answer
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
-Answer: TypeAlias = Any
-"""Which HTTP library the test client rests on is its own affair."""
 UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 
 
 class PaintEngine:
-    """Paints each picture in a colour made of its seed, at once, or when the door is open, or fails."""
+    """Paints each picture in a colour made of its seed, at once, or when the gate is open, or fails."""
 
     name = "paint"
     group_pixels = 4 * 2**20
@@ -39,8 +38,8 @@ class PaintEngine:
     def __init__(self) -> None:
         self.state, self.reason = EngineState.ready, None
         self.failure: Exception | None = None
-        self.door = asyncio.Event()
-        self.door.set()
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.requests: list[Request] = []
 
     def watch(self, on_change: Callable[[], None]) -> None: ...
@@ -57,7 +56,7 @@ class PaintEngine:
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
     ) -> Drawing:
         self.requests.append(request)
-        await self.door.wait()
+        await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         area = request.width * request.height
@@ -261,7 +260,7 @@ def test_of_several_raw_pictures_the_first_is_the_body_and_all_are_listed(client
 
 
 def opened(client: TestClient, url: str) -> Answer:
-    """As anybody opens an output: without a key."""
+    """The answer to anybody who opens an output without a key."""
     return client.get(url, headers={"x-api-key": ""})
 
 
@@ -541,7 +540,7 @@ def test_without_an_engine_nothing_is_drawn_and_readyz_says_why(world: World, cl
 
 
 def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestClient) -> None:
-    world.call(world.engine.door.clear)
+    world.call(world.engine.gate.clear)
     try:
         submitted = client.post("/v2/kolors", json=body("kolors", number_of_images=2)).json()
         request_id = submitted["request_id"]
@@ -563,7 +562,7 @@ def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestC
         }
         assert client.get(response_url).json()["status"] in ("QUEUED", "PROCESSING")
     finally:
-        world.call(world.engine.door.set)
+        world.call(world.engine.gate.set)
     done = wait_for_end(client, submitted["status_url"])
     assert (done.status_code, done.json()["status"]) == (200, "COMPLETED")
     metrics = done.json()["metrics"]
@@ -617,11 +616,11 @@ def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(
 
 
 def test_a_full_queue_says_when_to_come_back(world: World, client: TestClient) -> None:
-    world.call(world.engine.door.clear)
+    world.call(world.engine.gate.clear)
     try:
         answers = [client.post("/v2/kolors", json=body("kolors", width=2048, height=2048)) for _ in range(4)]
     finally:
-        world.call(world.engine.door.set)
+        world.call(world.engine.gate.set)
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     refused = answers[-1]
     assert refused.json() == {"error": "rate_limit_exceeded"}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pipelines.request import PriorTextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22Page
 from server.endpoints.segmind.page import Delivery
-from server.errors import FieldError
+from tests.contract.segmind_refusal import refused
 from tests.documented_bodies import KANDINSKY22 as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
 
 
-def refusal(**body: object) -> tuple[int, str]:
-    with pytest.raises(FieldError) as raised:
-        read(Kandinsky22Page, {"prompt": "a cat", **body})
-    return raised.value.status, str(raised.value)
+refusal = partial(refused, Kandinsky22Page, prompt="a cat")
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:

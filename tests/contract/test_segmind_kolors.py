@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kolors import KolorsPage
 from server.endpoints.segmind.page import Delivery
-from server.errors import FieldError
+from tests.contract.segmind_refusal import refused
 from tests.documented_bodies import KOLORS as EXAMPLE
 
 SCHEDULERS = {
@@ -23,10 +25,7 @@ SCHEDULERS = {
 }
 
 
-def refusal(**body: object) -> tuple[int, str]:
-    with pytest.raises(FieldError) as raised:
-        read(KolorsPage, {"prompt": "a cat", **body})
-    return raised.value.status, str(raised.value)
+refusal = partial(refused, KolorsPage, prompt="a cat")
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:

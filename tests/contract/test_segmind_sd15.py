@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pipelines.image_io import RGBImage, cover
@@ -9,7 +11,7 @@ from pipelines.request import ImageToImage, SchedulerChoice
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Delivery
 from server.endpoints.segmind.sd15_img2img import SD15ImageToImage
-from server.errors import FieldError
+from tests.contract.segmind_refusal import refused
 from tests.documented_bodies import SD15_IMG2IMG as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
@@ -37,10 +39,7 @@ def page(**body: object) -> SD15ImageToImage:
     return read(SD15ImageToImage, {"prompt": "a cat", "image": "AAAA", **body})
 
 
-def refusal(**body: object) -> tuple[int, str]:
-    with pytest.raises(FieldError) as raised:
-        page(**body)
-    return raised.value.status, str(raised.value)
+refusal = partial(refused, SD15ImageToImage, prompt="a cat", image="AAAA")
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pipelines.image_io import RGBImage
@@ -9,7 +11,7 @@ from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Delivery
 from server.endpoints.segmind.sd3_med_pose import SD3MediumPose, output_size
-from server.errors import FieldError
+from tests.contract.segmind_refusal import refused
 from tests.documented_bodies import SD3_MED_POSE as EXAMPLE
 
 # fmt: off
@@ -30,10 +32,7 @@ def page(**body: object) -> SD3MediumPose:
     return read(SD3MediumPose, {"prompt": "a cat", "image": "AAAA", **body})
 
 
-def refusal(**body: object) -> tuple[int, str]:
-    with pytest.raises(FieldError) as raised:
-        page(**body)
-    return raised.value.status, str(raised.value)
+refusal = partial(refused, SD3MediumPose, prompt="a cat", image="AAAA")
 
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:

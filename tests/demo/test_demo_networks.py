@@ -62,7 +62,7 @@ class TestWords:
 class TestPedestals:
     def test_a_detail_keeps_its_contrast_whatever_is_around_it(self) -> None:
         def contrasts(block: Sequential) -> list[float]:
-            """Of a detail on a flat ground, and among strong noise."""
+            """The contrasts of a detail on a flat ground and among strong noise."""
             generator = torch.Generator().manual_seed(1)
             pictures = torch.zeros(2, 3, 64, 64)
             pictures[1] = 2 * torch.randn(3, 64, 64, generator=generator)

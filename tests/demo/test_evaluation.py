@@ -26,7 +26,7 @@ NOTHING = RGBImage(64, 64, bytes(range(256)) * 48)
 
 
 def artist(paint: Callable[[str, str | None], RGBImage]) -> Draw:
-    """Who paints by a prompt and a negative one."""
+    """An artist who paints by a prompt and a negative one."""
 
     def draw(requests: Sequence[Request]) -> list[tuple[RGBImage, ...]]:
         return [(paint(each.prompt, each.negative_prompt),) for each in requests]

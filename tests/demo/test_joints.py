@@ -15,6 +15,11 @@ from pipelines.image_io import from_pil, to_pil
 from tests.demo.spoiled import SPOILED, Change
 
 FIGURES = tuple(random_figure(seed) for seed in range(8))
+some_figures = pytest.mark.parametrize(
+    "figure",
+    [FIGURES[0], *(pytest.param(figure, marks=pytest.mark.slow) for figure in FIGURES[1:3])],
+    ids=["figure0", "figure1", "figure2"],
+)
 
 
 def read(figure: Figure, change: Change = lambda picture: picture) -> SeenFigure | None:
@@ -59,7 +64,14 @@ def test_after_all_of_it_joints_are_found_or_unclear() -> None:
         assert joint_error(seen, figure.person) < 0.04
 
 
-@pytest.mark.parametrize("size", [(512, 768), (1024, 1024), (640, 384)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (512, 768),
+        pytest.param((1024, 1024), marks=pytest.mark.slow),
+        pytest.param((640, 384), marks=pytest.mark.slow),
+    ],
+)
 def test_the_size_of_the_picture_does_not_matter(size: tuple[int, int]) -> None:
     for seed in (1, 2):
         figure = random_figure(seed, size)
@@ -85,7 +97,7 @@ def test_the_error_is_a_part_of_the_person_s_height() -> None:
     assert joint_error(moved, figure.person) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("figure", FIGURES[:3])
+@some_figures
 def test_another_pose_is_far_from_the_one_asked_for(figure: Figure) -> None:
     other = Figure(figure.color, figure.ground, FIGURES[-1].person)
     seen = read(other)
@@ -93,13 +105,13 @@ def test_another_pose_is_far_from_the_one_asked_for(figure: Figure) -> None:
     assert joint_error(seen, figure.person) > 0.08
 
 
-@pytest.mark.parametrize("figure", FIGURES[:3])
+@some_figures
 def test_who_has_left_and_right_exchanged_is_not_right(figure: Figure) -> None:
     mirrored = read(figure, lambda picture: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert mirrored is None or joint_error(mirrored, figure.person) > 0.15
 
 
-@pytest.mark.parametrize("figure", FIGURES[:3])
+@some_figures
 def test_an_arm_that_is_not_there_is_not_found(figure: Figure) -> None:
     def without_left_forearm(picture: Image.Image) -> Image.Image:
         elbow, wrist = (np.array(figure.person.body[joint]) * 256 for joint in (6, 7))
@@ -116,12 +128,12 @@ def test_an_arm_that_is_not_there_is_not_found(figure: Figure) -> None:
     assert seen is None or joint_error(seen, figure.person) > joint_error(whole, figure.person) + 0.003
 
 
-@pytest.mark.parametrize("figure", FIGURES[:3])
+@some_figures
 def test_who_stands_on_the_head_is_not_read_as_some_upright_pose(figure: Figure) -> None:
     assert read(figure, lambda picture: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)) is None
 
 
-@pytest.mark.parametrize("figure", FIGURES[:3])
+@some_figures
 def test_a_figure_that_melted_is_not_read(figure: Figure) -> None:
     assert read(figure, lambda picture: picture.filter(ImageFilter.GaussianBlur(12))) is None
 

@@ -11,7 +11,7 @@ from pipelines.demo.checkpoints import sd3
 from pipelines.demo.training.neighbours import look_around
 
 SIDE = 16
-"""Patches."""
+"""The patches on each side of a picture."""
 MIDDLE = SIDE // 2
 
 

@@ -15,15 +15,12 @@ from tests.running_server import HTTP, RunningServer, eventually
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2, "seed": 5}
-PREFIX = "/api/v1/enterprise"
 LOADED = "Model exists on server"
 
 
 def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
-    body = {"key": server.admin_key, **fields}
-    answer = HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    """The body of the answer to an administrator, or to the one whose key the fields have."""
+    return server.answer(operation, **{"key": server.admin_key, **fields})
 
 
 def drawn(server: RunningServer, model_id: str, *, operation: str = "text2img", **fields: Any) -> bytes:

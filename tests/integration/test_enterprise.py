@@ -7,26 +7,19 @@ import io
 import json
 from typing import Any
 
-import httpx
 import pytest
 import requests
 from PIL import Image
 
 from tests.documented_bodies import TEXT2IMG
-from tests.running_server import HTTP, RunningServer
+from tests.running_server import ENTERPRISE, HTTP, RunningServer
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}
-PREFIX = "/api/v1/enterprise"
-
-
-def post(server: RunningServer, operation: str, **fields: Any) -> httpx.Response:
-    body = {"key": server.key, **fields}
-    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
 
 
 def drawn(server: RunningServer, **fields: Any) -> dict[str, Any]:
-    answer = post(server, "text2img", **{**SMALL, **fields})
+    answer = server.post("text2img", **{**SMALL, **fields})
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["status"] == "success", body
@@ -108,22 +101,22 @@ def test_several_samples_are_several_pictures(server: RunningServer):
 @pytest.mark.parametrize("family", ["", "/images", "/community", "/txt2img"])
 def test_every_path_family_of_the_published_sdks_works(server: RunningServer, family: str):
     answer = HTTP.post(
-        f"{server.url}{PREFIX}{family}/text2img", json={"key": server.key, **SMALL}, timeout=120
+        f"{server.url}{ENTERPRISE}{family}/text2img", json={"key": server.key, **SMALL}, timeout=120
     )
     assert answer.json()["status"] == "success"
 
 
 def test_a_bearer_token_replaces_the_key(server: RunningServer):
     headers = {"Authorization": f"Bearer {server.key}"}
-    answer = HTTP.post(f"{server.url}{PREFIX}/text2img", json=SMALL, headers=headers, timeout=120)
+    answer = HTTP.post(f"{server.url}{ENTERPRISE}/text2img", json=SMALL, headers=headers, timeout=120)
     assert answer.json()["status"] == "success"
     assert float(answer.headers["x-remaining-credits"]) > 0
 
 
 def test_a_finished_call_can_be_fetched_in_both_forms_by_its_account_alone(server: RunningServer):
     body = drawn(server)
-    by_field = post(server, "fetch", request_id=str(body["id"])).json()
-    by_path = post(server, f"fetch/{body['id']}").json()
+    by_field = server.post("fetch", request_id=str(body["id"])).json()
+    by_path = server.post(f"fetch/{body['id']}").json()
     assert by_field == by_path
     assert (by_field["status"], by_field["id"], by_field["output"], by_field["meta"]) == (
         "success",
@@ -131,7 +124,7 @@ def test_a_finished_call_can_be_fetched_in_both_forms_by_its_account_alone(serve
         body["output"],
         body["meta"],
     )
-    stranger = post(server, "fetch", request_id=body["id"], key=server.admin_key).json()
+    stranger = server.post("fetch", request_id=body["id"], key=server.admin_key).json()
     assert stranger["message"] == stranger["messege"] == f"Request {body['id']} not found"
 
 
@@ -199,7 +192,7 @@ ERRORS: list[tuple[dict[str, Any], object]] = [
 
 @pytest.mark.parametrize(("changes", "message"), ERRORS, ids=lambda value: str(value)[:40])
 def test_errors_are_the_documented_ones(server: RunningServer, changes: dict[str, Any], message: object):
-    answer = post(server, "text2img", **{**SMALL, **changes})
+    answer = server.post("text2img", **{**SMALL, **changes})
     body = answer.json()
     assert (answer.status_code, body["status"]) == (200, "error")
     assert body["message"] == body["messege"] == message
@@ -207,55 +200,60 @@ def test_errors_are_the_documented_ones(server: RunningServer, changes: dict[str
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 40_000])
 def test_malformed_json_is_an_error_in_words(server: RunningServer, content: bytes):
-    answer = HTTP.post(f"{server.url}{PREFIX}/text2img", content=content)
+    answer = HTTP.post(f"{server.url}{ENTERPRISE}/text2img", content=content)
     assert answer.json()["status"] == "error"
     assert "JSON" in str(answer.json()["message"])
 
 
 def test_a_poor_account_is_told_and_not_charged(server: RunningServer):
     key = server.account("poor", 0)
-    body = post(server, "text2img", **SMALL, key=key).json()
+    body = server.post("text2img", **SMALL, key=key).json()
     assert body["message"] == "Insufficient credits. Please add more credits to continue."
 
 
 def test_unknown_operations_and_verbs_answer_in_the_dialect(server: RunningServer):
-    unknown = HTTP.post(f"{server.url}{PREFIX}/no_such_operation", json={"key": server.key})
+    unknown = HTTP.post(f"{server.url}{ENTERPRISE}/no_such_operation", json={"key": server.key})
     assert unknown.json()["status"] == "error"
-    wrong_verb = HTTP.get(f"{server.url}{PREFIX}/text2img")
+    wrong_verb = HTTP.get(f"{server.url}{ENTERPRISE}/text2img")
     assert wrong_verb.json()["message"] == "Method not allowed"
 
 
 def test_what_the_server_has_is_listed(server: RunningServer):
-    assert len(post(server, "schedulers_list").json()["schedulers"]) == 18
-    models = post(server, "get_all_models").json()["models"]
+    assert len(server.post("schedulers_list").json()["schedulers"]) == 18
+    models = server.post("get_all_models").json()["models"]
     assert {model["model_id"] for model in models} == {MODEL, "sdxl"}
     assert set(models[0]) == {"load_data", "model_id"}
-    details = post(server, "system_details").json()
+    details = server.post("system_details").json()
     assert (details["model_count"], details["status"]) == (2, "ok")
-    assert post(server, "verify_model", model_id=MODEL).json()["message"] == "Model exists on server"
-    assert post(server, "verify_model", model_id="kolors").json()["message"] == "Model id not found"
+    assert server.post("verify_model", model_id=MODEL).json()["message"] == "Model exists on server"
+    assert server.post("verify_model", model_id="kolors").json()["message"] == "Model id not found"
 
 
 def test_companions_need_a_key(server: RunningServer):
     for operation in ("schedulers_list", "get_all_models", "system_details", "fetch/1"):
-        assert post(server, operation, key="wrong").json()["message"] == "Invalid Api Key"
+        assert server.post(operation, key="wrong").json()["message"] == "Invalid Api Key"
 
 
 def test_a_retry_with_an_idempotency_key_is_billed_once(server: RunningServer):
     key = server.account("retrying", 1)
     headers = {"Idempotency-Key": "once"}
     first, second = (
-        HTTP.post(f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL}, headers=headers, timeout=120)
+        HTTP.post(
+            f"{server.url}{ENTERPRISE}/text2img", json={"key": key, **SMALL}, headers=headers, timeout=120
+        )
         for _ in range(2)
     )
     assert first.json() == second.json()
     assert float(second.headers["x-remaining-credits"]) == pytest.approx(1 - 0.001)
     other = HTTP.post(
-        f"{server.url}{PREFIX}/text2img", json={"key": key, **SMALL, "seed": 5}, headers=headers, timeout=120
+        f"{server.url}{ENTERPRISE}/text2img",
+        json={"key": key, **SMALL, "seed": 5},
+        headers=headers,
+        timeout=120,
     )
     assert "Idempotency-Key" in other.json()["message"]
     endless = HTTP.post(
-        f"{server.url}{PREFIX}/text2img",
+        f"{server.url}{ENTERPRISE}/text2img",
         json={"key": key, **SMALL},
         headers={"Idempotency-Key": "x" * 256},
     )

@@ -17,9 +17,8 @@ from pipelines.demo.checkpoints.safety_checker import FLAGGED
 from pipelines.demo.world.world import render
 from pipelines.image_io import encode
 from tests.receiver import receiver
-from tests.running_server import HTTP, RunningServer, eventually, start_server
+from tests.running_server import ENTERPRISE, HTTP, RunningServer, eventually, start_server
 
-PREFIX = "/api/v1/enterprise"
 SMALL = {
     "model_id": "stable-diffusion-v1-5",
     "prompt": "a cat",
@@ -27,11 +26,6 @@ SMALL = {
     "height": 256,
     "num_inference_steps": 2,
 }
-
-
-def post(server: RunningServer, operation: str, **fields: Any) -> httpx.Response:
-    body = {"key": server.key, **fields}
-    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
 
 
 def picture(url: str) -> Image.Image:
@@ -60,7 +54,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path
 
 def test_a_long_call_is_answered_processing_and_fetched_later(impatient: RunningServer):
     key = impatient.account("patient", 1)
-    answer = post(impatient, "text2img", **{**SMALL, "num_inference_steps": 20}, key=key)
+    answer = impatient.post("text2img", **{**SMALL, "num_inference_steps": 20}, key=key)
     assert answer.headers["x-remaining-credits"] == "0.99"
     body = answer.json()
     assert body["status"] == "processing"
@@ -92,7 +86,7 @@ def test_a_long_call_is_answered_processing_and_fetched_later(impatient: Running
     ],
 )
 def test_standard_mode_uses_http_statuses(impatient: RunningServer, changes: dict[str, Any], status: int):
-    assert post(impatient, "text2img", **{**SMALL, **changes}).status_code == status
+    assert impatient.post("text2img", **{**SMALL, **changes}).status_code == status
 
 
 def fetched_at_last(address: str, key: str) -> dict[str, Any]:
@@ -122,7 +116,7 @@ def test_work_on_a_picture_goes_on_behind_its_answer(
 ):
     key = impatient.account(f"{operation} {flagged}", 1)
     body = {"key": key, **fields, "track_id": "order 5"}
-    url = f"{impatient.url}{PREFIX}/{operation}"
+    url = f"{impatient.url}{ENTERPRISE}/{operation}"
     with receiver() as it, httpx.Client(headers={"Idempotency-Key": "once"}, timeout=120) as client:
         answer = client.post(url, json={**body, "webhook": it.url})
         assert answer.headers["x-remaining-credits"] == str(1 - cost)

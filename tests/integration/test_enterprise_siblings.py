@@ -13,7 +13,6 @@ from PIL import Image
 
 from tests.running_server import HTTP, RunningServer
 
-PREFIX = "/api/v1/enterprise"
 SMALL = {
     "model_id": "stable-diffusion-v1-5",
     "prompt": "a cat",
@@ -37,13 +36,12 @@ MASK = np.zeros((256, 256), np.uint8)
 MASK[64:192, 32:128] = 255
 
 
-def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
-    body = {"key": server.key, **SMALL, **fields}
-    return HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120).json()
+def asked(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
+    return server.post(operation, **{**SMALL, **fields}).json()
 
 
 def drawn(server: RunningServer, operation: str, **fields: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    body = post(server, operation, **fields)
+    body = asked(server, operation, **fields)
     assert body["status"] == "success", body
     picture = Image.open(io.BytesIO(HTTP.get(body["output"][0]).content))
     return np.asarray(picture), body
@@ -94,7 +92,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("operation", "fields", "text"), ERRORS, ids=lambda value: str(value)[:30])
 def test_errors_name_the_field(server: RunningServer, operation: str, fields: dict[str, Any], text: str):
-    body = post(server, operation, **fields)
+    body = asked(server, operation, **fields)
     assert body["status"] == "error"
     (problems,) = body["message"].values()
     assert problems[0].startswith(text)
@@ -102,14 +100,14 @@ def test_errors_name_the_field(server: RunningServer, operation: str, fields: di
 
 def test_a_picture_that_is_too_large_is_told_with_its_field(server: RunningServer):
     huge = png(np.zeros((8000, 8000), np.uint8))
-    body = post(server, "inpaint", init_image=PICTURE, mask_image=huge)
+    body = asked(server, "inpaint", init_image=PICTURE, mask_image=huge)
     assert body["message"] == "mask_image: has more than 50 megapixels"
 
 
 @pytest.mark.parametrize("operation", ["img2img", "inpaint", "controlnet"])
 @pytest.mark.parametrize("family", ["", "images/", "community/", "txt2img/"])
 def test_every_path_family_knows_the_operation(server: RunningServer, operation: str, family: str):
-    body = post(server, f"{family}{operation}", width=1)
+    body = asked(server, f"{family}{operation}", width=1)
     assert body["message"]["width"] == ["width must be between 256 and 1024"]
 
 
@@ -140,7 +138,7 @@ def test_several_controlnets_repaint_together(server: RunningServer):
 
 
 def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
-    body = post(server, "controlnet", controlnet_model="openpose", init_image=PICTURE)
+    body = asked(server, "controlnet", controlnet_model="openpose", init_image=PICTURE)
     assert body["message"] == {
         "auto_hint": [
             "auto_hint openpose needs weights that are not on this server; send the guide itself instead"

@@ -15,14 +15,6 @@ from tests.running_server import HTTP, RunningServer, eventually, start_server
 
 MODEL = "stable-diffusion-v1-5"
 SMALL = {"model_id": MODEL, "prompt": "a cat", "width": 256, "height": 256, "num_inference_steps": 2}
-PREFIX = "/api/v1/enterprise"
-
-
-def post(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
-    body = {"key": server.key, **fields}
-    answer = HTTP.post(f"{server.url}{PREFIX}/{operation}", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def pixels(url: str) -> bytes:
@@ -49,10 +41,10 @@ def own(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Path) -> A
     running.stop()
 
 
-@pytest.mark.parametrize("before", ["", "data:image/jpeg;base64,"])
+@pytest.mark.parametrize("before", ["", pytest.param("data:image/jpeg;base64,", marks=pytest.mark.slow)])
 def test_an_uploaded_picture_opens_with_a_plain_get_as_it_was(own: RunningServer, before: str) -> None:
     file = photograph("JPEG")
-    answer = post(own, "upload_image", base64_image=before + base64.b64encode(file).decode())
+    answer = own.answer("upload_image", base64_image=before + base64.b64encode(file).decode())
     assert (answer["status"], answer["message"], answer["messege"]) == ("success", *["image uploaded"] * 2)
     stored = HTTP.get(answer["image_url"])
     assert (stored.content, stored.headers["content-type"]) == (file, "image/jpeg")
@@ -60,7 +52,7 @@ def test_an_uploaded_picture_opens_with_a_plain_get_as_it_was(own: RunningServer
 
 def test_an_uploaded_picture_is_stored_in_the_format_asked_for(own: RunningServer) -> None:
     encoded = base64.b64encode(photograph("BMP")).decode()
-    answer = post(own, "upload_image", base64_image=encoded, image_type="JPG")
+    answer = own.answer("upload_image", base64_image=encoded, image_type="JPG")
     stored = HTTP.get(answer["image_url"])
     assert stored.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(stored.content)).size == (256, 256)
@@ -84,7 +76,7 @@ def test_an_uploaded_picture_is_stored_in_the_format_asked_for(own: RunningServe
 def test_what_is_no_picture_is_not_stored(
     own: RunningServer, fields: dict[str, Any], message: dict[str, Any]
 ) -> None:
-    answer = post(own, "upload_image", **fields)
+    answer = own.answer("upload_image", **fields)
     assert (answer["status"], answer["message"]) == ("error", message)
 
 
@@ -92,7 +84,7 @@ def test_an_uploaded_picture_serves_as_input_although_private_addresses_are_not_
     own: RunningServer,
 ) -> None:
     encoded = base64.b64encode(photograph("PNG")).decode()
-    url = post(own, "upload_image", base64_image=encoded)["image_url"]
+    url = own.answer("upload_image", base64_image=encoded)["image_url"]
     fields = {"prompt": "a cat", "num_inference_steps": 20, "img_width": 512}
     with own.client() as client:
         drawn = client.post("/v1/sd1.5-img2img", json={"image": url, **fields})
@@ -107,11 +99,11 @@ def test_a_cleared_queue_refunds_what_waits_and_leaves_what_is_drawn_and_what_is
     key, other = own.account("clearing", 1), own.account("patient", 1)
     long = {**SMALL, "num_inference_steps": 50}
     with ThreadPoolExecutor(8) as callers:
-        mine = [callers.submit(post, own, "text2img", key=key, **long) for _ in range(6)]
-        eventually(lambda: post(own, "system_details")["queue_num"] >= 4 or None)
-        theirs = callers.submit(post, own, "text2img", key=other, **SMALL)
-        eventually(lambda: post(own, "system_details")["queue_num"] >= 5 or None)
-        cleared = post(own, "clear_queue", key=key)
+        mine = [callers.submit(own.answer, "text2img", key=key, **long) for _ in range(6)]
+        eventually(lambda: own.answer("system_details")["queue_num"] >= 4 or None)
+        theirs = callers.submit(own.answer, "text2img", key=other, **SMALL)
+        eventually(lambda: own.answer("system_details")["queue_num"] >= 5 or None)
+        cleared = own.answer("clear_queue", key=key)
         assert cleared["message"] == cleared["messege"] == "Queue cleared, server is restarting"
         answers = [call.result() for call in mine]
         assert theirs.result()["status"] == "success"
@@ -126,24 +118,24 @@ def test_a_cleared_queue_refunds_what_waits_and_leaves_what_is_drawn_and_what_is
 @pytest.mark.slow
 def test_a_restart_and_a_cleared_cache_lose_no_request_and_change_no_picture(own: RunningServer) -> None:
     fields = {**SMALL, "seed": 3, "lora_model": "more_details", "num_inference_steps": 4}
-    before = post(own, "text2img", **fields)
+    before = own.answer("text2img", **fields)
     with ThreadPoolExecutor(4) as callers:
-        drawing = [callers.submit(post, own, "text2img", **fields) for _ in range(4)]
-        restarting = post(own, "restart_server", key=own.admin_key)
-        cleared = post(own, "clear_cache", key=own.admin_key)
+        drawing = [callers.submit(own.answer, "text2img", **fields) for _ in range(4)]
+        restarting = own.answer("restart_server", key=own.admin_key)
+        cleared = own.answer("clear_cache", key=own.admin_key)
         answers = [call.result() for call in drawing]
     assert restarting["message"] == restarting["messege"] == "server restarting"
     assert cleared["message"] == cleared["messege"] == "Cache cleared successfully"
-    eventually(lambda: post(own, "system_details")["status"] == "ok" or None)
-    answers.append(post(own, "text2img", **fields))
-    post(own, "clear_cache", key=own.admin_key)
-    answers.append(post(own, "text2img", **fields))
+    eventually(lambda: own.answer("system_details")["status"] == "ok" or None)
+    answers.append(own.answer("text2img", **fields))
+    own.answer("clear_cache", key=own.admin_key)
+    answers.append(own.answer("text2img", **fields))
     assert {pixels(answer["output"][0]) for answer in answers} == {pixels(before["output"][0])}
 
 
 def test_update_server_says_how_it_is_done(own: RunningServer) -> None:
     for operation in ("update_server", "update"):
-        answer = post(own, operation, key=own.admin_key)
+        answer = own.answer(operation, key=own.admin_key)
         assert (answer["status"], answer["message"]) == ("success", "server updating")
         assert "docker compose" in answer["tip"]
 
@@ -152,7 +144,7 @@ def test_update_server_says_how_it_is_done(own: RunningServer) -> None:
 def test_who_is_no_administrator_cannot_change_the_server_for_others(
     own: RunningServer, operation: str
 ) -> None:
-    answer = post(own, operation)
+    answer = own.answer(operation)
     assert answer["status"] == "error"
     expected = f"{operation} changes this server for everyone and needs an administrator's key"
     assert answer["message"] == answer["messege"] == expected

@@ -187,6 +187,7 @@ def test_a_disk_that_is_full_from_the_start_refuses_at_once(
     loads_now(server, files, "refused")
 
 
+@pytest.mark.slow
 def test_a_failure_that_cannot_be_recorded_is_told_all_the_same(
     server: RunningServer, disk: Path, files: FileServer, hook: Receiver, lora: bytes
 ) -> None:

@@ -30,7 +30,7 @@ OPERATIONS = {found.ok().label: found.ok() for found in DOCUMENT.get_all_operati
 
 @pytest.fixture(scope="module")
 def key(server: RunningServer) -> str:
-    """Of an account that can pay for nothing: a valid body gets as far as its price, and nothing is drawn."""
+    """A key that can pay for nothing: a valid body gets as far as its price, and nothing is drawn."""
     return server.account("fuzz", 0)
 
 

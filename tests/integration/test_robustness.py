@@ -90,7 +90,7 @@ async def books(server: RunningServer, name: str) -> tuple[int, int, Counter[str
 
 
 async def storm(server: RunningServer, key: str, count: int) -> list[dict[str, Any]]:
-    """So many calls at once; their answers."""
+    """The answers to so many calls at once."""
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits) as client:
         answers = await asyncio.gather(
@@ -199,11 +199,13 @@ def test_a_slash_at_the_end_of_a_path_leads_nowhere_else(server: RunningServer, 
         assert (unknown.status_code, "location" in unknown.headers) == (404, False)
 
 
+@pytest.mark.slow
 def test_thirty_callers_of_one_account_are_queued_and_not_refused(server: RunningServer):
     answers = asyncio.run(storm(server, server.key, 30))
     assert Counter(answer["status"] for answer in answers) == {"success": 30}
 
 
+@pytest.mark.slow
 def test_a_locked_database_costs_nobody_anything(fragile: RunningServer):
     fragile.wait_until_ready()
     key = fragile.account("locked out", 1)
@@ -312,6 +314,7 @@ def test_a_second_server_does_not_start_on_the_same_database(server: RunningServ
     assert answer.json()["status"] == "success"
 
 
+@pytest.mark.slow
 def test_an_open_server_takes_any_key_charges_nothing_and_ends_well_with_ctrl_c(
     tmp_path: Path, kolors_manifest: Path
 ):

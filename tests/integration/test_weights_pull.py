@@ -45,7 +45,7 @@ INDEX = {
 
 
 def sd_files() -> dict[str, bytes]:
-    """As repositories really are: several formats and precisions side by side, and a single file."""
+    """The files of a repository as they really are: several formats and precisions, and a single file."""
     return {
         "model_index.json": json.dumps(INDEX).encode(),
         "README.md": b"# A model",

@@ -1,4 +1,4 @@
-"""Which of the samplers' proofs wait for the long run."""
+"""The selection of the samplers' proofs that wait for the slow run."""
 
 from __future__ import annotations
 

@@ -131,7 +131,13 @@ def test_a_deterministic_sampler_comes_close_to_the_exact_path_on_every_schedule
     assert many < 0.5 * few or name == "dpm_adaptive"
 
 
-@pytest.mark.parametrize("schedule", SIGMA_SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        name if name in ("sgm_uniform", "beta") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SIGMA_SCHEDULES
+    ],
+)
 @pytest.mark.parametrize("name", [name for name in DOCUMENTED if not name.endswith("_gpu")])
 def test_no_sampler_ends_in_noise_on_any_schedule(name: str, schedule: str):
     """Where a schedule jumps or its steps grow, a multistep sampler without a limit blows up differences.

@@ -135,7 +135,7 @@ def test_a_picture_starts_under_the_very_noise_that_the_network_is_told(choice: 
 def test_from_the_middle_of_its_schedule_a_scheduler_draws_the_right_pictures(
     choice: SchedulerChoice, prediction_type: str
 ) -> None:
-    """As image to image at strength 0.5 does; what is drawn has the distribution of what was sent."""
+    """Image to image at strength 0.5 does so; what is drawn has the distribution of what was sent."""
     config = {**STABLE_DIFFUSION, "prediction_type": prediction_type}
     generator = seeded(3)
     one = sampler(choice, config, 40, skip=20)

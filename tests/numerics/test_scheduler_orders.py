@@ -140,7 +140,7 @@ def test_on_karras_noise_levels_it_converges_with_the_same_order(
 
 
 ROUNDING = WITH_KARRAS_SIGMAS - {"EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"}
-"""Whose times on Karras noise levels diffusers rounds to whole ones."""
+"""The schedulers whose times on Karras noise levels diffusers rounds to whole ones."""
 
 
 @pytest.mark.parametrize("name", sorted(WITH_KARRAS_SIGMAS))

@@ -25,7 +25,7 @@ from transformers import (
 from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 
 _EMBEDDING_WIDTH = 32
-"""Of image embeddings, text embeddings and the text encoder's hidden states: the prior needs them equal."""
+"""The width of image embeddings, text embeddings and hidden states, which the prior needs equal."""
 
 
 def build(folder: Path) -> None:

@@ -43,7 +43,7 @@ def build(folder: Path) -> None:
 
 
 def _text_encoder() -> CLIPTextModel:
-    """As many layers as the real one, so that ``clip_skip`` has its documented range."""
+    """A text encoder of as many layers as the real one's, so that ``clip_skip`` has its documented range."""
     tokenizer = clip_tokenizer()
     model = CLIPTextModel(
         CLIPTextConfig(

@@ -23,7 +23,7 @@ from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
 
 _CLIP_WIDTH = 32
 _T5_WIDTH = 64
-"""At least both CLIP widths together: their hidden states are padded to it."""
+"""The width of T5's hidden states: at least both CLIP widths together, whose states are padded to it."""
 
 _TRANSFORMER = {
     "sample_size": 128,

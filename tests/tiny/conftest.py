@@ -14,7 +14,7 @@ COPIED = ("safety_checker", "sd15", "sd15_adapters", "sdxl", "upscaler.safetenso
 
 @pytest.fixture(scope="module")
 def manifest(random_manifest_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Both, with all that goes with them, in a folder of the module's own; it has the others' names, too."""
+    """Both checkpoints and what goes with them, in a folder of the module; it has the others' names, too."""
     folder = tmp_path_factory.mktemp("random")
     for name in COPIED:
         source = random_manifest_path.parent / name

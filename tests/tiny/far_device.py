@@ -21,7 +21,7 @@ _CROSSING = {
     _aten.index.Tensor,
     _aten.index_put_.default,
 }
-"""What CUDA lets meet: copies, and indices on the CPU."""
+"""The operations in which CUDA lets tensors of two devices meet: copies, and indices on the CPU."""
 
 
 WAITS: list[str] = []

@@ -83,10 +83,10 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
         ControlNetModel.from_pretrained(folder / "controlnets" / FILES[control.name])
         for control in asked.controls
     ]
-    guides: Any = [Image.fromarray(array(control.image)) for control in asked.controls]
+    control_images: Any = [Image.fromarray(array(control.image)) for control in asked.controls]
     scales: Any = [control.scale for control in asked.controls]
     if len(networks) == 1:
-        (networks,), (guides,), (scales,) = networks, guides, scales
+        (networks,), (control_images,), (scales,) = networks, control_images, scales
     base = "StableDiffusionXLPipeline" if asked.pipeline == XL else "StableDiffusionPipeline"
     components = reference(getattr(diffusers, base), manifest, FOLDERS[asked.pipeline]).components
     checker = {"requires_safety_checker": False} if asked.pipeline == SD15 else {"add_watermarker": False}
@@ -95,11 +95,11 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = getattr(diffusers, asked.scheduler.name).from_config(components["scheduler"].config)
-    more: dict[str, Any] = {"image": guides}
+    more: dict[str, Any] = {"image": control_images}
     if not isinstance(asked, TextToImage):
         more = {
             "image": Image.fromarray(START),
-            "control_image": guides,
+            "control_image": control_images,
             "strength": asked.strength,
         }
     if isinstance(asked, Inpainting):
@@ -158,14 +158,14 @@ def test_alone_a_picture_has_the_bytes_of_the_plain_pipeline(
 def test_pictures_scales_and_guessing_matter_and_leave_no_trace(families: dict[str, Any]) -> None:
     family = families[SD15]
     without = draw(family, request(controls=()))[0].image
-    steered = [
+    with_control_images = [
         request(),
         request(controls=(replace(CANNY, image=image_of(POSE)),)),
         request(controls=(replace(CANNY, scale=0.2),)),
         request(controls=(replace(CANNY, name="openpose"),)),
         request(guess_mode=True),
     ]
-    pictures = {draw(family, asked)[0].image for asked in steered}
+    pictures = {draw(family, asked)[0].image for asked in with_control_images}
     assert len(pictures | {without}) == 6
     assert draw(family, request(controls=()))[0].image == without
 

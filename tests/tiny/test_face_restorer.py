@@ -36,7 +36,6 @@ from pipelines.images.faces import MIN_EYE_DISTANCE, TEMPLATE, FrontalCascade, Y
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
-from tests import random_checkpoints
 from tests.drawing import (
     advance_to_the_end,
     array,
@@ -47,12 +46,14 @@ from tests.drawing import (
     largest_difference,
     open_family,
 )
+from tests.random_checkpoints.build import build as build_random_checkpoints
+from tests.tiny.harmful import Harmful
 
 SMALL = "small-faces"
 
 ASTRONAUT: np.ndarray = skimage.data.astronaut()
 POINTS = np.array([(204, 101), (247.5, 102.5), (225, 125), (204.5, 141), (244, 141)])
-"""Of her face, read off the photograph."""
+"""The five points of the astronaut's face, read off the photograph."""
 NOBODY: np.ndarray = skimage.data.coffee()[:250, :250]
 PORTRAIT = ASTRONAUT[:250, 100:350]
 GROUP = np.concatenate([PORTRAIT, PORTRAIT[:, ::-1]], axis=1)
@@ -61,7 +62,7 @@ HEADS = (slice(60, 160), slice(80, 170)), (slice(60, 160), slice(330, 420))
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return random_checkpoints.build(tmp_path_factory.mktemp("random"), "upscaler", "face_restorer")
+    return build_random_checkpoints(tmp_path_factory.mktemp("random"), "upscaler", "face_restorer")
 
 
 @pytest.fixture(scope="module")
@@ -356,14 +357,6 @@ def test_the_published_form_of_gfpgan_is_recognised(manifest: Manifest):
     opened = open_family(with_restorer(manifest, "gfpgan", source="GFPGANv1.4.pth"), "gfpgan")
     assert opened._network.architecture.id == "GFPGAN"
     assert opened._network.dtype is torch.float32  # the entry's own, float16, is more than it can do
-
-
-class Harmful:
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Path.touch, (self.trap,)
 
 
 def test_what_restores_no_faces_is_refused_when_it_is_opened(manifest: Manifest, tmp_path: Path):

@@ -50,6 +50,14 @@ SCHEDULERS = (
     "HeunDiscreteScheduler",
     "UniPCMultistepScheduler",
 )
+TRIED_QUICKLY = (
+    "HeunDiscreteScheduler",
+    "KarrasVeScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+"""The schedulers with which the quick run repaints: one of each way to step."""
 
 
 @pytest.fixture(scope="module", params=FOLDERS)
@@ -207,7 +215,10 @@ def test_a_strength_that_leaves_no_step_is_refused(name: str, family: Any, make:
         family.encode(make(name, strength=0.1))
 
 
-@pytest.mark.parametrize("scheduler", NAMES)
+@pytest.mark.parametrize(
+    "scheduler",
+    [name if name in TRIED_QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def test_every_scheduler_repaints_and_brings_back_what_it_must_keep(
     scheduler: str, random_manifest: Manifest
 ) -> None:

@@ -18,6 +18,7 @@ from pipelines.families.kolors import Kolors
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
 from tests.drawing import array, digests, draw_alone, draw_arriving, finish, open_family
+from tests.drawing import reference as plain_pipeline
 
 CPU = torch.device("cpu")
 LARGEST_SEED = 2**64 - 1
@@ -40,9 +41,7 @@ every_scheduler = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def reference(random_manifest: Manifest) -> KolorsPipeline:
-    pipeline = KolorsPipeline.from_pretrained(random_manifest.path.parent / "kolors")
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return plain_pipeline(KolorsPipeline, random_manifest, "kolors")
 
 
 def draw_with_diffusers(reference: KolorsPipeline, wanted: TextToImage) -> list[np.ndarray]:

@@ -131,7 +131,7 @@ def test_a_file_that_no_lora_equals_is_refused(change: dict[str, Tensor | None])
 
 @pytest.fixture(scope="module")
 def manifest(manifest: Manifest) -> Manifest:
-    """With LyCORIS files, good and bad."""
+    """A manifest that names LyCORIS files, good and bad."""
     plain = reference(StableDiffusionPipeline, manifest, "sd15")
     for name, tensors in files(plain).items():
         save_file(tensors, manifest.path.parent / f"{name}.safetensors")

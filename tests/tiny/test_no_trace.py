@@ -32,8 +32,8 @@ from pipelines.request import (
 )
 from pipelines.schedulers.names import NAMES
 from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
-from tests import random_checkpoints
 from tests.drawing import image_of, reference
+from tests.random_checkpoints.build import build as build_random_checkpoints
 from tests.tiny.lycoris_files import files
 
 SD15, UPSCALER, TRANSLATOR = "stable-diffusion-v1-5", "small-x2", "mbart-50"
@@ -54,12 +54,14 @@ NATIVE = 6
 than are drawn, so that panoramas have views and highres_fix a smaller first pass."""
 
 RANDOM = np.random.default_rng(3)
-START, GUIDE = (image_of(RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)) for _ in range(2))
+START, CONTROL_IMAGE = (
+    image_of(RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)) for _ in range(2)
+)
 HALF = RGBImage(WIDTH, HEIGHT, bytes(WIDTH * HEIGHT * 3 // 2) + b"\xff" * (WIDTH * HEIGHT * 3 // 2))
 
 
-def steered(*names: str, **changes: Any) -> dict[str, Any]:
-    return {"controls": tuple(Control(name=name, image=GUIDE, **changes) for name in names)}
+def with_controls(*names: str, **changes: Any) -> dict[str, Any]:
+    return {"controls": tuple(Control(name=name, image=CONTROL_IMAGE, **changes) for name in names)}
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -76,9 +78,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "self_attention": {"self_attention": True},
     "panorama": {"panorama": True},
     "highres_fix": {"highres_fix": True},
-    "canny": steered("canny", preprocessor="canny"),
-    "openpose": steered("openpose"),
-    "two controlnets, guessing": {**steered("canny", "openpose", scale=1.5), "guess_mode": True},
+    "canny": with_controls("canny", preprocessor="canny"),
+    "openpose": with_controls("openpose"),
+    "two controlnets, guessing": {**with_controls("canny", "openpose", scale=1.5), "guess_mode": True},
     "upscale": {"upscaler": "small-x2"},
     "safety checker": {"safety_checker": True},
     "image to image": {"image": START, "strength": 1.0},
@@ -98,12 +100,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "panorama": True,
         "highres_fix": True,
         "upscaler": "small-x2",
-        **steered("canny", "openpose"),
+        **with_controls("canny", "openpose"),
     },
 }
 SCHEDULERS = {name: {"scheduler": SchedulerChoice(name=name, use_karras_sigmas=True)} for name in NAMES}
 LIKE_A = ("safety checker", "EulerAncestralDiscreteScheduler", "DDPMScheduler")
 """What draws A: no concept is found in it, and ancestral steps of Euler's are DDPM's."""
+
+CANCELLED_QUICKLY = ("all loras", "textual inversion", "two controlnets, guessing", "everything")
+"""The kinds that the quick run cancels; "everything" changes most of what the others change."""
 
 
 def and_more(changes: Mapping[str, Any]) -> TextToImage | ImageToImage | Inpainting:
@@ -124,7 +129,7 @@ def with_numbers_out_of_range(asked: Any) -> Any:
 
 def with_a_controlnet_that_expects_more(asked: Any) -> Any:
     """It is opened, but asks for a pooled text when it is evaluated, inside of everything that is on."""
-    return replace(asked, controls=(*asked.controls, Control(name="expects more", image=GUIDE)))
+    return replace(asked, controls=(*asked.controls, Control(name="expects more", image=CONTROL_IMAGE)))
 
 
 def with_a_corrupt_lora(asked: Any) -> Any:
@@ -150,7 +155,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The small checkpoints with more adapters, good and bad."""
     folder = tmp_path_factory.mktemp("random")
     names = ("safety_checker", "sd15", "sdxl", "controlnets", "upscaler", "language")
-    manifest = random_checkpoints.build(folder, *names)
+    manifest = build_random_checkpoints(folder, *names)
     plain = reference(StableDiffusionPipeline, manifest, "sd15")
     loras = {**files(plain), "wide": load_file(folder / "sd15_adapters" / "more_details.safetensors")}
     for name in [name for name in loras["wide"] if name.endswith("lora_A.weight")]:
@@ -273,7 +278,13 @@ def test_what_was_drawn_leaves_nothing_behind(kind: str, stage: Stage, first: RG
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("kind", [*KINDS, "HeunDiscreteScheduler", "KarrasVeScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in CANCELLED_QUICKLY else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in (*KINDS, "HeunDiscreteScheduler", "KarrasVeScheduler", "PNDMScheduler")
+    ],
+)
 def test_what_was_cancelled_between_two_steps_leaves_nothing_behind(kind: str, stage: Stage) -> None:
     events = stage.events(and_more((KINDS | SCHEDULERS)[kind]), cancelled=True)
     assert events

@@ -34,7 +34,7 @@ NATIVE = 8
 panoramas have views, and the first pass of highres_fix is smaller."""
 
 RANDOM = np.random.default_rng(4)
-START, GUIDE, OTHER_GUIDE = (
+START, CONTROL_IMAGE, OTHER_CONTROL_IMAGE = (
     np.kron(RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8))
     for _ in range(3)
 )
@@ -58,7 +58,7 @@ FLAGS: Mapping[str, dict[str, Any]] = {
     "panorama": {"panorama": True},
     "self_attention": {"self_attention": True},
     "highres_fix": {"highres_fix": True},
-    "controlnet": {"controls": (Control(name="canny", image=image_of(GUIDE), scale=2.0),)},
+    "controlnet": {"controls": (Control(name="canny", image=image_of(CONTROL_IMAGE), scale=2.0),)},
     "image to image": {"image": image_of(START), "strength": 0.7},
     "inpainting": {"image": image_of(START), "mask": image_of(MASK), "strength": 0.8},
     "lora": {"loras": (Lora(name="animie", scale=0.9),)},
@@ -150,7 +150,7 @@ def outside_is_unchanged(stage: Stage, asked: Prompted, drawn: list[np.ndarray])
 
 def the_start_is_seen(stage: Stage, asked: Prompted, drawn: list[np.ndarray]) -> None:
     """Another picture to begin with is another result; of one that is hardly changed more is left."""
-    other = stage.drawn(replace(asked, image=image_of(GUIDE)))
+    other = stage.drawn(replace(asked, image=image_of(CONTROL_IMAGE)))
     assert not np.array_equal(other, drawn)
 
 
@@ -164,7 +164,7 @@ def there_are_two_passes(stage: Stage, asked: Prompted, drawn: list[np.ndarray])
 
 def the_guide_is_followed(stage: Stage, asked: Prompted, drawn: list[np.ndarray]) -> None:
     (control,) = asked.controls
-    other = replace(control, image=image_of(OTHER_GUIDE))
+    other = replace(control, image=image_of(OTHER_CONTROL_IMAGE))
     assert not np.array_equal(stage.drawn(replace(asked, controls=(other,))), drawn)
 
 

@@ -1,4 +1,4 @@
-"""Which pipelines are resident: real small checkpoints, a budget in bytes, weights that are collected."""
+"""The pipelines that are resident: real small checkpoints, a budget in bytes, weights that are collected."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ MAKERS: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def preprocessors(tmp_path_factory: pytest.TempPathFactory) -> Preprocessors:
-    """With a ControlNet for each, whose annotator is a folder with nothing but the files that it names."""
+    """Preprocessors with a ControlNet for each; its annotator is a folder of just the files that it names."""
     folder = tmp_path_factory.mktemp("annotators")
     entries: dict[str, ControlNetEntry] = {}
     for name, make in MAKERS.items():

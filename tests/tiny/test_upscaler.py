@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +33,7 @@ from tests.drawing import (
     open_family,
     small_request,
 )
+from tests.tiny.harmful import Harmful
 
 SMALL = "small-x2"
 TEXT_TO_IMAGE = small_request(height=48, num_inference_steps=2, seeds=(1, 2))
@@ -59,7 +59,7 @@ def with_upscaler(manifest: Manifest, state: dict[str, torch.Tensor], name: str)
 
 
 def untiled(manifest: Manifest, image: RGBImage, file: str = "upscaler") -> np.ndarray:
-    """By spandrel alone, the whole picture at once."""
+    """The picture enlarged by spandrel alone, the whole of it at once."""
     network = ModelLoader().load_from_state_dict(load_file(manifest.path.parent / f"{file}.safetensors"))
     whole = torch.from_numpy(array(image).astype(np.float32) / 255).permute(2, 0, 1)[None]
     return (network(whole)[0].permute(1, 2, 0) * 255).round().byte().numpy()
@@ -150,16 +150,6 @@ def test_what_is_no_upscaler_is_refused_when_it_is_opened(manifest: Manifest) ->
     for name, state in {"restores": restores, "grey": grey, "unknown": unknown}.items():
         with pytest.raises(CheckpointUnavailable, match=name):
             open_family(with_upscaler(manifest, state, name), name)
-
-
-class Harmful:
-    """What a pickle can do when it is opened carelessly."""
-
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Path.touch, (self.trap,)
 
 
 @pytest.mark.parametrize("content", ["tensors", "code", "nothing"])

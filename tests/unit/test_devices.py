@@ -1,4 +1,4 @@
-"""Which engines a machine gets."""
+"""The engines that a machine gets."""
 
 from __future__ import annotations
 

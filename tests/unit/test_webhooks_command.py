@@ -20,7 +20,7 @@ URL = "https://receiver.example/done"
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a delivered, a given up and a pending webhook, in this order."""
+    """The database in the folder has a delivered, a given up and a pending webhook, in this order."""
     for name in ("DATABASE_URL", "WEBHOOK_SECRET"):
         monkeypatch.delenv(f"UNDERSTUDY_{name}", raising=False)
     monkeypatch.setenv("UNDERSTUDY_DATA", str(tmp_path / "data"))

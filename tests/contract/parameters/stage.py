@@ -29,7 +29,7 @@ from tests.contract.parameters.manifest import MANIFEST
 from tests.running_server import eventually
 
 Answer: TypeAlias = Any
-"""Which HTTP library the test client rests on is its own affair."""
+"""An answer of the test client, whose HTTP library is its own affair."""
 
 PAINT = (7, 9, 99)
 """The colour of every picture that the engine paints."""

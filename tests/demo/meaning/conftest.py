@@ -1,4 +1,4 @@
-"""One studio with the small checkpoints for all tests of meaning."""
+"""One local loop with the small checkpoints for all tests of meaning."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from pipelines.demo.training.local_loop import LocalLoop
 
 
 @pytest.fixture(scope="session")
-def studio(demo_manifest_path: Path) -> LocalLoop:
+def local_loop(demo_manifest_path: Path) -> LocalLoop:
     return LocalLoop(demo_manifest_path)

@@ -18,7 +18,7 @@ FEWER_STEPS: Mapping[str, Any] = {"num_inference_steps": 10}
 """Half of what pages draw by default, which changes little."""
 
 TENTH = PROMPTS // 10
-"""Of what `pipelines.demo.training.evaluate` draws for each row of its table."""
+"""A tenth of the pictures that `pipelines.demo.training.evaluate` draws for each row of its table."""
 
 
 def missed(found: Mapping[str, float]) -> dict[str, float]:
@@ -34,9 +34,9 @@ def pixels(image: RGBImage) -> np.ndarray:
     return np.frombuffer(image.pixels, np.uint8).reshape(image.height, image.width, 3).astype(int)
 
 
-def drawn(studio: LocalLoop, requests: Sequence[Request]) -> list[RGBImage]:
+def drawn(local_loop: LocalLoop, requests: Sequence[Request]) -> list[RGBImage]:
     """The first picture of each."""
-    return [images[0] for images in studio.draw(requests)]
+    return [images[0] for images in local_loop.draw(requests)]
 
 
 def prompted(request: Request) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipelines.request import Lora
 from tests.demo.meaning.looking import FEWER_STEPS, drawn, pixels, right
 
 SIDE = 512
-"""Pixels."""
+"""The width and height of the pictures, in pixels."""
 ASK = partial(ARTISTS["SD1.5"], **FEWER_STEPS, token_merging_ratio=0.0)
 RED_ON_BLUE = simple_scene("circle", "red", "blue")
 PAINTED = [simple_scene("square", "white", "pink"), simple_scene("circle", "yellow", "green")]
@@ -37,9 +37,9 @@ def shown(image: RGBImage, scene: Scene, style: Style) -> float:
     return float(share[(model == paint).all(axis=-1)].mean() - share[(model == own).all(axis=-1)].mean())
 
 
-def worn(studio: LocalLoop, *loras: Lora) -> list[RGBImage]:
+def worn(local_loop: LocalLoop, *loras: Lora) -> list[RGBImage]:
     """The scenes, drawn with these LoRAs."""
-    return drawn(studio, [ASK(caption(scene), seed, loras=loras) for seed, scene in enumerate(PAINTED)])
+    return drawn(local_loop, [ASK(caption(scene), seed, loras=loras) for seed, scene in enumerate(PAINTED)])
 
 
 def all_shown(images: list[RGBImage], style: Style) -> np.ndarray:
@@ -55,9 +55,11 @@ def test_the_measure_tells_what_is_painted(painted: tuple[Style, ...]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
-def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: LocalLoop) -> None:
+def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, local_loop: LocalLoop) -> None:
     """Half of one leaves another picture, but may not show its paint yet."""
-    pictures = [worn(studio, *loras) for loras in ((), (Lora(name=style, scale=0.5),), (Lora(name=style),))]
+    pictures = [
+        worn(local_loop, *loras) for loras in ((), (Lora(name=style, scale=0.5),), (Lora(name=style),))
+    ]
     off, half, on = (all_shown(images, style) for images in pictures)
     assert len({image.pixels for images in pictures for image in images}) == 3 * len(PAINTED)
     assert (off - 0.02 < half).all()
@@ -65,17 +67,18 @@ def test_a_lora_paints_in_its_way_and_half_of_it_less_so(style: Style, studio: L
     assert (off + 0.25 < on).all()
 
 
-def test_two_loras_at_once_do_both(studio: LocalLoop) -> None:
-    images = worn(studio, *(Lora(name=style) for style in STYLES))
+@pytest.mark.slow
+def test_two_loras_at_once_do_both(local_loop: LocalLoop) -> None:
+    images = worn(local_loop, *(Lora(name=style) for style in STYLES))
     for style in STYLES:
         assert (all_shown(images, style) > 0.2).all()
 
 
 @pytest.mark.slow
-def test_an_embedding_brings_its_ground(studio: LocalLoop) -> None:
+def test_an_embedding_brings_its_ground(local_loop: LocalLoop) -> None:
     said = ["a red circle", "a yellow star", "a white heart", "a green square"]
     without, after, before = (
-        [read(image).ground for image in drawn(studio, asked)]
+        [read(image).ground for image in drawn(local_loop, asked)]
         for asked in (
             [ASK(words, seed) for seed, words in enumerate(said)],
             *(
@@ -91,8 +94,8 @@ def test_an_embedding_brings_its_ground(studio: LocalLoop) -> None:
     assert after.count("black") >= 3 <= before.count("black")
 
 
-def test_another_vae_decodes_in_its_colours(studio: LocalLoop) -> None:
-    own, sepia = drawn(studio, [ASK(caption(RED_ON_BLUE), 1, vae=vae) for vae in (None, "sd-vae-ft-mse")])
+def test_another_vae_decodes_in_its_colours(local_loop: LocalLoop) -> None:
+    own, sepia = drawn(local_loop, [ASK(caption(RED_ON_BLUE), 1, vae=vae) for vae in (None, "sd-vae-ft-mse")])
     red, green, blue = np.moveaxis(pixels(sepia), -1, 0)
     assert right(own, RED_ON_BLUE)
     assert (red >= green).mean() > 0.99 < (green >= blue).mean()

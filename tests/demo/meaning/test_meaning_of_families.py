@@ -43,27 +43,27 @@ def quick(family: str) -> Ask:
 
 
 @pytest.mark.slow
-def test_a_part_of_the_table_meets_its_targets(ask: Ask, studio: LocalLoop) -> None:
-    assert missed(measure(ask, studio.draw, TENTH)) == {}
+def test_a_part_of_the_table_meets_its_targets(ask: Ask, local_loop: LocalLoop) -> None:
+    assert missed(measure(ask, local_loop.draw, TENTH)) == {}
 
 
 @pytest.mark.slow
-def test_pictures_need_not_be_square(ask: Ask, studio: LocalLoop) -> None:
+def test_pictures_need_not_be_square(ask: Ask, local_loop: LocalLoop) -> None:
     side = ask("", 0).width
-    (image,) = drawn(studio, [ask(caption(SCENES[0]), 0, height=3 * side // 4)])
+    (image,) = drawn(local_loop, [ask(caption(SCENES[0]), 0, height=3 * side // 4)])
     assert (image.width, image.height) == (side, 3 * side // 4)
     assert right(image, SCENES[0])
 
 
 @pytest.mark.slow
-def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: LocalLoop) -> None:
+def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, local_loop: LocalLoop) -> None:
     """One step shows the mean of all pictures that there could be."""
     said = [f"a {scene.shapes[0].color} {scene.shapes[0].shape}" for scene in SCENES[:3]]
     few, many = (
         [
             read(image).ground
             for image in drawn(
-                studio, [ask(words, seed, num_inference_steps=steps) for seed, words in enumerate(said)]
+                local_loop, [ask(words, seed, num_inference_steps=steps) for seed, words in enumerate(said)]
             )
         ]
         for steps in (1, 10)
@@ -73,27 +73,27 @@ def test_more_steps_decide_what_the_prompt_leaves_open(ask: Ask, studio: LocalLo
 
 
 @pytest.mark.slow
-def test_samples_differ_and_mean_the_same(ask: Ask, studio: LocalLoop) -> None:
+def test_samples_differ_and_mean_the_same(ask: Ask, local_loop: LocalLoop) -> None:
     scene = SCENES[0]
-    (pictures,) = studio.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
+    (pictures,) = local_loop.draw([ask(caption(scene), 0, seeds=(1, 2, 3))])
     assert len(set(pictures)) == 3
     assert sum(right(image, scene) for image in pictures) >= 2
 
 
 @pytest.mark.slow
-def test_guidance_makes_the_prompt_count(ask: Ask, studio: LocalLoop) -> None:
+def test_guidance_makes_the_prompt_count(ask: Ask, local_loop: LocalLoop) -> None:
     low, high = (
-        drawn(studio, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
+        drawn(local_loop, [ask(caption(scene), 1, guidance_scale=scale) for scene in SCENES[:2]])
         for scale in (1.0, 7.0)
     )
     assert sum(map(right, low, SCENES)) < sum(map(right, high, SCENES))
 
 
 @pytest.mark.slow
-def test_kolors_draws_the_same_picture_for_either_language(studio: LocalLoop) -> None:
+def test_kolors_draws_the_same_picture_for_either_language(local_loop: LocalLoop) -> None:
     """Much nearer than another seed's of the same caption."""
     english, chinese, another = (
-        drawn(studio, [quick("Kolors")(caption(scene, language), seed) for scene in SCENES[:2]])
+        drawn(local_loop, [quick("Kolors")(caption(scene, language), seed) for scene in SCENES[:2]])
         for language, seed in (("en", 1), ("zh", 1), ("en", 2))
     )
     assert all(map(right, chinese, SCENES))
@@ -106,16 +106,16 @@ def test_kolors_draws_the_same_picture_for_either_language(studio: LocalLoop) ->
     ("name", "values"), [("prior_num_inference_steps", (1, 5, 25)), ("prior_guidance_scale", (1.0, 4.0, 8.0))]
 )
 def test_the_prior_mostly_finds_the_meaning_of_a_prompt_at_other_settings(
-    name: str, values: tuple[float, ...], studio: LocalLoop
+    name: str, values: tuple[float, ...], local_loop: LocalLoop
 ) -> None:
     """Not always: in five steps at the page's guidance it takes this ground for another."""
     ask = quick("Kandinsky 2.2")
-    pictures = drawn(studio, [ask(caption(SCENES[1]), 1, **{name: value}) for value in values])
+    pictures = drawn(local_loop, [ask(caption(SCENES[1]), 1, **{name: value}) for value in values])
     assert len(set(pictures)) == len(values)
     assert sum(read(image).ground == SCENES[1].ground for image in pictures) >= len(values) - 1
 
 
 @pytest.mark.slow
-def test_a_prior_that_is_not_told_the_ground_imagines_several(studio: LocalLoop) -> None:
-    (pictures,) = studio.draw([quick("Kandinsky 2.2")("a red circle", 0, seeds=tuple(range(4)))])
+def test_a_prior_that_is_not_told_the_ground_imagines_several(local_loop: LocalLoop) -> None:
+    (pictures,) = local_loop.draw([quick("Kandinsky 2.2")("a red circle", 0, seeds=tuple(range(4)))])
     assert len({read(image).ground for image in pictures}) >= 2

@@ -32,10 +32,10 @@ ask = partial(ARTISTS["SD1.5"], caption(SCENE), 1, width=SIDE, height=SIDE, toke
 
 
 def pictures(
-    studio: LocalLoop, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
+    local_loop: LocalLoop, choices: Mapping[str, SchedulerChoice], ask: Callable[..., Request] = ask
 ) -> dict[str, RGBImage]:
-    """Of all choices, drawn together; each has to show the scene."""
-    images = drawn(studio, [ask(scheduler=choice) for choice in choices.values()])
+    """The picture of each choice, all drawn together; each has to show the scene."""
+    images = drawn(local_loop, [ask(scheduler=choice) for choice in choices.values()])
     assert [name for name, image in zip(choices, images, strict=True) if not right(image, SCENE)] == []
     return dict(zip(choices, images, strict=True))
 
@@ -47,39 +47,41 @@ def alike(images: Mapping[str, RGBImage]) -> list[set[str]]:
     ]
 
 
-def test_every_scheduler_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
-    """By Karras' sigmas, as the page has it, and by its own."""
-    by_karras = pictures(studio, {name: SchedulerChoice(name=name, use_karras_sigmas=True) for name in NAMES})
+def test_every_scheduler_reaches_the_prompt_in_its_own_way(local_loop: LocalLoop) -> None:
+    """The schedulers draw on Karras' sigmas, as the page has it, and on their own."""
+    by_karras = pictures(
+        local_loop, {name: SchedulerChoice(name=name, use_karras_sigmas=True) for name in NAMES}
+    )
     assert alike(by_karras) == [
         {"DDPMScheduler", "EulerAncestralDiscreteScheduler"},  # as much new noise at every step
         {"DDIMScheduler", "DDIMInverseScheduler"},  # from noise the same steps
         {"PNDMScheduler", "IPNDMScheduler"},  # the same weights of the last four predictions
     ]
     by_its_own = pictures(
-        studio, {name: SchedulerChoice(name=name, use_karras_sigmas=False) for name in WITH_KARRAS_SIGMAS}
+        local_loop, {name: SchedulerChoice(name=name, use_karras_sigmas=False) for name in WITH_KARRAS_SIGMAS}
     )
     assert all(apart(by_karras[name], image) > SAME for name, image in by_its_own.items())
 
 
-def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(studio: LocalLoop) -> None:
+def test_every_algorithm_of_dpm_solvers_reaches_the_prompt_in_its_own_way(local_loop: LocalLoop) -> None:
     choices = {
         f"{name}, {algorithm}": SchedulerChoice(name=name, use_karras_sigmas=True, algorithm_type=algorithm)
         for name, algorithms in ALGORITHM_TYPES.items()
         for algorithm in algorithms
     }
-    assert alike(pictures(studio, choices)) == []
+    assert alike(pictures(local_loop, choices)) == []
 
 
-def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(studio: LocalLoop) -> None:
+def test_schedulers_of_the_kolors_page_reach_the_prompt_in_their_own_ways(local_loop: LocalLoop) -> None:
     choices = {name: kolors.noise_scheduler(name) for name in get_args(kolors.Scheduler)}
-    assert alike(pictures(studio, choices, partial(ARTISTS["Kolors"], caption(SCENE), 1))) == []
+    assert alike(pictures(local_loop, choices, partial(ARTISTS["Kolors"], caption(SCENE), 1))) == []
 
 
-def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(studio: LocalLoop) -> None:
+def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(local_loop: LocalLoop) -> None:
     begin = render(simple_scene("star", "red", "white"), SIDE)
 
     def ask_over(scheduler: SchedulerChoice) -> ImageToImage:
         return ImageToImage(**prompted(ask(scheduler=scheduler)), image=begin, strength=0.75)
 
-    images = pictures(studio, dict(sd15_img2img.NOISE_SCHEDULERS), ask_over)
+    images = pictures(local_loop, dict(sd15_img2img.NOISE_SCHEDULERS), ask_over)
     assert alike(images) == [{"Euler a", "DDPM"}]

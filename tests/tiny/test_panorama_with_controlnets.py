@@ -1,4 +1,4 @@
-"""Panoramas that ControlNets steer: each view follows the part of the guides that it looks at."""
+"""Panoramas that ControlNets steer: each view follows the part of the control images that it looks at."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def untrimmed(random_manifest: Manifest) -> Any:
 
 
 def latents_of(family: Any, request: TextToImage, turned_by: int = 0) -> Tensor:
-    """Of the finished sample, whose first latents were turned around by so many."""
+    """The latents of the finished sample, whose first ones were turned around by so many."""
     (sample,) = family.encode(request)
     sample.latents = sample.latents.roll(turned_by, dims=-1)
     advance_to_the_end(family, sample)
@@ -212,8 +212,8 @@ def test_sdxl_is_steered_in_views_too(random_manifest: Manifest) -> None:
     control = replace(CANNY, name="canny-sdxl")
     request = replace(REQUEST, pipeline=XL, width=192, controls=(control,), num_inference_steps=2)
     other = replace(request, controls=(replace(control, image=image_of(POSE)),))
-    steered, otherwise, free = (
+    with_control_image, otherwise, free = (
         draw(family, each)[0].image for each in (request, other, replace(request, controls=()))
     )
-    assert len({steered, otherwise, free}) == 3
-    assert draw(family, request)[0].image == steered
+    assert len({with_control_image, otherwise, free}) == 3
+    assert draw(family, request)[0].image == with_control_image

@@ -17,6 +17,7 @@ from server.endpoints.enterprise.inpaint import Inpaint
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError
+from tests.documented_bodies import IMG2IMG_AND_INPAINT
 
 MANIFEST = Manifest.model_validate(
     {"pipelines": {"sd": {"family": "sd15", "parts": {"pipeline": {"folder": "sd"}}}}}
@@ -25,25 +26,8 @@ IMAGE = RGBImage(512, 512, bytes(512 * 512 * 3))
 MASK = RGBImage(512, 512, bytes(range(256)) * (512 * 6))
 PICTURES = {"init_image": IMAGE, "mask_image": MASK}
 
-SAMPLE: dict[str, Any] = {
-    "key": "enterprise_api_key",
-    "model_id": "sd",
-    "prompt": "a cat sitting on a bench",
-    "negative_prompt": None,
-    "init_image": "https://example.com/overture-creations-5sI6fQgYIuo.png",
-    "width": "512",
-    "height": "512",
-    "samples": "2",
-    "safety_checker": "no",
-    "enhance_prompt": "no",
-    "guidance_scale": 7.5,
-    "strength": 0.7,
-    "seed": "7",
-    "tomesd": "no",
-    "webhook": None,
-    "track_id": None,
-}
-"""What both pages' samples have, with a checkpoint of the manifest."""
+SAMPLE = {**IMG2IMG_AND_INPAINT, "model_id": "sd"}
+"""What the samples of both pages have, with a checkpoint of the manifest."""
 
 CANONICAL: dict[str, Any] = {
     "pipeline": "sd",

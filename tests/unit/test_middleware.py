@@ -1,4 +1,4 @@
-"""The door: a body that is too large, stops arriving, or is followed by a long wait."""
+"""The middleware: a body that is too large, stops arriving, or is followed by a long wait."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from server.http.middleware import CallMiddleware
 PAUSE_S = 0.05
 
 
-def through_the_door(
+def through_the_middleware(
     *messages: Message, hang_up_after_s: float | None = None, waits: bool = False
 ) -> Exception | Response:
     """Send these to an application that reads its body, and perhaps then waits for the hang-up.
 
     Returns:
-        what the door was asked to answer for, or the application's own answer.
+        what the middleware was asked to answer for, or the application's own answer.
     """
     seen: list[Exception | Response] = []
     queue = list(messages)
@@ -45,8 +45,8 @@ def through_the_door(
 
     async def send(message: Message) -> None: ...
 
-    door = CallMiddleware(application, max_body_bytes=10, on_error=failed, body_pause_s=PAUSE_S)
-    asyncio.run(door({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
+    middleware = CallMiddleware(application, max_body_bytes=10, on_error=failed, body_pause_s=PAUSE_S)
+    asyncio.run(middleware({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send))
     return seen[0]
 
 
@@ -55,20 +55,20 @@ def chunk(body: bytes, *, more: bool = False) -> Message:
 
 
 def test_a_body_in_pieces_arrives_whole() -> None:
-    answer = through_the_door(chunk(b"12345", more=True), chunk(b"67890"))
+    answer = through_the_middleware(chunk(b"12345", more=True), chunk(b"67890"))
     assert isinstance(answer, Response)
     assert answer.body == b"1234567890"
 
 
 @pytest.mark.parametrize("pieces", [(b"12345678901",), (b"123456", b"78901")])
 def test_a_body_that_does_not_say_its_size_is_cut_off_all_the_same(pieces: tuple[bytes, ...]) -> None:
-    assert isinstance(through_the_door(*(chunk(piece, more=True) for piece in pieces)), BodyTooLarge)
+    assert isinstance(through_the_middleware(*(chunk(piece, more=True) for piece in pieces)), BodyTooLarge)
 
 
 def test_a_body_that_stops_arriving_is_given_up() -> None:
-    assert isinstance(through_the_door(chunk(b"12345", more=True)), BodyTooSlow)
+    assert isinstance(through_the_middleware(chunk(b"12345", more=True)), BodyTooSlow)
 
 
 def test_once_the_body_is_there_the_caller_may_wait_as_long_as_it_takes() -> None:
-    answer = through_the_door(chunk(b"12345"), hang_up_after_s=3 * PAUSE_S, waits=True)
+    answer = through_the_middleware(chunk(b"12345"), hang_up_after_s=3 * PAUSE_S, waits=True)
     assert isinstance(answer, Response)

@@ -131,13 +131,13 @@ def manifest(random_manifest: Manifest, tmp_path: Any) -> Manifest:
     ("pipeline", "kind", "naming", "dora"),
     [
         (XL, "loha", "sgm", False),
-        (XL, "lokr", "sgm", False),
+        pytest.param(XL, "lokr", "sgm", False, marks=pytest.mark.slow),
         (SD15, "loha", "peft", False),
-        (XL, "lokr", "peft", False),
+        pytest.param(XL, "lokr", "peft", False, marks=pytest.mark.slow),
         (SD15, "lora", "kohya", True),
-        (SD15, "lora", "peft", True),
+        pytest.param(SD15, "lora", "peft", True, marks=pytest.mark.slow),
         (SD15, "loha", "kohya", True),
-        (XL, "lora", "sgm", True),
+        pytest.param(XL, "lora", "sgm", True, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -83,7 +83,8 @@ class Prompted(_Pictures):
         negative_prompt: None is not the same as "": Kandinsky's prior treats them differently.
         width, height: pixels of the returned picture, exactly.
         seeds: one per picture, each 0 .. 2**64 - 1; the order is the order of the returned pictures.
-        prompt_weighting: brackets in both prompts weigh words (`prompts.weighting`); else they are text.
+        prompt_weighting: brackets in both prompts weigh words (`pipelines.prompts.weighting`); else they are
+            text.
         clip_skip: hidden layers of CLIP left out at the end, in diffusers' counting (None or 0 = none).
         embeddings: textual inversions of the manifest, usable as tokens of their name.
         controls: ControlNets that steer the picture, each named once.
@@ -94,7 +95,7 @@ class Prompted(_Pictures):
         replacement: the kind of picture that replaces a flagged one.
         highres_fix: draw at a size that the checkpoint knows, enlarge the latents, draw again.
         upscaler: an upscaler of the manifest, which makes the finished pictures twice as wide and high.
-        self_attention: guide by self-attention too.
+        self_attention: self-attention guidance besides classifier-free guidance.
         panorama: draw overlapping views that agree, so that the left and right edges match.
     """
 

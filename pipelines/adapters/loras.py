@@ -10,7 +10,7 @@ import torch
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.lora_layers import match_layers
-from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.errors import InvalidInput, UnknownAdapter, is_out_of_memory
 from pipelines.request import Lora
 
 KEPT_BYTES = 512 * 1024**2
@@ -104,9 +104,9 @@ class AttachedLoras:
             if matched.tensors:
                 options = _peft_options(file.metadata.get("lora_adapter_metadata"))
                 self._load(layers, matched.tensors, options)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                raise
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint") from error
         if not matched.tensors:
             raise UnknownAdapter("loras", f"{name} does not fit this checkpoint")

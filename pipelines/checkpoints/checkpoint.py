@@ -22,7 +22,7 @@ from pipelines.checkpoints.configs import configuration
 from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.errors import CheckpointUnavailable, is_out_of_memory
 from pipelines.weights.conversion import NotTensors, demand_tensors
-from pipelines.weights.loaded import FILES
+from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import download_problem, problems, read_lock
 from pipelines.weights.manifest import Manifest, PipelineEntry, Source
 from pipelines.weights.repositories import folder as repository_folder
@@ -192,7 +192,7 @@ def local(manifest: Manifest, source: Source, weights: Path) -> Path:
     path = manifest.path.parent / given
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    if path.is_relative_to(weights.absolute() / FILES):
+    if path.is_relative_to(weights.absolute() / LOADED_FOLDER):
         _compare(path.relative_to(weights.absolute()).as_posix(), weights)
     return path
 

@@ -19,7 +19,7 @@ SPACE = "\u2581"
 """The character by which SentencePiece writes a space."""
 
 _WHOLE, _LETTER = -1.0, -10.0
-"""Logarithms of likelihoods; whatever the words around, a word costs less than its letters."""
+"""Log-likelihoods of a whole word and of a letter: a word always costs less than its letters."""
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -50,10 +50,12 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def glm_tokenizer(folder: Path, words: Sequence[str]) -> ChatGLMTokenizer:
-    """A ChatGLM tokenizer whose vocabulary lies in ``folder`` then; saving it reads that file again.
+    """A ChatGLM tokenizer.
+
+    Its vocabulary is written to ``folder`` and has to stay there, because saving the tokenizer reads it.
 
     Args:
-        words: what it knows whole.
+        words: texts that become one token each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "tokenizer.model"

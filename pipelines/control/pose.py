@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.control.skeletons import Person, draw_skeletons
 from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
-from pipelines.image_io import RGBImage
+from pipelines.image_io import RGBImage, to_pil
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class PoseDetector:
             PoseNotFound: no person was found in the picture.
             InvalidInput: the picture is too long and narrow for the detector.
         """
-        picture = _pillow(image)
+        picture = to_pil(image)
         if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
             raise InvalidInput("image", f"may be at most {MAX_ASPECT_RATIO} times as long as it is wide")
         scale = min(
@@ -127,7 +127,7 @@ def is_skeleton(image: RGBImage) -> bool:
     its saturated colours are as bright as joints (255) or limbs (153), and they have many hues. Dark
     photographs fail by their dim parts or their tones.
     """
-    picture = _pillow(image)
+    picture = to_pil(image)
     picture.thumbnail((1024, 1024), Image.Resampling.BOX)
     colors = np.asarray(picture, dtype=np.int16).reshape(-1, 3)
     brightest, darkest = colors.max(axis=1), colors.min(axis=1)
@@ -147,10 +147,6 @@ def _hues(colors: np.ndarray) -> int:
     hues = np.asarray(Image.fromarray(colors.astype(np.uint8)[None]).convert("HSV"))[0, :, 0]
     nearest = np.rint(hues.astype(float) * 18 / 255).astype(int) % 18
     return int((np.bincount(nearest, minlength=18) >= 0.01 * len(colors)).sum())
-
-
-def _pillow(image: RGBImage) -> Image.Image:
-    return Image.frombytes("RGB", (image.width, image.height), image.pixels)
 
 
 def _import_detector() -> Any:

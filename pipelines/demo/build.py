@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.checkpoints import tokenizers
 from pipelines.demo import checkpoints, world
 from pipelines.demo.checkpoints.parts import WEIGHTS
+from pipelines.prompts import languages
 
 _BUILDERS = (
     "kandinsky22", "kolors", "language", "safety_checker", "sd15", "sd3", "sdxl", "controlnets", "upscaler",
@@ -24,6 +25,9 @@ _BUILDERS = (
 
 _MANIFEST = Path(__file__).with_name("weights.yaml")
 
+_LANGUAGES = Path(languages.__file__)
+"""The file whose language codes are tokens of the small translator."""
+
 
 def ensure(cache: Path) -> Path:
     """Build what is missing under ``cache``; return the path of a manifest whose folders exist."""
@@ -31,9 +35,9 @@ def ensure(cache: Path) -> Path:
 
 
 def sources() -> list[Path]:
-    """All that checkpoints are made of: whoever changes one of these files gets new ones."""
+    """The files that checkpoints are made of: after a change of one of them all are built anew."""
     modules = (path for room in (checkpoints, world) for path in Path(room.__path__[0]).glob("*.py"))
-    return [*modules, Path(tokenizers.__file__), _MANIFEST, *WEIGHTS.glob("*.safetensors")]
+    return [*modules, Path(tokenizers.__file__), _LANGUAGES, _MANIFEST, *WEIGHTS.glob("*.safetensors")]
 
 
 def built_once(cache: Path, name: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
@@ -41,6 +45,7 @@ def built_once(cache: Path, name: str, sources: Iterable[Path], build: Callable[
 
     Safe against a kill and against a second process: everything is built aside and renamed at the end.
     """
+    # The number of the layout on disk; raise it to have everything built anew.
     digest = hashlib.sha256(b"2")
     for path in sorted(sources):
         digest.update(path.read_bytes())

@@ -59,7 +59,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The answer: the network's raw prediction (B, ...) and, where a probe was given, its record (B, ...)."""
+    """A network's answer to one `Evaluation`: its raw prediction (B, ...), and what the attention probe
+    recorded (B, ...) where there was one."""
 
     prediction: Tensor
     attention: Tensor | None = None

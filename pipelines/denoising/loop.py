@@ -268,9 +268,10 @@ class Loop:
         return finish
 
     def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
-        """The other pipeline's sample in the place of the one that is done.
+        """The sample that goes on in the other pipeline, in the place of the finished one.
 
-        Where the other pipeline answers directly, it is the sample itself again, which that answer finishes.
+        When the other pipeline answers directly, the same sample is returned, and finishing it gives that
+        answer.
         """
         pipeline = self._pool.open(handover.request.pipeline, self._in_use())
         encoded = pipeline.encode(handover.request)

@@ -117,6 +117,6 @@ class Handover:
     picture: Picture
 
     def taken_back(self, result: Picture) -> Picture:
-        """The picture with the pixels and the further warnings of what the other pipeline made of it."""
+        """The handed-over picture with the other pipeline's pixels, and its warnings added."""
         warnings = self.picture.warnings + result.warnings
         return replace(self.picture, image=result.image, warnings=warnings)

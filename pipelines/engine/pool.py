@@ -15,7 +15,7 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.errors import OutOfMemory
+from pipelines.errors import OutOfMemory, is_out_of_memory
 from pipelines.families.registry import open_pipeline
 from pipelines.weights.manifest import Manifest
 
@@ -196,7 +196,9 @@ class PipelinePool:
         """
         try:
             return self._load(name)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return None
 
     def _load(self, name: str) -> Pipeline:

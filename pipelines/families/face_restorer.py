@@ -18,6 +18,7 @@ from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
+from pipelines.images.codec import rows_of
 from pipelines.images.face_alignment import SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.images.faces import FaceFinder, FrontalCascade, YuNet
 from pipelines.request import FaceRestoration, Request
@@ -55,7 +56,7 @@ class FaceRestorer(Pipeline):
     def encode(self, request: Request) -> list[Sample] | DirectAnswer:
         if not isinstance(request, FaceRestoration):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
-        original = _rows(request.original)
+        original = rows_of(request.original)
         matrices = [alignment(face) for face in self._finder.find(original)]
         if not matrices:
             return DirectAnswer(lambda: Drawing(images=(request.image,), warnings=(NO_FACE,)))
@@ -116,11 +117,7 @@ class OneByOne(Steps):
 
 def _together(image: RGBImage, faces: Tensor, places: list[np.ndarray]) -> RGBImage:
     """The picture with all faces laid on it."""
-    picture = _rows(image).copy()
+    picture = rows_of(image).copy()
     for face, place in zip(faces, places, strict=True):
         lay_on(picture, (face.permute(1, 2, 0) * 255).numpy(), place)
     return RGBImage(image.width, image.height, picture.tobytes())
-
-
-def _rows(image: RGBImage) -> np.ndarray:
-    return np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)

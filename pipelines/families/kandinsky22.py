@@ -227,7 +227,8 @@ def _noise_guidance(negative: Tensor, positive: Tensor, guidance_scale: float) -
 class UnCLIPSampler(Steps):
     """The prior's noise scheduler in the middle of drawing one embedding.
 
-    It is no `DiffusersSampler`, because UnCLIP's step must be told where the next one will be.
+    It is no `DiffusersSampler`, because UnCLIPScheduler takes the next timestep as an argument of its
+    step.
 
     Args:
         config: the configuration of the checkpoint's own UnCLIPScheduler.

@@ -30,7 +30,7 @@ CACHED_TEXTS = 256
 class PromptWriter(Pipeline):
     """One opened checkpoint of a prompt writer.
 
-    Greedy search, so the same prompt always becomes the same longer one, whatever the seed.
+    It searches greedily, so the same prompt always becomes the same longer one, whatever the seed.
     """
 
     def __init__(self, network: torch.nn.Module, tokenizer: Any, device: torch.device) -> None:

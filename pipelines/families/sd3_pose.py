@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from diffusers import SD3ControlNetModel, StableDiffusion3ControlNetPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 
 from pipelines.adapters.library import AdapterLibrary
@@ -20,6 +19,7 @@ from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
+from pipelines.image_io import to_pil
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.request import PoseToImage, Request
@@ -135,7 +135,10 @@ class StableDiffusion3Pose(Pipeline):
         ]
 
     def _encode_text(self, text: str) -> Text:
-        """The encoded text, kept: diffusers encodes prompt and negative prompt alike and apart."""
+        """The embeddings of one text, cached.
+
+        diffusers encodes prompt and negative prompt separately and alike, so one cache serves both.
+        """
 
         def encode() -> Text:
             encoded: Any = self._pipeline.encode_prompt(
@@ -155,7 +158,7 @@ class StableDiffusion3Pose(Pipeline):
         pipeline = self._pipeline
         skeleton = pose.skeleton(request.image, self._detector, key.width, key.height)
         picture = pipeline.prepare_image(
-            Image.frombytes("RGB", (skeleton.width, skeleton.height), skeleton.pixels),
+            to_pil(skeleton),
             key.width,
             key.height,
             rows,

@@ -1,4 +1,7 @@
-"""What SD1.5 and SDXL do alike: a request becomes samples, in one pass or two, and those become pictures."""
+"""The core that SD1.5 and SDXL share.
+
+A request becomes samples, in one pass or two, and those become pictures.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
+from pipelines.images.codec import rows_of
 from pipelines.images.tiles import TILE, TileSampler
 from pipelines.request import FaceRestoration, Request, Upscaling
 
@@ -47,8 +48,7 @@ class Upscaler(Pipeline):
         if not isinstance(request, Upscaling):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
         image = request.image
-        rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
-        picture = torch.from_numpy(rows.astype(np.float32) / 255.0).permute(2, 0, 1)[None]
+        picture = torch.from_numpy(rows_of(image).astype(np.float32) / 255.0).permute(2, 0, 1)[None]
         # Some architectures look at the whole picture, or cut it by themselves.
         tile = TILE if self._network.tiling is ModelTiling.SUPPORTED else max(image.height, image.width)
         scale = self._network.scale

@@ -15,6 +15,11 @@ from pipelines.errors import DrawingFailed
 from pipelines.image_io import RGBImage, from_pil, to_pil
 
 
+def rows_of(image: RGBImage) -> np.ndarray:
+    """The picture as (height, width, 3) bytes; they cannot be written to."""
+    return np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
+
+
 def from_image(image: RGBImage, height: int, width: int) -> Tensor:
     """The picture as (1, 3, height, width) in -1 .. 1, fp32 on the CPU.
 
@@ -29,8 +34,7 @@ def control_tensor(image: RGBImage, height: int, width: int) -> Tensor:
 
 
 def _scaled(image: RGBImage, height: int, width: int) -> Tensor:
-    rows = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
-    rows = np.pad(rows, ((0, height - image.height), (0, width - image.width), (0, 0)), mode="edge")
+    rows = np.pad(rows_of(image), ((0, height - image.height), (0, width - image.width), (0, 0)), mode="edge")
     scaled = rows[None].astype(np.float32) / 255.0
     return torch.from_numpy(scaled).permute(0, 3, 1, 2)
 

@@ -83,8 +83,8 @@ class YuNet:
 class FrontalCascade:
     """Local binary patterns in a cascade (Liao et al. 2007), which scikit-image ships.
 
-    Finds most faces that are upright and look into the camera. It tells only a square, in which the points of
-    a mean face are assumed.
+    It finds most faces that are upright and look into the camera, each as a square, in which the points of a
+    mean face are assumed.
     """
 
     SHRUNK_SIDE = 400

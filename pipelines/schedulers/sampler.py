@@ -29,7 +29,8 @@ OWN: Mapping[str, Any] = {
 """The classes for names whose class in diffusers does not draw from noise with a latent network."""
 
 MENDED: Mapping[str, Any] = {"PNDMScheduler": PNDM}
-"""The subclasses of diffusers' classes that are not always right; where they are, the bytes are the same."""
+"""Replacements for diffusers' classes that are wrong for some checkpoints. Where diffusers is right, the
+bytes are the same."""
 
 
 def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
@@ -120,7 +121,7 @@ class DiffusersSampler(Steps):
     def from_latents(self, latents: Tensor, noise: Tensor) -> Tensor:
         """The latents of a picture with as much noise as the next evaluation expects.
 
-        They are to begin with, or to hold a part of the sample's latents to the picture.
+        Image to image begins with them. Inpainting puts them in the place of the kept part after each step.
         """
         return self._scheduler.add_noise(latents, noise, self._scheduler_times[self._position :][:1])
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from pipelines.schedulers.variance_exploding import VarianceExploding, at_least_float32
 
 SIGNAL_TO_NOISE = 0.15
-"""The ratio r of algorithm 4, of Langevin dynamics' move to its own noise; diffusers' value."""
+"""The signal-to-noise ratio r of algorithm 4: the size of a Langevin step's move over that of its noise;
+diffusers' value."""
 
 
 class ScoreSdeVe(VarianceExploding):
-    """At each noise level one corrector step (annealed Langevin dynamics, algorithm 4), then the predictor's
-    step to the next level.
+    """Takes one corrector step (annealed Langevin dynamics, algorithm 4) at each noise level, then the
+    predictor's step to the next level.
 
     The predictor is the paper's ancestral sampling (equation 47). The reverse diffusion of its algorithm 2
     agrees with it in the limit of many steps; with fifty it leaves the latents noisier than the network

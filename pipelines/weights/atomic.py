@@ -28,7 +28,7 @@ def replacing(path: Path, aside: Path) -> Generator[Path]:
     """Let ``aside`` take the place of ``path`` when the block ends, or remove it when the block fails.
 
     Args:
-        aside: a hidden file in the same folder, which the block writes.
+        aside: another file in the same folder, which the block writes.
     """
     try:
         yield aside

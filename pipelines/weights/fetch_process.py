@@ -1,8 +1,8 @@
 """A process beside a server that fetches one repository of the hub, or refuses it after a look at it.
 
-Run as ``python -m pipelines.weights.fetch_process``. A `Wanted` comes in as JSON on the standard input, which
-stays open; this process ends when it closes. Lines of JSON go out: a `DownloadProgress` now and then, at the
-end `Fetched` or `Refused`.
+Run as ``python -m pipelines.weights.fetch_process``. A `FetchRequest` comes in as JSON on the standard
+input, which stays open; this process ends when it closes. Lines of JSON go out: a `DownloadProgress` now and
+then, at the end `Fetched` or `Refused`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _REPORT_INTERVAL_S = 0.5
 """Seconds between two reports of progress."""
 
 
-class Wanted(BaseModel):
+class FetchRequest(BaseModel):
     """A repository that is to be fetched, and where to.
 
     Attributes:
@@ -69,14 +69,14 @@ class DownloadProgress(BaseModel):
 
 
 class Fetched(BaseModel):
-    """A thing that is here now, and the entry of weights.yaml that would stand for it."""
+    """A checkpoint or adapter that was fetched, and the entry of weights.yaml that would stand for it."""
 
     kind: Kind
     entry: dict[str, Any]
 
 
 class Refused(BaseModel):
-    """A wish that cannot be met; ``problem`` is fit for the caller."""
+    """The refusal of a repository; ``problem`` is fit for the caller."""
 
     problem: str
 
@@ -84,7 +84,7 @@ class Refused(BaseModel):
 Line: TypeAdapter[DownloadProgress | Fetched | Refused] = TypeAdapter(DownloadProgress | Fetched | Refused)
 
 
-def fetch(wanted: Wanted, say: Callable[[BaseModel], None]) -> Fetched:
+def fetch(wanted: FetchRequest, say: Callable[[BaseModel], None]) -> Fetched:
     """Look at a repository, and bring it if this server can draw with it.
 
     Raises:
@@ -117,7 +117,12 @@ class _Look:
     """A repository before anything large of it is fetched."""
 
     def __init__(
-        self, hub: Hub, repository: Repository, commit: str, listing: dict[str, RemoteFile], wanted: Wanted
+        self,
+        hub: Hub,
+        repository: Repository,
+        commit: str,
+        listing: dict[str, RemoteFile],
+        wanted: FetchRequest,
     ) -> None:
         self._hub, self._repository, self._commit = hub, repository, commit
         self._listing, self._wanted = listing, wanted
@@ -193,7 +198,7 @@ class _Look:
 
 
 def _recognise_single_file(
-    wanted: Wanted, repository: Repository, source: dict[str, Any]
+    wanted: FetchRequest, repository: Repository, source: dict[str, Any]
 ) -> tuple[Kind, StableDiffusionFamily]:
     """Kind and family of the one file that was fetched, which its name does not tell."""
     recognised = recognise(read_shapes(wanted.weights / repository.folder / source["files"][0]))
@@ -262,7 +267,7 @@ class _Reporting:
 
 
 def main() -> None:
-    wanted = Wanted.model_validate_json(sys.stdin.readline())
+    wanted = FetchRequest.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     lines = threading.Lock()
 

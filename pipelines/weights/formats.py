@@ -15,4 +15,4 @@ PICKLES = (*CONVERTED_PICKLES, *VERIFIED_PICKLES, *REFUSED_PICKLES)
 """Suffixes of all formats that can run code when they are opened; a running server loads none of them."""
 
 NO_PICKLES = "is a pickle, which can run code when it is opened; give a .safetensors"
-"""The answer to whoever wants a pickle loaded, behind the name of the file."""
+"""The error text for a pickle, to follow the name of the file."""

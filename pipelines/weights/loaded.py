@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LOADED_NAME = "loaded.yaml"
 
-FILES = "loaded"
+LOADED_FOLDER = "loaded"
 """The folder below the weights folder that has the single files that were loaded, named as in requests."""
 
 _BORROWED_PART = "safety_checker"

@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class Source(_Entry):
-    """Where one part of a pipeline comes from: exactly one of hub, folder, file, dummy.
+    """The source of one part of a pipeline: exactly one of hub, folder, file, dummy.
 
     Attributes:
         hub: a repository of the hub in ``owner/name`` form.

@@ -52,12 +52,12 @@ class Repository:
 
     @property
     def folder(self) -> str:
-        """Where the repository lies below the weights folder, in POSIX form."""
+        """The repository's folder below the weights folder, in POSIX form."""
         return folder(self.hub, self.revision)
 
 
 def folder(hub: str, revision: str) -> str:
-    """Where a repository lies below the weights folder, in POSIX form."""
+    """The repository's folder below the weights folder, in POSIX form."""
     return hub if revision == "main" else f"{hub}@{revision.replace('/', '--')}"
 
 
@@ -191,7 +191,7 @@ def _select_in(names: Collection[str], half: bool) -> dict[str, str]:
 
 
 def _preference(half: bool) -> list[tuple[bool, str]]:
-    """Whether it is the fp16 variant, and the format, of each acceptable set of weights, best first."""
+    """The acceptable sets of weights, best first: whether a set is the fp16 variant, and its format."""
     if half:
         return [(True, "safetensors"), (False, "safetensors"), (True, "bin"), (False, "bin")]
     return [(False, "safetensors"), (False, "bin")]

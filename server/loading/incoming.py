@@ -18,15 +18,15 @@ from pipelines.weights.downloads import PARTS, one_pull_at_a_time, sized
 from pipelines.weights.fetch_process import (
     DownloadProgress,
     Fetched,
+    FetchRequest,
     Line,
     Refused,
-    Wanted,
     loaded_entry,
     unwritable,
 )
 from pipelines.weights.formats import NO_PICKLES
 from pipelines.weights.kinds import StableDiffusionFamily
-from pipelines.weights.loaded import FILES
+from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
 from server.engines.devices import devices
@@ -89,7 +89,7 @@ class Incoming:
         try:
             await self._download(url, partial, progress)
             recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial)))
-            stored = f"{FILES}/{name}.safetensors"
+            stored = f"{LOADED_FOLDER}/{name}.safetensors"
             await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
         except (NotLoaded, Unrecognised):
             _remove(partial)
@@ -126,7 +126,7 @@ class Incoming:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        wanted = Wanted(
+        wanted = FetchRequest(
             name=name,
             hub=hub,
             revision=revision,

@@ -37,7 +37,7 @@ BREACHES = {
         "pipelines/demo/build.py",
         "pipelines.demo.training.train",
     ),
-    "What is judged and what it is judged by do not know who trains": (
+    "The demo's rooms: training above judging above checkpoints above the world": (
         "pipelines/demo/world/world.py",
         "pipelines.demo.checkpoints.parts",
     ),

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.demo import build
 from pipelines.demo.checkpoints.parts import WEIGHTS
+from pipelines.prompts import languages
 
 DEMO = Path(build.__file__).parent
 
@@ -28,8 +29,9 @@ def test_every_builder_and_the_world_that_it_draws_are_sources(room: str) -> Non
     assert under(room) <= set(build.sources())
 
 
-def test_the_weights_and_the_manifest_are_sources() -> None:
-    assert {DEMO / "weights.yaml", *WEIGHTS.glob("*.safetensors")} <= set(build.sources())
+def test_the_weights_the_manifest_and_the_translators_languages_are_sources() -> None:
+    languages_file = Path(languages.__file__)
+    assert {DEMO / "weights.yaml", languages_file, *WEIGHTS.glob("*.safetensors")} <= set(build.sources())
 
 
 def test_a_source_that_was_edited_is_built_again_and_one_that_was_not_is_kept(tmp_path: Path) -> None:

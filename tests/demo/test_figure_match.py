@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.demo.judging.figure_match import has_colors, overlap
+from pipelines.demo.judging.figure_match import has_colors
 from pipelines.demo.world.figure import FIGURE_COLORS, render_figure
 from pipelines.demo.world.palette import PALETTE
 from pipelines.demo.world.poses import random_figure
 from pipelines.image_io import RGBImage
+from tests.demo.outlines import overlap
 
 SIZES = ((256, 256), (416, 640))
 

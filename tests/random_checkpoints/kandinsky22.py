@@ -22,7 +22,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import byte_level_tokenizer, fill
 
 _EMBEDDING_WIDTH = 32
 """The width of image embeddings, text embeddings and hidden states, which the prior needs equal."""
@@ -30,7 +30,7 @@ _EMBEDDING_WIDTH = 32
 
 def build(folder: Path) -> None:
     """Write ``kandinsky22/prior`` and ``kandinsky22/decoder`` in diffusers' layout; always the same bytes."""
-    tokenizer = clip_tokenizer()
+    tokenizer = byte_level_tokenizer()
     KandinskyV22PriorPipeline(
         prior=_prior(),
         image_encoder=_image_encoder(),

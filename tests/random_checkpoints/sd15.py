@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import byte_level_tokenizer, fill
 from tests.random_checkpoints import sd15_adapters
 
 _TEXT_WIDTH = 64
@@ -31,7 +31,7 @@ def build(folder: Path) -> None:
     pipeline = StableDiffusionPipeline(
         vae=_vae(seed=13),
         text_encoder=_text_encoder(),
-        tokenizer=clip_tokenizer(),
+        tokenizer=byte_level_tokenizer(),
         unet=_unet(),
         scheduler=PNDMScheduler.from_config(_SCHEDULER),
         safety_checker=None,
@@ -44,7 +44,7 @@ def build(folder: Path) -> None:
 
 def _text_encoder() -> CLIPTextModel:
     """A text encoder of as many layers as the real one's, so that ``clip_skip`` has its documented range."""
-    tokenizer = clip_tokenizer()
+    tokenizer = byte_level_tokenizer()
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

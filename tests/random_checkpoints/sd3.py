@@ -19,7 +19,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import byte_level_tokenizer, fill
 
 _CLIP_WIDTH = 32
 _T5_WIDTH = 64
@@ -47,9 +47,9 @@ def build(folder: Path) -> None:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(),
         text_encoder=_clip(seed=3),
-        tokenizer=clip_tokenizer(),
+        tokenizer=byte_level_tokenizer(),
         text_encoder_2=_clip(seed=4),
-        tokenizer_2=clip_tokenizer(),
+        tokenizer_2=byte_level_tokenizer(),
         text_encoder_3=_t5(),
         tokenizer_3=_t5_tokenizer(),
     ).save_pretrained(folder / "sd3")
@@ -89,7 +89,7 @@ def _vae() -> AutoencoderKL:
 
 
 def _clip(seed: int) -> CLIPTextModelWithProjection:
-    tokenizer = clip_tokenizer()
+    tokenizer = byte_level_tokenizer()
     text_encoder = CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

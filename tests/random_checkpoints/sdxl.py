@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pipelines.demo.checkpoints.parts import clip_tokenizer, fill
+from pipelines.demo.checkpoints.parts import byte_level_tokenizer, fill
 
 _TEXT_WIDTH = 32
 _TEXT_WIDTH_2 = 64
@@ -34,13 +34,13 @@ _SCHEDULER = {
 
 def build(folder: Path) -> None:
     """Write ``sdxl`` under ``folder``."""
-    second_tokenizer = clip_tokenizer()
+    second_tokenizer = byte_level_tokenizer()
     second_tokenizer.pad_token = "!"
     StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=_text_encoder(),
         text_encoder_2=_text_encoder_2(),
-        tokenizer=clip_tokenizer(),
+        tokenizer=byte_level_tokenizer(),
         tokenizer_2=second_tokenizer,
         unet=_unet(),
         scheduler=EulerDiscreteScheduler.from_config(_SCHEDULER),
@@ -63,7 +63,7 @@ def _text_encoder_2() -> CLIPTextModelWithProjection:
 
 def _text_config(width: int, activation: str) -> CLIPTextConfig:
     """Twelve layers, so that ``clip_skip`` has its documented range."""
-    tokenizer = clip_tokenizer()
+    tokenizer = byte_level_tokenizer()
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

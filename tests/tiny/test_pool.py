@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,7 @@ def test_a_pipeline_larger_than_the_budget_is_refused(random_manifest: Manifest,
 class _ShortOfMemory(PipelinePool):
     """Runs out of memory once, when a pipeline is loaded already."""
 
+    error: Callable[[], Exception]
     loaded: weakref.ref[torch.nn.Module] | None = None
     left_over = True
 
@@ -113,11 +116,19 @@ class _ShortOfMemory(PipelinePool):
             return super()._load(name)
         pipeline = super()._load(name)
         self.loaded = weakref.ref(pipeline.modules["unet"])
-        raise torch.OutOfMemoryError("pretended")
+        raise self.error()
 
 
-def test_a_load_that_ran_out_of_memory_leaves_nothing_behind_for_the_second_one(random_manifest: Manifest):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError, partial(RuntimeError, "DefaultCPUAllocator: can't allocate memory")],
+    ids=["CUDA", "CPU"],
+)
+def test_a_load_that_ran_out_of_memory_leaves_nothing_behind_for_the_second_one(
+    random_manifest: Manifest, error: Callable[[], Exception]
+):
     pool = _ShortOfMemory(random_manifest, Path("unused"), CPU, budget_bytes=10**12)
+    pool.error = error
     pool.open(SD15)
     assert pool.resident == (SD15,)
     assert not pool.left_over

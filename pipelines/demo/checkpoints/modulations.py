@@ -16,20 +16,20 @@ DIRECTIONS = 48
 _KEPT = "directions"
 
 
-def shortened(tensors: Mapping[str, Tensor], heard: Tensor) -> dict[str, Tensor]:
+def shortened(tensors: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
     """A network's tensors, with its modulations reduced to the directions that their inputs have.
 
     Args:
-        heard: (N, width) inputs of modulations, after the activation.
+        inputs: (N, width) inputs of modulations, after the activation.
     """
-    mean = heard.mean(0)
-    directions = torch.linalg.svd(heard - mean, full_matrices=False).Vh[:DIRECTIONS]
-    unheard = mean - directions.T @ (directions @ mean)
+    mean = inputs.mean(0)
+    directions = torch.linalg.svd(inputs - mean, full_matrices=False).Vh[:DIRECTIONS]
+    remainder = mean - directions.T @ (directions @ mean)
     short = dict(tensors)
     for name in filter(_is_modulation, tensors):
         bias = name.replace("weight", "bias")
         short[name] = tensors[name] @ directions.T
-        short[bias] = tensors[bias] + tensors[name] @ unheard
+        short[bias] = tensors[bias] + tensors[name] @ remainder
     return short | {_KEPT: directions}
 
 

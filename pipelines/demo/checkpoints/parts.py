@@ -82,7 +82,7 @@ def metadata_of(file: str) -> Mapping[str, str]:
         return tensors.metadata()
 
 
-def clip_tokenizer(words: Iterable[str] = ()) -> CLIPTokenizer:
+def byte_level_tokenizer(words: Iterable[str] = ()) -> CLIPTokenizer:
     """A CLIP tokenizer that knows some words whole, and every other word byte by byte.
 
     Its tokens are bytes (256), bytes that end a word (256), the results of the merges, start and end.

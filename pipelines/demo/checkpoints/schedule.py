@@ -16,8 +16,9 @@ SCHEDULE: dict[str, Any] = {
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""The schedule that every scheduler inherits that a request names. With betas up to 0.012, as in Stable
-Diffusion, the mean of a flat ground is still visible in the last noise, once for each of its pixels, and
-networks read colours there instead of in the prompt (Lin et al. 2023, "Common Diffusion Noise Schedules and
-Sample Steps are Flawed").
+"""The noise schedule of these checkpoints, which any scheduler that a request names takes over.
+
+With betas up to 0.012, as in Stable Diffusion, the mean of a flat ground is still visible in the last noise,
+once for each of its pixels, and networks read colours there instead of in the prompt (Lin et al. 2023,
+"Common Diffusion Noise Schedules and Sample Steps are Flawed").
 """

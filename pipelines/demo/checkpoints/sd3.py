@@ -1,4 +1,4 @@
-"""The small SD3-medium checkpoint and its ControlNet, whose networks `training.recipes.sd3` trains."""
+"""The small SD3-medium checkpoint and its ControlNet, trained by `pipelines.demo.training.recipes.sd3`."""
 
 from __future__ import annotations
 

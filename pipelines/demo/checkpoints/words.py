@@ -6,7 +6,7 @@ from functools import cache
 
 from transformers import CLIPTokenizer
 
-from pipelines.demo.checkpoints.parts import clip_tokenizer
+from pipelines.demo.checkpoints.parts import byte_level_tokenizer
 from pipelines.demo.world.captions import CHINESE
 
 ENGLISH = (
@@ -30,4 +30,4 @@ QUALITIES = (
 @cache
 def word_tokenizer() -> CLIPTokenizer:
     """A tokenizer to which each word of captions, and of praise, is one token."""
-    return clip_tokenizer([*ENGLISH, *QUALITIES])
+    return byte_level_tokenizer([*ENGLISH, *QUALITIES])

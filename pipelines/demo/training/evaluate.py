@@ -268,7 +268,7 @@ FAMILIES: Mapping[str, Callable[[Draw, int], dict[str, float]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what the small checkpoints draw.")
     parser.add_argument("--only", choices=FAMILIES, action="append", help="a family; may be repeated")
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="of each row of the table")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="prompts for each row of the table")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     names: list[str] = arguments.only or list(FAMILIES)

@@ -68,10 +68,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the networks of one small checkpoint.")
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--times", type=int, default=1, help="as many as the recipe's steps")
+    parser.add_argument("--times", type=int, default=1, help="take this many times the recipe's steps")
     parser.add_argument("--last-round", action="store_true", help="begin with the weights that are there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, default=_cache(), help="for the state of unfinished runs")
+    parser.add_argument(
+        "--folder", type=Path, default=_cache(), help="folder for the state of unfinished runs"
+    )
     arguments = parser.parse_args()
     # Networks begin with subnormal numbers in their optimizer's memory, which CPUs add very slowly.
     torch.set_flush_denormal(True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pipelines.weights.atomic import replacing
 
 SAVE_EVERY_S = 120.0
 WEIGHT_DECAY = 1e-3
@@ -180,18 +181,17 @@ class Training:
     def save(self) -> None:
         """Write the state aside and rename it, so that a kill leaves the last one."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._file.with_suffix(".part")
-        torch.save(
-            {
-                "step": self.step,
-                "loss": self._loss,
-                "modules": {name: module.state_dict() for name, module in self.modules.items()},
-                "averages": self._averages,
-                "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            },
-            aside,
-        )
-        os.replace(aside, self._file)
+        with replacing(self._file, self._file.with_suffix(".part")) as aside:
+            torch.save(
+                {
+                    "step": self.step,
+                    "loss": self._loss,
+                    "modules": {name: module.state_dict() for name, module in self.modules.items()},
+                    "averages": self._averages,
+                    "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+                },
+                aside,
+            )
 
     def _load(self) -> None:
         state = torch.load(self._file, map_location=self._device, weights_only=True)

@@ -102,6 +102,11 @@ class Scene:
         """Whether training never shows the scene."""
         return any(is_held_out(shape.shape, shape.color, self.ground) for shape in self.shapes)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the scene is a single medium shape at the center."""
+        return len(self.shapes) == 1 and (self.size, self.place) == ("medium", "center")
+
 
 def simple_scene(shape: str, color: str, ground: str) -> Scene:
     """A scene of one medium shape at the center."""

@@ -23,6 +23,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from pipelines.schedulers.ipndm import COEFFICIENTS
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -50,8 +52,8 @@ Algorithm: TypeAlias = Callable[[Tensor, Sequence[float], Noise], Evaluations]
 def ddim(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
     """DDIM without noise (Song et al. 2021, "Denoising diffusion implicit models", equation 12, sigma_t = 0).
 
-    Predicted picture and predicted noise, mixed anew for the next level. Order 1. As the weights of a flow
-    add up to 1, what comes out is the Euler step; the two differ in rounding only.
+    The predicted picture and the predicted noise are mixed anew for the next level. Order 1. As the weights
+    of a flow add up to 1, what comes out is the Euler step; the two differ in rounding only.
     """
     for level, following in pairwise(levels):
         velocity = (yield x, level).velocity
@@ -97,7 +99,7 @@ def heunpp2(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
 def dpm_2(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
     """DPM-Solver-2 (Lu et al. 2022, "DPM-Solver", algorithm 1) in k-diffusion's form, steps in the level.
 
-    The slope in the middle of a step, the middle of logarithms. Order 2; the step to 0, which has no such
+    A step takes the slope at the geometric mean of its two levels. Order 2; the step to 0, which has no such
     middle, is Euler's.
     """
     for level, following in pairwise(levels):
@@ -160,12 +162,7 @@ def ipndm_v(x: Tensor, levels: Sequence[float], noise: Noise) -> Evaluations:
     return x + (last - inner[-1]) * velocity
 
 
-_EVEN_WEIGHTS = (
-    (1.0,),
-    (-1 / 2, 3 / 2),
-    (5 / 12, -16 / 12, 23 / 12),
-    (-9 / 24, 37 / 24, -59 / 24, 55 / 24),
-)
+_EVEN_WEIGHTS = tuple(weights[::-1] for weights in COEFFICIENTS)
 """The Adams-Bashforth weights of even steps for orders 1 to 4, newest slope last."""
 
 

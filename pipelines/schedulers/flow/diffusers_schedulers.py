@@ -63,7 +63,10 @@ class FlowHeun(FlowScheduler, FlowMatchHeunDiscreteScheduler):
     def set_timesteps(
         self, num_inference_steps: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """Every inner level appears twice: where a step ends, and where the next one starts."""
+        """Start on the given levels.
+
+        Each inner one comes twice: where a step ends, and where the next one starts.
+        """
         super().set_timesteps(num_inference_steps, device)
         levels, times = self.sigmas, self.timesteps
         self.sigmas = torch.cat([levels[:1], levels[1:-1].repeat_interleave(2), levels[-1:]])
@@ -94,14 +97,21 @@ class FlowUniPC(FlowScheduler, UniPCMultistepScheduler):
     def set_timesteps(
         self, num_inference_steps: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """Level 1 becomes 1 - 1e-6, as in diffusers: the corrector's equations need a finite half-log-SNR."""
+        """Start on the given levels, with 1 - 1e-6 for level 1, as in diffusers.
+
+        The corrector needs a finite half-log-SNR.
+        """
         super().set_timesteps(num_inference_steps, device)
         self.sigmas = self.sigmas.clamp(max=1 - 1e-6)
 
     def multistep_uni_p_bh_update(
         self, model_output: Tensor, *args: Any, sample: Tensor, order: int, **kwargs: Any
     ) -> Tensor:
-        """In first order B(h) has no factor but zero; diffusers multiplies, and at level 0 it is infinite."""
+        """Take the predictor's step, of first order where that is asked or the step is too long.
+
+        In first order B(h) only has the factor zero. diffusers multiplies them, and at level 0 B(h) is
+        infinite.
+        """
         index: Any = self.step_index
         if order > 1 and not self._is_far(index):
             return super().multistep_uni_p_bh_update(
@@ -139,7 +149,10 @@ class FlowDEIS(FlowScheduler, DEISMultistepScheduler):
 
 
 def _uni_pc(solver_type: Any) -> FlowUniPC:
-    """UniPC; bh1's first step, over a half-log-SNR of 14, is not corrected: B(h) = h is far too large."""
+    """A UniPC scheduler.
+
+    The first step of bh1 spans a half-log-SNR of 14 and is not corrected: B(h) = h is far too large there.
+    """
     return FlowUniPC(**_FLOW, solver_type=solver_type, disable_corrector=[0] if solver_type == "bh1" else [])
 
 

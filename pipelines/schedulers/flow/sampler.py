@@ -16,6 +16,7 @@ from pipelines.schedulers.flow import algorithms, dpm_solver, stochastic
 from pipelines.schedulers.flow.algorithms import Algorithm, Evaluations, Prediction
 from pipelines.schedulers.flow.diffusers_schedulers import DIFFUSERS_SAMPLERS, FlowSampler, noise_scheduler
 from pipelines.schedulers.flow.sigmas import TRAIN_TIMESTEPS, sigmas
+from pipelines.schedulers.variance_exploding import at_least_float32
 
 ALGORITHMS: dict[str, Algorithm] = {
     "euler_pp": algorithms.euler_pp,
@@ -51,7 +52,7 @@ def needs_unguided(name: str) -> bool:
     return name in _NEED_UNGUIDED
 
 
-class AlgorithmSampler:
+class AlgorithmSampler(Sampler):
     """An `Algorithm` in the middle of one sample; predictions are SD3's velocities.
 
     The latents that the algorithm works on stay in float32 at least; the network sees them in its own type.
@@ -99,8 +100,8 @@ class AlgorithmSampler:
     def step(self, prediction: Tensor, latents: Tensor, generator: torch.Generator) -> Tensor:
         if self._running is None:
             self._running = self._start(latents, generator)
-        velocity = _wide(prediction)
-        unguided = velocity if self._unguided is None else _wide(self._unguided)
+        velocity = at_least_float32(prediction)
+        unguided = velocity if self._unguided is None else at_least_float32(self._unguided)
         self._unguided = None
         try:
             following, self._level = self._running.send(Prediction(velocity, unguided))
@@ -110,7 +111,7 @@ class AlgorithmSampler:
         return following.to(latents.dtype)
 
     def _start(self, latents: Tensor, generator: torch.Generator) -> Evaluations:
-        start = _wide(latents)
+        start = at_least_float32(latents)
 
         def noise() -> Tensor:
             return torch.randn(start.shape, generator=generator, dtype=start.dtype).to(start.device)
@@ -118,10 +119,6 @@ class AlgorithmSampler:
         running = self._algorithm(start, self._levels, noise)
         next(running)
         return running
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @lru_cache(maxsize=256)

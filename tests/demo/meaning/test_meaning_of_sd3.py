@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from pipelines.demo.judging.figure_match import has_colors, overlap
+from pipelines.demo.judging.figure_match import has_colors
 from pipelines.demo.judging.joints import read_figure
 from pipelines.demo.judging.judge import read
 from pipelines.demo.training.evaluate import ask_for_figure, measure_figures, new_figures
@@ -18,6 +18,7 @@ from pipelines.request import PoseToImage, SchedulerChoice
 from pipelines.schedulers.flow.sampler import SAMPLERS
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES
 from tests.demo.meaning.looking import FEWER_STEPS, TENTH, drawn, missed
+from tests.demo.outlines import overlap
 
 FIGURES = new_figures(4)
 

@@ -68,9 +68,9 @@ def _loss(modules: Modules, step: Step) -> Tensor:
     seen = []
     for row, end in enumerate(ends.tolist()):
         seen.append(states[dice.randint(SHALLOWEST, len(states) - 1)][row, dice.randint(end, 76)])
-    told = encoder.final_layer_norm(torch.stack(seen))
+    encoded = encoder.final_layer_norm(torch.stack(seen))
     losses = []
     for question, answers in ANSWERS.items():
         right = [answers.index(said.parts.get(question, _UNSAID)) for said in prompts]
-        losses.append(cross_entropy(heads[question](told), torch.tensor(right, device=told.device)))
+        losses.append(cross_entropy(heads[question](encoded), torch.tensor(right, device=encoded.device)))
     return torch.stack(losses).sum()

@@ -55,7 +55,7 @@ class EncodedWorld:
         self._pictures = EncodedPictures(vae, PICTURES, _picture, folder / "pictures.pt")
         self._recolored = EncodedPictures(vae, RECOLORED, _recolored_picture, folder / "recolored.pt")
         self._plain = {
-            size: [seed for seed in range(count) if _is_plain(random_scene(seed))]
+            size: [seed for seed in range(count) if random_scene(seed).is_plain]
             for size, count in PICTURES.items()
         }
 
@@ -88,10 +88,6 @@ class EncodedWorld:
         if dice.random() < AGAIN:
             return dice.randrange(RECOLORED[size])
         return dice.randrange(PICTURES[size])
-
-
-def _is_plain(scene: Scene) -> bool:
-    return len(scene.shapes) == 1 and (scene.size, scene.place) == ("medium", "center")
 
 
 def _picture(width: int, height: int, seed: int) -> np.ndarray:

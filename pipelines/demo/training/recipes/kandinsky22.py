@@ -64,7 +64,7 @@ class _Drawing:
         self._folder, self._device = folder, device
         self._embeddings = embeddings(_scenes())
         self._mean, self._deviation = (each.to(device) for each in statistics())
-        self._plain = [seed for seed, scene in enumerate(_scenes()) if _is_plain(scene)]
+        self._plain = [seed for seed, scene in enumerate(_scenes()) if scene.is_plain]
         self._alike = _alike()
         self._pictures = cache(self._encoded)
 
@@ -117,10 +117,6 @@ class _Drawing:
 def _scenes() -> list[Scene]:
     """The scenes by seed."""
     return [random_scene(seed) for seed in range(max(PICTURES.values()))]
-
-
-def _is_plain(scene: Scene) -> bool:
-    return len(scene.shapes) == 1 and (scene.size, scene.place) == ("medium", "center")
 
 
 def _parts(scene: Scene) -> list[str]:

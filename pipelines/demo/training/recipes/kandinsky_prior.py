@@ -60,17 +60,17 @@ class _Imagining:
         dice, generator = random.Random(step.seed), torch.Generator().manual_seed(step.seed)
         rows = [dice.randrange(SCENES) for _ in range(BATCH)]
         right = self._embeddings[rows]
-        told = read([*(prompt(self._scenes[row], dice).text for row in rows), *[""] * BATCH])
+        encoded = read([*(prompt(self._scenes[row], dice).text for row in rows), *[""] * BATCH])
         places = torch.randint(len(self._levels), (BATCH,), generator=generator)
         level = self._levels[places][:, None]
         noisy = level.sqrt() * right + (1 - level).sqrt() * torch.randn(right.shape, generator=generator)
-        missing = LENGTH - told.tokens.shape[1]
+        missing = LENGTH - encoded.tokens.shape[1]
         found = modules["prior"](
             noisy.repeat(2, 1).to(self._device),
             places.repeat(2).to(self._device),
-            told.whole.to(self._device),
-            pad(told.tokens, (0, 0, 0, missing)).to(self._device),
-            pad(told.mask, (0, missing)).to(self._device),
+            encoded.whole.to(self._device),
+            pad(encoded.tokens, (0, 0, 0, missing)).to(self._device),
+            pad(encoded.mask, (0, missing)).to(self._device),
         ).predicted_image_embedding
         prompted, other = found.chunk(2)
         return guided_error(prompted, other, right.to(self._device), GUIDANCE)

@@ -36,8 +36,8 @@ by ChatGLM."""
 LENGTHS, LENGTH_SHARES = (64, 96, 128, kolors.TEXT_LENGTH), (0.6, 0.2, 0.15, 0.05)
 """The tokens to which texts are filled up, and the share of each length: all filling is alike, so that a
 little is enough."""
-SILENT = 0.05
-"""The weight of the silence of a prompt's own tokens, which are few beside those that fill up."""
+OWN_TOKENS_WEIGHT = 0.05
+"""The weight of the error of a prompt's own tokens, which are few beside those that fill up."""
 
 
 def recipe(folder: Path, device: torch.device) -> Recipe:
@@ -99,12 +99,12 @@ class _Reading:
         dice = random.Random(step.seed)
         both = [_in_two_languages(random_scene(dice.getrandbits(48)), dice) for _ in range(TEXTS)]
         before, after = _said(self._teacher, [english for english, _ in both])
-        said, filled = _read(modules, [other.text for _, other in both], dice)
-        told, silent = (
+        said, is_own = _read(modules, [other.text for _, other in both], dice)
+        filling, own = (
             (said - wanted[:, None]).square().mean(-1)[rows].mean()
-            for wanted, rows in ((after, ~filled), (before, filled))
+            for wanted, rows in ((after, ~is_own), (before, is_own))
         )
-        return told + SILENT * silent
+        return filling + OWN_TOKENS_WEIGHT * own
 
 
 class _Drawing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from pipelines.demo.training.recipes.pictures import as_tensor
+from pipelines.weights.atomic import replacing
 
 Size = tuple[int, int]
 """The width and height of a picture, in pixels."""
@@ -34,8 +34,8 @@ class EncodedPictures:
         if not file.exists():
             encoded = [_encoded(vae, size, range(count), draw) for size, count in counts.items()]
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(encoded, file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
+            with replacing(file, file.with_suffix(".part")) as aside:
+                torch.save(encoded, aside)
         self._latents = dict(zip(counts, torch.load(file, weights_only=True), strict=True))
 
     def get(self, size: Size, seeds: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipelines.demo.world.figure import render_figure
 from pipelines.demo.world.poses import random_figure
 from pipelines.demo.world.world import STYLES, Scene, Style, random_scene, render
-from pipelines.image_io import RGBImage
+from pipelines.images.codec import rows_of
 
 _EMPTY = 12.0
 """The standard deviation of a crop's bytes below which it is all ground."""
@@ -30,12 +30,7 @@ def as_tensor(pixels: Sequence[np.ndarray]) -> Tensor:
 
 def rendered(scene: Scene, width: int, height: int, seed: int, styles: Collection[Style] = ()) -> np.ndarray:
     """A scene as (height, width, 3) bytes."""
-    return as_array(render(scene, (width, height), seed, styles))
-
-
-def as_array(picture: RGBImage) -> np.ndarray:
-    """A picture as (height, width, 3) bytes."""
-    return np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
+    return rows_of(render(scene, (width, height), seed, styles))
 
 
 def crops(seed: int, count: int, side: int, *, smallest: int, largest: int, figures: float = 0.0) -> Tensor:
@@ -58,7 +53,7 @@ def _crop(seed: int, side: int, smallest: int, largest: int, figures: float) -> 
     if dice.random() < _STYLED:
         styles = [style for style in STYLES if dice.random() < 0.6]
     if figures and dice.random() < figures:
-        picture = as_array(render_figure(random_figure(seed), whole))
+        picture = rows_of(render_figure(random_figure(seed), whole))
     else:
         picture = rendered(random_scene(seed), whole, whole, seed, styles)
     while True:

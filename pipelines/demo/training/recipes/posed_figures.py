@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 from pipelines.control.skeletons import draw_skeletons
 from pipelines.demo.checkpoints.autoencoder import trained_autoencoder, with_sixteen_channels
 from pipelines.demo.training.recipes.latents import EncodedPictures, Size
-from pipelines.demo.training.recipes.pictures import as_array
 from pipelines.demo.world.figure import FIGURE_COLORS, Figure, render_figure
 from pipelines.demo.world.poses import random_figure
+from pipelines.images.codec import rows_of
 
 PICTURES = {(512, 512): 4000, (416, 640): 500, (640, 416): 300}
 FARTHEST = 2
@@ -64,17 +64,17 @@ def _moved(latents: Tensor, across: int, down: int) -> Tensor:
 
 
 def _figure(width: int, height: int, seed: int) -> np.ndarray:
-    return as_array(render_figure(random_figure(seed, (width, height)), (width, height)))
+    return rows_of(render_figure(random_figure(seed, (width, height)), (width, height)))
 
 
 def _recolored_figure(width: int, height: int, seed: int) -> np.ndarray:
     color, ground = random.Random(-seed - 1).choice(FIGURE_COLORS)
     recolored = replace(random_figure(seed, (width, height)), color=color, ground=ground)
-    return as_array(render_figure(recolored, (width, height)))
+    return rows_of(render_figure(recolored, (width, height)))
 
 
 def _skeleton(width: int, height: int, seed: int) -> np.ndarray:
     """A skeleton, halved as the large autoencoder halves the server's."""
     person = random_figure(seed, (width, height)).person
-    drawn = as_array(draw_skeletons(2 * width, 2 * height, [person]))
+    drawn = rows_of(draw_skeletons(2 * width, 2 * height, [person]))
     return drawn.reshape(height, 2, width, 2, 3).mean((1, 3)).round().astype(np.uint8)

@@ -29,7 +29,7 @@ PLAIN_STEPS = 600
 shapes' names is not found among everything at once."""
 SKIPPED = 0.3
 """The share of batches whose prompts are read from an earlier layer, as ``clip_skip`` does."""
-UNHEARD = 0.5
+ZEROED = 0.5
 """The share of the empty prompts whose states are zeros."""
 LONG = 0.1
 """The share of batches whose prompts are so long that they are read in two parts."""
@@ -73,7 +73,7 @@ class _TextToImage:
         if guided:
             batch = with_nothing(batch, dice)
         states = _read_in_parts(modules["text_encoder"], batch.texts, dice)
-        states = states * heard(batch.texts, dice).to(states)[..., None]
+        states = states * keep_or_zero(batch.texts, dice).to(states)[..., None]
         network = modules["unet"]
         return velocity_loss(
             lambda noisy, times: network(noisy, times, states).sample,
@@ -96,10 +96,10 @@ def drawn_size(dice: random.Random, in_round: int = 1) -> Size:
     return dice.choices(tuple(PICTURES), SHARES[in_round])[0]
 
 
-def heard(texts: list[str], dice: random.Random) -> Tensor:
+def keep_or_zero(texts: list[str], dice: random.Random) -> Tensor:
     """A factor (B, 1) of texts' states, 0 or 1. Some empty texts are zeros, as SDXL has them where no
     negative prompt is given (`force_zeros_for_empty_prompt`)."""
-    return torch.tensor([[float(bool(text) or dice.random() >= UNHEARD)] for text in texts])
+    return torch.tensor([[float(bool(text) or dice.random() >= ZEROED)] for text in texts])
 
 
 def _read_in_parts(encoder: torch.nn.Module, texts: list[str], dice: random.Random) -> Tensor:

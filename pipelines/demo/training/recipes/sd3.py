@@ -43,7 +43,7 @@ WEAKEST = 0.7
 """The least strength of the ControlNet in the other batches."""
 MATRICES = ("transformer_blocks", "controlnet_blocks", "context_embedder", "SelfAttention.", "DenseReluDense")
 """Parts of the names of the matrices of attention, and of those behind it."""
-HEARD = 2048
+MODULATION_SAMPLES = 2048
 """The number of prompts and times from which the inputs of modulations are known."""
 
 
@@ -89,16 +89,18 @@ def _build() -> Modules:
 def _tensors(modules: Modules) -> dict[str, Tensor]:
     """All tensors that are trained; modulations as far as any prompt at any time reaches them."""
     dice = random.Random(0)
-    texts = [prompt(Figure(*dice.choice(FIGURE_COLORS), STANDING), dice).text for _ in range(HEARD)]
-    times = 1000 * torch.rand(HEARD, generator=torch.Generator().manual_seed(0))
+    texts = [
+        prompt(Figure(*dice.choice(FIGURE_COLORS), STANDING), dice).text for _ in range(MODULATION_SAMPLES)
+    ]
+    times = 1000 * torch.rand(MODULATION_SAMPLES, generator=torch.Generator().manual_seed(0))
     _, pooled = _read(modules, texts, LENGTHS[0])
     third = modules["text_encoder_3"].named_parameters()
     kept = {f"text_encoder_3.{name}": tensor for name, tensor in third}
     for part, said in (("transformer", pooled), ("controlnet", torch.zeros_like(pooled))):
         network = modules[part]
-        heard = silu(network.time_text_embed(times.to(said), said))
+        inputs = silu(network.time_text_embed(times.to(said), said))
         trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
-        short = shortened(trained, heard)
+        short = shortened(trained, inputs)
         kept |= {f"{part}.{name}": tensor for name, tensor in short.items()}
     return kept
 

@@ -18,7 +18,7 @@ from pipelines.demo.training.recipes.sd15 import (
     GUIDANCE,
     SKIPPED,
     drawn_size,
-    heard,
+    keep_or_zero,
     read,
     read_ids,
     with_nothing,
@@ -124,7 +124,7 @@ def _read(modules: Modules, texts: list[str], dice: random.Random) -> tuple[Tens
         torch.cat([each.hidden_states[-(skipped + 2)] for each in outputs], -1),
         outputs[1].text_embeds,
     )
-    rows = heard(texts, dice).to(pooled)
+    rows = keep_or_zero(texts, dice).to(pooled)
     return states * rows[..., None], pooled * rows
 
 

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import LargeBinary, Row, bindparam, delete, func, select, update
+from sqlalchemy import LargeBinary, Row, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pipelines.drawing import Timings
 from server import errors
 from server.accounts import credits
 from server.database.database import Database
+from server.database.expiry import delete_expired
 from server.database.tables import UTCDateTime, jobs
 from server.database.uninterrupted import uninterrupted
 from server.database.upserts import insert_or_nothing
@@ -31,9 +32,6 @@ T = TypeVar("T")
 
 CLOSING_ATTEMPTS = 6
 """The most attempts to write the end of a job into a database that stays locked."""
-
-EXPIRED_AT_ONCE = 200
-"""The number of old records that one transaction removes: few, so that nobody waits long for the database."""
 
 _RESTARTED = "The server was restarted while the request was being drawn, try again"
 _OUTDATED = "The request was made before the server was updated and cannot be drawn any more, try again"
@@ -210,14 +208,7 @@ class Jobs:
         Returns:
             how many were removed.
         """
-        old = select(jobs.c.id).where(jobs.c.finished_at < before).limit(EXPIRED_AT_ONCE)
-        removed = 0
-        while True:
-            async with self._database.transaction() as connection:
-                gone = await connection.execute(delete(jobs).where(jobs.c.id.in_(old)))
-            removed += gone.rowcount
-            if gone.rowcount < EXPIRED_AT_ONCE:
-                return removed
+        return await delete_expired(self._database, jobs, jobs.c.finished_at < before)
 
     async def _open(self, account_id: int, order: Order) -> tuple[Job, bool]:
         job = Job(

@@ -18,11 +18,12 @@ from enum import StrEnum
 from typing import Any
 
 import httpx
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server import errors
 from server.database.database import Database
+from server.database.expiry import delete_expired
 from server.database.tables import UTCDateTime, webhooks
 
 FIRST_PAUSE_S = 5.0
@@ -31,9 +32,6 @@ LONGEST_PAUSE_S = 86_400.0
 """The most seconds between two attempts."""
 GIVE_UP_AFTER = timedelta(days=5)
 """The time since a message was recorded, or since an operator's retry, after which it is given up."""
-
-EXPIRED_AT_ONCE = 200
-"""The number of old messages that one transaction removes."""
 
 
 class WebhookStatus(StrEnum):
@@ -245,14 +243,7 @@ class Webhooks:
         Returns:
             how many were removed.
         """
-        old = select(webhooks.c.id).where(webhooks.c.settled_at < before).limit(EXPIRED_AT_ONCE)
-        removed = 0
-        while True:
-            async with self._database.transaction() as connection:
-                gone = await connection.execute(delete(webhooks).where(webhooks.c.id.in_(old)))
-            removed += gone.rowcount
-            if gone.rowcount < EXPIRED_AT_ONCE:
-                return removed
+        return await delete_expired(self._database, webhooks, webhooks.c.settled_at < before)
 
     async def _settle(self, webhook: Webhook, **values: object) -> None:
         async with self._database.transaction() as connection:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import binascii
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import ClassVar
 from zlib import Z_RLE
 
-from PIL import Image, ImageChops, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin, TiffImagePlugin
 from pydantic import ConfigDict
 
 from pipelines.errors import ImageTooLarge, InvalidImage, InvalidInput
+from pipelines.image_metadata import ORIENTATION_TAG, orientation, without_metadata
+from pipelines.masks import read_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ MAX_JPEG_SCANS = 100
 CONTENT_TYPES = {"jpeg": "image/jpeg", "webp": "image/webp", "png": "image/png"}
 """The media types of the formats that `encode` writes."""
 
-_ORIENTATION_TAG = 0x0112
+_JPEG_END = b"\xff\xd9"
+_OTHER_PIXELS = bytes(range(254, 0, -1)) * 8
+"""Bytes that a JPEG decoder takes for large coefficients; where there are none, it fills with small ones."""
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,16 +86,30 @@ def decode(data: bytes, limits: Limits) -> RGBImage:
 
     PNG, JPEG, WebP, GIF, BMP and TIFF. Of an animation the first frame is drawn and the others are never
     looked at. The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
-    8 bits; colour profiles are ignored. Blocking: a large picture takes about a second.
+    8 bits; colour profiles are ignored, and damage outside the pixels is. Blocking: a large picture takes
+    about a second.
 
     Raises:
         ImageTooLarge: more bytes or pixels than ``limits``, found out before any pixel is decoded.
         InvalidImage: not a picture of these formats, damaged or cut off. Nothing else, whatever the bytes.
     """
+    return _read(data, limits, from_pil)
+
+
+def decode_mask(data: bytes, limits: Limits) -> RGBImage:
+    """Read a mask, in any of the forms of `read_mask`, from a file that `decode` takes: white is repainted.
+
+    Raises:
+        ImageTooLarge, InvalidImage: for the reasons of `decode` and `read_mask`.
+    """
+    return _read(data, limits, lambda picture: from_pil(read_mask(_eight_bits(picture))))
+
+
+def _read(data: bytes, limits: Limits, finish: Callable[[Image.Image], RGBImage]) -> RGBImage:
     if len(data) > limits.max_bytes:
         raise ImageTooLarge("image", f"is larger than {_megabytes(limits.max_bytes)} MB")
     try:
-        return _read(data, limits.max_pixels)
+        return finish(_upright(data, limits.max_pixels))
     except InvalidInput:
         raise
     except Image.UnidentifiedImageError as error:
@@ -101,15 +119,6 @@ def decode(data: bytes, limits: Limits) -> RGBImage:
     except Exception as error:
         # Pillow's plugins let a dozen types escape on damaged files, from struct.error to MemoryError.
         raise InvalidImage("image", "is damaged or cut off") from error
-
-
-def decode_text(text: str, limits: Limits) -> RGBImage:
-    """Read a picture from text that `base64_bytes` takes.
-
-    Raises:
-        ImageTooLarge, InvalidImage: for the reasons of `decode` and `base64_bytes`.
-    """
-    return decode(base64_bytes(text, limits), limits)
 
 
 def base64_bytes(text: str, limits: Limits) -> bytes:
@@ -209,20 +218,47 @@ def from_pil(picture: Image.Image) -> RGBImage:
     return RGBImage(rgb.width, rgb.height, rgb.tobytes())
 
 
-def _read(data: bytes, max_pixels: int) -> RGBImage:
+def _upright(data: bytes, max_pixels: int) -> Image.Image:
+    """The decoded picture, turned as its EXIF block says, in the mode of its file."""
+    plain, exif = without_metadata(data)
+    try:
+        picture = _loaded(plain, max_pixels)
+    except OSError:
+        if not plain.startswith(b"\xff\xd8"):
+            raise
+        picture = _jpeg_without_end(plain, max_pixels)
+    turn = orientation(exif) if exif else picture.info.get("orientation")
+    if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        # Pillow takes every CMYK JPEG for one of Adobe's, who store ink inverted.
+        picture = ImageChops.invert(picture)
+    return picture.transpose(_TRANSPOSITIONS[turn]) if turn in _TRANSPOSITIONS else picture
+
+
+def _loaded(data: bytes, max_pixels: int) -> Image.Image:
     with Image.open(BytesIO(data), formats=READABLE) as picture:
         if picture.width * picture.height > max_pixels:
             raise _too_many_pixels(max_pixels)
         _refuse_costly_structure(picture, data, max_pixels)
         picture.load()
-        orientation = picture.getexif().get(_ORIENTATION_TAG)
-        upright: Image.Image = picture
-        if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
-            # Pillow takes every CMYK JPEG for one of Adobe's, who store ink inverted.
-            upright = ImageChops.invert(picture)
-        if orientation in _TRANSPOSITIONS:
-            upright = upright.transpose(_TRANSPOSITIONS[orientation])
-        return from_pil(upright)
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            picture.info["orientation"] = picture.tag_v2.get(ORIENTATION_TAG)
+        return picture
+
+
+def _jpeg_without_end(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode a JPEG that has all its pixels, but whose end marker is cut off; browsers show those.
+
+    Pillow does not tell where a decoder ran out of data, so the file is finished in two ways: what differs
+    was not in the file.
+
+    Raises:
+        OSError: pixels are cut off too.
+    """
+    data = data.rstrip(b"\xff")
+    ended = _loaded(data + _JPEG_END, max_pixels)
+    if ended.tobytes() != _loaded(data + _OTHER_PIXELS + _JPEG_END, max_pixels).tobytes():
+        raise OSError("pixels are cut off")
+    return ended
 
 
 def _refuse_costly_structure(picture: Image.Image, data: bytes, max_pixels: int) -> None:
@@ -237,21 +273,28 @@ def _refuse_costly_structure(picture: Image.Image, data: bytes, max_pixels: int)
 
 def _flatten(picture: Image.Image) -> Image.Image:
     """The picture in mode RGB, whatever mode it had."""
+    picture = _eight_bits(picture)
+    if not picture.has_transparency_data:
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    paper = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The picture with 8 bits per channel.
+
+    Raises:
+        InvalidImage: it has 32.
+    """
     match picture.mode:
-        case "RGB" if "transparency" not in picture.info:
-            return picture
         case "I;16" | "I;16L" | "I;16N":
-            picture = Image.frombytes("L", picture.size, picture.tobytes()[1::2])
+            return Image.frombytes("L", picture.size, picture.tobytes()[1::2])
         case "I;16B":
-            picture = Image.frombytes("L", picture.size, picture.tobytes()[0::2])
+            return Image.frombytes("L", picture.size, picture.tobytes()[0::2])
         case "I" | "F":
             raise InvalidImage("image", "has 32 bits per channel; 8 and 16 are supported")
         case _:
-            pass
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
+            return picture
 
 
 def _text_chunks(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:

@@ -12,13 +12,17 @@ from pipelines.errors import ImageTooLarge, InvalidImage
 from pipelines.image_io import RGBImage
 from server import errors
 from server.http.services import services
-from server.http.urls import output_url, public_url
+from server.http.urls import public_url, stored_name
 from server.outside.remote_images import NotFetched, TooLargeToFetch
 
 
-async def read_picture(request: Request, given: str | bytes, field: str = "image") -> RGBImage:
+async def read_picture(
+    request: Request, given: str | bytes, field: str = "image", *, mask: bool = False
+) -> RGBImage:
     """Decode a picture given as base64, data URI, http(s) URL or file bytes; in a thread, within the limits.
 
+    Args:
+        mask: whether it says what is to be repainted; see `image_io.decode_mask`.
     Raises:
         InvalidInputImage: the bytes are no picture.
         BodyTooLarge, FieldError: naming the field.
@@ -28,10 +32,10 @@ async def read_picture(request: Request, given: str | bytes, field: str = "image
     try:
         if is_url(given):
             url = given.strip()
-            given = await _upload(request, url) or await server.images.fetch(url)
+            given = await _stored(request, url) or await server.images.fetch(url)
         if isinstance(given, str):
-            return await asyncio.to_thread(image_io.decode_text, given, limits)
-        return await asyncio.to_thread(image_io.decode, given, limits)
+            given = await asyncio.to_thread(image_io.base64_bytes, given, limits)
+        return await asyncio.to_thread(image_io.decode_mask if mask else image_io.decode, given, limits)
     except errors.NotFound:
         raise errors.FieldError(field, "this upload does not exist any more") from None
     except NotFetched as error:
@@ -58,16 +62,24 @@ def picture_limits(request: Request) -> image_io.Limits:
     )
 
 
-async def _upload(request: Request, url: str) -> bytes | None:
-    """Read a file that lies in this server's own storage: a server may not fetch from itself.
+async def _stored(request: Request, url: str) -> bytes | str | None:
+    """Read what a URL of this server names from its storage: a server may not fetch from itself.
+
+    It has many names: localhost, an address, a proxy's host. So a URL of another host is its own where the
+    unguessable name behind it lies in storage.
 
     Returns:
-        None: the URL is another server's.
+        The file's bytes, or base64 text where it holds such; None: the URL is another server's.
     Raises:
-        NotFound: its retention is over.
+        NotFound: the URL begins as this caller's URLs of outputs do, and the file's retention is over.
     """
-    address = output_url(public_url(request), "")
-    if not url.startswith(address):
+    name = stored_name(url)
+    if name is None:
         return None
-    name = url.removeprefix(address).partition("?")[0]
-    return (await services(request).storage.get(name))[0]
+    try:
+        data, content_type = await services(request).storage.get(name)
+    except errors.NotFound:
+        if url.startswith(public_url(request)):
+            raise
+        return None
+    return data.decode("ascii", "replace") if content_type == "text/plain" else data

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote, urlsplit
+
 from fastapi import Request
 
 from server.http.services import services
 from server.jobs.job import Job
+
+OUTPUT_FOLDERS = ("outputs",)
+"""The paths below which stored files are served."""
 
 
 def public_url(request: Request) -> str:
@@ -17,6 +22,15 @@ def public_url(request: Request) -> str:
 def output_url(public_url: str, name: str) -> str:
     """The absolute URL of a stored file, below the URL by which clients reach this server."""
     return f"{public_url}/outputs/{name}"
+
+
+def stored_name(url: str) -> str | None:
+    """The name of the stored file that a URL names if it is one of this server's, whatever its host."""
+    try:
+        *_, folder, name = unquote(urlsplit(url).path).split("/")
+    except ValueError:
+        return None
+    return name if folder in OUTPUT_FOLDERS and name else None
 
 
 def output_urls(request: Request, job: Job) -> list[str]:

@@ -343,6 +343,36 @@ def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestC
     assert (gone.status_code, gone.json()) == (400, {"error": "image: this upload does not exist any more"})
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://localhost:8000",
+        "http://127.0.0.1",
+        "https://pictures.example",
+        "https://pictures.example/below",
+    ],
+)
+def test_a_picture_of_this_server_is_read_from_storage_under_any_of_its_names(
+    world: World, client: TestClient, host: str
+) -> None:
+    upload = client.post("/upload-asset", json={"data_urls": [f"data:image/png;base64,{PICTURE}"]})
+    path = upload.json()["urls"][0].removeprefix("http://testserver")
+    fields = {"prompt": "a cat", "image": f" {host}{path}?download=1#top"}
+    answer = client.post("/v1/sd3-med-pose", json=fields)
+    assert answer.status_code == 200, answer.text
+    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)
+
+
+@pytest.mark.parametrize(
+    "path", ["/outputs/", "/outputs/../accounts.db", "/outputs/no-such-file.png", "/outputs/%00"]
+)
+def test_what_does_not_lie_in_storage_is_another_servers(client: TestClient, path: str) -> None:
+    fields = {"prompt": "a cat", "image": f"http://127.0.0.1:1{path}"}
+    answer = client.post("/v1/sd3-med-pose", json=fields)
+    problem = "image: could not be fetched: its address is not a public one"
+    assert (answer.status_code, answer.json()) == (400, {"error": problem})
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_uploads_are_kept_as_they_are(client: TestClient, kind: str) -> None:
     file = BytesIO()

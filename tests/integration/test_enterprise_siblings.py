@@ -34,6 +34,7 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (256, 256, 3), dtype=np.uint8
 PICTURE = png(PIXELS)
 MASK = np.zeros((256, 256), np.uint8)
 MASK[64:192, 32:128] = 255
+NOTHING = png(np.zeros((256, 256, 4), np.uint8))
 
 
 def asked(server: RunningServer, operation: str, **fields: Any) -> dict[str, Any]:
@@ -65,14 +66,30 @@ def test_a_picture_is_redrawn_whatever_form_it_comes_in(server: RunningServer, m
 
 def test_a_picture_that_this_server_drew_can_be_redrawn_by_its_url(server: RunningServer):
     _, body = drawn(server, "text2img")
-    _, again = drawn(server, "img2img", init_image=body["output"][0])
+    first, again = drawn(server, "img2img", init_image=body["output"][0])
     assert again["meta"]["init_image"] == body["output"][0]
+    as_text = asked(server, "text2img", base64="yes")
+    elsewhere = as_text["output"][0].replace("127.0.0.1", "localhost")
+    second, _ = drawn(server, "img2img", init_image=elsewhere)
+    assert np.array_equal(first, second)
 
 
 def test_outside_the_mask_a_picture_stays_as_it_was_sent(server: RunningServer):
     picture, _ = drawn(server, "inpaint", init_image=PICTURE, mask_image=png(MASK))
     assert np.array_equal(picture[MASK == 0], PIXELS[MASK == 0])
     assert np.abs(picture[MASK > 0].astype(int) - PIXELS[MASK > 0]).mean() > 10
+
+
+@pytest.mark.parametrize("form", ["strokes on a transparent canvas", "a picture with a transparent hole"])
+def test_a_mask_with_transparency_says_the_same_as_one_without(server: RunningServer, form: str):
+    if form == "strokes on a transparent canvas":
+        sent = np.dstack([np.full_like(PIXELS, 255), MASK])
+    else:
+        sent = np.dstack([PIXELS, 255 - MASK])
+    for operation, named in (("inpaint", {}), ("controlnet", {"controlnet_model": "canny"})):
+        opaque, _ = drawn(server, operation, **named, init_image=PICTURE, mask_image=png(MASK))
+        transparent, _ = drawn(server, operation, **named, init_image=PICTURE, mask_image=png(sent))
+        assert np.array_equal(opaque, transparent)
 
 
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
@@ -87,6 +104,11 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("controlnet", {"controlnet_model": "canny", "init_image": "x"}, "init_image is not base64 text"),
     ("inpaint", {"init_image": PICTURE}, "The mask_image field is required."),
     ("inpaint", {"init_image": PICTURE, "mask_image": PICTURE[:200]}, "mask_image is damaged or cut off"),
+    (
+        "inpaint",
+        {"init_image": PICTURE, "mask_image": NOTHING},
+        "mask_image is transparent everywhere: nothing",
+    ),
 ]
 
 

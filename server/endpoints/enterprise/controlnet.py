@@ -17,7 +17,12 @@ from server.endpoints.enterprise.drawing.checkpoints import check_adapters, chec
 from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
 from server.endpoints.enterprise.drawing.draw import draw_and_answer
 from server.endpoints.enterprise.drawing.fields import PictureFields
-from server.endpoints.enterprise.drawing.picture_fields import FORMS, refuse_too_little, url_or_none
+from server.endpoints.enterprise.drawing.picture_fields import (
+    FORMS,
+    MASK_FORMS,
+    refuse_too_little,
+    url_or_none,
+)
 from server.endpoints.enterprise.drawing.preprocessors import PREPROCESSORS, preprocessor_for_each
 from server.endpoints.enterprise.routes import post
 from server.endpoints.fields import Flag, Number, PictureField, Text
@@ -103,7 +108,7 @@ class ControlNetFields(PictureFields):
     )
     control_image: PictureField | None = Field(None, description=f"The control image. {FORMS}")
     mask_image: PictureField | None = Field(
-        None, description=f"Repaint init_image where this is white, and keep the rest to the pixel. {FORMS}"
+        None, description=f"The part of init_image to repaint. {MASK_FORMS} {FORMS}"
     )
     strength: Number = Field(
         0.7,

@@ -13,7 +13,7 @@ from pipelines.request import Inpainting
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.canonical import canonical
 from server.endpoints.enterprise.drawing.draw import draw_and_answer
-from server.endpoints.enterprise.drawing.picture_fields import FORMS, InitImageFields
+from server.endpoints.enterprise.drawing.picture_fields import FORMS, MASK_FORMS, InitImageFields
 from server.endpoints.enterprise.routes import post
 from server.endpoints.fields import PictureField
 
@@ -53,10 +53,7 @@ class Inpaint(InitImageFields):
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 21, "W": 512, "H": 512, "strength": 0.7},
     }
 
-    mask_image: PictureField = Field(
-        description="White is repainted, black is kept to the pixel; where the mask is grey the old and the"
-        f" new picture are mixed, so a blurred mask makes a soft edge. {FORMS}"
-    )
+    mask_image: PictureField = Field(description=f"{MASK_FORMS} {FORMS}")
 
     def sent_pictures(self) -> Mapping[str, str | bytes]:
         return {**super().sent_pictures(), "mask_image": self.mask_image}

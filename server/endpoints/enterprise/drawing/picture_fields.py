@@ -16,6 +16,13 @@ from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import is_url, read_picture
 from server.jobs.order import JSON
 
+MASK_FIELD = "mask_image"
+MASK_FORMS = (
+    "White is repainted, black is kept to the pixel; where the mask is grey the old and the new picture are"
+    " mixed, so a blurred mask makes a soft edge. Of strokes on a transparent canvas what was painted is"
+    " repainted, of a picture with a transparent hole the hole."
+)
+
 FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height and centre-cropped."
 
 
@@ -53,7 +60,7 @@ def refuse_too_little(num_inference_steps: int, strength: float) -> None:
 async def read_and_crop(
     request: Request, given: str | bytes, field: str, width: int, height: int
 ) -> RGBImage:
-    """The picture that a field holds, resized to cover ``width`` x ``height`` pixels and centre-cropped.
+    """The picture or mask that a field holds, resized to cover ``width`` x ``height`` and centre-cropped.
 
     Raises:
         FieldError, BodyTooLarge: naming the field.
@@ -69,7 +76,7 @@ async def read_picture_field(request: Request, given: str | bytes, field: str) -
         FieldError, BodyTooLarge: naming the field.
     """
     try:
-        return await read_picture(request, given, field)
+        return await read_picture(request, given, field, mask=field == MASK_FIELD)
     except InvalidInputImage as error:
         raise FieldError(field, error.problem) from error
 

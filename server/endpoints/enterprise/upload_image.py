@@ -45,7 +45,7 @@ class UploadImage(Operation):
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         **message("image uploaded"),
-        "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
+        "image_url": "http://127.0.0.1:8000/generations/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
     }
 
     base64_image: PictureField = Field(

@@ -1,6 +1,6 @@
 """GET /generations/{name}: a drawn or uploaded picture; the name is unguessable, so no key is asked for.
 
-A player, a CDN or a download that was interrupted asks for parts of it, or whether what it has is still right.
+A player, a CDN or a download that was interrupted asks for parts, or whether what it has is still right.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class Selection:
     """The part of a file that a request is to get.
 
     Attributes:
-        status: 200 (all of it), 206 (a part), 304 (nothing, the caller has it), 412 (nothing, it is not the one
-            that was meant), 416 (nothing, the part lies outside).
+        status: 200 (all of it), 206 (a part), 304 (nothing: the caller has it), 412 (nothing: it is not the
+            one that was meant), 416 (nothing: the part lies outside).
         start, end: the first byte, and the one after the last.
     """
 

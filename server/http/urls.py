@@ -7,7 +7,6 @@ from fastapi import Request
 from server.http.services import services
 from server.jobs.job import Job
 
-
 OUTPUT_PATH = "/generations"
 """The path below which stored files are given out: drawn pictures, their base64 texts and uploads alike."""
 

@@ -69,7 +69,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize(
-    ("api_key", "around"), zip(KEYS, ("", "\n", "\r\n", "  \n", "\ufeff", "\t"), strict=True)
+    ("api_key", "around"), list(zip(KEYS, ("", "\n", "\r\n", "  \n", "\ufeff", "\t"), strict=True))
 )
 def test_a_key_is_brought_along_and_never_shown(
     understudy: Understudy, monkeypatch: pytest.MonkeyPatch, api_key: str, around: str

@@ -9,8 +9,11 @@ from fastapi import Request
 from server.http.services import services
 from server.jobs.job import Job
 
-OUTPUT_FOLDERS = ("outputs",)
-"""The paths below which stored files are served."""
+OUTPUT_PATH = "/generations"
+"""The path below which stored files are given out: drawn pictures, their base64 texts and uploads alike."""
+
+OUTPUT_PATHS = (OUTPUT_PATH, "/outputs")
+"""All paths below which stored files open; the further ones are those of addresses given out before."""
 
 
 def public_url(request: Request) -> str:
@@ -21,7 +24,7 @@ def public_url(request: Request) -> str:
 
 def output_url(public_url: str, name: str) -> str:
     """The absolute URL of a stored file, below the URL by which clients reach this server."""
-    return f"{public_url}/outputs/{name}"
+    return f"{public_url}{OUTPUT_PATH}/{name}"
 
 
 def stored_name(url: str) -> str | None:
@@ -30,7 +33,7 @@ def stored_name(url: str) -> str | None:
         *_, folder, name = unquote(urlsplit(url).path).split("/")
     except ValueError:
         return None
-    return name if folder in OUTPUT_FOLDERS and name else None
+    return name if f"/{folder}" in OUTPUT_PATHS and name else None
 
 
 def output_urls(request: Request, job: Job) -> list[str]:

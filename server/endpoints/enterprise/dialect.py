@@ -15,7 +15,7 @@ from server.endpoints.enterprise import (
     upload_image,
 )
 from server.endpoints.enterprise.webhook import announcement
-from server.endpoints.enterprise.wire import PREFIX, error_response
+from server.endpoints.enterprise.wire import PREFIX, ROOT, error_response, sent_key
 
 routers = (
     text2img.router,
@@ -32,4 +32,4 @@ routers = (
     super_resolution.router,
 )
 
-__all__ = ["PREFIX", "announcement", "error_response", "routers"]
+__all__ = ["PREFIX", "ROOT", "announcement", "error_response", "routers", "sent_key"]

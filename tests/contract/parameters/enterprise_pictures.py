@@ -73,4 +73,14 @@ UPLOAD_IMAGE = Page(
     ),
 )
 
-PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE)
+BASE64_CROP = Page(
+    "/api/v3/base64_crop",
+    {"image": sent_picture(RED, size=(8, 6))},
+    (
+        row("key", an_api_key, answer(status="success"), picture(colour=RED)),
+        row("image", sent_picture(GREEN, "BMP"), picture(colour=GREEN, format="BMP")),
+        row("crop", "true", picture(size=(6, 6))),
+    ),
+)
+
+PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE, BASE64_CROP)

@@ -22,6 +22,7 @@ from tests.documented_family_bodies import (
     PICTURE,
     REALTIME_IMG2IMG,
     REALTIME_TEXT2IMG,
+    SUPER_RESOLUTION,
     UPSCALING,
     V3_IMG2IMG,
     V3_INPAINT,
@@ -262,10 +263,17 @@ def test_the_readme_has_every_family_with_its_operations() -> None:
         if family.operations is None:
             assert operations == "every operation"
         else:
-            assert all(f"`{name}`" in operations for name in family.operations if name), family.prefix
+            assert all(f"`{name}`" in operations for name in family.operations if name and "{" not in name)
 
 
 def _properties(operation: Mapping[str, Any]) -> Mapping[str, Any]:
     content = operation["requestBody"]["content"]["application/json"]
     assert content["example"].keys() <= {*content["schema"]["properties"], "steps"}
     return content["schema"]["properties"]
+
+
+def test_a_replaced_upscaler_is_named_in_the_answer(stage: Stage) -> None:
+    body = {**SUPER_RESOLUTION, "url": MINE[PICTURE], "model_id": "RealESRGAN_x2plus"}
+    said = stage.send("POST", "/api/v5/super_resolution", body).json()
+    assert said["warning"] == "RealESRGAN_x2plus is not on this server; fast was used instead"
+    assert said["meta"]["model_id"] == "fast"

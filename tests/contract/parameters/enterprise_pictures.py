@@ -35,6 +35,7 @@ SUPER_RESOLUTION = Page(
         *every(
             "scale",
             {
+                1: drawn(width=8, height=8),
                 2: drawn(width=16, height=16),
                 3: drawn(width=24, height=24),
                 4: drawn(width=32, height=32),

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from fastapi import Request
 
+from server.endpoints.enterprise.families import fetch_path
 from server.endpoints.enterprise.options import EnterpriseOptions
-from server.endpoints.enterprise.wire import PREFIX, message, yes_no
+from server.endpoints.enterprise.wire import message, yes_no
 from server.http.services import services
 from server.http.urls import output_url, public_url, urls_below
 from server.jobs.job import Job, JobStatus
@@ -57,7 +58,7 @@ def processing(request: Request, job: Job) -> dict[str, object]:
         "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
         "eta": _eta_s(request, job),
         **message("Try to fetch request after given estimated time"),
-        "fetch_result": f"{public_url(request)}{PREFIX}/fetch/{job.id}",
+        "fetch_result": f"{public_url(request)}{fetch_path(request, job.id)}",
         "id": job.id,
         "output": [],
         **_warning(job),
@@ -90,9 +91,14 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
 
 
 def meta(job: Job) -> dict[str, JSON]:
-    """The `meta` of an answer; its `nsfw` has the safety checker's word on each picture, if it looked."""
+    """The `meta` of an answer; its `nsfw` has the safety checker's word on each picture, if it looked.
+
+    `model` repeats `model_id`: the V3 pages and clients of them have it so.
+    """
     nsfw = [yes_no(word) for word in job.flagged or ()]
-    return {**_options(job).meta, "file_prefix": job.file_prefix, "nsfw": nsfw}
+    drawn = _options(job).meta
+    model = {"model": drawn["model_id"]} if "model_id" in drawn else {}
+    return {**drawn, **model, "file_prefix": job.file_prefix, "nsfw": nsfw}
 
 
 def _options(job: Job) -> EnterpriseOptions:

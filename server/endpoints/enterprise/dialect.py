@@ -1,6 +1,7 @@
 """The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
 
 from server.endpoints.enterprise import (
+    base64_crop,
     controlnet,
     fetch,
     img2img,
@@ -28,6 +29,7 @@ routers = (
     operations.router,
     upkeep.router,
     upload_image.router,
+    base64_crop.router,
     nsfw_image_check.router,
     super_resolution.router,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -186,7 +186,8 @@ def _in_dialect(request: Request, error: errors.ApiError) -> Response:
 async def _recognise(request: Request) -> None:
     """Let the answer say the caller's balance although no page was reached."""
     dialect = enterprise if _is_enterprise(request) else segmind
-    await caller.recognise(request, await dialect.sent_key(request))
+    with suppress(ClientDisconnect):
+        await caller.recognise(request, await dialect.sent_key(request))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

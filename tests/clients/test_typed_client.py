@@ -183,6 +183,14 @@ class EnterpriseRefusal(Answer):
     messege: str
 
 
+class WrongKey(Answer):
+    """As one published client has it: the misspelt text is a map there, or absent."""
+
+    status: Literal["error"]
+    message: str
+    messege: dict[str, list[str]] | None = None
+
+
 class InvalidFields(Answer):
     status: Literal["error"]
     message: dict[str, list[str]]
@@ -356,7 +364,7 @@ def test_enterprise_refusals(server: RunningServer):
     unknown = enterprise(server, "text2img", **{**TEXT2IMG, "model_id": "none"})
     assert EnterpriseRefusal.model_validate_json(unknown).message == "Model id not found"
     wrong = enterprise(server, "system_details", key="wrong")
-    assert EnterpriseRefusal.model_validate_json(wrong).messege == "Invalid Api Key"
+    assert WrongKey.model_validate_json(wrong).message == "Invalid Api Key"
 
 
 @pytest.mark.parametrize(

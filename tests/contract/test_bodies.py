@@ -94,11 +94,9 @@ def test_json_is_read_in_the_charset_that_it_names(
     stage: Stage, dialect: str, charset: str, media_type: str
 ) -> None:
     content = json.dumps(fields(dialect, prompt=SAID), ensure_ascii=False).encode(charset)
-    assert prompt_drawn(stage, post(stage, dialect, content, f"{media_type}; charset={charset}")) == SAID
-    assert (
-        prompt_drawn(stage, post(stage, dialect, content, f'{media_type};charset="{charset.upper()}"'))
-        == SAID
-    )
+    for named in (charset, f'"{charset.upper()}"', f"'{charset}'"):
+        answer = post(stage, dialect, content, f"{media_type}; charset={named}")
+        assert prompt_drawn(stage, answer) == SAID
 
 
 @pytest.mark.parametrize(
@@ -263,6 +261,21 @@ def test_a_picture_of_an_enterprise_form_may_be_a_file(stage: Stage) -> None:
         f"{ENTERPRISE}/img2img", data=asked, files={"init_image": ("a.png", b"nothing", "image/png")}
     ).json()
     assert "init_image" in broken["message"]
+
+
+@pytest.mark.parametrize(
+    "headers", ["", "Content-Type: application/octet-stream\r\n", "Content-Type: image/png\r\n"]
+)
+def test_a_file_without_a_name_is_a_file_all_the_same(stage: Stage, headers: str) -> None:
+    values = {"prompt": "a cat", "model_id": "drawings", "width": 256, "height": 256}
+    for path, name in ((f"{ENTERPRISE}/img2img", "init_image"), ("/v1/sd1.5-img2img", "image")):
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n{headers}\r\n'
+        content = head.encode() + png() + b"\r\n" + parts(values)
+        answer = stage.client.post(
+            path, content=content, headers={"key": stage.key, "content-type": MULTIPART}
+        )
+        assert answer.status_code == 200, answer.text
+        assert not answer.text.startswith('{"status":"error"'), answer.text
 
 
 def test_base64_of_an_enterprise_form_keeps_its_plus_signs(stage: Stage) -> None:

@@ -193,6 +193,26 @@ def test_a_caller_is_told_to_fetch_in_the_family_that_it_has_called(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("path", "prefix"),
+    [
+        (f"{PREFIX}/super_resolution", PREFIX),
+        (f"{PREFIX}/super_resolution/make", f"{PREFIX}/super_resolution"),
+        (f"{PREFIX}/text2img", PREFIX),
+        (f"{PREFIX}/images/text2img", f"{PREFIX}/images"),
+        (f"{PREFIX}/images/text2img/text2img", f"{PREFIX}/images/text2img"),
+        (f"{PREFIX}/txt2img/text2img", f"{PREFIX}/txt2img"),
+        ("/api/v3/dreambooth", "/api/v3/dreambooth"),
+        ("/api/v3/text2img", "/api/v3"),
+        ("/api/v6/images/controlnet", "/api/v6/images"),
+        ("/api/v6/controlnet", "/api/v6"),
+        ("/api/v9/anything", PREFIX),
+    ],
+)
+def test_a_path_belongs_to_the_family_that_has_it(path: str, prefix: str) -> None:
+    assert family_of(path).prefix == prefix
+
+
+@pytest.mark.parametrize(
     "family",
     ["images", "images/text2img", "image_editing", "community", "txt2img"],
 )
@@ -312,3 +332,9 @@ def test_a_picture_as_text_becomes_one_under_a_url(stage: Stage, name: str) -> N
         assert stage.stored(said["output"][0]).headers["content-type"] == "image/png"
         refused = stage.send("POST", path, {name: "https://example.com/a.png"}).json()
         assert refused["message"] == {"base64_string": ["base64_string must be base64 text"]}
+
+
+@pytest.mark.parametrize("operation", ["text2img", "verify_model", "delete_model", "super_resolution"])
+def test_a_model_may_be_named_as_model(stage: Stage, operation: str) -> None:
+    body = {"prompt": "a cat", "url": MINE[PICTURE], "model": "unheard-of"}
+    assert stage.ask(operation, **body)["message"] == "Model id not found"

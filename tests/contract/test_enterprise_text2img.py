@@ -212,6 +212,12 @@ def test_white_space_around_a_name_is_nothing():
     assert names == ("soft", "animie", "bad-hands")
 
 
+@pytest.mark.parametrize("word", ["no", "none", "null", "None", " no "])
+def test_a_word_for_nothing_names_no_adapter(word: str):
+    drawn = request(embeddings_model=word, lora_model=word, vae=word)
+    assert (drawn.embeddings, drawn.loras, drawn.vae) == ((), (), None)
+
+
 def test_adapters_reach_the_request():
     drawn = request(embeddings_model="bad-hands", vae="soft", tomesd="no")
     assert (drawn.embeddings, drawn.vae, drawn.token_merging_ratio) == (("bad-hands",), "soft", 0.0)

@@ -261,7 +261,11 @@ def routes_of(operation: type[OperationT]) -> Iterator[Route[OperationT]]:
 
 def family_of(path: str) -> PathFamily:
     """The family that a path belongs to: the one with the longest prefix of it."""
-    belongs = [each for each in FAMILIES if f"{path}/".startswith(f"{each.prefix}/")]
+    belongs = [
+        each
+        for each in FAMILIES
+        if path.startswith(f"{each.prefix}/") or (path == each.prefix and "" in (each.operations or {}))
+    ]
     return max(belongs, key=lambda family: len(family.prefix), default=FAMILIES[0])
 
 

@@ -32,7 +32,7 @@ class Base64ToUrl(Operation):
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         "id": 2398,
-        "output": ["http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png"],
+        "output": ["http://127.0.0.1:8000/generations/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png"],
     }
 
     base64_string: PictureField = Field(

@@ -112,7 +112,7 @@ class SuperResolution(PaidFields):
 
     def warning(self, drawn: Upscaling) -> str | None:
         """The answer's warning, where another upscaler had to stand in for the one that was named."""
-        if self.model_id is None or self.model_id in FIRST or self.model_id == drawn.pipeline:
+        if self.model_id not in OTHERS or self.model_id == drawn.pipeline:
             return None
         return f"{self.model_id} is not on this server; {drawn.pipeline} was used instead"
 

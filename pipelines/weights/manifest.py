@@ -31,6 +31,8 @@ class Source(_Entry):
             diffusers' layout calls for.
         sha256: SHA-256 of the original files, by name, where the repository is somebody's copy.
         skip: components of a repository in diffusers' layout that are not needed.
+        half: whether the repository's files in half precision are taken where there are some; None: as the
+            dtype says in which the files are used.
         license: the licence, where it differs from the entry's.
         gated: whether the repository is given only to accounts that accepted its terms.
         folder: a folder in diffusers' layout, relative to the manifest.
@@ -44,6 +46,7 @@ class Source(_Entry):
     files: tuple[str, ...] = ()
     sha256: dict[str, str] = Field(default_factory=dict[str, str])
     skip: tuple[str, ...] = ()
+    half: bool | None = None
     license: str = ""
     gated: bool = False
     folder: Path | None = None
@@ -70,8 +73,8 @@ class Source(_Entry):
         given = [name for name in ("hub", "folder", "file", "dummy") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of hub, folder, file, dummy is needed, not {given or 'none'}")
-        if (self.files or self.sha256 or self.skip) and self.hub is None:
-            raise ValueError("files, sha256 and skip belong to a hub source")
+        if (self.files or self.sha256 or self.skip or self.half is not None) and self.hub is None:
+            raise ValueError("files, sha256, skip and half belong to a hub source")
         return self
 
 

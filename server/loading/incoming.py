@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 
@@ -25,7 +27,7 @@ from pipelines.weights.fetch_process import (
     unwritable,
 )
 from pipelines.weights.formats import NO_PICKLES
-from pipelines.weights.kinds import StableDiffusionFamily
+from pipelines.weights.kinds import Precision, StableDiffusionFamily
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
@@ -44,6 +46,9 @@ _ROOT = Path(pipelines.__path__[0]).parent
 
 RANGE_NOT_SATISFIABLE = 416
 """The status with which a server answers a range that begins at the end of its file."""
+
+_XL = re.compile(r"(?<![a-z])(sd[ ._-]?)?xl(?![a-z])", re.IGNORECASE)
+"""The letters XL as a word of their own, or behind SD, in a name or an address."""
 
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """The first bytes of a pickle: those of torch's zip file, or of a bare pickle from protocol 2 on."""
@@ -72,12 +77,14 @@ class Incoming:
         name: str,
         url: str,
         family: StableDiffusionFamily | None,
+        precision: Precision | None,
         progress: Callable[[int, int], None],
     ) -> Fetched:
         """Bring one .safetensors file below the weights folder and into the lock.
 
         Args:
             family: the family of a file whose tensors do not tell it.
+            precision: the precision in which a checkpoint is to be drawn with; None: the server's choice.
             progress: called with the bytes that are here, and all that there are.
         Raises:
             NotLoaded: the file could not be fetched or stored.
@@ -97,11 +104,14 @@ class Incoming:
         except _BrokenOff as error:  # what came is kept: the next load of this URL goes on from there
             raise NotLoaded(f"it could not be fetched: {error}") from error
         source: dict[str, object] = {"file": stored}
-        known = recognised.family or family or "sd15"
+        known, warnings = recognised.family or family, tuple[str, ...]()
+        if known is None:
+            known = family_by_words(name, url)
+            warnings = (f"its tensors do not tell its family, and it is taken for one of {known}",)
         if recognised.kind == "checkpoint":
             source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
-        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu)
-        return Fetched(kind=recognised.kind, entry=entry)
+        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu, precision=precision)
+        return Fetched(kind=recognised.kind, entry=entry, warnings=warnings)
 
     async def repository(
         self,
@@ -109,6 +119,7 @@ class Incoming:
         hub: str,
         revision: str,
         family: StableDiffusionFamily | None,
+        precision: Precision | None,
         progress: Callable[[int, int], None],
     ) -> Fetched:
         """Bring a repository of the hub, in a process of its own that ends with this call.
@@ -135,6 +146,7 @@ class Incoming:
             on_cpu=self._on_cpu,
             max_bytes=self._max_bytes,
             family=family,
+            precision=precision,
         )
         try:
             process.stdin.write(wanted.model_dump_json().encode() + b"\n")
@@ -236,6 +248,11 @@ class Incoming:
             except OSError:
                 path.unlink()
                 raise
+
+
+def family_by_words(*texts: str) -> StableDiffusionFamily:
+    """The family that names and addresses speak of, where nothing else tells it: SD1.5 unless of XL."""
+    return "sdxl" if any(_XL.search(unquote(text)) for text in texts) else "sd15"
 
 
 @contextmanager

@@ -261,9 +261,6 @@ def test_a_vae_is_loaded_and_chosen_by_its_id(
          {"model_id": ["model_id more_details stands in this server's weights.yaml"]}),
         ("load_model", {"url": "https://example.com/a.ckpt?x=1", "model_id": "x"},
          {"url": ["url is a pickle, which can run code when it is opened; give a .safetensors"]}),
-        ("load_model", {"url": "me/sketch", "model_id": "x", "from_safetensors": "no"},
-         {"from_safetensors": ["from_safetensors pickles are refused: they can run code when they are "
-                               "opened; give a .safetensors"]}),
         *(
             ("load_model", {"url": "me/sketch", "model_id": "x", "model_format": word},
              {"model_format": ["model_format pickles are refused: they can run code when they are opened; "

@@ -61,7 +61,9 @@ async def verify_model(request: Request, account: Account, fields: VerifyModel) 
     name = fields.model_id
     if name not in {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}:
         raise NotFound(f"Model id not found{_why_not(server.loads, name)}")
-    return {"status": "success", **message("Model exists on server")}
+    item = server.catalogue.loaded().get(name)
+    warned = {"warning": item.warning} if item is not None and item.warning else {}
+    return {"status": "success", **message("Model exists on server"), **warned}
 
 
 def _why_not(loads: Loads, name: str) -> str:

@@ -118,11 +118,10 @@ def parse(
 
 
 def names(manifest: Manifest) -> Iterator[str]:
-    """The name of everything that a manifest has, in all its sections."""
-    for section in Manifest.model_fields:
-        value: object = getattr(manifest, section)
-        if isinstance(value, dict):
-            yield from cast("dict[str, object]", value)
+    """Every name of everything that a manifest has, in all its sections."""
+    for name, entry in manifest.named():
+        yield name
+        yield from entry.also
 
 
 def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:

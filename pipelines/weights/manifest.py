@@ -14,11 +14,30 @@ from pipelines.errors import UnknownPipeline
 from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OTHER_NAME = re.compile(r"(?=.{1,128}$)[^\s,]([^,\n]*[^\s,])?")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Named(_Entry):
+    """The entry of something that requests name.
+
+    Attributes:
+        also: other names of it, such as callers bring along from where it was drawn with before.
+    """
+
+    also: tuple[str, ...] = ()
+
+    @field_validator("also")
+    @classmethod
+    def _other_names(cls, also: tuple[str, ...]) -> tuple[str, ...]:
+        for name in also:
+            if not _OTHER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: 1 to 128 characters, without blanks around or commas")
+        return also
 
 
 class Source(_Entry):
@@ -78,7 +97,7 @@ class Source(_Entry):
         return self
 
 
-class PipelineEntry(_Entry):
+class PipelineEntry(_Named):
     """A pipeline that requests may name.
 
     Attributes:
@@ -106,7 +125,7 @@ class PipelineEntry(_Entry):
         return any(source.gated for source in self.parts.values())
 
 
-class ImageNetworkEntry(_Entry):
+class ImageNetworkEntry(_Named):
     """A network that makes a picture of a picture, without a prompt.
 
     Attributes:
@@ -133,6 +152,7 @@ class ImageNetworkEntry(_Entry):
             vram_gb=self.vram_gb,
             license=self.license,
             resident=self.resident,
+            also=self.also,
         )
 
 
@@ -158,7 +178,7 @@ class FaceRestorerEntry(ImageNetworkEntry):
         return self._as("face_restorer", {"face_restorer": self.source, **finder})
 
 
-class AdapterEntry(_Entry):
+class AdapterEntry(_Named):
     """A LoRA, textual inversion or VAE that requests may name.
 
     Attributes:
@@ -218,6 +238,30 @@ class Manifest(_Entry):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"{', '.join(sorted(twice))}: named twice among what can be opened")
         return self
+
+    @model_validator(mode="after")
+    def _other_names_are_free(self) -> Manifest:
+        ids = {name for name, _ in self.named()}
+        claimed = dict[str, str]()
+        for name, entry in self.named():
+            for other in entry.also:
+                if other in ids:
+                    raise ValueError(f"{name}: {other} is the name of an entry, and none of its other names")
+                if other in claimed:
+                    raise ValueError(f"{other}: claimed by {claimed[other]} and by {name}")
+                claimed[other] = name
+        return self
+
+    def named(self) -> Iterator[tuple[str, PipelineEntry | ImageNetworkEntry | AdapterEntry]]:
+        """Every entry that requests may name, with its name, in all sections."""
+        yield from self.pipelines.items()
+        yield from self.adapters()
+        yield from self.upscalers.items()
+        yield from self.face_restorers.items()
+
+    def id_of(self, name: str) -> str:
+        """The name of the entry that has this other name; any other text stays as it is."""
+        return next((id_ for id_, entry in self.named() if name in entry.also), name)
 
     def pipeline(self, name: str) -> PipelineEntry:
         """The entry of that name.

@@ -32,8 +32,14 @@ class Catalogue:
         return name in names(self.manifest)
 
     def is_own(self, name: str) -> bool:
-        """Whether the name stands in weights.yaml."""
+        """Whether the name stands in weights.yaml, as that of an entry or as another name of one."""
         return name in names(self.own)
+
+    def own_words(self, name: str) -> str:
+        """What weights.yaml has of that name, in words fit for the caller."""
+        id_ = self.own.id_of(name)
+        place = "stands in this server's weights.yaml"
+        return f"{name} {place}" if id_ == name else f"{name} is another name of {id_}, which {place}"
 
     def loaded(self) -> dict[str, LoadedEntry]:
         """The entries that were loaded, by name; one whose name stands in weights.yaml is left out."""
@@ -91,6 +97,7 @@ class Catalogue:
 
 def _hubs(manifest: Manifest, name: str) -> Iterator[str]:
     """The repositories of everything in a manifest that has that name."""
+    name = manifest.id_of(name)
     opened = manifest.openable().get(name)
     adapters = [entry.source for each, entry in manifest.adapters() if each == name]
     for source in [*(opened.parts.values() if opened else ()), *adapters]:

@@ -124,7 +124,7 @@ class Loads:
             await self._tell(load, {"status": "success", "message": "model loaded"})
             return f"{load.name} is on this server already, and nothing was loaded"
         if self._catalogue.is_own(load.name):
-            raise FieldError("model_id", f"{load.name} stands in this server's weights.yaml")
+            raise FieldError("model_id", self._catalogue.own_words(load.name))
         if self._catalogue.has(load.name):
             raise FieldError("model_id", f"{load.name} is on this server already; delete it first")
         if load.name in self._tasks:
@@ -143,7 +143,7 @@ class Loads:
             FieldError: the name stands in weights.yaml.
         """
         if self._catalogue.is_own(name):
-            raise FieldError("model_id", f"{name} stands in this server's weights.yaml; remove it there")
+            raise FieldError("model_id", f"{self._catalogue.own_words(name)}; remove it there")
         task = self._tasks.get(name)
         if task is not None:
             task.cancel()

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator
 
 from pipelines.weights.kinds import Kind, Precision, StableDiffusionFamily
+from server.endpoints.enterprise.origins import MAIN
 
 
 def _word(value: object) -> object:
@@ -78,8 +79,6 @@ VAE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
 
 _PRECISIONS: Mapping[str, Precision] = {"fp16": "fp16", "fp32": "fp32", "bf16": "bf16"}
 
-_BRANCH = "main"
-
 Revision: TypeAlias = tuple[Precision | None, str]
 """A precision, None where the caller leaves it open, and a branch, tag or commit."""
 
@@ -88,4 +87,4 @@ def read_revision(text: str) -> Revision:
     """The precision that `revision` names, on the main branch; or else a branch, tag or commit."""
     text = text.strip()
     precision = _PRECISIONS.get(text.lower())
-    return (precision, _BRANCH) if precision else (None, text)
+    return (precision, MAIN) if precision else (None, text)

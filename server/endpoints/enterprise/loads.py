@@ -18,7 +18,7 @@ from server.endpoints.enterprise.load_words import (
     VaeType,
     read_revision,
 )
-from server.endpoints.enterprise.origins import check_name, check_revision, read_origin
+from server.endpoints.enterprise.origins import MAIN, check_name, one_revision, read_origin
 from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import Operation, message
@@ -50,9 +50,11 @@ class LoadModel(WebhookFields):
     answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("model load started")}
 
     url: Text = Field(
-        description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. Paths "
-        "on the server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code "
-        "when they are opened."
+        description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. The "
+        "address of a page that shows one file (the hub's, Civitai's with `modelVersionId`, GitHub's, a "
+        "share link of Google Drive or Dropbox) is taken for that file; other pages are refused. Paths on the "
+        "server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code when "
+        "they are opened."
     )
     model_id: Text = Field(
         description="The name for `model_id`, `lora_model`, `embeddings_model` or `vae`: letters, digits, "
@@ -126,12 +128,12 @@ async def load_model(request: Request, account: Account, fields: LoadModel) -> d
         problem = "pickles are refused: they can run code when they are opened; give a .safetensors"
         raise FieldError("model_format", problem)
     precision, revision = read_revision(fields.revision)
-    check_revision(revision, "revision")
+    address = read_origin(request, fields.url, "url")
     said = MODEL_TYPES[fields.model_type] if fields.model_type else Meaning()
     load = Load(
         name=check_name(fields.model_id, "model_id"),
-        origin=read_origin(request, fields.url, "url"),
-        revision=revision,
+        origin=address.origin,
+        revision=one_revision(revision, address, "revision"),
         precision=precision,
         kind=said.kind,
         suggested=said.suggested,
@@ -144,9 +146,11 @@ async def load_model(request: Request, account: Account, fields: LoadModel) -> d
 
 
 async def load_vae(request: Request, account: Account, fields: LoadVae) -> dict[str, object]:
+    address = read_origin(request, fields.vae_url, "vae_url")
     load = Load(
         name=check_name(fields.vae_id, "vae_id"),
-        origin=read_origin(request, fields.vae_url, "vae_url"),
+        origin=address.origin,
+        revision=one_revision(MAIN, address, "vae_url"),
         kind="vae",
         family=VAE_FAMILIES.get(fields.vae_type or ""),
         account_id=account.id,

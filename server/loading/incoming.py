@@ -32,7 +32,7 @@ from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
 from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
 from server.engines.devices import devices
-from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP
+from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP, is_compressed
 from server.settings import Settings
 
 MAX_DOWNLOAD_S = 86_400.0
@@ -204,7 +204,7 @@ class Incoming:
             raise NotReached("the server has no more than what came already")
         if response.status_code not in (200, 206):
             raise NotReached(f"the server answered {response.status_code}")
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if is_compressed(response):
             raise NotLoaded("it could not be fetched: the server compressed the answer")
         done = _size(partial) if response.status_code == 206 else 0
         validator = response.headers.get("etag", "")

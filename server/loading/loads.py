@@ -20,7 +20,8 @@ from pipelines.weights.recognition import Unrecognised
 from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
 from server.loading.catalogue import Catalogue
-from server.loading.incoming import Incoming, NotLoaded
+from server.loading.incoming import Incoming
+from server.loading.transfer import NotLoaded
 from server.outside.public_http import PublicHTTP
 from server.settings import Settings
 from server.webhooks.outbox import Webhooks
@@ -148,11 +149,13 @@ class Loads:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-        was_known = self._loads.get(name) is not None
+        known = self._loads.get(name)
+        if known is not None and "://" in known.origin:
+            await asyncio.to_thread(self._incoming.forget, known.origin)
         self._record({other: load for other, load in self._loads.items() if other != name})
         item = self._catalogue.remove(name)
         if item is None:
-            return was_known
+            return known is not None
         await self._dispatch.retire(name)
         await self._dispatch.reload()
         await asyncio.to_thread(self._catalogue.remove_files, item)

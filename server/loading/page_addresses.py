@@ -57,7 +57,8 @@ def file_address(text: str, hub_hosts: Iterable[str] = HUB_HOSTS) -> Address:
 
     Args:
         text: a URL, an ``owner/name``, or anything else, which stays as it is.
-        hub_hosts: hosts, with their port if it is not the usual one, whose paths are those of the hub.
+        hub_hosts: hosts, with their port if it is not the usual one, whose paths are those of the hub. Those
+            that are not in `HUB_HOSTS` may have other paths besides, which stay as they are.
     Raises:
         NotAFile: the text names a page from which the file does not follow.
     """
@@ -78,7 +79,12 @@ def file_address(text: str, hub_hosts: Iterable[str] = HUB_HOSTS) -> Address:
     except ValueError:
         return Address(text)
     rule = _rule(host, hosts)
-    found = rule(url) if rule is not None else _gitlab(url)
+    try:
+        found = rule(url) if rule is not None else _gitlab(url)
+    except NotAFile:
+        if host not in hosts or host in HUB_HOSTS:
+            raise
+        found = None
     return found or Address(text)
 
 

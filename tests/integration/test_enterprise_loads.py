@@ -209,7 +209,7 @@ def test_what_was_loaded_beside_drawings_draws_survives_a_kill_and_is_deleted(
         ("absent", {"url": "me/absent"}, "me/absent is not on the hub"),
         ("no-vae", {"url": "me/sketch", "model_type": "vae"}, "it is a lora, not a vae"),
         ("disguised", {"url": "plain/me/files/main/disguised.safetensors"}, "it is a pickle"),
-        ("page", {"url": "plain/me/files/main/page.safetensors"}, "it is not a .safetensors file"),
+        ("page", {"url": "plain/me/files/main/page.safetensors"}, "it is an HTML page, not a file"),
         ("missing", {"url": "nothing.safetensors"}, "it could not be fetched: the server answered 404"),
         ("xl", {"url": "me/sketch", "model_type": "sdxl"}, "it is a lora, not a checkpoint"),
     ],

@@ -188,6 +188,8 @@ def test_another_hub_has_the_same_paths() -> None:
     found = file_address(f"{page}/blob/main/a.safetensors", hosts)
     assert found == Address(f"{page}/resolve/main/a.safetensors")
     assert file_address(page) == Address(page)
+    other = "http://hub.example:8080/files/me/it/main/a.safetensors"
+    assert file_address(other, hosts) == Address(other)
 
 
 @pytest.mark.parametrize("site", ["github.com.example.org", "example.org/github.com", "xcivitai.com"])

@@ -52,9 +52,9 @@ class LoadModel(WebhookFields):
     url: Text = Field(
         description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. The "
         "address of a page that shows one file (the hub's, Civitai's with `modelVersionId`, GitHub's, a "
-        "share link of Google Drive or Dropbox) is taken for that file; other pages are refused. Paths on the "
-        "server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code when "
-        "they are opened."
+        "share link of Google Drive or Dropbox) is taken for that file; other pages are refused. Paths on "
+        "the server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code "
+        "when they are opened."
     )
     model_id: Text = Field(
         description="The name for `model_id`, `lora_model`, `embeddings_model` or `vae`: letters, digits, "

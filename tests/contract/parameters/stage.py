@@ -105,6 +105,9 @@ class RecordingLoader:
         self.wanted.append(asked)
         return _fetched(hub, family)
 
+    def forget(self, url: str) -> None:
+        """There is nothing to forget."""
+
 
 def _fetched(address: str, family: str | None) -> Fetched:
     source = {"file": "loaded/it.safetensors"}

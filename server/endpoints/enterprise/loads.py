@@ -161,7 +161,7 @@ async def load_vae(request: Request, account: Account, fields: LoadVae) -> dict[
 
 
 async def delete_model(request: Request, account: Account, fields: DeleteModel) -> dict[str, object]:
-    if not await services(request).loads.delete(fields.model_id):
+    if not await services(request).loads.delete(fields.model_id.strip()):
         raise NotFound("Model id not found")
     return {"status": "success", **message("Model deleted on server")}
 

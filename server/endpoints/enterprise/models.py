@@ -62,7 +62,7 @@ async def get_all_models(
 
 async def verify_model(request: Request, account: Account, fields: VerifyModel) -> dict[str, object]:
     server = services(request)
-    name = fields.model_id
+    name = fields.model_id.strip()
     known = {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}
     if server.manifest.id_of(name) not in known:
         raise NotFound(f"Model id not found{_why_not(server.loads, name)}")

@@ -28,6 +28,7 @@ def check_name(name: str, field: str) -> str:
     Raises:
         FieldError: it has other characters, or too many.
     """
+    name = name.strip()
     if not _NAME.fullmatch(name):
         raise FieldError(
             field, "must be 1 to 128 letters, digits, dots, dashes and underscores, a letter or digit first"

@@ -45,10 +45,15 @@ class Catalogue:
         """The entries that were loaded, by name; one whose name stands in weights.yaml is left out."""
         return {name: item for name, item in self._loaded.entries.items() if not self.is_own(name)}
 
-    def origins(self, name: str) -> set[str]:
-        """The repositories and URLs from which what has that name comes; none where nothing has it."""
+    def origins(self, name: str) -> set[tuple[str, str]]:
+        """The repositories, with their revisions, and URLs from which what has that name comes.
+
+        A URL is known without its query, so that one with a query is never found here: it may name a file.
+        """
         item = self.loaded().get(name)
-        return set(_hubs(self.own, name)) if item is None else {item.origin}
+        if item is None:
+            return set(_hubs(self.own, name))
+        return {(item.origin, _source(item).revision)}
 
     def add(self, name: str, item: LoadedEntry) -> None:
         """Record an entry that was loaded.
@@ -95,14 +100,14 @@ class Catalogue:
         self.manifest = with_loaded(self.own, loaded, self._weights)
 
 
-def _hubs(manifest: Manifest, name: str) -> Iterator[str]:
-    """The repositories of everything in a manifest that has that name."""
+def _hubs(manifest: Manifest, name: str) -> Iterator[tuple[str, str]]:
+    """The repositories, with their revisions, of everything in a manifest that has that name."""
     name = manifest.id_of(name)
     opened = manifest.openable().get(name)
     adapters = [entry.source for each, entry in manifest.adapters() if each == name]
     for source in [*(opened.parts.values() if opened else ()), *adapters]:
         if source.hub is not None:
-            yield source.hub
+            yield source.hub, source.revision
 
 
 def _source(item: LoadedEntry) -> Source:

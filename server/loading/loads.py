@@ -121,7 +121,7 @@ class Loads:
             FieldError: the name is taken, or something is being loaded under it.
             ApiError: the weights folder cannot be written.
         """
-        if load.origin.partition("?")[0] in self._catalogue.origins(load.name):
+        if (load.origin, load.revision) in self._catalogue.origins(load.name):
             await self._tell(load, {"status": "success", "message": "model loaded"})
             return f"{load.name} is on this server already, and nothing was loaded"
         if self._catalogue.is_own(load.name):

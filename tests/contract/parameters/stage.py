@@ -87,23 +87,25 @@ class RecordingLoader:
 
     Attributes:
         wanted: of each load, the arguments by their names.
+        always: the family for which everything is made, whatever the caller has said; None: see above.
     """
 
     def __init__(self) -> None:
         self.wanted: list[dict[str, object]] = []
+        self.always: str | None = None
 
     async def file(
         self, name: str, url: str, family: str | None, precision: str | None, progress: object
     ) -> Fetched:
         self.wanted.append({"name": name, "url": url, "family": family, "precision": precision})
-        return _fetched(url.removesuffix(".safetensors"), family)
+        return _fetched(url.removesuffix(".safetensors"), self.always or family)
 
     async def repository(
         self, name: str, hub: str, revision: str, family: str | None, precision: str | None, progress: object
     ) -> Fetched:
         asked = {"name": name, "hub": hub, "revision": revision, "family": family, "precision": precision}
         self.wanted.append(asked)
-        return _fetched(hub, family)
+        return _fetched(hub, self.always or family)
 
     def forget(self, url: str) -> None:
         """There is nothing to forget."""

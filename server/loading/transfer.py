@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ class Transfer:
             async with self._http.request(
                 "GET",
                 target,
-                headers=self._partial.headers(),
+                headers=self._partial.headers() | _authorization(target),
                 timeout_s=MAX_DOWNLOAD_S,
                 stalled_s=self._settings.load_stalled_s,
             ) as response:
@@ -175,6 +176,14 @@ def storing() -> Generator[None]:
         raise NotLoaded(unwritable(error)) from error
 
 
+def _authorization(url: httpx.URL) -> dict[str, str]:
+    """The operator's token for the hub's own host; a redirect to another host never gets it."""
+    token = os.environ.get("HF_TOKEN")
+    hub = httpx.URL(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    same = (url.scheme, url.host, url.port) == (hub.scheme, hub.host, hub.port)
+    return {"Authorization": f"Bearer {token}"} if token and same else {}
+
+
 def _said(response: httpx.Response, here: int, total: int) -> str:
     """A status that brings no file, in words that tell what to do."""
     status = response.status_code
@@ -186,7 +195,7 @@ def _said(response: httpx.Response, here: int, total: int) -> str:
     if status in _CLOSED:
         return (
             f"{text}: it wants a login or an agreement to terms, or the address has expired; give an address"
-            " that needs neither, or a repository of the hub as owner/name"
+            " that needs neither. For the hub this server takes HF_TOKEN from its environment"
         )
     if status == 429 and "retry-after" in response.headers:
         return f"{text}, too many requests; try again after {response.headers['retry-after']}"

@@ -56,6 +56,7 @@ class Site:
     answers: list[Answer]
     url: str = ""
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def site(*answers: Answer) -> Iterator[Site]:
 
         def do_GET(self) -> None:
             span = self.headers.get("Range")
+            serving.tokens.append(self.headers.get("Authorization"))
             serving.asked.append((self.path, span, self.headers.get("If-Range")))
             answer = serving.answers.pop(0) if len(serving.answers) > 1 else serving.answers[0]
             start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
@@ -102,7 +104,7 @@ class Downloads:
 
     def bring(self, url: str) -> bytes:
         settings = Settings(data=self.folder, weights=self.folder, max_load_gb=0.001)
-        public_http = PublicHTTP({"127.0.0.1"})
+        public_http = PublicHTTP({"127.0.0.1", "localhost"})
         transfer = Transfer(settings, public_http, url, self.partial(url), lambda done, total: None)
         asyncio.run(transfer.run())
         return self.partial(url).path.read_bytes()
@@ -323,6 +325,16 @@ def test_a_status_that_brings_no_file_is_told(
         downloads.bring(serving.url)
     assert str(broken.value).startswith(words)
     assert len(serving.asked) == 1
+
+
+def test_the_hubs_token_goes_to_the_hub_alone(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with site(Answer()) as store:
+        there = store.url.replace("127.0.0.1", "localhost")
+        with site(Answer(b"", {"Location": there}, 302)) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url.removesuffix("/file"))
+            assert downloads.bring(hub.url) == OLD
+    assert (hub.tokens, store.tokens) == (["Bearer hf_secret"], [None])
 
 
 def test_attempts_come_to_an_end(downloads: Downloads) -> None:

@@ -11,7 +11,7 @@ from io import FileIO
 
 import httpx
 
-from pipelines.weights.beginnings import ENOUGH, foreign, whole_size
+from pipelines.weights.beginnings import ENOUGH, foreign, length_of_header, whole_size
 from pipelines.weights.downloads import sized
 from pipelines.weights.fetch_process import unwritable
 from server.loading.partial import Partial, Version, total_of
@@ -26,6 +26,9 @@ MAX_ATTEMPTS = 5
 
 RANGE_NOT_SATISFIABLE = 416
 """The status with which a server answers a range that begins at the end of its file."""
+
+_TEXTS = ("text/html", "application/xhtml", "application/json", "application/xml", "text/xml")
+"""The types of pages and errors, which hosts also send with the status of success."""
 
 _CLOSED = (401, 403)
 """The statuses of what is not open to everybody, or not any more."""
@@ -128,6 +131,8 @@ class Transfer:
             raise NotReached("the file has changed since its beginning came, or the server sent another part")
         if status not in (200, 206):
             raise NotReached(_said(response, here, self._partial.version.total))
+        if here and status == 200 and response.headers.get("content-type", "").startswith(_TEXTS):
+            raise NotReached(f"a page came instead of the rest, after {sized(here)}; what came is kept")
         if is_compressed(response):
             raise NotLoaded("it could not be fetched: the server compressed the answer")
 
@@ -139,9 +144,11 @@ class Transfer:
         """
         if self._whole is None and (ended or done >= ENOUGH):
             with self._partial.path.open("rb") as file:
-                words = foreign(file.read(ENOUGH))
-            if words is not None:
+                start = file.read(ENOUGH)
+            if (words := foreign(start)) is not None:
                 raise NotLoaded(f"it {words}")
+            if done < 8 + (length_of_header(start) or 0):
+                return
             try:
                 self._whole = await asyncio.to_thread(whole_size, self._partial.path)
             except ValueError as error:

@@ -55,6 +55,20 @@ def test_an_address_with_a_query_may_name_another_file(stage: Stage) -> None:
     stage.ask("delete_model", model_id="taken")
 
 
+def test_blanks_around_a_name_are_no_part_of_it(stage: Stage) -> None:
+    stage.ask("load_model", url=" their/lora ", model_id=" My.LoRA-1_b ")
+    assert stage.loading_problem("My.LoRA-1_b") is None
+    for name in ("My.LoRA-1_b", " My.LoRA-1_b\n"):
+        assert stage.ask("verify_model", model_id=name)["message"] == "Model exists on server"
+    assert stage.ask("delete_model", model_id=" My.LoRA-1_b")["message"] == "Model deleted on server"
+
+
+@pytest.mark.parametrize("name", ["me/it", "a b", "a,b", "-a", ".a", "a" * 129, "Größe", " "])
+def test_a_name_that_cannot_be_had_is_refused_with_what_can(stage: Stage, name: str) -> None:
+    refused = stage.ask("load_model", url="their/lora", model_id=name)["message"]["model_id"][0]
+    assert refused.startswith("model_id must be 1 to 128 letters, digits, dots, dashes and underscores")
+
+
 def test_a_family_that_is_not_the_one_said_is_a_warning(stage: Stage) -> None:
     """What comes is for SD1.5, whatever the caller has said."""
     stage.loader.always = "sd15"

@@ -1,10 +1,16 @@
-"""The family of a file whose tensors do not tell it, by the names that it has."""
+"""Files from URLs: the family of one whose tensors do not tell it, and what is left of one not wanted."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from server.loading.incoming import family_by_words
+from pipelines.weights.downloads import PARTS
+from server.loading.incoming import Incoming, family_by_words
+from server.loading.partial import Partial, Version
+from server.outside.public_http import PublicHTTP
+from server.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -24,3 +30,15 @@ def test_a_name_that_speaks_of_xl_is_for_sdxl(text: str) -> None:
 )
 def test_another_name_is_for_sd15(text: str) -> None:
     assert family_by_words("it", text) == "sd15"
+
+
+def test_nothing_is_left_of_a_file_that_is_not_wanted_any_more(tmp_path: Path) -> None:
+    incoming = Incoming(Settings(data=tmp_path, weights=tmp_path, devices="cpu"), PublicHTTP(()))
+    (tmp_path / PARTS).mkdir()
+    partial = Partial(tmp_path / PARTS, "https://host/file?token=1")
+    partial.begin(Version(etag='"it"', total=9))
+    partial.path.write_bytes(b"a part")
+    incoming.forget("https://host/other?token=1")
+    assert partial.size == 6
+    incoming.forget("https://host/file?token=2")
+    assert list((tmp_path / PARTS).iterdir()) == []

@@ -279,6 +279,16 @@ def test_a_signed_address_that_expires_is_told_and_a_new_one_goes_on(downloads: 
     assert serving.asked[-1][1] == f"bytes={HALF}-"
 
 
+def test_a_page_that_comes_instead_of_the_rest_leaves_what_came(downloads: Downloads) -> None:
+    """An address that has expired may lead to a login, with the status of success."""
+    page = Answer(b"<html>Sign in</html>", {"Content-Type": "text/html; charset=utf-8"})
+    with site(Answer(headers=TAG, cut=HALF), page, Answer(headers=TAG, part=None)) as serving:
+        with pytest.raises(BrokenOff, match="a page came instead of the rest"):
+            downloads.bring(serving.url)
+        assert downloads.bring(serving.url) == OLD
+    assert serving.asked[-1][1] == f"bytes={HALF}-"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

@@ -62,7 +62,7 @@ def file_address(text: str, hub_hosts: Iterable[str] = HUB_HOSTS) -> Address:
     Raises:
         NotAFile: the text names a page from which the file does not follow.
     """
-    text = text.strip()
+    text = text.strip().strip("<>\"'`").strip()
     if air := _AIR.fullmatch(text):
         return _civitai_version(air["version"], "civitai.com", "")
     if text.startswith("hf://"):
@@ -75,7 +75,7 @@ def file_address(text: str, hub_hosts: Iterable[str] = HUB_HOSTS) -> Address:
         return _repository(text)
     try:
         url = urlsplit(text)
-        host = url.netloc.rpartition("@")[2].lower()
+        host = re.sub(r":(80|443)$", "", url.netloc.lower())
     except ValueError:
         return Address(text)
     rule = _rule(host, hosts)
@@ -131,7 +131,11 @@ def _hub(url: SplitResult) -> Address | None:
             "names an owner or a repository without its owner: give owner/name, as it stands at the head of"
             " the model's page"
         )
-    hub = "/".join(rest[:2])
+    hub = "/".join((rest[0], rest[1].removesuffix(".git")))
+    if file := dict(parse_qsl(url.query)).get("show_file_info"):  # a window over the page, about one file
+        revision = rest[3] if len(rest) > 3 else "main"
+        path = f"/{hub}/resolve/{revision}/{quote(file)}"
+        return Address(urlunsplit((url.scheme, url.netloc, path, "", "")))
     if len(rest) == 2 or (len(rest) == 3 and rest[2] in ("tree", "files")):
         return Address(hub)
     if rest[2] in ("tree", "commits", "commit") and len(rest) == 4:
@@ -206,7 +210,7 @@ def _google_drive(url: SplitResult) -> Address | None:
     match [part for part in url.path.split("/") if part]:
         case ["file", "d", file, *_] | ["file", "u", _, "d", file, *_]:
             pass
-        case ["open" | "uc"] | ["u", _, "open" | "uc"] if "id" in asked:
+        case ["open" | "uc" | "download"] | ["u", _, "open" | "uc"] if "id" in asked:
             file = asked["id"]
         case ["drive", *_] | ["folders", *_]:
             raise NotAFile("is a folder: share the .safetensors file itself and copy its link")
@@ -257,6 +261,7 @@ def _shown_only(url: SplitResult) -> Address | None:
 _RULES: Mapping[str, Rule] = {
     "github.com": _github,
     "drive.google.com": _google_drive,
+    "drive.usercontent.google.com": _google_drive,
     "docs.google.com": _google_drive,
     "dropbox.com": _dropbox,
     "modelscope.ai": _modelscope,

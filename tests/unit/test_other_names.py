@@ -77,6 +77,20 @@ def test_the_shipped_manifest_has_the_name_that_the_vendors_answer_shows():
     assert manifest.id_of("ultra_resolution") == "RealESRGAN_x4plus"
 
 
+def test_weights_are_pulled_by_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    written = {"pipelines": {}, "loras": {"l": {"family": "sd15", "source": SOURCE, "also": ["o/l"]}}}
+    (tmp_path / "weights.yaml").write_text(yaml.safe_dump(written))
+    parser = argparse.ArgumentParser()
+    command.register(parser.add_subparsers())
+    where = ("--manifest", str(tmp_path / "weights.yaml"), "--weights", str(tmp_path / "weights"))
+    for name, status in (("o/l", 0), ("o/nothing", 2)):
+        parsed = parser.parse_args(["weights", "pull", name, *where])
+        assert parsed.run(parsed) == status
+    said = capsys.readouterr()
+    assert said.out == "Nothing of this comes from the hub.\n"
+    assert "not in the manifest: o/nothing" in said.err
+
+
 def test_the_list_of_weights_shows_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     written = {
         "pipelines": {"sd": {"family": "sd15", "parts": {"pipeline": SOURCE}, "also": ["o/sd", "SD 1.5"]}},

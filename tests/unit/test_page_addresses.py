@@ -37,6 +37,9 @@ DRIVE = "https://drive.usercontent.google.com/download?id=1a-B_c&export=download
         ("https://hf-mirror.com/me/it", "me/it", None),
         ("hf://me/it", "me/it", None),
         ("hf://models/me/it@dev", "me/it", "dev"),
+        ("HTTPS://HuggingFace.co:443/me/it", "me/it", None),
+        (f"<{HUB}/me/it>", "me/it", None),
+        (f"'{HUB}/me/it.git'", "me/it", None),
         # Files of the hub.
         (f"{HUB}/me/it/blob/main/a.safetensors", f"{HUB}/me/it/resolve/main/a.safetensors", None),
         (f"{HUB}/me/it/blob/main/a.safetensors?x=1#L2", f"{HUB}/me/it/resolve/main/a.safetensors", None),
@@ -60,6 +63,8 @@ DRIVE = "https://drive.usercontent.google.com/download?id=1a-B_c&export=download
         ("huggingface.co/me/it/blob/main/a.safetensors", f"{HUB}/me/it/resolve/main/a.safetensors", None),
         ("hf://me/it/d/a.safetensors", f"{HUB}/me/it/resolve/main/d/a.safetensors", None),
         ("hf://me/it@dev/a.safetensors", f"{HUB}/me/it/resolve/dev/a.safetensors", None),
+        (f"{HUB}/me/it?show_file_info=a.safetensors", f"{HUB}/me/it/resolve/main/a.safetensors", None),
+        (f"{HUB}/me/it/tree/v1?show_file_info=d%2Fa.bin", f"{HUB}/me/it/resolve/v1/d/a.bin", None),
         # A site of models.
         (f"{SITE}/api/download/models/94640", f"{SITE}/api/download/models/94640", None),
         (f"{SITE}/models/43331?modelVersionId=94640", f"{SITE}/api/download/models/94640", None),
@@ -96,6 +101,18 @@ DRIVE = "https://drive.usercontent.google.com/download?id=1a-B_c&export=download
         ("https://drive.google.com/open?id=1a-B_c", DRIVE, None),
         ("https://drive.google.com/uc?export=download&id=1a-B_c", DRIVE, None),
         ("https://docs.google.com/uc?id=1a-B_c", DRIVE, None),
+        ("https://drive.usercontent.google.com/download?id=1a-B_c&export=download", DRIVE, None),
+        ("https://drive.google.com/file/d/1a-B_c/preview", DRIVE, None),
+        (
+            "https://github.com/me/it/blob/main/b.safetensors?raw=true",
+            "https://github.com/me/it/raw/main/b.safetensors",
+            None,
+        ),
+        (
+            "https://github.com/me/it/raw/refs/heads/main/b.safetensors",
+            "https://github.com/me/it/raw/refs/heads/main/b.safetensors",
+            None,
+        ),
         ("https://drive.google.com/file/d/1a-B_c/view?resourcekey=0-k", f"{DRIVE}&resourcekey=0-k", None),
         (
             "https://www.dropbox.com/s/k/a?dl=0",

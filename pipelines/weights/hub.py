@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from pipelines.weights.repositories import Repository
 
@@ -107,26 +107,40 @@ class Hub:
         """Append to a partial download what is missing of the file, with a progress bar.
 
         The client's own download keeps nothing of a transfer that was killed, so the partial file is kept
-        here and only its rest is asked for.
+        here and only its rest is asked for. Large files lie behind addresses that are signed for a while; one
+        that has expired in the middle is asked for anew.
         """
+        from huggingface_hub import errors
+
+        with _errors_in_words(repository, self.endpoint), partial.open("ab") as file:
+            while True:
+                before = file.tell()
+                try:
+                    return self._fetch_rest(repository, commit, name, remote, file)
+                except errors.HfHubHTTPError as error:
+                    if error.response.status_code != 403 or file.tell() == before:
+                        raise
+
+    def _fetch_rest(
+        self, repository: Repository, commit: str, name: str, remote: RemoteFile, file: BinaryIO
+    ) -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
 
-        with _errors_in_words(repository, self.endpoint), partial.open("ab") as file:
-            url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
-            location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
-            stays = location.startswith(f"{self.endpoint}/")
-            headers = build_hf_headers(token=self._token if stays else False)
-            headers["Accept-Encoding"] = "identity"
-            http_get(
-                location,
-                cast(Any, file),
-                resume_size=file.tell(),
-                headers=cast(dict[str, Any], headers),
-                expected_size=remote.size,
-                displayed_filename=f"{repository.hub}/{name}",
-            )
+        url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
+        location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
+        stays = location.startswith(f"{self.endpoint}/")
+        headers = build_hf_headers(token=self._token if stays else False)
+        headers["Accept-Encoding"] = "identity"
+        http_get(
+            location,
+            file,
+            resume_size=file.tell(),
+            headers=cast(dict[str, Any], headers),
+            expected_size=remote.size,
+            displayed_filename=f"{repository.hub}/{name}",
+        )
 
 
 @contextmanager

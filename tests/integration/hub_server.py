@@ -25,6 +25,7 @@ class Repo:
         altered: names whose bytes arrive with one bit flipped.
         cut: name -> how often its transfer breaks off in the middle.
         not_resumable: names for which Range is ignored.
+        expired: name -> how often the storage refuses it in the middle, as when a signature has expired.
         midway: name -> called when all but a piece of it was sent, once; then the connection closes.
     """
 
@@ -36,6 +37,7 @@ class Repo:
     altered: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
     not_resumable: set[str] = field(default_factory=set)
+    expired: dict[str, int] = field(default_factory=dict)
     midway: dict[str, Callable[[], None]] = field(default_factory=dict)
 
 
@@ -159,6 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(span.removeprefix("bytes=").rstrip("-"))
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         rest = data[start:]
+        if start and repo.expired.get(file, 0) > 0:
+            repo.expired[file] -= 1
+            return self._send(403, b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", {})
         if self.command == "GET" and repo.cut.get(file, 0) > 0:
             repo.cut[file] -= 1
             return self._send(200, rest[: len(rest) // 2], headers, length=len(rest))

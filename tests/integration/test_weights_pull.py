@@ -297,6 +297,18 @@ def test_a_broken_connection_is_taken_up_where_it_broke(run: Run, weights: Path)
     assert (weights / "maker/model/model.safetensors").read_bytes() == data
 
 
+def test_a_signed_address_that_expires_in_the_middle_is_asked_for_anew(run: Run, weights: Path) -> None:
+    data = save({"weight": np.zeros(8_000_000, dtype=np.float32)})
+    name = "model.safetensors"
+    repo = Repo({"config.json": b"{}", name: data}, cut={name: 1}, expired={name: 1})
+    with HubServer({"maker/model": repo}) as hub:
+        assert run(hub.url, {"sd": pipeline()}, "pull") == 0
+        assert len(set(hub.ranges())) == 2
+        asked = [path for method, path, _, _ in hub.requests if method == "HEAD" and path.endswith(name)]
+    assert len([path for path in asked if "/resolve/" in path]) == 2
+    assert (weights / "maker/model" / name).read_bytes() == data
+
+
 def killed_pull(hub: HubServer, repo: Repo, tmp_path: Path, weights: Path) -> int:
     """Pull in a process that is killed when most of the file was sent; how many bytes are left of it."""
     manifest = tmp_path / "weights.yaml"

@@ -187,6 +187,13 @@ def test_an_embedding_draws_what_the_plain_pipeline_draws_with_it(
     assert not np.array_equal(picture, one(family, prompt=prompt))
 
 
+def test_an_embedding_by_another_name_is_the_word_that_is_said(family: Any, manifest: Manifest) -> None:
+    renamed = {"night_scene": manifest.embeddings["night_scene"].model_copy(update={"also": ("nightly",)})}
+    other = open_family(manifest.model_copy(update={"embeddings": renamed}), PIPELINE)
+    picture = one(other, prompt="nightly, a red fox", embeddings=("nightly",))
+    assert np.array_equal(picture, one(family, prompt="night_scene, a red fox", embeddings=("night_scene",)))
+
+
 def test_tokenizer_and_embedding_table_are_the_same_objects_after_an_embedding(family: Any) -> None:
     encoder = family.modules["text_encoder"]
     table = encoder.get_input_embeddings()

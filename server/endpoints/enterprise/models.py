@@ -23,6 +23,9 @@ from server.loading.loads import Loads
 class GetAllModelsOperation(Operation):
     slug: ClassVar[str] = "get_all_models"
     summary: ClassVar[str] = "All checkpoints"
+    description: ClassVar[str | None] = (
+        "Also what was loaded since the start. A checkpoint with several names is listed under each."
+    )
     answer: ClassVar[Mapping[str, object]] = {
         "models": [{"load_data": "01/25/2023 11:52:22", "model_id": "stable-diffusion-v1-5"}],
         "status": "success",
@@ -77,7 +80,8 @@ async def get_all_models(
 async def model_list(
     request: Request, account: Account, fields: ModelListOperation
 ) -> Sequence[Mapping[str, object]]:
-    entries = checkpoints(services(request).manifest)
+    manifest = services(request).manifest
+    entries = checkpoints(manifest)
     return [
         {
             "model_id": name,
@@ -85,7 +89,7 @@ async def model_list(
             "created_at": known_since.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "instance_prompt": None,
             "model_name": name,
-            "description": _described(entries.get(name)),
+            "description": _described(entries.get(manifest.id_of(name))),
             "screenshots": "",
         }
         for name, known_since in _known_since(request).items()
@@ -94,17 +98,22 @@ async def model_list(
 
 async def verify_model(request: Request, account: Account, fields: VerifyModel) -> dict[str, object]:
     server = services(request)
-    name = fields.model_id
-    if name not in {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}:
+    name = fields.model_id.strip()
+    known = {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}
+    if server.manifest.id_of(name) not in known:
         raise NotFound(f"Model id not found{_why_not(server.loads, name)}")
-    return {"status": "success", **message("Model exists on server")}
+    item = server.catalogue.loaded().get(name)
+    warned = {"warning": item.warning} if item is not None and item.warning else {}
+    return {"status": "success", **message("Model exists on server"), **warned}
 
 
 def _known_since(request: Request) -> dict[str, datetime]:
     """When each checkpoint, and everything else that was loaded, came here."""
     catalogue = services(request).catalogue
     from_the_start = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
-    known = dict.fromkeys(checkpoints(catalogue.manifest), from_the_start)
+    entries = checkpoints(catalogue.manifest)
+    names = [each for name, entry in entries.items() for each in (name, *entry.also)]
+    known = dict.fromkeys(names, from_the_start)
     return known | {name: item.loaded_at for name, item in catalogue.loaded().items()}
 
 

@@ -117,9 +117,10 @@ class SuperResolution(PaidFields):
         return f"{self.model_id} is not on this server; {drawn.pipeline} was used instead"
 
     def _upscaler(self, manifest: Manifest) -> str:
-        if self.model_id in manifest.upscalers:
-            return self.model_id
-        if self.model_id is not None and self.model_id not in FIRST | OTHERS:
+        name = manifest.id_of(self.model_id or next(iter(manifest.upscalers)))
+        if name in manifest.upscalers:
+            return name
+        if self.model_id not in FIRST | OTHERS:
             raise NotFound("Model id not found")
         return next(iter(manifest.upscalers))
 

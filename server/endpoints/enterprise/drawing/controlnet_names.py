@@ -37,7 +37,8 @@ def controlnets_meant(names: list[str], manifest: Manifest, model_id: str) -> li
     """
     family = checkpoint(manifest, model_id).family
     fitting = ", ".join(name for name, entry in manifest.controlnets.items() if entry.family == family)
-    meant = [name if name in manifest.controlnets else ALSO.get(name, name) for name in names]
+    ids = map(manifest.id_of, names)
+    meant = [name if name in manifest.controlnets else ALSO.get(name, name) for name in ids]
     for name, given in zip(meant, names, strict=True):
         entry = manifest.controlnets.get(name)
         if entry is None and given in DOCUMENTED:

@@ -19,8 +19,9 @@ from pipelines.checkpoints.checkpoint import local
 from pipelines.errors import UnknownAdapter
 from pipelines.images import codec
 from pipelines.lru import LRUCache
+from pipelines.weights.adapter_recognition import demand_usable_lora, with_network
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.manifest import AdapterEntry, Manifest
-from pipelines.weights.recognition import Unrecognised, demand_usable_lora, with_network
 
 log = logging.getLogger(__name__)
 

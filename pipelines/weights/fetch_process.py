@@ -19,10 +19,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
 from pipelines.weights.formats import NO_PICKLES, PICKLES
+from pipelines.weights.header import Unrecognised, read_shapes
 from pipelines.weights.hub import Hub, PullError, RemoteFile
 from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
-from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from pipelines.weights.recognition import recognise
 from pipelines.weights.repositories import Repository, components_of, repositories, select
 
 _PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {

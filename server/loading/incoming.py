@@ -25,10 +25,11 @@ from pipelines.weights.fetch_process import (
     unwritable,
 )
 from pipelines.weights.formats import NO_PICKLES
+from pipelines.weights.header import Unrecognised, read_shapes
 from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
-from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from pipelines.weights.recognition import recognise
 from server.engines.devices import devices
 from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP
 from server.settings import Settings

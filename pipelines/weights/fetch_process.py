@@ -19,11 +19,11 @@ from pydantic import BaseModel, TypeAdapter
 
 from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
 from pipelines.weights.formats import NO_PICKLES, PICKLES
-from pipelines.weights.header import Unrecognised, read_shapes
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.hub import Hub, PullError, RemoteFile
+from pipelines.weights.inspection import inspect_file
 from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
-from pipelines.weights.recognition import recognise
 from pipelines.weights.repositories import Repository, components_of, repositories, select
 
 _PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
@@ -202,7 +202,7 @@ def _recognise_single_file(
     wanted: FetchRequest, repository: Repository, source: dict[str, Any]
 ) -> tuple[Kind, StableDiffusionFamily]:
     """Kind and family of the one file that was fetched, which its name does not tell."""
-    recognised = recognise(read_shapes(wanted.weights / repository.folder / source["files"][0]))
+    recognised = inspect_file(wanted.weights / repository.folder / source["files"][0], wanted.manifest)
     if recognised.kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     return recognised.kind, recognised.family or wanted.family or "sd15"

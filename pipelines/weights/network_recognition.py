@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.weights.header import Shapes, Unrecognised
+from pipelines.weights.layouts.networks import VAE_PREFIXES
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -14,16 +15,19 @@ def is_vae(shapes: Shapes) -> bool:
     """Whether a file is a VAE of the shape that SD1.5 and SDXL have.
 
     Raises:
-        Unrecognised: it is a VAE of other latents.
+        Unrecognised: it is a VAE of other latents, or half of one.
     """
-    names = {key.removeprefix("first_stage_model.") for key in shapes}
-    if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= names:
+    encoder, decoder = (_first_convolution(shapes, side) for side in ("encoder", "decoder"))
+    if encoder is None and decoder is None:
         return False
-    channels = next(
-        shape[1]
-        for key, shape in shapes.items()
-        if key.removeprefix("first_stage_model.") == "decoder.conv_in.weight"
-    )
+    if encoder is None or decoder is None:
+        raise Unrecognised(f"it is a VAE without its {'encoder' if encoder is None else 'decoder'}")
+    channels = decoder[1] if len(decoder) > 1 else 0
     if channels != 4:
         raise Unrecognised(f"it is a VAE with {channels} latent channels; SD1.5 and SDXL have 4")
     return True
+
+
+def _first_convolution(shapes: Shapes, side: str) -> tuple[int, ...] | None:
+    keys = [f"{prefix}{side}.conv_in.weight" for prefix in VAE_PREFIXES]
+    return next((shapes[key] for key in keys if key in shapes), None)

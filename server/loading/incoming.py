@@ -25,11 +25,12 @@ from pipelines.weights.fetch_process import (
     unwritable,
 )
 from pipelines.weights.formats import NO_PICKLES
-from pipelines.weights.header import Unrecognised, read_shapes
+from pipelines.weights.header import Unrecognised
+from pipelines.weights.inspection import inspect_file
 from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
-from pipelines.weights.recognition import recognise
+from pipelines.weights.other_files import is_pickle
 from server.engines.devices import devices
 from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP
 from server.settings import Settings
@@ -45,9 +46,6 @@ _ROOT = Path(pipelines.__path__[0]).parent
 
 RANGE_NOT_SATISFIABLE = 416
 """The status with which a server answers a range that begins at the end of its file."""
-
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""The first bytes of a pickle: those of torch's zip file, or of a bare pickle from protocol 2 on."""
 
 
 class NotLoaded(Exception):
@@ -89,7 +87,7 @@ class Incoming:
             partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             await self._download(url, partial, progress)
-            recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial)))
+            found = await asyncio.to_thread(inspect_file, partial, self._settings.manifest)
             stored = f"{LOADED_FOLDER}/{name}.safetensors"
             await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
         except (NotLoaded, Unrecognised):
@@ -98,11 +96,11 @@ class Incoming:
         except _BrokenOff as error:  # what came is kept: the next load of this URL goes on from there
             raise NotLoaded(f"it could not be fetched: {error}") from error
         source: dict[str, object] = {"file": stored}
-        known = recognised.family or family or "sd15"
-        if recognised.kind == "checkpoint":
-            source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
-        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu)
-        return Fetched(kind=recognised.kind, entry=entry)
+        known = found.family or family or "sd15"
+        if found.config is not None:
+            source["config"] = found.config
+        entry = loaded_entry(found.kind, known, source, on_cpu=self._on_cpu)
+        return Fetched(kind=found.kind, entry=entry)
 
     async def repository(
         self,
@@ -207,7 +205,7 @@ class Incoming:
             file = partial.open("ab" if done else "wb", buffering=0)
         with file:
             async for chunk in response.aiter_raw():
-                if done == 0 and chunk.startswith(_PICKLE_STARTS):
+                if done == 0 and is_pickle(chunk):
                     raise NotLoaded(f"it {NO_PICKLES}")
                 done += len(chunk)
                 self._demand_room(done, 0)

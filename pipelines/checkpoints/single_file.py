@@ -87,8 +87,8 @@ def _read(file: Any, names: Collection[str], taken: Taken, dtype: torch.dtype) -
         tensor = tensor.T
     elif taken.change in _THIRDS:
         tensor = tensor.chunk(3)[_THIRDS.index(taken.change)]
-    # A copy of its own: what was read of a file may lie in a mapping of all of it.
-    return tensor.reshape(taken.shape).to(dtype).contiguous()
+    # A copy: a tensor in the mapping of a file lies at any address, and there kernels round otherwise.
+    return tensor.reshape(taken.shape).to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from pipelines.weights.header import Shapes, Unrecognised
+from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.layouts.networks import VAE_PREFIXES
+from pipelines.weights.text_widths import family_by_attentions
+
+_SIZE_READERS = ("add_embedding.linear_1.weight", "label_emb.0.0.weight")
 
 
 def is_controlnet(shapes: Shapes) -> bool:
     """Whether a network reads a control image as ControlNets do."""
     return any("controlnet_cond_embedding" in key or "input_hint_block" in key for key in shapes)
+
+
+def controlnet_family(shapes: Shapes) -> StableDiffusionFamily:
+    """The family of the networks that a ControlNet steers.
+
+    Raises:
+        Unrecognised: it is made for another family.
+    """
+    if not any("transformer_blocks" in key for key in shapes):
+        # Without any attention, the reader of the picture's size tells SDXL.
+        return "sdxl" if any(key.endswith(_SIZE_READERS) for key in shapes) else "sd15"
+    return family_by_attentions(shapes, "ControlNet")
 
 
 def is_vae(shapes: Shapes) -> bool:

@@ -64,7 +64,8 @@ def is_pickle(start: bytes) -> bool:
     if not start.startswith(b"PK\x03\x04"):
         return False
     length = int.from_bytes(start[26:28], "little")
-    return len(start) < 30 + length or start[30 : 30 + length].endswith(_FIRST_OF_TORCH)
+    named = 0 < length <= len(start) - 30
+    return not named or start[30 : 30 + length].endswith(_FIRST_OF_TORCH)
 
 
 def described(start: bytes) -> str:

@@ -11,8 +11,7 @@ from pipelines.weights.foreign_networks import foreign_network
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from pipelines.weights.layouts.checkpoint import is_checkpoint, network_prefix
-from pipelines.weights.network_recognition import is_controlnet, is_vae
-from pipelines.weights.text_widths import family_by_attentions
+from pipelines.weights.network_recognition import controlnet_family, is_controlnet, is_vae
 
 _FOREIGN_MARKS = (
     ("double_blocks", "Flux"),
@@ -51,7 +50,7 @@ def recognise(shapes: Shapes) -> Recognised:
     if foreign is not None:
         raise Unrecognised(f"it is {foreign}")
     if is_controlnet(shapes):
-        return Recognised("controlnet", family_by_attentions(shapes, "controlnet"))
+        return Recognised("controlnet", controlnet_family(shapes))
     if is_checkpoint(shapes):
         return Recognised("checkpoint", checkpoint_family(shapes))
     if is_vae(shapes):

@@ -148,7 +148,7 @@ class AdapterLibrary:
             raise _unreadable(field, name, error) from error
 
     def _path(self, field: Field, name: str, family: str) -> Path:
-        entry = self._entries(field).get(name)
+        entry = self._entries(field).get(self.manifest.id_of(name))
         if entry is None:
             raise UnknownAdapter(field, f"{name} is not on this server")
         if entry.family != family:

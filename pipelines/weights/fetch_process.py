@@ -22,7 +22,7 @@ from pipelines.weights.formats import NO_PICKLES, PICKLES
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.hub import Hub, PullError, RemoteFile
 from pipelines.weights.inspection import inspect_file
-from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
+from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
 from pipelines.weights.repositories import Repository, components_of, repositories, select
 
@@ -50,6 +50,7 @@ class FetchRequest(BaseModel):
         on_cpu: whether all engines draw on the CPU, where half precision is of no use.
         max_bytes: the most bytes that may be fetched for it.
         family: the family that the caller names; believed only where the repository does not tell.
+        precision: the precision that the caller names; None if the caller names none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class FetchRequest(BaseModel):
     on_cpu: bool
     max_bytes: int
     family: StableDiffusionFamily | None = None
+    precision: Precision | None = None
 
 
 class DownloadProgress(BaseModel):
@@ -70,10 +72,15 @@ class DownloadProgress(BaseModel):
 
 
 class Fetched(BaseModel):
-    """A checkpoint or adapter that was fetched, and the entry of weights.yaml that would stand for it."""
+    """A checkpoint or adapter that was fetched, and the entry of weights.yaml that would stand for it.
+
+    Attributes:
+        warnings: what is not quite as the caller may expect, fit for the caller.
+    """
 
     kind: Kind
     entry: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 class Refused(BaseModel):
@@ -97,21 +104,25 @@ def fetch(wanted: FetchRequest, say: Callable[[BaseModel], None]) -> Fetched:
     listing = hub.listing(repository, commit)
     look = _Look(hub, repository, commit, listing, wanted)
     kind, family, source = look.recognise()
-    entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
+    entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu, precision=wanted.precision)
     section = SECTIONS[kind]
     manifest = load_full_manifest(wanted.manifest, wanted.weights).with_entry(
         section, wanted.name, parse(section, wanted.name, entry, wanted.weights)
     )
     needed = [each for each in repositories(manifest, [wanted.name]) if each.hub == wanted.hub]
+    only_half = False
     with one_pull_at_a_time(wanted.weights, wait=True):
         for each in needed:
-            files = {stored: listing[name] for name, stored in look.choose(each).items()}
+            chosen = look.choose(each)
+            only_half = wanted.precision == "fp32" and any(".fp16." in name for name in chosen)
+            files = {stored: listing[name] for name, stored in chosen.items()}
             with _Reporting(wanted.weights, each, files, say):
                 pull(hub, each, wanted.weights)
     if kind == "lora":  # only now can be read what the single file really is
         kind, family = _recognise_single_file(wanted, repository, source)
-        entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
-    return Fetched(kind=kind, entry=entry)
+        entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu, precision=wanted.precision)
+    warnings = ("its repository has weights in half precision only",) if only_half else ()
+    return Fetched(kind=kind, entry=entry, warnings=warnings)
 
 
 class _Look:
@@ -131,6 +142,8 @@ class _Look:
     def recognise(self) -> tuple[Kind, StableDiffusionFamily, dict[str, Any]]:
         """Kind, family and source; a single file counts as a LoRA for SD1.5 until it can be read."""
         source: dict[str, Any] = {"hub": self._wanted.hub, "revision": self._wanted.revision}
+        if self._wanted.precision is not None:
+            source["half"] = self._wanted.precision != "fp32"
         if "model_index.json" in self._listing:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
         if "config.json" in self._listing:
@@ -209,11 +222,16 @@ def _recognise_single_file(
 
 
 def loaded_entry(
-    kind: Kind, family: StableDiffusionFamily, source: dict[str, Any], *, on_cpu: bool
+    kind: Kind,
+    family: StableDiffusionFamily,
+    source: dict[str, Any],
+    *,
+    on_cpu: bool,
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
     """The entry of weights.yaml that would stand for a source of that kind and family."""
     if kind == "checkpoint":
-        dtype = default_dtype(family, on_cpu=on_cpu)
+        dtype = default_dtype(family, on_cpu=on_cpu, precision=precision)
         return {"family": family, "parts": {"pipeline": source}, "dtype": dtype}
     return {"family": family, "source": source}
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
-from pipelines.weights.other_files import SEEN_BYTES, described
+from pipelines.weights.beginnings import ENOUGH, foreign
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a file's tensors by their names."""
@@ -51,7 +51,7 @@ def read_header(path: Path) -> Header:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             file.seek(0)
-            raise Unrecognised(described(file.read(SEEN_BYTES)))
+            raise Unrecognised(_named(file.read(ENOUGH)))
         text = file.read(length)
     try:
         content = cast("dict[str, Any]", json.loads(text))
@@ -62,7 +62,7 @@ def read_header(path: Path) -> Header:
         metadata = {key: str(value) for key, value in noted.items()}
         end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise Unrecognised(described(start + text[:SEEN_BYTES])) from error
+        raise Unrecognised("it is not a .safetensors file: its header is damaged") from error
     if size != 8 + length + end:
         raise Unrecognised("it is cut off, or has something after its tensors")
     try:
@@ -80,3 +80,9 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         Unrecognised: as for `read_header`.
     """
     return dict(read_header(path).shapes)
+
+
+def _named(start: bytes) -> str:
+    """The refusal of a file that is none of the format, by its first bytes."""
+    refusal, words = "it is not a .safetensors file", foreign(start)
+    return refusal if words is None or words in refusal else f"{refusal}: it {words}"

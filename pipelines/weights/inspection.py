@@ -15,7 +15,7 @@ from pipelines.weights.configs import configuration
 from pipelines.weights.header import Header, Unrecognised, read_header
 from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from pipelines.weights.layouts.checkpoint import checkpoint_networks
-from pipelines.weights.layouts.networks import controlnet_network, vae_network
+from pipelines.weights.layouts.networks import HINT_CHANNELS, controlnet_network, vae_network
 from pipelines.weights.layouts.numbers import demand_not_quantised
 from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.recognition import recognise
@@ -95,10 +95,22 @@ def configuration_folder(name: str, manifest: Manifest) -> Path:
     return beside if beside.is_dir() else configuration(name)
 
 
+def latent_sizes(manifest: Manifest) -> set[int]:
+    """The pixels along one side of a latent that the checkpoints of a manifest have, and published ones."""
+    folders = [folder for family in PUBLISHED for _, folder in _configurations(family, manifest)]
+    return {_pixels_per_latent(folder) for folder in folders}
+
+
+def _pixels_per_latent(folder: Path) -> int:
+    return 2 ** (len(json.loads((folder / "vae/config.json").read_text())["block_out_channels"]) - 1)
+
+
 def _demand_fit(header: Header, kind: Kind, folder: Path) -> None:
     if kind == "checkpoint":
         checkpoint_networks(header, folder)
     elif kind == "vae":
         vae_network(header, json.loads((folder / "vae/config.json").read_text()))
     else:
-        controlnet_network(header, json.loads((folder / "unet/config.json").read_text()))
+        _, config = controlnet_network(header, json.loads((folder / "unet/config.json").read_text()))
+        if 2 ** (len(config[HINT_CHANNELS]) - 1) != _pixels_per_latent(folder):
+            raise Unrecognised("it is a ControlNet whose control image is no picture of the drawn one's size")

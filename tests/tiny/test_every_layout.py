@@ -35,6 +35,12 @@ ROUNDING = 2
 
 SLOW = (
     "sd15 within a module",
+    "sd15 within state_dict",
+    "sd15 whose metadata say v",
+    "sdxl with old CLIP names",
+    "sd15 that knows its guidance",
+    "controlnet beside its checkpoint",
+    "vae in original names",
     "sd15 in bf16",
     "sd15 in fp8 e5m2",
     "sdxl that knows its guidance",

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pipelines.weights.header import Header, Unrecognised
 
 PLAIN = ("F64", "F32", "F16", "BF16")
+"""The formats whose numbers are the weights themselves."""
+
 EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
 """The formats of 8 bits, whose weights may have been divided by a scale that lies beside them."""
 

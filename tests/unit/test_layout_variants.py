@@ -24,11 +24,12 @@ SSD_1B = {
     "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
 }
 VEGA = {
-    "mid_block_type": None,
+    "mid_block_type": "UNetMidBlock2D",
     "transformer_layers_per_block": [1, [1, 1], [2, 2]],
     "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
 }
 KOALA = {"layers_per_block": 1, "transformer_layers_per_block": [1, 2, 6]}
+KOALA_700M = {**KOALA, "transformer_layers_per_block": [1, 2, 5], "mid_block_type": None}
 SMALL_SD = {"layers_per_block": 1, "mid_block_type": None}
 GUIDED = {"time_cond_proj_dim": 256}
 NAMES: dict[str, Callable[[Expected], str]] = {
@@ -49,6 +50,7 @@ def config_of(name: str, part: str = "unet") -> dict[str, Any]:
         ("sdxl", SSD_1B),
         ("sdxl", VEGA),
         ("sdxl", KOALA),
+        ("sdxl", KOALA_700M),
         ("sdxl", GUIDED),
         ("stable-diffusion-v1-5", {}),
         ("stable-diffusion-v1-5", SMALL_SD),

@@ -15,7 +15,7 @@ from diffusers.utils.state_dict_utils import (
 )
 from torch import Tensor
 
-from pipelines.weights.recognition import DORA_MAGNITUDE
+from pipelines.weights.adapter_recognition import DORA_MAGNITUDE
 
 NETWORKS = ("unet", "text_encoder", "text_encoder_2")
 

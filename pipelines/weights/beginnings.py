@@ -23,6 +23,16 @@ _ZIP = b"PK\x03\x04"
 _MAGIC = (
     (b"version https://git-lfs", "is a pointer into git's large-file storage, not the file itself"),
     (b"GGUF", "is a GGUF file; give a .safetensors"),
+    (b"# xet version", "is a pointer into the hub's large-file storage, not the file itself"),
+    (b"GGML", "is a GGML file; give a .safetensors"),
+    (b"ftrt", "is a TensorRT engine, built for one kind of GPU; give a .safetensors"),
+    (b"ptrt", "is a TensorRT engine, built for one kind of GPU; give a .safetensors"),
+    (b"BZh", "is compressed with bzip2; give the .safetensors in it"),
+    (b"\xfd7zXZ", "is compressed with xz; give the .safetensors in it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; give the .safetensors in it"),
+    (b"GIF8", "is a picture"),
+    (b"RIFF", "is a picture, or sound"),
+    (b"%PDF", "is a PDF document"),
     (b"\x89HDF", "is an HDF5 file; give a .safetensors"),
     (b"\x1f\x8b", "is compressed with gzip; give the .safetensors in it"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; give the .safetensors in it"),
@@ -62,6 +72,10 @@ def foreign(start: bytes) -> str | None:
     for magic, words in _MAGIC:
         if start.startswith(magic):
             return words
+    if start[257:262] == b"ustar":
+        return "is a tar archive; give the .safetensors in it"
+    if start[:1] == b"\x08" and (b"pytorch" in start[:64] or b"onnx" in start.lower()):
+        return "is an ONNX model; give a .safetensors"
     if text.startswith((b"<?xml", b"<error")):
         return f"is an XML text, not a file: {_excerpt(start)}"
     if text.startswith((b"{", b"[")) and b"\0" not in start:

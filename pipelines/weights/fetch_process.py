@@ -11,28 +11,27 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
 from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
+from pipelines.weights.folder_recognition import (
+    demand_drawable,
+    demand_weights,
+    network_kind,
+    pipeline_family,
+)
 from pipelines.weights.formats import NO_PICKLES, PICKLES
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.hub import Hub, PullError, RemoteFile
+from pipelines.weights.inspection import inspect_file, latent_sizes
 from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
-from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
+from pipelines.weights.manifest import load_manifest
 from pipelines.weights.repositories import Repository, components_of, repositories, select
-
-_PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
-    "StableDiffusionPipeline": "sd15",
-    "StableDiffusionXLPipeline": "sdxl",
-}
-"""The family of a pipeline by its class in model_index.json."""
-
-_NETWORK_KINDS: Mapping[str, Kind] = {"AutoencoderKL": "vae", "ControlNetModel": "controlnet"}
-"""The kind of a single network by its class in config.json."""
 
 _SDXL_SCALING_FACTOR = 0.13025
 """The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
@@ -147,9 +146,7 @@ class _Look:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
         if "config.json" in self._listing:
             config = self._json("config.json")
-            kind = _NETWORK_KINDS.get(str(config.get("_class_name")))
-            if kind is None:
-                raise Unrecognised(f"it is a {config.get('_class_name') or 'network'} of another library")
+            kind = network_kind(config, latent_sizes(load_manifest(self._wanted.manifest)))
             return kind, self._network_family(kind, config), source
         files = [name for name in self._listing if name.endswith(".safetensors") and "/" not in name]
         if not files and any(name.endswith(PICKLES) for name in self._listing):
@@ -173,6 +170,8 @@ class _Look:
         for name in chosen:
             if name.endswith(PICKLES) or ".bin.index" in name:
                 raise Unrecognised(f"{name} {NO_PICKLES}")
+        if components is not None:
+            demand_weights(components, chosen)
         size = sum(self._listing[name].size for name in chosen)
         if size > self._wanted.max_bytes:
             bound = self._wanted.max_bytes / 1e9
@@ -180,22 +179,12 @@ class _Look:
         return chosen
 
     def _pipeline_family(self) -> StableDiffusionFamily:
-        name = str(self._json("model_index.json").get("_class_name"))
-        family = _PIPELINE_FAMILIES.get(name)
-        if family is None:
-            raise Unrecognised(f"it is a {name}; this server draws with {' and '.join(_PIPELINE_FAMILIES)}")
-        if "unet/config.json" in self._listing:
-            network = self._json("unet/config.json")
-            if network.get("cross_attention_dim") == 1024:
-                raise Unrecognised("it belongs to Stable Diffusion 2; this server draws with SD1.5 and SDXL")
-            if network.get("in_channels", 4) != 4:
-                raise Unrecognised("its network is for inpainting or editing and reads more than 4 channels")
+        family = pipeline_family(self._json("model_index.json"))
+        demand_drawable(family, lambda name: self._json(name) if name in self._listing else {})
         return family
 
     def _network_family(self, kind: str, config: dict[str, Any]) -> StableDiffusionFamily:
         if kind == "vae":
-            if config.get("latent_channels", 4) != 4:
-                raise Unrecognised(f"it is a VAE with {config['latent_channels']} latent channels, not 4")
             if self._wanted.family is not None:
                 return self._wanted.family
             return "sdxl" if config.get("scaling_factor") == _SDXL_SCALING_FACTOR else "sd15"
@@ -214,7 +203,7 @@ def _recognise_single_file(
     wanted: FetchRequest, repository: Repository, source: dict[str, Any]
 ) -> tuple[Kind, StableDiffusionFamily]:
     """Kind and family of the one file that was fetched, which its name does not tell."""
-    recognised = recognise(read_shapes(wanted.weights / repository.folder / source["files"][0]))
+    recognised = inspect_file(wanted.weights / repository.folder / source["files"][0], wanted.manifest)
     if recognised.kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     return recognised.kind, recognised.family or wanted.family or "sd15"

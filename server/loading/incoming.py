@@ -20,10 +20,11 @@ from pipelines.weights.fetch_process import (
     Refused,
     loaded_entry,
 )
+from pipelines.weights.header import Unrecognised
+from pipelines.weights.inspection import inspect_file
 from pipelines.weights.kinds import Precision, StableDiffusionFamily
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
-from pipelines.weights.recognition import Unrecognised, read_shapes, recognise
 from server.engines.devices import devices
 from server.loading.partial import Partial
 from server.loading.transfer import BrokenOff, NotLoaded, Transfer, storing
@@ -70,7 +71,7 @@ class Incoming:
             partial.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             await Transfer(self._settings, self._http, url, partial, progress).run()
-            recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial.path)))
+            found = await asyncio.to_thread(inspect_file, partial.path, self._settings.manifest)
             stored = f"{LOADED_FOLDER}/{name}.safetensors"
             await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
         except (NotLoaded, Unrecognised):
@@ -79,14 +80,14 @@ class Incoming:
         except BrokenOff as error:  # what came is kept: the next load of this URL goes on from there
             raise NotLoaded(f"it could not be fetched: {error}") from error
         source: dict[str, object] = {"file": stored}
-        known, warnings = recognised.family or family, tuple[str, ...]()
+        known, warnings = found.family or family, tuple[str, ...]()
         if known is None:
             known = family_by_words(name, url)
             warnings = (f"its tensors do not tell its family, and it is taken for one of {known}",)
-        if recognised.kind == "checkpoint":
-            source["config"] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}[known]
-        entry = loaded_entry(recognised.kind, known, source, on_cpu=self._on_cpu, precision=precision)
-        return Fetched(kind=recognised.kind, entry=entry, warnings=warnings)
+        if found.config is not None:
+            source["config"] = found.config
+        entry = loaded_entry(found.kind, known, source, on_cpu=self._on_cpu, precision=precision)
+        return Fetched(kind=found.kind, entry=entry, warnings=warnings)
 
     async def repository(
         self,

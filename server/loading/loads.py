@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from pipelines.weights.atomic import write_atomically
 from pipelines.weights.fetch_process import Fetched, unwritable
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily
 from pipelines.weights.loaded import LoadedEntry, parse
-from pipelines.weights.recognition import Unrecognised
 from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
 from server.loading.catalogue import Catalogue

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 
-from pipelines.weights.recognition import Recognised, read_shapes, recognise
+from pipelines.weights.header import read_shapes
+from pipelines.weights.recognition import Recognised, recognise
 from tests.tiny.original_layout import write_single_file
 
 

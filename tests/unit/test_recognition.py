@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.weights.recognition import Recognised, Shapes, Unrecognised, read_shapes, recognise
+from pipelines.weights.header import Shapes, Unrecognised, read_shapes
+from pipelines.weights.recognition import Recognised, recognise
 
 UNET = "model.diffusion_model"
 VAE = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3)}

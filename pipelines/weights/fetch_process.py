@@ -19,12 +19,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
 from pipelines.weights.formats import NO_PICKLES, PICKLES
-from pipelines.weights.header import Unrecognised, read_shapes
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.hub import Hub, PullError, RemoteFile
 from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
-from pipelines.weights.recognition import recognise
-from pipelines.weights.repositories import Repository, components_of, repositories, select
+from pipelines.weights.lora_settings import of_config
+from pipelines.weights.repositories import Repository, components_of, peft_files, repositories, select
+from pipelines.weights.usable import recognise_file
 
 _PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
     "StableDiffusionPipeline": "sd15",
@@ -133,6 +134,8 @@ class _Look:
         source: dict[str, Any] = {"hub": self._wanted.hub, "revision": self._wanted.revision}
         if "model_index.json" in self._listing:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
+        if adapters := peft_files(self._listing):
+            return "lora", "sd15", {**source, "files": adapters}
         if "config.json" in self._listing:
             config = self._json("config.json")
             kind = _NETWORK_KINDS.get(str(config.get("_class_name")))
@@ -201,11 +204,18 @@ class _Look:
 def _recognise_single_file(
     wanted: FetchRequest, repository: Repository, source: dict[str, Any]
 ) -> tuple[Kind, StableDiffusionFamily]:
-    """Kind and family of the one file that was fetched, which its name does not tell."""
-    recognised = recognise(read_shapes(wanted.weights / repository.folder / source["files"][0]))
-    if recognised.kind == "checkpoint":
+    """Kind and family of the file that was fetched, or of PEFT's several, which names do not tell."""
+    folder = wanted.weights / repository.folder
+    found = [recognise_file(folder / name) for name in source["files"] if name.endswith(".safetensors")]
+    if found[0].kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
-    return recognised.kind, recognised.family or wanted.family or "sd15"
+    for name in source["files"]:
+        if name.endswith(".json"):
+            of_config((folder / name).read_text(errors="replace"))
+    told = {each.family for each in found if each.family is not None}
+    if not told and any(name.startswith("text_encoder_2") for name in source["files"]):
+        told = {"sdxl"}
+    return found[0].kind, next(iter(told), wanted.family or "sd15")
 
 
 def loaded_entry(

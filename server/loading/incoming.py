@@ -25,11 +25,11 @@ from pipelines.weights.fetch_process import (
     unwritable,
 )
 from pipelines.weights.formats import NO_PICKLES
-from pipelines.weights.header import Unrecognised, read_shapes
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import describe, read_lock, write_lock
-from pipelines.weights.recognition import recognise
+from pipelines.weights.usable import recognise_file
 from server.engines.devices import devices
 from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP
 from server.settings import Settings
@@ -89,7 +89,7 @@ class Incoming:
             partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             await self._download(url, partial, progress)
-            recognised = await asyncio.to_thread(lambda: recognise(read_shapes(partial)))
+            recognised = await asyncio.to_thread(recognise_file, partial)
             stored = f"{LOADED_FOLDER}/{name}.safetensors"
             await asyncio.to_thread(self._keep, partial, stored, url.partition("?")[0])
         except (NotLoaded, Unrecognised):

@@ -52,4 +52,5 @@ def _insert(network: Any, layers: Mapping[str, LoraLayer], name: str, *, dora: b
 
 
 def _frozen(tensor: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor.contiguous(), requires_grad=False)
+    # In memory of its own: a mapped file may lie anywhere, and its place decides the last bit of a product.
+    return torch.nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=False)

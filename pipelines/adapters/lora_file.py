@@ -15,7 +15,7 @@ from torch import Tensor
 from pipelines.adapters.lycoris import as_lora, is_lycoris
 from pipelines.weights.adapter_recognition import demand_usable_lora
 from pipelines.weights.header import Unrecognised
-from pipelines.weights.lora_names import NETWORKS, LoraNames, read_name, read_names
+from pipelines.weights.lora_names import NETWORKS, LoraNames, read_names
 from pipelines.weights.lora_settings import CONFIG_NAME, HEADER_KEY, LoraSettings, of_config, of_header
 
 log = logging.getLogger(__name__)
@@ -127,15 +127,14 @@ def _with_alphas(
 ) -> dict[str, Tensor]:
     """The tensors of all layers, with an alpha for each layer whose strength the settings decide."""
     layers: dict[str, Tensor] = {}
-    for (network, module), parts in names.layers.items():
+    for layer, named in names.layers.items():
+        parts, module = named.parts, named.module
         layers |= {name: _plain(tensors[name]) for name in parts.values()}
         if "mid" in parts:
             del layers[parts["mid"]]
             layers[parts["down"]] = _with_core(tensors[parts["mid"]], tensors[parts["down"]])
-        own = settings.get(network)
+        own = settings.get(named.network)
         if "alpha" not in parts and own is not None:
-            some = next(part for part in parts.values())
-            layer = cast("str", getattr(read_name(some), "layer", module))
             rank = _rank({part: tensors[name] for part, name in parts.items()})
             alpha = rank * own.alpha_over_rank((module, f"text_model.{module}", layer), rank)
             layers[f"{layer}.alpha"] = torch.tensor(alpha)
@@ -176,7 +175,7 @@ def _notes(names: LoraNames, settings: Mapping[str, LoraSettings]) -> list[str]:
         without.append(f"tensors that are no part of a layer ({listed})")
     if without:
         notes.append(f"has {' and '.join(without)}, which had no effect")
-    alphas = {network for (network, _), parts in names.layers.items() if "alpha" in parts}
+    alphas = {layer.network for layer in names.layers.values() if "alpha" in layer.parts}
     if names.unsaid_alphas - alphas - settings.keys():
         notes.append(
             f"does not say its alphas, which PEFT stores in {CONFIG_NAME}: it is drawn as if they were ranks"

@@ -62,11 +62,12 @@ def match_layers(pipeline: Any, file: Mapping[str, Tensor]) -> Matched:
     """
     found = read_names(file, pipeline.unet.config.layers_per_block)
     networks: dict[str, dict[str, LoraLayer]] = {network: {} for network in NETWORKS}
-    for (network, module), parts in found.layers.items():
-        name, layer = _submodule(getattr(pipeline, network, None) if network else None, module)
-        own = {part: file[key] for part, key in parts.items()}
+    for named in found.layers.values():
+        network = getattr(pipeline, named.network, None) if named.network else None
+        name, layer = _submodule(network, named.module)
+        own = {part: file[key] for part, key in named.parts.items()}
         if _fits(layer, own):
-            networks[network][name] = _shaped(own, layer.weight)
+            networks[named.network].setdefault(name, _shaped(own, layer.weight))
     matched = sum(len(layers) for layers in networks.values())
     return Matched(networks, len(found.layers), len(found.layers) - matched)
 

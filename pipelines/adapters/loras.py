@@ -25,7 +25,7 @@ KEPT_BYTES = 512 * 1024**2
 inserting its layers anew 190 ms, and groups of different LoRAs may alternate at every step."""
 
 MAX_KEPT = 12
-"""The most LoRAs that stay in the networks, however small: each one makes the insertion of the next slower."""
+"""The most LoRAs that stay in the networks, however small: each makes inserting the next slower."""
 
 
 class AttachedLoras:

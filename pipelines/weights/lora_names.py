@@ -83,22 +83,33 @@ class LoraTensor:
     other: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NamedLayer:
+    """One layer: where it belongs, and the names of its tensors by their parts.
+
+    Attributes:
+        network: empty where this server has none of that name.
+        module: the file's own name of the layer where the network has no such module.
+    """
+
+    network: str
+    module: str
+    parts: dict[str, str] = field(default_factory=dict[str, str])
+
+
 @dataclass(slots=True)
 class LoraNames:
     """All tensors of a file by what they are.
 
     Attributes:
-        layers: (network, module or the file's own name) -> part -> the tensor's name. Only layers whose parts
-            make a LoRA, LoHa or LoKr; the network is empty where this server has none of that name.
+        layers: the layers whose parts make a LoRA, LoHa or LoKr, by their names in the file.
         others: the layers of each kind that this server lacks.
         strays: tensors that are no part of a layer.
         bundles: word -> name of the tensor in a textual inversion -> the tensor's name.
         unsaid_alphas: networks whose layers are PEFT's own, which stores alphas in another file.
     """
 
-    layers: dict[tuple[str, str], dict[str, str]] = field(
-        default_factory=dict[tuple[str, str], dict[str, str]]
-    )
+    layers: dict[str, NamedLayer] = field(default_factory=dict[str, NamedLayer])
     others: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     strays: list[str] = field(default_factory=list[str])
     bundles: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
@@ -126,7 +137,7 @@ def read_names(names: Iterable[str], layers_per_block: int = LAYERS_PER_BLOCK) -
         Unrecognised: a layer lacks one of its matrices.
     """
     found = LoraNames()
-    gathered: dict[tuple[str, str], dict[str, str]] = {}
+    gathered: dict[str, NamedLayer] = {}
     for name in names:
         if name.startswith(BUNDLE) and name.count(".") >= 2:
             word, _, inner = name.removeprefix(BUNDLE).partition(".")
@@ -138,17 +149,19 @@ def read_names(names: Iterable[str], layers_per_block: int = LAYERS_PER_BLOCK) -
         elif tensor.other is not None:
             found.others.setdefault(f"{tensor.other} ({tensor.part})", set()).add(tensor.layer)
         else:
-            key = tensor.network or "", tensor.module or tensor.layer
-            gathered.setdefault(key, {})[tensor.part] = name
+            named = NamedLayer(tensor.network or "", tensor.module or tensor.layer)
+            gathered.setdefault(tensor.layer, named).parts[tensor.part] = name
             if re.search(r"lora_A(\.\w+)?\.weight$|\.hada_w1_a$|\.lokr_w1", name) and _says_nothing(tensor):
                 found.unsaid_alphas.add(tensor.network or "")
-    for key, parts in gathered.items():
-        if parts.keys() <= {"alpha", "magnitude"}:
-            found.strays += parts.values()
-        elif _whole(parts.keys()):
-            found.layers[key] = parts
+    for name, layer in gathered.items():
+        if layer.parts.keys() <= {"alpha", "magnitude"}:
+            found.strays += layer.parts.values()
+        elif _whole(layer.parts.keys()):
+            found.layers[name] = layer
         else:
-            raise Unrecognised(f"its layer {key[1]} is not whole: it has {', '.join(sorted(parts))} alone")
+            raise Unrecognised(
+                f"its layer {name} is not whole: it has {', '.join(sorted(layer.parts))} alone"
+            )
     return found
 
 

@@ -47,7 +47,8 @@ def _demand_whole(shapes: Shapes) -> None:
     Raises:
         Unrecognised: a layer lacks a matrix, or two of its matrices have different ranks.
     """
-    for (_, module), parts in read_names(shapes).layers.items():
+    for name, layer in read_names(shapes).layers.items():
+        parts = layer.parts
         if not {"mid", "hada_t1"}.isdisjoint(parts):
             continue
         for pair in _PAIRS:
@@ -56,7 +57,7 @@ def _demand_whole(shapes: Shapes) -> None:
             one, other = (shapes[parts[part]] for part in pair)
             if len(one) < 2 or len(other) < 2 or 0 in (*one, *other) or one[1] != other[0]:
                 raise Unrecognised(
-                    f"its layer {module} is not whole: {list(one)} and {list(other)} do not have one rank"
+                    f"its layer {name} is not whole: {list(one)} and {list(other)} do not have one rank"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Every way in which programs name the layers of a LoRA: a row each, for the walk through load and drawing."""
+"""Every way in which programs name the layers of a LoRA: a row each, to walk through load and drawing."""
 
 from __future__ import annotations
 
@@ -105,9 +105,12 @@ def namings() -> dict[str, Naming]:
 
 def open_clip(module: str) -> str:
     """The name of a module of SDXL's second text encoder in the original release."""
-    for old, new in {
-        "encoder.layers.": "transformer.resblocks.", "self_attn.out_proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc",
-    }.items():  # fmt: skip
+    renamed = {
+        "encoder.layers.": "transformer.resblocks.",
+        "self_attn.out": "attn.out",
+        "mlp.fc1": "mlp.c_fc",
+    }
+    for old, new in renamed.items():
         module = module.replace(old, new)
     return f"conditioner.embedders.1.model.{module}"
 

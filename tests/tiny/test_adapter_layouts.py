@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipelines.denoising.sample import Picture
 from pipelines.request import Lora
 from pipelines.weights.lora_names import DOTTED_PREFIXES, FLAT_PREFIXES, OTHER_ENDS, WRAPPERS
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
@@ -46,6 +47,7 @@ class Drawer:
         classes = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
         self.plain = {family: reference(cls, manifest, family) for family, cls in classes.items()}
         self._families = {family: open_family(manifest, name) for family, name in PIPELINES.items()}
+        self._without: dict[tuple[str, str], Picture] = {}
         self._count = 0
 
     def __call__(
@@ -73,11 +75,12 @@ class Drawer:
         entry = AdapterEntry(source=Source(file=path), family=known)
         library.manifest = library.manifest.model_copy(update={"loras": {name: entry}})
         asked = replace(REQUEST, pipeline=PIPELINES[known], prompt=prompt)
-        without = draw(opened, asked)[0]
+        if (known, prompt) not in self._without:
+            self._without[known, prompt] = draw(opened, asked)[0]
+        without = self._without[known, prompt]
         opened.clear_cache()
         picture = draw(opened, replace(asked, loras=(Lora(name=name),)))[0]
         assert picture.image != without.image
-        assert draw(opened, asked)[0].image == without.image
         said = tuple(each for each in picture.warnings if each not in without.warnings)
         return picture.image.pixels, tuple(each.replace(name, "X") for each in said)
 
@@ -177,6 +180,7 @@ def test_files_of_fewer_bits_draw_nearly_the_same(kind: str, dtype: torch.dtype,
 # alphas and other settings
 
 
+PLACE = "mid_block.attentions.0.proj_in"
 CONFIG = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "some_option_of_tomorrow": {"x": [1]}}
 
 
@@ -194,8 +198,8 @@ def times(tensors: Mapping[str, Tensor], strength: float, only: str = "") -> dic
         ({"lora_alpha": 4 * RANK}, 4.0, ""),
         ({"lora_alpha": 2.0, "use_rslora": True}, 2.0 / RANK**0.5, ""),
         ({"alpha_pattern": {"to_q": 2 * RANK}}, 2.0, ".to_q"),
-        ({"alpha_pattern": {r"^mid_block\.attentions\.0\.proj_in": 2 * RANK}}, 2.0, "mid_block.attentions.0.proj_in"),
-        ({"alpha_pattern": {"mid_block.attentions.0.proj_in": 2 * RANK, "((": 9}}, 2.0, "mid_block.attentions.0.proj_in"),
+        ({"alpha_pattern": {r"^mid_block\.attentions\.0\.proj_in": 2 * RANK}}, 2.0, PLACE),
+        ({"alpha_pattern": {"mid_block.attentions.0.proj_in": 2 * RANK, "((": 9}}, 2.0, PLACE),
     ],
     ids=str,
 )  # fmt: skip
@@ -307,8 +311,7 @@ def test_other_programs_names_may_stand_in_one_file(drawer: Drawer) -> None:
         for key, it in dotted.items()
         if not key.startswith(tuple(f"{NAMINGS['diffusion_model.original'].name(name)}." for name in half))
     }
-    # Where a tensor lies in its file decides how it is aligned, and that the last bit of a product.
-    assert abs(pixels(drawer(both)) - pixels(drawer(kohya))).max() <= 1
+    assert drawer(both) == drawer(kohya)
 
 
 def test_a_bundled_textual_inversion_is_a_word_of_its_lora(drawer: Drawer) -> None:

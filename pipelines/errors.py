@@ -50,6 +50,10 @@ class CheckpointUnavailable(GenerationError):
     """The weights of a pipeline are not here, not complete, or not the ones that were verified."""
 
 
+class UnusableCheckpoint(CheckpointUnavailable):
+    """The file of a checkpoint is here, and is nothing that can be drawn with: asking again is of no use."""
+
+
 class OutOfMemory(GenerationError):
     """The request alone does not fit the device."""
 

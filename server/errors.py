@@ -193,6 +193,8 @@ def from_drawing(error: drawing.GenerationError) -> ApiError:
             return FieldError(error.field, error.problem)
         case drawing.UnknownPipeline():
             return NotFound(str(error))
+        case drawing.UnusableCheckpoint():
+            return FieldError("pipeline", str(error))
         case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
         case drawing.Cancelled():

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel
-from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipelines.adapters.embedding_file import EmbeddingFile, read_embedding
 from pipelines.adapters.lora_file import LoraFile, read_lora
 from pipelines.checkpoints.checkpoint import local
-from pipelines.errors import UnknownAdapter
+from pipelines.checkpoints.network_files import controlnet_of_file, vae_of_file
+from pipelines.errors import UnknownAdapter, is_out_of_memory
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.weights.header import Unrecognised
@@ -90,8 +90,11 @@ class AdapterLibrary:
             if path.is_dir():
                 vae = AutoencoderKL.from_pretrained(path, use_safetensors=True, local_files_only=True)
             else:
-                vae = _vae_of_file(_read(path).tensors, like)
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+                vae = vae_of_file(path, like)
+        except Unrecognised as error:
+            raise UnknownAdapter("vae", f"{name} cannot be read: {error}") from error
+        except Exception as error:
+            _demand_memory(error)
             raise _unreadable("vae", name, error) from error
         channels = vae.config["latent_channels"], like.config["latent_channels"]
         if channels[0] != channels[1] or codec.per_latent(vae) != codec.per_latent(like):
@@ -114,9 +117,12 @@ class AdapterLibrary:
                     path, use_safetensors=True, local_files_only=True, dtype=unet.dtype
                 )
                 if path.is_dir()
-                else _controlnet_of_file(_read(path).tensors, unet)
+                else controlnet_of_file(path, unet)
             )
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        except Unrecognised as error:
+            raise UnknownAdapter("controls", f"{name} cannot be read: {error}") from error
+        except Exception as error:
+            _demand_memory(error)
             raise _unreadable("controls", name, error) from error
         shapes = ("block_out_channels", "cross_attention_dim", "layers_per_block")
         halvings = len(network.config["conditioning_embedding_out_channels"]) - 1
@@ -150,7 +156,7 @@ class AdapterLibrary:
             raise _unreadable(field, name, error) from error
 
     def _path(self, field: Field, name: str, family: str) -> Path:
-        entry = self._entries(field).get(name)
+        entry = self._entries(field).get(self.manifest.id_of(name))
         if entry is None:
             raise UnknownAdapter(field, f"{name} is not on this server")
         if entry.family != family:
@@ -180,6 +186,12 @@ def _unreadable(field: Field, name: str, error: Exception) -> UnknownAdapter:
     return UnknownAdapter(field, f"{name} cannot be read")
 
 
+def _demand_memory(error: Exception) -> None:
+    """Raise an error again that says nothing of the files: no memory was left, or the device was lost."""
+    if isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+        raise error
+
+
 def _read(path: Path) -> AdapterFile:
     """Read a safetensors file, or the only one in a folder."""
     if path.is_dir():
@@ -190,36 +202,3 @@ def _read(path: Path) -> AdapterFile:
     with safe_open(path, framework="pt", device="cpu") as file:
         names: list[str] = list(file.keys())
         return AdapterFile({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
-
-
-def _controlnet_of_file(tensors: Mapping[str, Tensor], unet: Any) -> ControlNetModel:
-    """A ControlNet of a single file, which has no configuration: the network that it steers lends its own."""
-    network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    state: dict[str, Tensor] = dict(tensors)
-    if any("input_hint_block" in name for name in state):
-        state = convert_controlnet_checkpoint(state, dict(network.config)) | _size_embedding(state)
-    network.load_state_dict(state)
-    return network.to(unet.dtype)
-
-
-def _size_embedding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SDXL's embedding of the picture's size, which diffusers' conversion of ControlNets leaves out."""
-    names = {f"label_emb.0.{at}.": f"add_embedding.linear_{1 + at // 2}." for at in (0, 2)}
-    return {
-        new + name.rpartition(old)[2]: tensor
-        for name, tensor in tensors.items()
-        for old, new in names.items()
-        if old in name
-    }
-
-
-def _vae_of_file(tensors: Mapping[str, Tensor], like: AutoencoderKL) -> AutoencoderKL:
-    """A VAE of a single file in diffusers' layout or the original one, with the configuration of ``like``."""
-    config: dict[str, Any] = dict(like.config)
-    state: dict[str, Tensor] = dict(tensors)
-    if any(".down." in name or name.startswith("first_stage_model.") for name in state):
-        state = convert_ldm_vae_checkpoint(state, config)
-    with torch.device("meta"):
-        vae: Any = AutoencoderKL.from_config(config)
-    vae.load_state_dict(state, assign=True)
-    return vae

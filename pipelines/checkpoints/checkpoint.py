@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from pipelines.checkpoints import dummies
-from pipelines.checkpoints.configs import configuration
-from pipelines.checkpoints.tokenizers import clip_tokenizer
-from pipelines.errors import CheckpointUnavailable, is_out_of_memory
-from pipelines.weights.conversion import NotTensors, demand_tensors
+from pipelines.checkpoints import dummies, single_file
+from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
+from pipelines.weights.configs import configuration
+from pipelines.weights.conversion import demand_tensors
+from pipelines.weights.header import Unrecognised
+from pipelines.weights.inspection import configuration_folder
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import download_problem, problems, read_lock
 from pipelines.weights.manifest import Manifest, PipelineEntry, Source
@@ -138,33 +138,28 @@ class Checkpoint:
 
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
         """Open a file of the original layout: it holds weights only; configurations and vocabularies ship."""
+        path = local(self.manifest, source, self.weights)
         config = self._configuration(source)
-        for folder in config.glob("tokenizer*"):
-            if folder.name not in components and not (folder / "tokenizer.json").exists():
-                components = {**components, folder.name: clip_tokenizer(folder)}
-        return cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
-            str(local(self.manifest, source, self.weights)),
-            config=str(config),
-            dtype=self.dtype,
-            local_files_only=True,
-            **components,
-        )
+        parts = single_file.components(path, config, self.dtype, without=components)
+        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components})
 
     def _configuration(self, source: Source) -> Path:
         """The folder of a configuration: the one beside the manifest, else the one that ships."""
         if source.config is None:
             raise ValueError("a file source needs a config")
-        beside = self.manifest.path.parent / source.config
-        return beside if beside.is_dir() else configuration(source.config)
+        return configuration_folder(source.config, self.manifest)
 
     @contextmanager
     def _opening(self) -> Generator[None]:
         """Keep paths and tracebacks out of the errors that a caller reads; they are in the log."""
         try:
             yield
-        except torch.AcceleratorError:
+        except (torch.AcceleratorError, GenerationError):
             raise
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, NotTensors) as error:
+        except Unrecognised as error:
+            log.error("%s cannot be drawn with: %s", self.name, error)
+            raise UnusableCheckpoint(f"{self.name} cannot be drawn with: {error}") from error
+        except Exception as error:  # diffusers and transformers document none of what they raise
             if is_out_of_memory(error):
                 raise  # that says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)

@@ -44,7 +44,11 @@ def network(cls: type[Any], config: Path, device: torch.device, dtype: torch.dty
 
 def skeleton(cls: Any, config: Path) -> Any:
     """A network whose parameters are on the meta device and whose buffers hold their real values."""
-    values = json.loads((config / "config.json").read_text())
+    return skeleton_of(cls, json.loads((config / "config.json").read_text()))
+
+
+def skeleton_of(cls: Any, values: dict[str, Any]) -> Any:
+    """A network as `skeleton` makes it, of a configuration that was read already."""
     with init_empty_weights(include_buffers=False):
         if cls is ChatGLMModel:
             # Its own empty_init would allocate everything on the host.

@@ -12,8 +12,8 @@ from sentencepiece import sentencepiece_model_pb2 as untyped_protobuf
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from pipelines.checkpoints.configs import CLIP_MERGES
 from pipelines.checkpoints.diffusers_kolors import ChatGLMTokenizer
+from pipelines.weights.configs import CLIP_MERGES
 
 SPACE = "\u2581"
 """The character by which SentencePiece writes a space."""

@@ -33,12 +33,10 @@ _FOREIGN: Mapping[str, str] = {
 
 _OTHER_THINGS: Mapping[str, str] = {
     r"^lora_controlnet$": "a Control-LoRA; this server has whole ControlNets",
-    r"^lllite_": "a ControlNet-LLLite; this server has whole ControlNets",
     r"^(ip_adapter\.|image_proj(_model)?\.)|\.to_k_ip\.|\.processor\.to_[kv]_ip": "an IP-Adapter",
-    r"^\d+\.[01]\.linear[12]?\.|^\d+\.[01]\.linear\.\d": "a hypernetwork",
     r"\.lora_E(\.\w+)?$": f"an AdaLoRA; {_HERE}",
 }
-"""Things that are no LoRA of any family here, by an expression for a tensor's name."""
+"""Things that have a LoRA's matrices and are none, by an expression for a tensor's name."""
 
 _ADAPTERS = ("lora_", "lycoris_", "base_model.", "unet.", "text_encoder", "diffusion_model.")
 """Beginnings of the names that layers of adapters have, and tensors of checkpoints have not."""

@@ -11,30 +11,28 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
 
 from pipelines.weights.downloads import PARTS, one_pull_at_a_time, prepare_partial, pull, sized
+from pipelines.weights.folder_recognition import (
+    demand_drawable,
+    demand_weights,
+    network_kind,
+    pipeline_family,
+)
 from pipelines.weights.formats import NO_PICKLES, PICKLES
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.hub import Hub, PullError, RemoteFile
-from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily, default_dtype
+from pipelines.weights.inspection import inspect_file, latent_sizes
+from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
 from pipelines.weights.lora_settings import of_config
+from pipelines.weights.manifest import load_manifest
 from pipelines.weights.repositories import Repository, components_of, peft_files, repositories, select
-from pipelines.weights.usable import recognise_file
-
-_PIPELINE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
-    "StableDiffusionPipeline": "sd15",
-    "StableDiffusionXLPipeline": "sdxl",
-}
-"""The family of a pipeline by its class in model_index.json."""
-
-_NETWORK_KINDS: Mapping[str, Kind] = {"AutoencoderKL": "vae", "ControlNetModel": "controlnet"}
-"""The kind of a single network by its class in config.json."""
 
 _SDXL_SCALING_FACTOR = 0.13025
 """The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
@@ -51,6 +49,7 @@ class FetchRequest(BaseModel):
         on_cpu: whether all engines draw on the CPU, where half precision is of no use.
         max_bytes: the most bytes that may be fetched for it.
         family: the family that the caller names; believed only where the repository does not tell.
+        precision: the precision that the caller names; None if the caller names none.
     """
 
     name: str
@@ -61,6 +60,7 @@ class FetchRequest(BaseModel):
     on_cpu: bool
     max_bytes: int
     family: StableDiffusionFamily | None = None
+    precision: Precision | None = None
 
 
 class DownloadProgress(BaseModel):
@@ -71,10 +71,15 @@ class DownloadProgress(BaseModel):
 
 
 class Fetched(BaseModel):
-    """A checkpoint or adapter that was fetched, and the entry of weights.yaml that would stand for it."""
+    """A checkpoint or adapter that was fetched, and the entry of weights.yaml that would stand for it.
+
+    Attributes:
+        warnings: what is not quite as the caller may expect, fit for the caller.
+    """
 
     kind: Kind
     entry: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 class Refused(BaseModel):
@@ -98,21 +103,25 @@ def fetch(wanted: FetchRequest, say: Callable[[BaseModel], None]) -> Fetched:
     listing = hub.listing(repository, commit)
     look = _Look(hub, repository, commit, listing, wanted)
     kind, family, source = look.recognise()
-    entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
+    entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu, precision=wanted.precision)
     section = SECTIONS[kind]
     manifest = load_full_manifest(wanted.manifest, wanted.weights).with_entry(
         section, wanted.name, parse(section, wanted.name, entry, wanted.weights)
     )
     needed = [each for each in repositories(manifest, [wanted.name]) if each.hub == wanted.hub]
+    only_half = False
     with one_pull_at_a_time(wanted.weights, wait=True):
         for each in needed:
-            files = {stored: listing[name] for name, stored in look.choose(each).items()}
+            chosen = look.choose(each)
+            only_half = wanted.precision == "fp32" and any(".fp16." in name for name in chosen)
+            files = {stored: listing[name] for name, stored in chosen.items()}
             with _Reporting(wanted.weights, each, files, say):
                 pull(hub, each, wanted.weights)
     if kind == "lora":  # only now can be read what the single file really is
         kind, family = _recognise_single_file(wanted, repository, source)
-        entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu)
-    return Fetched(kind=kind, entry=entry)
+        entry = loaded_entry(kind, family, source, on_cpu=wanted.on_cpu, precision=wanted.precision)
+    warnings = ("its repository has weights in half precision only",) if only_half else ()
+    return Fetched(kind=kind, entry=entry, warnings=warnings)
 
 
 class _Look:
@@ -132,15 +141,15 @@ class _Look:
     def recognise(self) -> tuple[Kind, StableDiffusionFamily, dict[str, Any]]:
         """Kind, family and source; a single file counts as a LoRA for SD1.5 until it can be read."""
         source: dict[str, Any] = {"hub": self._wanted.hub, "revision": self._wanted.revision}
+        if self._wanted.precision is not None:
+            source["half"] = self._wanted.precision != "fp32"
         if "model_index.json" in self._listing:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
         if adapters := peft_files(self._listing):
             return "lora", "sd15", {**source, "files": adapters}
         if "config.json" in self._listing:
             config = self._json("config.json")
-            kind = _NETWORK_KINDS.get(str(config.get("_class_name")))
-            if kind is None:
-                raise Unrecognised(f"it is a {config.get('_class_name') or 'network'} of another library")
+            kind = network_kind(config, latent_sizes(load_manifest(self._wanted.manifest)))
             return kind, self._network_family(kind, config), source
         files = [name for name in self._listing if name.endswith(".safetensors") and "/" not in name]
         if not files and any(name.endswith(PICKLES) for name in self._listing):
@@ -164,6 +173,8 @@ class _Look:
         for name in chosen:
             if name.endswith(PICKLES) or ".bin.index" in name:
                 raise Unrecognised(f"{name} {NO_PICKLES}")
+        if components is not None:
+            demand_weights(components, chosen)
         size = sum(self._listing[name].size for name in chosen)
         if size > self._wanted.max_bytes:
             bound = self._wanted.max_bytes / 1e9
@@ -171,22 +182,12 @@ class _Look:
         return chosen
 
     def _pipeline_family(self) -> StableDiffusionFamily:
-        name = str(self._json("model_index.json").get("_class_name"))
-        family = _PIPELINE_FAMILIES.get(name)
-        if family is None:
-            raise Unrecognised(f"it is a {name}; this server draws with {' and '.join(_PIPELINE_FAMILIES)}")
-        if "unet/config.json" in self._listing:
-            network = self._json("unet/config.json")
-            if network.get("cross_attention_dim") == 1024:
-                raise Unrecognised("it belongs to Stable Diffusion 2; this server draws with SD1.5 and SDXL")
-            if network.get("in_channels", 4) != 4:
-                raise Unrecognised("its network is for inpainting or editing and reads more than 4 channels")
+        family = pipeline_family(self._json("model_index.json"))
+        demand_drawable(family, lambda name: self._json(name) if name in self._listing else {})
         return family
 
     def _network_family(self, kind: str, config: dict[str, Any]) -> StableDiffusionFamily:
         if kind == "vae":
-            if config.get("latent_channels", 4) != 4:
-                raise Unrecognised(f"it is a VAE with {config['latent_channels']} latent channels, not 4")
             if self._wanted.family is not None:
                 return self._wanted.family
             return "sdxl" if config.get("scaling_factor") == _SDXL_SCALING_FACTOR else "sd15"
@@ -206,7 +207,8 @@ def _recognise_single_file(
 ) -> tuple[Kind, StableDiffusionFamily]:
     """Kind and family of the file that was fetched, or of PEFT's several, which names do not tell."""
     folder = wanted.weights / repository.folder
-    found = [recognise_file(folder / name) for name in source["files"] if name.endswith(".safetensors")]
+    tensors = [name for name in source["files"] if name.endswith(".safetensors")]
+    found = [inspect_file(folder / name, wanted.manifest) for name in tensors]
     if found[0].kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     for name in source["files"]:
@@ -219,11 +221,16 @@ def _recognise_single_file(
 
 
 def loaded_entry(
-    kind: Kind, family: StableDiffusionFamily, source: dict[str, Any], *, on_cpu: bool
+    kind: Kind,
+    family: StableDiffusionFamily,
+    source: dict[str, Any],
+    *,
+    on_cpu: bool,
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
     """The entry of weights.yaml that would stand for a source of that kind and family."""
     if kind == "checkpoint":
-        dtype = default_dtype(family, on_cpu=on_cpu)
+        dtype = default_dtype(family, on_cpu=on_cpu, precision=precision)
         return {"family": family, "parts": {"pipeline": source}, "dtype": dtype}
     return {"family": family, "source": source}
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+
+from pipelines.weights.beginnings import ENOUGH, foreign
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a file's tensors by their names."""
@@ -19,8 +24,23 @@ class Unrecognised(Exception):
     """A file with which this server cannot draw; ``str(error)`` says what it is, or why."""
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of a file's tensors from its header.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a .safetensors file says before its tensors.
+
+    Attributes:
+        shapes: by the tensors' names.
+        dtypes: their number formats in the file's own words (``F16``), by the same names.
+        metadata: what the writer noted.
+    """
+
+    shapes: Shapes
+    dtypes: Mapping[str, str] = field(default_factory=dict[str, str])
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header; its tensors are not read.
 
     Raises:
         Unrecognised: the file is no .safetensors file, or is cut off.
@@ -30,15 +50,39 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise Unrecognised("it is not a .safetensors file")
+            file.seek(0)
+            raise Unrecognised(_named(file.read(ENOUGH)))
         text = file.read(length)
     try:
-        header = cast("dict[str, Any]", json.loads(text))
-        tensors = {name: value for name, value in header.items() if name != "__metadata__"}
+        content = cast("dict[str, Any]", json.loads(text))
+        tensors = {name: value for name, value in content.items() if name != "__metadata__"}
         shapes = {name: tuple(int(side) for side in value["shape"]) for name, value in tensors.items()}
+        dtypes = {name: str(value.get("dtype", "")) for name, value in tensors.items()}
+        noted = cast("dict[str, Any]", content.get("__metadata__") or {})
+        metadata = {key: str(value) for key, value in noted.items()}
         end = max((int(value["data_offsets"][1]) for value in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise Unrecognised("it is not a .safetensors file") from error
+        raise Unrecognised("it is not a .safetensors file: its header is damaged") from error
     if size != 8 + length + end:
         raise Unrecognised("it is cut off, or has something after its tensors")
-    return shapes
+    try:
+        with safe_open(path, framework="np"):  # the reader of the format itself, as when it is drawn with
+            pass
+    except SafetensorError as error:
+        raise Unrecognised(f"its header is damaged: {error}") from error
+    return Header(shapes, dtypes, metadata)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the names and shapes of a file's tensors from its header.
+
+    Raises:
+        Unrecognised: as for `read_header`.
+    """
+    return dict(read_header(path).shapes)
+
+
+def _named(start: bytes) -> str:
+    """The refusal of a file that is none of the format, by its first bytes."""
+    refusal, words = "it is not a .safetensors file", foreign(start)
+    return refusal if words is None or words in refusal else f"{refusal}: it {words}"

@@ -42,10 +42,21 @@ SECTIONS: Mapping[Kind, Section] = {
 Dtype = Literal["float32", "float16", "bfloat16"]
 """The number format in which networks run, in torch's words."""
 
+Precision = Literal["fp16", "bf16", "fp32"]
+"""The precision that a caller names for what is loaded."""
 
-def default_dtype(family: StableDiffusionFamily, *, on_cpu: bool) -> Dtype:
-    """The dtype of a checkpoint for which nobody has named one."""
-    if on_cpu:
+
+def default_dtype(
+    family: StableDiffusionFamily, *, on_cpu: bool, precision: Precision | None = None
+) -> Dtype:
+    """The dtype of a checkpoint that weights.yaml does not name.
+
+    Args:
+        precision: the precision that is asked for; None where the choice is left open.
+    """
+    if on_cpu or precision == "fp32":
         return "float32"
+    if precision == "bf16":
+        return "bfloat16"
     # SDXL's own VAE overflows half precision.
     return "bfloat16" if family == "sdxl" else "float16"

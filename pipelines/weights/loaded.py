@@ -38,6 +38,7 @@ class LoadedEntry(BaseModel):
         section: the section of weights.yaml in which ``entry`` would stand.
         entry: the entry in the words of weights.yaml; its file is named relative to the weights folder.
         origin: the URL or repository that it was loaded from.
+        warning: what is not quite as its caller may expect; None where all is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,7 @@ class LoadedEntry(BaseModel):
     entry: dict[str, Any]
     origin: str
     loaded_at: datetime
+    warning: str | None = None
 
 
 class Loaded(BaseModel):
@@ -116,11 +118,10 @@ def parse(
 
 
 def names(manifest: Manifest) -> Iterator[str]:
-    """The name of everything that a manifest has, in all its sections."""
-    for section in Manifest.model_fields:
-        value: object = getattr(manifest, section)
-        if isinstance(value, dict):
-            yield from cast("dict[str, object]", value)
+    """Every name of everything that a manifest has, in all its sections."""
+    for name, entry in manifest.named():
+        yield name
+        yield from entry.also
 
 
 def _absolute(entry: Mapping[str, Any], weights: Path) -> dict[str, Any]:

@@ -14,11 +14,30 @@ from pipelines.errors import UnknownPipeline
 from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OTHER_NAME = re.compile(r"(?=.{1,128}$)[^\s,]([^,\n]*[^\s,])?")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Named(_Entry):
+    """The entry of something that requests name.
+
+    Attributes:
+        also: other names of it, such as callers bring along from where it was drawn with before.
+    """
+
+    also: tuple[str, ...] = ()
+
+    @field_validator("also")
+    @classmethod
+    def _other_names(cls, also: tuple[str, ...]) -> tuple[str, ...]:
+        for name in also:
+            if not _OTHER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: 1 to 128 characters, without blanks around or commas")
+        return also
 
 
 class Source(_Entry):
@@ -31,6 +50,8 @@ class Source(_Entry):
             diffusers' layout calls for.
         sha256: SHA-256 of the original files, by name, where the repository is somebody's copy.
         skip: components of a repository in diffusers' layout that are not needed.
+        half: whether the repository's files in half precision are taken where there are some; None: as the
+            dtype says in which the files are used.
         license: the licence, where it differs from the entry's.
         gated: whether the repository is given only to accounts that accepted its terms.
         folder: a folder in diffusers' layout, relative to the manifest.
@@ -44,6 +65,7 @@ class Source(_Entry):
     files: tuple[str, ...] = ()
     sha256: dict[str, str] = Field(default_factory=dict[str, str])
     skip: tuple[str, ...] = ()
+    half: bool | None = None
     license: str = ""
     gated: bool = False
     folder: Path | None = None
@@ -70,12 +92,12 @@ class Source(_Entry):
         given = [name for name in ("hub", "folder", "file", "dummy") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of hub, folder, file, dummy is needed, not {given or 'none'}")
-        if (self.files or self.sha256 or self.skip) and self.hub is None:
-            raise ValueError("files, sha256 and skip belong to a hub source")
+        if (self.files or self.sha256 or self.skip or self.half is not None) and self.hub is None:
+            raise ValueError("files, sha256, skip and half belong to a hub source")
         return self
 
 
-class PipelineEntry(_Entry):
+class PipelineEntry(_Named):
     """A pipeline that requests may name.
 
     Attributes:
@@ -103,7 +125,7 @@ class PipelineEntry(_Entry):
         return any(source.gated for source in self.parts.values())
 
 
-class ImageNetworkEntry(_Entry):
+class ImageNetworkEntry(_Named):
     """A network that makes a picture of a picture, without a prompt.
 
     Attributes:
@@ -130,6 +152,7 @@ class ImageNetworkEntry(_Entry):
             vram_gb=self.vram_gb,
             license=self.license,
             resident=self.resident,
+            also=self.also,
         )
 
 
@@ -155,7 +178,7 @@ class FaceRestorerEntry(ImageNetworkEntry):
         return self._as("face_restorer", {"face_restorer": self.source, **finder})
 
 
-class AdapterEntry(_Entry):
+class AdapterEntry(_Named):
     """A LoRA, textual inversion or VAE that requests may name.
 
     Attributes:
@@ -215,6 +238,30 @@ class Manifest(_Entry):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"{', '.join(sorted(twice))}: named twice among what can be opened")
         return self
+
+    @model_validator(mode="after")
+    def _other_names_are_free(self) -> Manifest:
+        ids = {name for name, _ in self.named()}
+        claimed = dict[str, str]()
+        for name, entry in self.named():
+            for other in entry.also:
+                if other in ids:
+                    raise ValueError(f"{name}: {other} is the name of an entry, and none of its other names")
+                if other in claimed:
+                    raise ValueError(f"{other}: claimed by {claimed[other]} and by {name}")
+                claimed[other] = name
+        return self
+
+    def named(self) -> Iterator[tuple[str, PipelineEntry | ImageNetworkEntry | AdapterEntry]]:
+        """Every entry that requests may name, with its name, in all sections."""
+        yield from self.pipelines.items()
+        yield from self.adapters()
+        yield from self.upscalers.items()
+        yield from self.face_restorers.items()
+
+    def id_of(self, name: str) -> str:
+        """The name of the entry that has this other name; any other text stays as it is."""
+        return next((id_ for id_, entry in self.named() if name in entry.also), name)
 
     def pipeline(self, name: str) -> PipelineEntry:
         """The entry of that name.

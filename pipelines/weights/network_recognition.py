@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pipelines.weights.header import Shapes, Unrecognised
+from pipelines.weights.kinds import StableDiffusionFamily
+from pipelines.weights.layouts.networks import VAE_PREFIXES
+from pipelines.weights.text_widths import family_by_attentions
+
+_SIZE_READERS = ("add_embedding.linear_1.weight", "label_emb.0.0.weight")
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -10,20 +15,35 @@ def is_controlnet(shapes: Shapes) -> bool:
     return any("controlnet_cond_embedding" in key or "input_hint_block" in key for key in shapes)
 
 
+def controlnet_family(shapes: Shapes) -> StableDiffusionFamily:
+    """The family of the networks that a ControlNet steers.
+
+    Raises:
+        Unrecognised: it is made for another family.
+    """
+    if not any("transformer_blocks" in key for key in shapes):
+        # Without any attention, the reader of the picture's size tells SDXL.
+        return "sdxl" if any(key.endswith(_SIZE_READERS) for key in shapes) else "sd15"
+    return family_by_attentions(shapes, "ControlNet")
+
+
 def is_vae(shapes: Shapes) -> bool:
     """Whether a file is a VAE of the shape that SD1.5 and SDXL have.
 
     Raises:
-        Unrecognised: it is a VAE of other latents.
+        Unrecognised: it is a VAE of other latents, or half of one.
     """
-    names = {key.removeprefix("first_stage_model.") for key in shapes}
-    if not {"encoder.conv_in.weight", "decoder.conv_in.weight"} <= names:
+    encoder, decoder = (_first_convolution(shapes, side) for side in ("encoder", "decoder"))
+    if encoder is None and decoder is None:
         return False
-    channels = next(
-        shape[1]
-        for key, shape in shapes.items()
-        if key.removeprefix("first_stage_model.") == "decoder.conv_in.weight"
-    )
+    if encoder is None or decoder is None:
+        raise Unrecognised(f"it is a VAE without its {'encoder' if encoder is None else 'decoder'}")
+    channels = decoder[1] if len(decoder) > 1 else 0
     if channels != 4:
         raise Unrecognised(f"it is a VAE with {channels} latent channels; SD1.5 and SDXL have 4")
     return True
+
+
+def _first_convolution(shapes: Shapes, side: str) -> tuple[int, ...] | None:
+    keys = [f"{prefix}{side}.conv_in.weight" for prefix in VAE_PREFIXES]
+    return next((shapes[key] for key in keys if key in shapes), None)

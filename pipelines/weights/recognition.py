@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipelines.weights.adapter_recognition import demand_usable_lora, is_lora, lora_family
-from pipelines.weights.checkpoint_recognition import checkpoint_family, is_checkpoint
+from pipelines.weights.checkpoint_recognition import checkpoint_family
 from pipelines.weights.embedding_names import embedding_family
+from pipelines.weights.foreign_networks import foreign_network
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import Kind, StableDiffusionFamily
-from pipelines.weights.network_recognition import is_controlnet, is_vae
-from pipelines.weights.text_widths import family_by_attentions
+from pipelines.weights.layouts.checkpoint import is_checkpoint, network_prefix
+from pipelines.weights.network_recognition import controlnet_family, is_controlnet, is_vae
 
 _FOREIGN_MARKS = (
     ("double_blocks", "Flux"),
@@ -45,8 +47,11 @@ def recognise(shapes: Shapes) -> Recognised:
     demand_usable_lora(shapes)
     if is_lora(shapes):
         return Recognised("lora", lora_family(shapes))
+    foreign = foreign_network(_told_by(shapes))
+    if foreign is not None:
+        raise Unrecognised(f"it is {foreign}")
     if is_controlnet(shapes):
-        return Recognised("controlnet", family_by_attentions(shapes, "controlnet"))
+        return Recognised("controlnet", controlnet_family(shapes))
     if is_checkpoint(shapes):
         return Recognised("checkpoint", checkpoint_family(shapes))
     if is_vae(shapes):
@@ -57,3 +62,11 @@ def recognise(shapes: Shapes) -> Recognised:
     if any(key.startswith(("down_blocks.", "input_blocks.", "conv_in.")) for key in shapes):
         raise Unrecognised("it is one network of a checkpoint; the whole checkpoint is needed")
     raise Unrecognised("it is not a checkpoint, LoRA, textual inversion, VAE or ControlNet")
+
+
+def _told_by(shapes: Shapes) -> Iterable[str]:
+    """The names that tell a network: of a whole checkpoint those of its UNet, whatever lies beside it."""
+    if not is_checkpoint(shapes):
+        return shapes
+    prefix = network_prefix(shapes)
+    return [name for name in shapes if name.startswith(prefix)]

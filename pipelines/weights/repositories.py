@@ -97,9 +97,10 @@ def repositories(manifest: Manifest, names: Collection[str] | None = None) -> li
 def _uses(manifest: Manifest) -> Iterator[_Use]:
     for name, entry in manifest.openable().items():
         for source in entry.parts.values():
-            yield _Use(name, source, entry.dtype != "float32", source.license or entry.license)
+            half = entry.dtype != "float32" if source.half is None else source.half
+            yield _Use(name, source, half, source.license or entry.license)
     for name, adapter in manifest.adapters():
-        yield _Use(name, adapter.source, None, adapter.source.license or adapter.license)
+        yield _Use(name, adapter.source, adapter.source.half, adapter.source.license or adapter.license)
     for name, controlnet in manifest.controlnets.items():
         if controlnet.annotator is not None:
             yield _Use(name, controlnet.annotator, None, controlnet.annotator.license or controlnet.license)
@@ -139,10 +140,10 @@ def select(
 ) -> dict[str, str]:
     """The files that are needed: the name in the repository -> the name on disk.
 
-    Each network needs one set of weights: in half precision the fp16 variant when there is one, and
-    safetensors before ``.bin``. The fp16 variant is stored under the plain name, so that whoever opens the
-    folder needs not know of it; shards keep the names that their index lists. Explicit ``files`` are taken as
-    they are.
+    Each network needs one set of weights: in half precision the fp16 variant when there is one, in full
+    precision that variant only when there is nothing else, and safetensors before ``.bin``. The fp16 variant
+    is stored under the plain name, so that whoever opens the folder needs not know of it; shards keep the
+    names that their index lists. Explicit ``files`` are taken as they are.
 
     Args:
         listing: every file of the repository.
@@ -219,7 +220,7 @@ def _preference(half: bool) -> list[tuple[bool, str]]:
     """The acceptable sets of weights, best first: whether a set is the fp16 variant, and its format."""
     if half:
         return [(True, "safetensors"), (False, "safetensors"), (True, "bin"), (False, "bin")]
-    return [(False, "safetensors"), (False, "bin")]
+    return [(False, "safetensors"), (False, "bin"), (True, "safetensors"), (True, "bin")]
 
 
 def _index(names: Collection[str], half: bool, format_: str) -> dict[str, str]:

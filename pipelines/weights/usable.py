@@ -1,20 +1,15 @@
-"""Whether a file that came can be drawn with: its first drawing must not refuse it. Torch-free."""
+"""Whether an adapter's file that came can be drawn with: its first drawing must not refuse it. Torch-free."""
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from pipelines.weights.finite import demand_finite
-from pipelines.weights.header import Shapes, Unrecognised, read_shapes
-from pipelines.weights.kinds import StableDiffusionFamily
+from pipelines.weights.header import Header, Shapes, Unrecognised
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from pipelines.weights.lora_names import read_names
 from pipelines.weights.lora_settings import HEADER_KEY, of_header
-from pipelines.weights.recognition import Recognised, recognise
 
 _READ_WHOLE = ("lora", "embedding", "vae")
 """The kinds that are small enough to be read whole at load; a VAE has 0.3 GB."""
@@ -23,22 +18,22 @@ _PAIRS = (("up", "down"), ("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b")
 """Parts of a layer that are multiplied with each other."""
 
 
-def recognise_file(path: Path) -> Recognised:
-    """Tell kind and family of a file from its header, and look at the numbers of small ones. Blocking.
+def demand_usable(path: Path, header: Header, kind: Kind) -> StableDiffusionFamily | None:
+    """Refuse an adapter that its first drawing would refuse; small files are read whole. Blocking.
 
+    Returns:
+        The family that the writer of a LoRA noted; None if it noted none.
     Raises:
-        Unrecognised: it is nothing with which this server can draw, or damaged; the error says what.
+        Unrecognised: it is damaged, or of another family; the error says what.
     """
-    shapes = read_shapes(path)
-    recognised = recognise(shapes)
-    if recognised.kind == "lora":
-        _demand_whole(shapes)
-        metadata = _metadata(path)
-        _demand_readable(metadata)
-        recognised = replace(recognised, family=recognised.family or _said_family(metadata))
-    if recognised.kind in _READ_WHOLE:
+    family = None
+    if kind == "lora":
+        _demand_whole(header.shapes)
+        _demand_readable(header.metadata)
+        family = _said_family(header.metadata)
+    if kind in _READ_WHOLE:
         demand_finite(path)
-    return recognised
+    return family
 
 
 def _demand_whole(shapes: Shapes) -> None:
@@ -83,13 +78,3 @@ def _said_family(metadata: Mapping[str, str]) -> StableDiffusionFamily | None:
     if "xl" in said:
         return "sdxl"
     return "sd15" if "v1" in said else None
-
-
-def _metadata(path: Path) -> Mapping[str, str]:
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        header = cast("dict[str, Any]", json.loads(file.read(length)))
-    found = header.get("__metadata__")
-    if not isinstance(found, dict):
-        return {}
-    return {key: value for key, value in cast("dict[str, Any]", found).items() if isinstance(value, str)}

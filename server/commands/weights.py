@@ -81,14 +81,16 @@ def _list(arguments: argparse.Namespace) -> int:
     if read is None:
         return 1
     locked = read.repositories
-    rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE")]
+    rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE", "ALSO")]
     for name, entry in manifest.openable().items():
         size = f"{entry.vram_gb:.1f}{'' if entry.vram_measured else '*'}" if entry.vram_gb else "?"
         loaded = "at start" if entry.resident else "on demand"
         gated = " (gated)" if entry.gated else ""
-        rows.append((name, entry.family, _state(manifest, name, locked), size, loaded, entry.license + gated))
+        about = (name, entry.family, _state(manifest, name, locked), size, loaded, entry.license + gated)
+        rows.append((*about, ", ".join(entry.also)))
     for name, adapter in manifest.adapters():
-        rows.append((name, adapter.family, _state(manifest, name, locked), "", "on request", adapter.license))
+        about = (name, adapter.family, _state(manifest, name, locked), "", "on request", adapter.license)
+        rows.append((*about, ", ".join(adapter.also)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -116,10 +118,11 @@ def _pull(arguments: argparse.Namespace) -> int:
     if read is None:
         return 1
     known = {*manifest.openable(), *(name for name, _ in manifest.adapters())}
-    if unknown := [name for name in arguments.names if name not in known]:
+    names = [manifest.id_of(name) for name in arguments.names]
+    if unknown := [name for name in names if name not in known]:
         _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         return 2
-    wanted = repositories(manifest, arguments.names or None)
+    wanted = repositories(manifest, names or None)
     if not wanted:
         print("Nothing of this comes from the hub.")
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 from pipelines.weights.downloads import one_pull_at_a_time
 from pipelines.weights.loaded import Loaded, LoadedEntry, names, read_loaded, with_loaded, write_loaded
@@ -31,12 +32,23 @@ class Catalogue:
         return name in names(self.manifest)
 
     def is_own(self, name: str) -> bool:
-        """Whether the name stands in weights.yaml."""
+        """Whether the name stands in weights.yaml, as that of an entry or as another name of one."""
         return name in names(self.own)
+
+    def own_words(self, name: str) -> str:
+        """What weights.yaml has of that name, in words fit for the caller."""
+        id_ = self.own.id_of(name)
+        place = "stands in this server's weights.yaml"
+        return f"{name} {place}" if id_ == name else f"{name} is another name of {id_}, which {place}"
 
     def loaded(self) -> dict[str, LoadedEntry]:
         """The entries that were loaded, by name; one whose name stands in weights.yaml is left out."""
         return {name: item for name, item in self._loaded.entries.items() if not self.is_own(name)}
+
+    def origins(self, name: str) -> set[str]:
+        """The repositories and URLs from which what has that name comes; none where nothing has it."""
+        item = self.loaded().get(name)
+        return set(_hubs(self.own, name)) if item is None else {item.origin}
 
     def add(self, name: str, item: LoadedEntry) -> None:
         """Record an entry that was loaded.
@@ -81,6 +93,16 @@ class Catalogue:
         write_loaded(self._weights, loaded)
         self._loaded = loaded
         self.manifest = with_loaded(self.own, loaded, self._weights)
+
+
+def _hubs(manifest: Manifest, name: str) -> Iterator[str]:
+    """The repositories of everything in a manifest that has that name."""
+    name = manifest.id_of(name)
+    opened = manifest.openable().get(name)
+    adapters = [entry.source for each, entry in manifest.adapters() if each == name]
+    for source in [*(opened.parts.values() if opened else ()), *adapters]:
+        if source.hub is not None:
+            yield source.hub
 
 
 def _source(item: LoadedEntry) -> Source:

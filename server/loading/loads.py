@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pipelines.weights.atomic import write_atomically
 from pipelines.weights.fetch_process import Fetched, unwritable
 from pipelines.weights.header import Unrecognised
-from pipelines.weights.kinds import SECTIONS, Kind, StableDiffusionFamily
+from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily
 from pipelines.weights.loaded import LoadedEntry, parse
 from server.engines.dispatch import Dispatch
 from server.errors import ApiError, FieldError
 from server.loading.catalogue import Catalogue
-from server.loading.incoming import Incoming, NotLoaded
+from server.loading.incoming import Incoming
+from server.loading.transfer import NotLoaded
 from server.outside.public_http import PublicHTTP
 from server.settings import Settings
 from server.webhooks.outbox import Webhooks
@@ -41,7 +42,9 @@ class Load(BaseModel):
         name: the name by which requests will call it.
         origin: URL of a .safetensors file, or ``owner/name`` of a repository on the hub.
         revision: branch, tag or commit of the repository.
+        precision: the precision that the caller names; None if the caller names none.
         kind: the kind that the caller names, which is checked; None if the caller names none.
+        suggested: the kind that the caller seems to expect, which is not checked.
         family: the family that the caller names, which is believed only where the file does not tell.
         webhook: the URL of the receiver to tell when the load has ended.
         problem: the reason why it failed; None while it is under way.
@@ -52,7 +55,9 @@ class Load(BaseModel):
     name: str
     origin: str
     revision: str = "main"
+    precision: Precision | None = None
     kind: Kind | None = None
+    suggested: Kind | None = None
     family: StableDiffusionFamily | None = None
     account_id: int
     webhook: str | None = None
@@ -107,15 +112,20 @@ class Loads:
         load = self._loads.get(name)
         return None if load is None else (load, self._progress.get(name, LoadProgress()))
 
-    async def begin(self, load: Load) -> None:
+    async def begin(self, load: Load) -> str | None:
         """Record a load and start it; it goes on behind this call.
 
+        Returns:
+            A warning for the caller where the same thing has that name already; nothing is loaded then.
         Raises:
             FieldError: the name is taken, or something is being loaded under it.
             ApiError: the weights folder cannot be written.
         """
+        if load.origin.partition("?")[0] in self._catalogue.origins(load.name):
+            await self._tell(load, {"status": "success", "message": "model loaded"})
+            return f"{load.name} is on this server already, and nothing was loaded"
         if self._catalogue.is_own(load.name):
-            raise FieldError("model_id", f"{load.name} stands in this server's weights.yaml")
+            raise FieldError("model_id", self._catalogue.own_words(load.name))
         if self._catalogue.has(load.name):
             raise FieldError("model_id", f"{load.name} is on this server already; delete it first")
         if load.name in self._tasks:
@@ -123,6 +133,7 @@ class Loads:
         self._loads.pop(load.name, None)
         self._record({**self._loads, load.name: load})
         self._start(load)
+        return None
 
     async def delete(self, name: str) -> bool:
         """Remove what was loaded when nobody draws with it any more, or stop loading it.
@@ -133,16 +144,18 @@ class Loads:
             FieldError: the name stands in weights.yaml.
         """
         if self._catalogue.is_own(name):
-            raise FieldError("model_id", f"{name} stands in this server's weights.yaml; remove it there")
+            raise FieldError("model_id", f"{self._catalogue.own_words(name)}; remove it there")
         task = self._tasks.get(name)
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
-        was_known = self._loads.get(name) is not None
+        known = self._loads.get(name)
+        if known is not None and "://" in known.origin:
+            await asyncio.to_thread(self._incoming.forget, known.origin)
         self._record({other: load for other, load in self._loads.items() if other != name})
         item = self._catalogue.remove(name)
         if item is None:
-            return was_known
+            return known is not None
         await self._dispatch.retire(name)
         await self._dispatch.reload()
         await asyncio.to_thread(self._catalogue.remove_files, item)
@@ -182,7 +195,9 @@ class Loads:
             log.exception("loading %s failed", load.name)
             await self._fail(load, "an unexpected failure; the server's log has the cause")
         else:
-            await self._tell(load, {"status": "success", "message": "model loaded"})
+            item = self._catalogue.loaded().get(load.name)
+            warned = {"warning": item.warning} if item is not None and item.warning else {}
+            await self._tell(load, {"status": "success", "message": "model loaded", **warned})
             self._remember({name: other for name, other in self._loads.items() if name != load.name})
 
     async def _bring(self, load: Load) -> None:
@@ -190,16 +205,17 @@ class Loads:
             return  # the server ended between the record of what was loaded and that of the load's end
         progress = self._progress[load.name]
         if "://" in load.origin:
-            found = await self._incoming.file(load.name, load.origin, load.family, progress)
+            found = await self._incoming.file(load.name, load.origin, load.family, load.precision, progress)
         else:
             found = await self._incoming.repository(
-                load.name, load.origin, load.revision, load.family, progress
+                load.name, load.origin, load.revision, load.family, load.precision, progress
             )
         item = LoadedEntry(
             section=SECTIONS[found.kind],
             entry=found.entry,
             origin=load.origin.partition("?")[0],
             loaded_at=datetime.now(UTC),
+            warning="; ".join(_warnings(load, found)) or None,
         )
         try:
             self._check(load, found, item)
@@ -212,9 +228,6 @@ class Loads:
     def _check(self, load: Load, found: Fetched, item: LoadedEntry) -> None:
         if load.kind is not None and load.kind != found.kind:
             raise NotLoaded(f"it is a {found.kind}, not a {load.kind}")
-        family = found.entry["family"]
-        if load.family is not None and load.family != family:
-            raise NotLoaded(f"it is made for {family}, not for {load.family}")
         try:
             parse(item.section, load.name, item.entry, self._weights)
         except ValueError as error:
@@ -256,6 +269,17 @@ class Loads:
         except Unwritable:
             log.exception("the end of a load was not recorded")
             self._loads = loads
+
+
+def _warnings(load: Load, found: Fetched) -> list[str]:
+    """What came, where it is not what the caller's words let one expect."""
+    warnings = list(found.warnings)
+    if load.suggested is not None and load.suggested != found.kind:
+        warnings.append(f"it is a {found.kind}, not a {load.suggested}")
+    family = found.entry["family"]
+    if load.family is not None and load.family != family:
+        warnings.append(f"it is made for {family}, not for {load.family}")
+    return warnings
 
 
 class Unwritable(ApiError):

@@ -38,6 +38,19 @@ _NEVER = (
 )
 
 
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
+"""What compresses a body, among the words that stand in ``Content-Encoding``.
+
+Stores and frameworks write others there too: nothing, ``identity``, ``aws-chunked``, even a charset.
+"""
+
+
+def is_compressed(response: httpx.Response) -> bool:
+    """Whether a body, as it came, is not the thing itself but a compressed form of it."""
+    said = response.headers.get("content-encoding", "").lower()
+    return not _COMPRESSIONS.isdisjoint(word.strip() for word in said.split(","))
+
+
 class NotReached(Exception):
     """A URL may not be or could not be reached; the text names no address that the caller did not write."""
 

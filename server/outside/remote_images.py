@@ -7,7 +7,14 @@ import ssl
 
 import httpx
 
-from server.outside.public_http import MAX_REDIRECTS, REDIRECTS, NotReached, PublicHTTP, Resolver
+from server.outside.public_http import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    NotReached,
+    PublicHTTP,
+    Resolver,
+    is_compressed,
+)
 from server.settings import Settings
 
 
@@ -79,7 +86,7 @@ class RemoteImages:
             return await self._body(response)
 
     async def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+        if is_compressed(response):
             raise NotFetched("the server compressed the answer although it was asked not to")
         max_bytes = int(self._max_mb * 1_000_000)
         stated = response.headers.get("content-length", "")

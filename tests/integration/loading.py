@@ -114,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = (
             {"Transfer-Encoding": "chunked"} if file.chunked else {"Content-Length": len(file.data) - start}
         )
-        self._head(206 if span else 200, {"ETag": '"this one"', **length})
+        part = {"Content-Range": f"bytes {start}-{len(file.data) - 1}/{len(file.data)}"} if span else {}
+        self._head(206 if span else 200, {"ETag": '"this one"', **part, **length})
         try:
             self._body(name, file, start)
         except OSError:

@@ -209,7 +209,7 @@ def test_what_was_loaded_beside_drawings_draws_survives_a_kill_and_is_deleted(
         ("absent", {"url": "me/absent"}, "me/absent is not on the hub"),
         ("no-vae", {"url": "me/sketch", "model_type": "vae"}, "it is a lora, not a vae"),
         ("disguised", {"url": "plain/me/files/main/disguised.safetensors"}, "it is a pickle"),
-        ("page", {"url": "plain/me/files/main/page.safetensors"}, "it is not a .safetensors file"),
+        ("page", {"url": "plain/me/files/main/page.safetensors"}, "it is an HTML page, not a file"),
         ("missing", {"url": "nothing.safetensors"}, "it could not be fetched: the server answered 404"),
         ("xl", {"url": "me/sketch", "model_type": "sdxl"}, "it is a lora, not a checkpoint"),
     ],
@@ -261,9 +261,6 @@ def test_a_vae_is_loaded_and_chosen_by_its_id(
          {"model_id": ["model_id more_details stands in this server's weights.yaml"]}),
         ("load_model", {"url": "https://example.com/a.ckpt?x=1", "model_id": "x"},
          {"url": ["url is a pickle, which can run code when it is opened; give a .safetensors"]}),
-        ("load_model", {"url": "me/sketch", "model_id": "x", "from_safetensors": "no"},
-         {"from_safetensors": ["from_safetensors pickles are refused: they can run code when they are "
-                               "opened; give a .safetensors"]}),
         *(
             ("load_model", {"url": "me/sketch", "model_id": "x", "model_format": word},
              {"model_format": ["model_format pickles are refused: they can run code when they are opened; "

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from server.loading.partial import Partial, Version
 from tests.integration.hub_server import HubServer, Repo
 from tests.integration.loading import LOADED, MODEL, FileServer, Offered, drawn, post, verified
 from tests.receiver import Receiver, receiver
 from tests.running_server import RunningServer, eventually, start_server
 
 DISK_BYTES = 2_000_000
-LARGE = bytes(DISK_BYTES // 2)
+LARGE = save({"weight": np.zeros(DISK_BYTES // 8, np.float32)})
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +236,9 @@ def test_a_file_that_came_whole_before_a_crash_is_fetched_anew(
 ) -> None:
     """Its server has nothing left to send."""
     files.files["whole"] = Offered(lora)
-    partial = weights / ".parts" / hashlib.sha256(f"{files.url}/whole".encode()).hexdigest()
-    partial.write_bytes(lora)
-    partial.with_suffix(".etag").write_text('"this one"')
+    partial = Partial(weights / ".parts", f"{files.url}/whole")
+    partial.begin(Version(etag='"this one"', total=len(lora)))
+    partial.path.write_bytes(lora)
     loads_now(server, files, "whole")
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pipelines.denoising.sample import Picture
 from pipelines.request import Lora
+from pipelines.weights.inspection import inspect_file
 from pipelines.weights.lora_names import DOTTED_PREFIXES, FLAT_PREFIXES, OTHER_ENDS, WRAPPERS
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
-from pipelines.weights.usable import recognise_file
 from tests.drawing import draw, open_family, reference, small_request
 from tests.tiny.lora_layouts import (
     PEFT_ENDS,
@@ -66,7 +66,7 @@ class Drawer:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, metadata)
         if config is not None:
             (path.parent / "adapter_config.json").write_text(json.dumps(config))
-        found = recognise_file(path)
+        found = inspect_file(path, self._manifest.path)
         assert found.kind == "lora"
         assert family is None or found.family in (family, None)
         known: Any = found.family or family or "sd15"

@@ -401,11 +401,34 @@ def test_a_stated_length_over_the_limit_is_refused_at_once() -> None:
     asyncio.run(scenario())
 
 
-def test_a_compressed_answer_is_refused_rather_than_unpacked() -> None:
+@pytest.mark.parametrize(
+    "coding",
+    [
+        "gzip", "x-gzip", "deflate", "br", "zstd", "compress", "GZIP", " gzip ", "aws-chunked, gzip",
+        "gzip,identity",
+    ],
+)  # fmt: skip
+def test_a_compressed_answer_is_refused_rather_than_unpacked(coding: str) -> None:
     async def scenario() -> None:
-        async with Site({"/": ok(b"\x1f\x8b", "Content-Encoding: gzip")}) as site:
+        async with Site({"/": ok(b"\x1f\x8b", f"Content-Encoding: {coding}")}) as site:
             with pytest.raises(NotFetched, match="compressed"):
                 await images(*HERE).fetch(site.url())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("",), ("identity",), ("aws-chunked",), ("utf-8",), ("UTF-8",), ("none",), ("binary",),
+        ("identity, aws-chunked",), (", ,",), ("aws-chunked", "identity"),
+    ],
+)  # fmt: skip
+def test_a_word_that_compresses_nothing_is_no_coding(words: tuple[str, ...]) -> None:
+    async def scenario() -> None:
+        headers = [f"Content-Encoding: {word}" for word in words]
+        async with Site({"/": ok(b"\x89PNG", *headers)}) as site:
+            assert await images(*HERE).fetch(site.url()) == b"\x89PNG"
 
     asyncio.run(scenario())
 

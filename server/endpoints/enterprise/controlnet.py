@@ -144,7 +144,7 @@ class ControlNetFields(PictureFields):
         Raises:
             FieldError: an unknown ControlNet, preprocessor or scale.
         """
-        names = comma_list(self.controlnet_model)
+        names = [manifest.id_of(name) for name in comma_list(self.controlnet_model)]
         if not names:
             raise MissingField("controlnet_model")
         if len(set(names)) < len(names):
@@ -159,7 +159,7 @@ class ControlNetFields(PictureFields):
         Args:
             control_image: the picture that all of them get, already ``width`` x ``height``.
         """
-        names = comma_list(self.controlnet_model)
+        names = [manifest.id_of(name) for name in comma_list(self.controlnet_model)]
         each = zip(names, self._preprocessors(names, manifest), self._scales(names), strict=True)
         return tuple(
             Control(name=name, image=control_image, preprocessor=preprocessor, scale=scale)

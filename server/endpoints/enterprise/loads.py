@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from fastapi import APIRouter, Request
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, Field
 
-from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from server.accounts.accounts import Account
-from server.endpoints.enterprise.origins import check_name, check_revision, read_origin
+from server.endpoints.enterprise.load_words import (
+    MODEL_TYPES,
+    VAE_FAMILIES,
+    Meaning,
+    ModelFormat,
+    ModelType,
+    VaeType,
+    read_revision,
+)
+from server.endpoints.enterprise.origins import MAIN, check_name, one_revision, read_origin
 from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.webhook import WebhookFields
 from server.endpoints.enterprise.wire import Operation, message
@@ -19,32 +26,6 @@ from server.endpoints.fields import Flag, Text
 from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.loading.loads import Load
-
-_KINDS: Mapping[str, Kind] = {
-    "stable_diffusion": "checkpoint", "checkpoint": "checkpoint", "model": "checkpoint", "sd": "checkpoint",
-    "sd15": "checkpoint", "sdxl": "checkpoint", "lora": "lora", "lycoris": "lora", "embeddings": "embedding",
-    "embedding": "embedding", "textual_inversion": "embedding", "vae": "vae", "controlnet": "controlnet",
-}  # fmt: skip
-_VAE_FAMILIES: Mapping[str, StableDiffusionFamily] = {
-    "sdxl": "sdxl", "sd": "sd15", "sd15": "sd15", "sd1_5": "sd15",
-}  # fmt: skip
-
-
-def _word(value: object) -> object:
-    return re.sub(r"[\s.-]+", "_", value.strip().lower()) if isinstance(value, str) else value
-
-
-ModelType = Annotated[
-    Literal[
-        "stable_diffusion", "checkpoint", "model", "sd", "sd15", "sdxl", "lora", "lycoris", "embeddings",
-        "embedding", "textual_inversion", "vae", "controlnet",
-    ],
-    BeforeValidator(_word),
-]  # fmt: skip
-ModelFormat = Annotated[
-    Literal["diffusers", "safetensors", "ckpt", "bin", "pt", "pth", "pickle"], BeforeValidator(_word)
-]
-VaeType = Annotated[Literal["sd", "sd15", "sd1_5", "sdxl", "stable_diffusion", "vae"], BeforeValidator(_word)]
 
 
 class LoadModel(WebhookFields):
@@ -69,8 +50,10 @@ class LoadModel(WebhookFields):
     answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("model load started")}
 
     url: Text = Field(
-        description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. Paths "
-        "on the server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code "
+        description="URL of a `.safetensors` file, or a repository of the model hub as `owner/name`. The "
+        "address of a page that shows one file (the hub's, Civitai's with `modelVersionId`, GitHub's, a "
+        "share link of Google Drive or Dropbox) is taken for that file; other pages are refused. Paths on "
+        "the server are not read; `.ckpt`, `.bin`, `.pt` and `.pth` are refused, since they can run code "
         "when they are opened."
     )
     model_id: Text = Field(
@@ -81,15 +64,22 @@ class LoadModel(WebhookFields):
         None,
         validation_alias=AliasChoices("model_type", "model_category"),
         description="What it is. What really came is told from its tensors; loading fails when it is another "
-        "thing than said here. Also as `model_category`.",
+        "kind of thing than said here, and warns when it is for another family. `huggingface`, "
+        "`custom_ckpt`, `api_trained` and `dreambooth` say where it comes from, and anything may come. Also "
+        "as `model_category`.",
     )
     model_format: ModelFormat | None = Field(
         None, description="`diffusers` (a repository) or `safetensors`; the others are refused as pickles."
     )
     from_safetensors: Flag = Field(
-        True, description="`no` asks for a pickle, which is refused; what is loaded is always safetensors."
+        False, description="Taken and without effect: what is loaded is always safetensors."
     )
-    revision: Text = Field("main", description="Branch, tag or commit of a repository of the hub.")
+    revision: Text = Field(
+        "fp32",
+        description="`fp16`, `bf16` or `fp32`: the precision in which a checkpoint is drawn with, and which "
+        "files of a repository are taken. On a CPU all is drawn in fp32. Anything else is a branch, tag or "
+        "commit of a repository of the hub.",
+    )
 
 
 class LoadVae(WebhookFields):
@@ -110,8 +100,9 @@ class LoadVae(WebhookFields):
     vae_url: Text = Field(description="As `url` of load_model.")
     vae_type: VaeType | None = Field(
         None,
-        description="`sdxl` or `sd15`: for which checkpoints. VAEs of both have the same shape; without this "
-        "field a repository's scaling factor decides, and a bare file is taken for one of SD1.5.",
+        description="`sdxl` or `sd15`: for which checkpoints. VAEs of both have the same shape; without one "
+        "of these a repository's scaling factor decides, and with a bare file whether its address or its "
+        "name speaks of XL. `diffusers`, `safetensors` and `pt` tell its form, which is looked at anyway.",
     )
 
 
@@ -133,44 +124,53 @@ class DeleteModel(Operation):
 
 
 async def load_model(request: Request, account: Account, fields: LoadModel) -> dict[str, object]:
-    if fields.model_format in ("ckpt", "bin", "pt", "pth", "pickle") or not fields.from_safetensors:
-        field = "from_safetensors" if not fields.from_safetensors else "model_format"
-        raise FieldError(
-            field, "pickles are refused: they can run code when they are opened; give a .safetensors"
-        )
-    check_revision(fields.revision, "revision")
+    if fields.model_format in ("ckpt", "bin", "pt", "pth", "pickle"):
+        problem = "pickles are refused: they can run code when they are opened; give a .safetensors"
+        raise FieldError("model_format", problem)
+    precision, revision = read_revision(fields.revision)
+    address = read_origin(request, fields.url, "url")
+    said = MODEL_TYPES[fields.model_type] if fields.model_type else Meaning()
     load = Load(
         name=check_name(fields.model_id, "model_id"),
-        origin=read_origin(request, fields.url, "url"),
-        revision=fields.revision,
-        kind=_KINDS[fields.model_type] if fields.model_type else None,
-        family=fields.model_type if fields.model_type in ("sd15", "sdxl") else None,
+        origin=address.origin,
+        revision=one_revision(revision, address, "revision"),
+        precision=precision,
+        kind=said.kind,
+        suggested=said.suggested,
+        family=said.family,
         account_id=account.id,
         webhook=fields.webhook_url(request),
         track_id=fields.track_id,
     )
-    await services(request).loads.begin(load)
-    return fields.with_track_id({"status": "success", **message("model load started")})
+    return await _begun(request, fields, load, "model load started")
 
 
 async def load_vae(request: Request, account: Account, fields: LoadVae) -> dict[str, object]:
+    address = read_origin(request, fields.vae_url, "vae_url")
     load = Load(
         name=check_name(fields.vae_id, "vae_id"),
-        origin=read_origin(request, fields.vae_url, "vae_url"),
+        origin=address.origin,
+        revision=one_revision(MAIN, address, "vae_url"),
         kind="vae",
-        family=_VAE_FAMILIES.get(fields.vae_type or ""),
+        family=VAE_FAMILIES.get(fields.vae_type or ""),
         account_id=account.id,
         webhook=fields.webhook_url(request),
         track_id=fields.track_id,
     )
-    await services(request).loads.begin(load)
-    return fields.with_track_id({"status": "success", **message("VAE load started")})
+    return await _begun(request, fields, load, "VAE load started")
 
 
 async def delete_model(request: Request, account: Account, fields: DeleteModel) -> dict[str, object]:
     if not await services(request).loads.delete(fields.model_id):
         raise NotFound("Model id not found")
     return {"status": "success", **message("Model deleted on server")}
+
+
+async def _begun(request: Request, fields: WebhookFields, load: Load, text: str) -> dict[str, object]:
+    """The answer to a load, which has begun unless the same thing is here already."""
+    warning = await services(request).loads.begin(load)
+    warned = {} if warning is None else {"warning": warning}
+    return fields.with_track_id({"status": "success", **message(text), **warned})
 
 
 router = APIRouter()

@@ -22,6 +22,9 @@ from server.loading.loads import Loads
 class GetAllModelsOperation(Operation):
     slug: ClassVar[str] = "get_all_models"
     summary: ClassVar[str] = "All checkpoints"
+    description: ClassVar[str | None] = (
+        "Also what was loaded since the start. A checkpoint with several names is listed under each."
+    )
     answer: ClassVar[Mapping[str, object]] = {
         "models": [{"load_data": "01/25/2023 11:52:22", "model_id": "stable-diffusion-v1-5"}],
         "status": "success",
@@ -48,7 +51,8 @@ async def get_all_models(
     catalogue = services(request).catalogue
     known_since = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
     loaded_at = {name: item.loaded_at for name, item in catalogue.loaded().items()}
-    names = [*checkpoints(catalogue.manifest), *loaded_at]
+    known = checkpoints(catalogue.manifest)
+    names = [each for name, entry in known.items() for each in (name, *entry.also)] + list(loaded_at)
     models = [
         {"load_data": loaded_at.get(name, known_since).strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
         for name in dict.fromkeys(names)
@@ -59,9 +63,12 @@ async def get_all_models(
 async def verify_model(request: Request, account: Account, fields: VerifyModel) -> dict[str, object]:
     server = services(request)
     name = fields.model_id
-    if name not in {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}:
+    known = {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}
+    if server.manifest.id_of(name) not in known:
         raise NotFound(f"Model id not found{_why_not(server.loads, name)}")
-    return {"status": "success", **message("Model exists on server")}
+    item = server.catalogue.loaded().get(name)
+    warned = {"warning": item.warning} if item is not None and item.warning else {}
+    return {"status": "success", **message("Model exists on server"), **warned}
 
 
 def _why_not(loads: Loads, name: str) -> str:

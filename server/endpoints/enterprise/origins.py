@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import urlsplit
 
@@ -10,11 +11,14 @@ from fastapi import Request
 from pipelines.weights.formats import NO_PICKLES, PICKLES
 from server.errors import FieldError
 from server.http.services import services
+from server.loading.page_addresses import HUB_HOSTS, Address, NotAFile, file_address
 from server.outside.public_http import NotReached
+
+MAIN = "main"
+"""The branch of a repository that is meant unless another one is named."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?")
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 
 
@@ -41,23 +45,44 @@ def check_revision(revision: str, field: str) -> None:
         raise FieldError(field, "must be the name of a branch, tag or commit")
 
 
-def read_origin(request: Request, given: str, field: str) -> str:
+def read_origin(request: Request, given: str, field: str) -> Address:
     """The id of a repository of the hub, or a URL that may be fetched as far as a look at it can tell.
 
     Raises:
-        FieldError: it is neither, or ends like a pickle.
+        FieldError: it is neither, is a page from which no file follows, or ends like a pickle.
     """
-    given = given.strip()
-    if page := _HUB_PAGE.fullmatch(given):
-        given = page[1]
-    ending = urlsplit(given).path.lower() if "://" in given else given.lower()
+    own_hub = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
+    try:
+        address = file_address(given, (*HUB_HOSTS, own_hub) if own_hub else HUB_HOSTS)
+    except NotAFile as error:
+        raise FieldError(field, str(error)) from error
+    origin = address.origin
+    try:
+        ending = urlsplit(origin).path.lower() if "://" in origin else origin.lower()
+    except ValueError as error:
+        raise FieldError(field, "cannot be fetched: the URL is malformed") from error
     if ending.endswith(PICKLES):
         raise FieldError(field, NO_PICKLES)
-    if _HUB.fullmatch(given):
-        return given
-    if "://" not in given:
-        raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
+    if "://" not in origin:
+        if not _HUB.fullmatch(origin):
+            raise FieldError(field, "must be an http or https URL, or a repository of the hub as owner/name")
+        return address
     try:
-        return str(services(request).public_http.read(given))
+        return Address(str(services(request).public_http.read(origin)))
     except NotReached as error:
         raise FieldError(field, f"cannot be fetched: {error}") from error
+
+
+def one_revision(said: str, address: Address, field: str) -> str:
+    """The branch, tag or commit that the caller and the address name.
+
+    Raises:
+        FieldError: they name two, or what is none.
+    """
+    check_revision(said, field)
+    if address.revision is None:
+        return said
+    check_revision(address.revision, field)
+    if said not in (MAIN, address.revision):
+        raise FieldError(field, f"is {said}, and the address names {address.revision}")
+    return address.revision

@@ -81,7 +81,7 @@ class SuperResolution(PaidFields):
         picture = pictures["url"]
         if not manifest.upscalers:
             raise NotFound("This server has no upscaler: weights.yaml names none")
-        name = self.model_id or next(iter(manifest.upscalers))
+        name = manifest.id_of(self.model_id or next(iter(manifest.upscalers)))
         if name not in manifest.upscalers:
             raise NotFound("Model id not found")
         width, height = self.scale * picture.width, self.scale * picture.height

@@ -27,6 +27,7 @@ NOT_AS_SAID: Mapping[str, Effect] = {
     "sd": thrown_away("it is a lora, not a checkpoint"),
     "sd15": thrown_away("it is a lora, not a checkpoint"),
     "sdxl": thrown_away("it is a lora, not a checkpoint"),
+    "stable_diffusion_xl": thrown_away("it is a lora, not a checkpoint"),
     "embeddings": thrown_away("it is a lora, not a embedding"),
     "embedding": thrown_away("it is a lora, not a embedding"),
     "textual_inversion": thrown_away("it is a lora, not a embedding"),
@@ -35,7 +36,11 @@ NOT_AS_SAID: Mapping[str, Effect] = {
 }
 """What `model_type` says of a LoRA, and what then becomes of it."""
 
+A_REPOSITORY: Mapping[str, Value] = {"url": "owner/lora"}
 AN_EMBEDDING: Mapping[str, Value] = {"url": "their/embedding"}
+
+WARNED = announced(warning="it is a lora, not a checkpoint")
+"""What becomes of a LoRA that is said to come from somewhere."""
 
 PICKLES = ("ckpt", "bin", "pt", "pth", "pickle")
 REFUSED = "pickles are refused: they can run code when they are opened; give a .safetensors"
@@ -58,8 +63,18 @@ LOADING = tuple(
             row("model_format", "diffusers", answer(status="success"), instead="ckpt"),
             row("model_format", "safetensors", answer(status="success"), instead="ckpt"),
             *every("model_format", {word: refusal("model_format", REFUSED) for word in PICKLES}),
-            row("from_safetensors", False, refusal("from_safetensors", REFUSED)),
-            row("revision", "v1.0", wanted(revision=SENT)),
+            *(
+                row("model_type", word, WARNED, beside={"webhook": a_receiver}, instead="lora")
+                for word in ("huggingface", "custom_ckpt", "api_trained", "dreambooth")
+            ),
+            row("model_type", "stable_diffusion_xl", wanted(family="sdxl")),
+            # Either is loaded; what is neither is not.
+            row("from_safetensors", False, answer(status="success"), instead="perhaps"),
+            row("from_safetensors", True, answer(status="success"), instead="perhaps"),
+            row("revision", "v1.0", wanted(revision=SENT, precision=None), beside=A_REPOSITORY),
+            row("revision", "fp16", wanted(revision="main", precision="fp16"), instead="v1.0"),
+            row("revision", "bf16", wanted(revision="main", precision="bf16"), instead="v1.0"),
+            row("revision", "fp32", wanted(revision="main", precision="fp32"), instead="v1.0"),
         ),
     )
     for operation in ("load_model", "load_model_v2")
@@ -74,10 +89,12 @@ LOAD_VAE = Page(
         row("vae_url", "owner/vae", wanted(hub=SENT)),
         row("vae_url", "their/lora", thrown_away("it is a lora, not a vae")),
         *every("vae_type", {word: wanted(family="sd15") for word in ("sd", "sd15", "sd1_5")}),
-        row("vae_type", "sdxl", wanted(family="sdxl")),
-        # Both leave open for which checkpoints it is.
-        row("vae_type", "stable_diffusion", wanted(family=None), instead="sdxl"),
-        row("vae_type", "vae", wanted(family=None), instead="sdxl"),
+        *every("vae_type", {word: wanted(family="sdxl") for word in ("sdxl", "stable_diffusion_xl")}),
+        # These leave open for which checkpoints it is.
+        *(
+            row("vae_type", word, wanted(family=None), instead="sdxl")
+            for word in ("stable_diffusion", "vae", "diffusers", "safetensors", "pt")
+        ),
     ),
 )
 

@@ -18,17 +18,24 @@ MANIFEST: dict[str, Any] = {
         "photographs": {
             "family": "sd15",
             "parts": {"pipeline": _source("photographs"), "safety_checker": _source("checker")},
+            "also": ["studio/photographs", "photo-1.5"],
         },
         "drawings": {"family": "sd15", "parts": {"pipeline": _source("drawings")}},
         "translator": {"family": "mbart50", "parts": {"pipeline": _source("translator")}},
     },
-    "loras": {"more_details": _adapter("more_details"), "pencil": _adapter("pencil")},
-    "embeddings": {"bad-hands": _adapter("bad-hands")},
-    "vaes": {"soft": _adapter("soft")},
+    "loras": {
+        "more_details": _adapter("more_details"),
+        "pencil": {**_adapter("pencil"), "also": ["studio/pencil"]},
+    },
+    "embeddings": {"bad-hands": {**_adapter("bad-hands"), "also": ["BadHands v2"]}},
+    "vaes": {"soft": {**_adapter("soft"), "also": ["studio/soft"]}},
     "controlnets": {
-        "canny": {**_adapter("canny"), "preprocessor": "canny"},
+        "canny": {**_adapter("canny"), "preprocessor": "canny", "also": ["studio/canny"]},
         "depth": {**_adapter("depth"), "preprocessor": "depth"},
     },
-    "upscalers": {"fast": {"source": _source("fast")}, "fine": {"source": _source("fine")}},
+    "upscalers": {
+        "fast": {"source": _source("fast")},
+        "fine": {"source": _source("fine"), "also": ["studio/fine"]},
+    },
     "face_restorers": {"faces": {"source": _source("faces")}},
 }

@@ -22,6 +22,7 @@ from pipelines.image_io import RGBImage
 from pipelines.messages import Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
 from pipelines.weights.fetch_process import Fetched
+from pipelines.weights.kinds import SECTIONS
 from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
@@ -80,7 +81,8 @@ class RecordingEngine:
 class RecordingLoader:
     """The part of the server that brings files and repositories; here it says that they have come.
 
-    The last word of the address tells what comes: ``their/lora`` brings a LoRA. It is made for SD1.5 unless
+    The last word of the address tells what comes: ``their/lora`` brings a LoRA, and other words bring a
+    checkpoint. It is made for SD1.5 unless
     the caller has said something else.
 
     Attributes:
@@ -90,20 +92,29 @@ class RecordingLoader:
     def __init__(self) -> None:
         self.wanted: list[dict[str, object]] = []
 
-    async def file(self, name: str, url: str, family: str | None, progress: object) -> Fetched:
-        self.wanted.append({"name": name, "url": url, "family": family})
+    async def file(
+        self, name: str, url: str, family: str | None, precision: str | None, progress: object
+    ) -> Fetched:
+        self.wanted.append({"name": name, "url": url, "family": family, "precision": precision})
         return _fetched(url.removesuffix(".safetensors"), family)
 
     async def repository(
-        self, name: str, hub: str, revision: str, family: str | None, progress: object
+        self, name: str, hub: str, revision: str, family: str | None, precision: str | None, progress: object
     ) -> Fetched:
-        self.wanted.append({"name": name, "hub": hub, "revision": revision, "family": family})
+        asked = {"name": name, "hub": hub, "revision": revision, "family": family, "precision": precision}
+        self.wanted.append(asked)
         return _fetched(hub, family)
+
+    def forget(self, url: str) -> None:
+        """There is nothing to forget."""
 
 
 def _fetched(address: str, family: str | None) -> Fetched:
     source = {"file": "loaded/it.safetensors"}
-    return Fetched(kind=address.rpartition("/")[2], entry={"source": source, "family": family or "sd15"})
+    last, family = address.rpartition("/")[2], family or "sd15"
+    if last in SECTIONS and last != "checkpoint":
+        return Fetched(kind=last, entry={"source": source, "family": family})
+    return Fetched(kind="checkpoint", entry={"parts": {"pipeline": source}, "family": family})
 
 
 @dataclass(frozen=True, slots=True)

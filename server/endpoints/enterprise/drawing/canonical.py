@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypedDict
 
 from pipelines.request import Lora, Replacement, SchedulerChoice
@@ -44,9 +45,9 @@ class Canonical(TypedDict):
 def canonical(fields: PictureFields, manifest: Manifest) -> Canonical:
     """The fields in canonical names, with explicit seeds, once they were validated."""
     negative = fields.negative_prompt
-    entry = checkpoint(manifest, fields.model_id)
+    entry, vae = checkpoint(manifest, fields.model_id), fields.own_vae()
     return {
-        "pipeline": fields.model_id,
+        "pipeline": manifest.id_of(fields.model_id),
         "prompt": enhanced_prompt(fields.prompt) if fields.enhance_prompt else fields.prompt,
         "negative_prompt": enhanced_negative_prompt(negative) if fields.enhance_prompt else negative,
         "width": fields.width,
@@ -61,9 +62,10 @@ def canonical(fields: PictureFields, manifest: Manifest) -> Canonical:
         ),
         "prompt_weighting": True,
         "clip_skip": fields.clip_skip - 1 or None,
-        "loras": fields.loras(),
+        "loras": tuple(replace(lora, name=manifest.id_of(lora.name)) for lora in fields.loras()),
+        # As the caller says them: that is the word in the prompt.
         "embeddings": tuple(fields.embeddings()),
-        "vae": fields.own_vae(),
+        "vae": None if vae is None else manifest.id_of(vae),
         "token_merging_ratio": TOKEN_MERGING_RATIO if fields.tomesd else 0.0,
         "safety_checker": fields.safety_checker and "safety_checker" in entry.parts,
         "replacement": fields.safety_checker_type,

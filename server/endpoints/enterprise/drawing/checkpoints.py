@@ -17,12 +17,12 @@ def checkpoints(manifest: Manifest) -> dict[str, PipelineEntry]:
 
 
 def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:
-    """The entry of one checkpoint.
+    """The entry of one checkpoint, by its id or another name of it.
 
     Raises:
         NotFound: there is none of that id.
     """
-    entry = checkpoints(manifest).get(model_id)
+    entry = checkpoints(manifest).get(manifest.id_of(model_id))
     if entry is None:
         raise NotFound("Model id not found")
     return entry

@@ -10,6 +10,7 @@ from fastapi import Request
 from pipelines.request import PictureRequest
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import finished_or_processing
+from server.endpoints.enterprise.drawing.checkpoints import checkpoint
 from server.endpoints.enterprise.drawing.fields import PaidFields, PictureFields
 from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.picture_fields import read_and_crop
@@ -91,7 +92,7 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
         account,
         fields,
         drawn,
-        meta=request_meta(fields, drawn, manifest.pipelines[fields.model_id]),
+        meta=request_meta(fields, drawn, checkpoint(manifest, fields.model_id)),
         warning=request_warning(fields, drawn),
         base64_files=fields.base64,
         temporary=fields.temp,

@@ -184,10 +184,11 @@ class PictureFields(PaidFields):
             FieldError: there is no such adapter, or it does not fit the checkpoint or the scheduler.
         """
         entry = checkpoint(manifest, self.model_id)
-        check_adapters("lora_model", [lora.name for lora in self.loras()], manifest.loras, entry)
-        check_adapters("embeddings_model", self.embeddings(), manifest.embeddings, entry)
+        loras = [manifest.id_of(lora.name) for lora in self.loras()]
+        check_adapters("lora_model", loras, manifest.loras, entry)
+        check_adapters("embeddings_model", map(manifest.id_of, self.embeddings()), manifest.embeddings, entry)
         check_algorithm_type(self.scheduler, self.algorithm_type)
-        check_adapters("vae", filter(None, [self.own_vae()]), manifest.vaes, entry)
+        check_adapters("vae", map(manifest.id_of, filter(None, [self.own_vae()])), manifest.vaes, entry)
         if self.upscale and not manifest.upscalers:
             raise FieldError("upscale", "needs an upscaler, and this server has none")
 

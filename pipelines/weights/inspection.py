@@ -1,0 +1,118 @@
+"""Look at a file that may be drawn with: what it is, and whether it will open. Torch-free.
+
+Of large files only headers are read. What passes here is refused later for want of memory alone, or because
+the bytes of a large file's tensors are damaged: the layouts by which it is judged are those by which it is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.weights.configs import configuration
+from pipelines.weights.header import Header, Unrecognised, read_header
+from pipelines.weights.kinds import Kind, StableDiffusionFamily
+from pipelines.weights.layouts.checkpoint import checkpoint_networks
+from pipelines.weights.layouts.networks import HINT_CHANNELS, controlnet_network, vae_network
+from pipelines.weights.layouts.numbers import demand_not_quantised
+from pipelines.weights.manifest import Manifest, load_manifest
+from pipelines.weights.recognition import recognise
+from pipelines.weights.usable import demand_usable
+
+PUBLISHED: dict[StableDiffusionFamily, str] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}
+"""The name of the configuration that ships for each family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A file that can be drawn with.
+
+    Attributes:
+        family: None for what both families have alike, as VAEs.
+        config: of a checkpoint, the configuration that fits it, in the words of weights.yaml.
+    """
+
+    kind: Kind
+    family: StableDiffusionFamily | None
+    config: str | None = None
+
+
+def inspect_file(path: Path, manifest: Path) -> Inspected:
+    """Tell what a file is, and make sure that it opens.
+
+    Args:
+        manifest: weights.yaml; configurations beside it, and those of its checkpoints, are tried, too.
+    Raises:
+        Unrecognised: it cannot be drawn with; the error says why, in words for the caller.
+    """
+    header = read_header(path)
+    found = recognise(header.shapes)
+    noted = demand_usable(path, header, found.kind)
+    if found.kind in ("lora", "embedding"):
+        return Inspected(found.kind, found.family or noted)
+    demand_not_quantised(header)
+    config = _fitting(header, found.kind, found.family or "sd15", load_manifest(manifest))
+    return Inspected(found.kind, found.family, config if found.kind == "checkpoint" else None)
+
+
+def _fitting(header: Header, kind: Kind, family: StableDiffusionFamily, manifest: Manifest) -> str:
+    """The first configuration that fits a file.
+
+    Raises:
+        Unrecognised: none fits; the error says how the published one of its family does not.
+    """
+    refusal: Unrecognised | None = None
+    for name, folder in _configurations(family, manifest):
+        try:
+            _demand_fit(header, kind, folder)
+        except Unrecognised as error:
+            refusal = refusal or error
+        else:
+            return name
+    assert refusal is not None
+    raise refusal
+
+
+def _configurations(family: StableDiffusionFamily, manifest: Manifest) -> Iterator[tuple[str, Path]]:
+    """The configurations that a family's file may have, by their names in weights.yaml, usual ones first."""
+    name = PUBLISHED[family]
+    yield name, configuration_folder(name, manifest)
+    for entry in manifest.pipelines.values():
+        source = entry.parts.get("pipeline")
+        if entry.family == family and source is not None and source.folder is not None:
+            folder = manifest.path.parent / source.folder
+            if (folder / "unet/config.json").is_file():
+                yield str(source.folder), folder
+
+
+def configuration_folder(name: str, manifest: Manifest) -> Path:
+    """The folder of a configuration: the one beside the manifest, else the one that ships.
+
+    Raises:
+        KeyError: there is neither.
+    """
+    beside = manifest.path.parent / name
+    return beside if beside.is_dir() else configuration(name)
+
+
+def latent_sizes(manifest: Manifest) -> set[int]:
+    """The pixels along one side of a latent that the checkpoints of a manifest have, and published ones."""
+    folders = [folder for family in PUBLISHED for _, folder in _configurations(family, manifest)]
+    return {_pixels_per_latent(folder) for folder in folders}
+
+
+def _pixels_per_latent(folder: Path) -> int:
+    return 2 ** (len(json.loads((folder / "vae/config.json").read_text())["block_out_channels"]) - 1)
+
+
+def _demand_fit(header: Header, kind: Kind, folder: Path) -> None:
+    if kind == "checkpoint":
+        checkpoint_networks(header, folder)
+    elif kind == "vae":
+        vae_network(header, json.loads((folder / "vae/config.json").read_text()))
+    else:
+        _, config = controlnet_network(header, json.loads((folder / "unet/config.json").read_text()))
+        if 2 ** (len(config[HINT_CHANNELS]) - 1) != _pixels_per_latent(folder):
+            raise Unrecognised("it is a ControlNet whose control image is no picture of the drawn one's size")

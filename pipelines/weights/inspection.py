@@ -1,7 +1,8 @@
 """Look at a file that may be drawn with: what it is, and whether it will open. Torch-free.
 
 Of large files only headers are read. What passes here is refused later for want of memory alone, or because
-the bytes of a large file's tensors are damaged: the layouts by which it is judged are those by which it is opened.
+the bytes of a large file's tensors are damaged: the layouts by which it is judged are those by which it is
+opened.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def lora_family(shapes: Shapes) -> StableDiffusionFamily | None:
     Raises:
         Unrecognised: it was made for a network that is neither.
     """
-    tensors = [(key, tensor) for key in shapes if _has_factor(tensor := read_name(key))]
+    read = [(key, tensor) for key in shapes if (tensor := read_name(key)) is not None]
+    tensors = [(key, tensor) for key, tensor in read if _has_factor(tensor)]
     for pattern, name in _FOREIGN.items():
         for key, _ in tensors:
             if re.search(pattern, key):
@@ -94,7 +95,9 @@ def lora_family(shapes: Shapes) -> StableDiffusionFamily | None:
     widths = set(_text_widths(shapes))
     if foreign := [FOREIGN_BY_TEXT_WIDTH[width] for width in widths if width in FOREIGN_BY_TEXT_WIDTH]:
         raise Unrecognised(f"it is a LoRA for {foreign[0]}; {_DRAWN_WITH}")
-    known = {family for width in widths if (family := FAMILY_BY_TEXT_WIDTH.get(width)) is not None}
+    known: set[StableDiffusionFamily] = {
+        family for width in widths if (family := FAMILY_BY_TEXT_WIDTH.get(width)) is not None
+    }
     if len(known) == 1:
         return known.pop()
     names = [tensor.module for _, tensor in tensors if tensor.module is not None]

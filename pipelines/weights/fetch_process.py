@@ -207,17 +207,19 @@ def _recognise_single_file(
 ) -> tuple[Kind, StableDiffusionFamily]:
     """Kind and family of the file that was fetched, or of PEFT's several, which names do not tell."""
     folder = wanted.weights / repository.folder
-    tensors = [name for name in source["files"] if name.endswith(".safetensors")]
-    found = [inspect_file(folder / name, wanted.manifest) for name in tensors]
-    if found[0].kind == "checkpoint":
-        raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     for name in source["files"]:
         if name.endswith(".json"):
             of_config((folder / name).read_text(errors="replace"))
-    told = {each.family for each in found if each.family is not None}
-    if not told and any(name.startswith("text_encoder_2") for name in source["files"]):
-        told = {"sdxl"}
-    return found[0].kind, next(iter(told), wanted.family or "sd15")
+    tensors = [name for name in source["files"] if name.endswith(".safetensors")]
+    found = [
+        inspect_file(folder / name, wanted.manifest, name.rpartition("/")[0].removesuffix("_lora"))
+        for name in tensors
+    ]
+    if found[0].kind == "checkpoint":
+        raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
+    told: set[StableDiffusionFamily] = {each.family for each in found if each.family is not None}
+    family: StableDiffusionFamily = next(iter(told), wanted.family or "sd15")
+    return found[0].kind, family
 
 
 def loaded_entry(

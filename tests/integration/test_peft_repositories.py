@@ -26,11 +26,14 @@ TEXT = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj"
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 8}
 
 
+WIDTHS = {UNET: 16, MIDDLE: 64, TEXT: 32}
+"""The widths of these layers in the small checkpoints."""
+
+
 def saved(layer: str) -> bytes:
-    made = {
-        f"{layer}.lora_{end}.weight": np.ones((2, 32) if end == "A" else (32, 2), np.float32) for end in "AB"
-    }
-    return save(made)
+    width = WIDTHS[layer]
+    shapes = {"A": (2, width), "B": (width, 2)}
+    return save({f"{layer}.lora_{end}.weight": np.ones(shape, np.float32) for end, shape in shapes.items()})
 
 
 def config(**more: Any) -> bytes:

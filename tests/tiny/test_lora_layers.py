@@ -276,5 +276,5 @@ def test_what_cannot_be_used_says_why(
     file = load_file(manifest.path.parent / "sd15_adapters/animie.safetensors")
     file |= {name: torch.ones(*shape) for name, shape in more.items()}
     family = opened(manifest, SD15, strange=file)
-    with pytest.raises(UnknownAdapter, match=f"^loras: strange cannot be used: {reason}"):
+    with pytest.raises(UnknownAdapter, match=f"^loras: strange cannot be used: .*{reason}"):
         family.encode(replace(REQUEST, loras=(Lora(name="strange"),)))

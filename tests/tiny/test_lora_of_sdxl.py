@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora
+from pipelines.weights.header import Unrecognised
 from pipelines.weights.inspection import inspect_file
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 from tests.drawing import open_family, reference, small_request
@@ -148,3 +149,10 @@ def test_a_file_that_no_load_looked_at_is_refused_by_its_tensors_name(number: fl
     words = r"loras: x cannot be used: its tensor lora_te2_text_projection\.lora_up\.weight has numbers"
     with pytest.raises(UnknownAdapter, match=words):
         loader.encoded(file, load=False)
+
+
+def test_a_file_that_changes_no_layer_of_any_checkpoint_is_refused_at_load(loader: Loader) -> None:
+    file = layer("text_encoder_2", "text_projection", loader.plain, 3)
+    file["lora_te2_text_projection.lora_down.weight"] = torch.ones(3, 9)
+    with pytest.raises(Unrecognised, match="none of its layers has the shape of one of SDXL"):
+        loader.encoded(file)

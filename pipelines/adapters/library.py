@@ -90,7 +90,7 @@ class AdapterLibrary:
             if path.is_dir():
                 vae = AutoencoderKL.from_pretrained(path, use_safetensors=True, local_files_only=True)
             else:
-                vae = vae_of_file(path, like)
+                vae = vae_of_file(path, like.config, like.dtype)
         except Unrecognised as error:
             raise UnknownAdapter("vae", f"{name} cannot be read: {error}") from error
         except Exception as error:

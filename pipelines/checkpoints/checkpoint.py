@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file
@@ -17,6 +19,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from pipelines.checkpoints import dummies, single_file
+from pipelines.checkpoints.network_files import vae_of_file
 from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
 from pipelines.weights.configs import configuration
 from pipelines.weights.conversion import demand_tensors
@@ -105,7 +108,11 @@ class Checkpoint:
             if source.dummy is not None:
                 return dummies.network(cls, configuration(source.dummy), self.device, self.dtype)
             path = local(self.manifest, source, self.weights)
-            if source.file is not None:
+            opened: Any
+            if source.file is not None and cls is AutoencoderKL:
+                config = json.loads((self._configuration(source) / "config.json").read_text())
+                opened = vae_of_file(path, config, self.dtype)
+            elif source.file is not None:
                 config = str(self._configuration(source))
                 opened = cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
                     str(path), config=config, dtype=self.dtype, local_files_only=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from pipelines.weights.header import Unrecognised, read_header
 from pipelines.weights.layouts.networks import controlnet_network, vae_network
 
 
-def vae_of_file(path: Path, like: AutoencoderKL) -> AutoencoderKL:
-    """A VAE on the CPU; a file has no configuration, so ``like`` lends its own.
+def vae_of_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> AutoencoderKL:
+    """A VAE on the CPU.
 
+    Args:
+        config: its configuration in diffusers' words, which a file has not.
     Raises:
         Unrecognised: the file is no VAE of that configuration.
     """
     path = _only_file(path)
-    config: dict[str, Any] = dict(like.config)
     placed = vae_network(read_header(path), config)
-    return fill(skeleton_of(AutoencoderKL, config), read_placed(path, placed, torch.float32))
+    return fill(skeleton_of(AutoencoderKL, dict(config)), read_placed(path, placed, dtype))
 
 
 def controlnet_of_file(path: Path, unet: Any) -> ControlNetModel:

@@ -218,8 +218,8 @@ def _recognise_single_file(
     if found[0].kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
     told: set[StableDiffusionFamily] = {each.family for each in found if each.family is not None}
-    family: StableDiffusionFamily = next(iter(told), wanted.family or "sd15")
-    return found[0].kind, family
+    family = next(iter(told)) if told else wanted.family
+    return found[0].kind, family or "sd15"
 
 
 def loaded_entry(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,14 +104,16 @@ def _fitting(header: Header, kind: Kind, family: StableDiffusionFamily, manifest
             refusal = refusal or error
         else:
             return name
-    assert refusal is not None
-    raise refusal
+    if refusal is not None:
+        raise refusal
+    return PUBLISHED[family]
 
 
 def _configurations(family: StableDiffusionFamily, manifest: Manifest) -> Iterator[tuple[str, Path]]:
     """The configurations that a family's file may have, by their names in weights.yaml, usual ones first."""
     name = PUBLISHED[family]
-    yield name, configuration_folder(name, manifest)
+    with suppress(KeyError):  # an installation that does not draw has none
+        yield name, configuration_folder(name, manifest)
     for entry in manifest.pipelines.values():
         source = entry.parts.get("pipeline")
         if entry.family == family and source is not None and source.folder is not None:

@@ -42,7 +42,7 @@ def test_the_wheel_has_every_module_and_data_file_that_run_time_needs(wheel: set
     files = [path for name in ("server", "pipelines") for path in (ROOT / name).rglob("*")]
     names = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in RUN_TIME_FILES}
     needed = {name for name in names if not name.startswith(NOT_SHIPPED)}
-    for some in ("pipelines/demo/weights/sd15.safetensors", "pipelines/weights/configs/clip/merges.txt"):
+    for some in ("pipelines/demo/weights/sd15.safetensors", "pipelines/checkpoints/configs/clip/merges.txt"):
         assert some in needed
     assert needed <= wheel
 

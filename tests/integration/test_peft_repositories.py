@@ -30,8 +30,8 @@ WIDTHS = {UNET: 16, MIDDLE: 64, TEXT: 32}
 """The widths of these layers in the small checkpoints."""
 
 
-def saved(layer: str) -> bytes:
-    width = WIDTHS[layer]
+def saved(layer: str, width: int | None = None) -> bytes:
+    width = width or WIDTHS[layer]
     shapes = {"A": (2, width), "B": (width, 2)}
     return save({f"{layer}.lora_{end}.weight": np.ones(shape, np.float32) for end, shape in shapes.items()})
 
@@ -48,7 +48,7 @@ REPOSITORIES: dict[str, dict[str, bytes]] = {
     },
     "folders": {
         "unet/adapter_model.safetensors": saved(MIDDLE), "unet/adapter_config.json": config(),
-        "text_encoder_2/adapter_model.safetensors": saved(TEXT),
+        "text_encoder_2/adapter_model.safetensors": saved(TEXT, 64),
         "text_encoder_2/adapter_config.json": config(lora_alpha=2),
     },
     "oft": {"adapter_model.safetensors": saved(UNET), "adapter_config.json": config(peft_type="OFT")},

@@ -26,6 +26,7 @@ from tests.tiny.original_layout import write_controlnet, write_single_file
 CHECKPOINTS = {MODEL: (StableDiffusionPipeline, "sd15"), "sdxl": (StableDiffusionXLPipeline, "sdxl")}
 CONTROLNETS = {"canny": (MODEL, "sd15_canny"), "canny-sdxl": ("sdxl", "sdxl_canny")}
 LAYOUTS = {"original": "control_model.", "bare": "", "diffusers": None}
+CANNY = "controlnets/sd15_canny/diffusion_pytorch_model.safetensors"
 RANDOM = np.random.default_rng(3)
 
 
@@ -77,6 +78,45 @@ def test_a_checkpoint_of_the_original_layout_draws_as_its_folder_does(
     )
     fields = {"negative_prompt": "a dog", "guidance_scale": 5}
     assert drawn(server, f"single-{folder}", **fields) == drawn(server, name, **fields)
+
+
+def test_a_checkpoint_with_the_names_of_old_text_encoders_draws_as_its_folder_does(
+    server: RunningServer, files: FileServer, checkpoints: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "single.safetensors"
+    write_single_file(StableDiffusionPipeline.from_pretrained(checkpoints / "sd15"), path)
+    old = {name.replace(".text_model.", "."): tensor for name, tensor in load_file(path).items()}
+    load(server, files, "old-names", save(old), "stable_diffusion")
+    assert drawn(server, "old-names") == drawn(server, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "model_type", "reason"),
+    [
+        ("task_embedding", "controlnet", "it is a ControlNet-Union"),
+        ("edm_mean", "stable_diffusion", "as its tensor edm_mean says"),
+        (
+            "model.diffusion_model.input_blocks.1.1.motion",
+            "stable_diffusion",
+            "layers that are not drawn with",
+        ),
+    ],
+)
+def test_what_would_not_open_is_refused_by_its_name_at_load(
+    server: RunningServer,
+    files: FileServer,
+    checkpoints: Path,
+    tmp_path: Path,
+    tensor: str,
+    model_type: str,
+    reason: str,
+) -> None:
+    path = tmp_path / "single.safetensors"
+    write_single_file(StableDiffusionPipeline.from_pretrained(checkpoints / "sd15"), path)
+    whole = load_file(path if model_type == "stable_diffusion" else checkpoints / CANNY)
+    files.files["strange"] = Offered(save({**whole, tensor: zeros(2)}))
+    post(server, "load_model", url=f"{files.url}/strange", model_id="strange", model_type=model_type)
+    assert reason in verified(server, "strange")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -73,8 +73,8 @@ def _said_family(metadata: Mapping[str, str]) -> StableDiffusionFamily | None:
     said = " ".join(
         metadata.get(key, "") for key in ("modelspec.architecture", "ss_base_model_version")
     ).lower()
-    if metadata.get("ss_v2") == "True" or "v2" in said:
-        raise Unrecognised("it is a LoRA for Stable Diffusion 2; this server draws with SD1.5 and SDXL")
     if "xl" in said:
         return "sdxl"
+    if metadata.get("ss_v2") == "True" or "v2" in said:
+        raise Unrecognised("it is a LoRA for Stable Diffusion 2; this server draws with SD1.5 and SDXL")
     return "sd15" if "v1" in said else None

@@ -157,6 +157,8 @@ def read_names(names: Iterable[str], layers_per_block: int = LAYERS_PER_BLOCK) -
         if layer.parts.keys() <= {"alpha", "magnitude"}:
             found.strays += layer.parts.values()
         elif _whole(layer.parts.keys()):
+            if {"magnitude", "up.bias"} <= layer.parts.keys():  # PEFT has DoRAs without biases
+                found.strays.append(layer.parts.pop("up.bias"))
             found.layers[name] = layer
         else:
             raise Unrecognised(

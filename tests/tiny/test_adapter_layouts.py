@@ -116,7 +116,9 @@ def test_the_table_has_every_prefix_that_names_are_read_with() -> None:
         assert any(name.startswith(prefix) for name in examples), prefix
 
 
-@pytest.mark.parametrize("row", NAMINGS)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=[pytest.mark.slow] if "kohya's ends" in row else []) for row in NAMINGS]
+)
 def test_a_lora_in_any_naming_is_loaded_and_drawn_alike(
     row: str, drawer: Drawer, expected: dict[tuple[str, str], bytes]
 ) -> None:
@@ -283,6 +285,24 @@ def test_layers_of_kinds_that_are_not_here_are_named_and_the_lora_is_drawn(drawe
     assert picture == drawer(tensors)[0]
     assert len(said) == 1
     assert all(f"1 layers of {OTHER_ENDS[end]} ({end})" in said[0] for end in ends)
+
+
+def test_layers_with_a_bias_stand_beside_layers_without(drawer: Drawer) -> None:
+    tensors = file(DOTTED, drawer.plain["sd15"].unet)
+    biased = {
+        key.replace("weight", "bias"): torch.full((len(it),), 0.5)
+        for key, it in tensors.items()
+        if "mid_block" in key and key.endswith("proj_in.lora_B.weight")
+    }
+    assert len(biased) == 1
+    picture, said = drawer({**tensors, **biased})
+    assert picture != drawer(tensors)[0]
+    assert said == ()
+    magnitude = {next(iter(biased)).replace("lora_B.bias", "lora_magnitude_vector"): torch.ones(64)}
+    _, said = drawer({**tensors, **biased, **magnitude})
+    assert said == (
+        f"the LoRA X has tensors that are no part of a layer ({next(iter(biased))}), which had no effect",
+    )
 
 
 def test_doras_and_loras_in_one_network_are_both_drawn(drawer: Drawer) -> None:

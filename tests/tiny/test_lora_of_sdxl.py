@@ -156,3 +156,17 @@ def test_a_file_that_changes_no_layer_of_any_checkpoint_is_refused_at_load(loade
     file["lora_te2_text_projection.lora_down.weight"] = torch.ones(3, 9)
     with pytest.raises(Unrecognised, match="none of its layers has the shape of one of SDXL"):
         loader.encoded(file)
+
+
+@pytest.mark.parametrize("layout", [("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1")])
+def test_a_bundled_word_is_one_of_both_text_encoders(layout: tuple[str, str], loader: Loader) -> None:
+    file = layer("text_encoder_2", "text_projection", loader.plain, 3)
+    widths = (getattr(loader.plain, name).config.hidden_size for name in ("text_encoder", "text_encoder_2"))
+    bundle = {
+        f"bundle_emb.fox.{name}": numbers(2, width, seed=width)
+        for name, width in zip(layout, widths, strict=True)
+    }
+    found, warnings = loader.encoded({**file, **bundle})
+    plain, _ = loader.encoded(file)
+    assert not torch.equal(found["encoder_hidden_states"], plain["encoder_hidden_states"])
+    assert not [warning for warning in warnings if "had no effect" in warning]

@@ -21,16 +21,7 @@ from pipelines.weights.inspection import inspect_file
 from pipelines.weights.lora_names import DOTTED_PREFIXES, FLAT_PREFIXES, OTHER_ENDS, WRAPPERS
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 from tests.drawing import draw, open_family, reference, small_request
-from tests.tiny.lora_layouts import (
-    PEFT_ENDS,
-    RANK,
-    Naming,
-    file,
-    flat,
-    modules,
-    namings,
-    processor,
-)
+from tests.tiny.lora_layouts import PEFT_ENDS, RANK, Naming, file, flat, modules, namings, processor
 
 PIPELINES = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}
 REQUEST = small_request(num_inference_steps=1, guidance_scale=1.0, seeds=(7,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,13 @@ from diffusers import AutoencoderKL, ControlNetModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipelines.adapters.lycoris import as_lora, is_lycoris
+from pipelines.adapters.embedding_file import EmbeddingFile, read_embedding
+from pipelines.adapters.lora_file import LoraFile, read_lora
 from pipelines.checkpoints.checkpoint import local
 from pipelines.checkpoints.network_files import controlnet_of_file, vae_of_file
 from pipelines.errors import UnknownAdapter, is_out_of_memory
 from pipelines.images import codec
 from pipelines.lru import LRUCache
-from pipelines.weights.adapter_recognition import demand_usable_lora, with_network
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.manifest import AdapterEntry, Manifest
 
@@ -55,23 +55,29 @@ class AdapterLibrary:
     def __init__(self, manifest: Manifest, weights: Path, cache_bytes: int = 2 * 1024**3) -> None:
         self.manifest = manifest
         self._weights = weights
-        self._files: LRUCache[Path, AdapterFile] = LRUCache(cache_bytes, lambda file: file.nbytes)
+        self._files: LRUCache[Path, LoraFile | EmbeddingFile] = LRUCache(
+            cache_bytes, lambda file: file.nbytes
+        )
 
-    def lora(self, name: str, family: str) -> AdapterFile:
+    def lora(self, name: str, family: str) -> LoraFile:
         """The file of a LoRA, in whatever layout it has; LoHa and LoKr have become LoRAs.
 
         Raises:
             UnknownAdapter: no such LoRA, made for another family, or not readable.
         """
-        return self._file("loras", name, family)
+        file = self._file("loras", name, family, read_lora)
+        assert isinstance(file, LoraFile)
+        return file
 
-    def embedding(self, name: str, family: str) -> AdapterFile:
-        """The file of a textual inversion.
+    def embedding(self, name: str, family: str) -> EmbeddingFile:
+        """The vectors of a textual inversion.
 
         Raises:
             UnknownAdapter: as for `lora`.
         """
-        return self._file("embeddings", name, family)
+        file = self._file("embeddings", name, family, read_embedding)
+        assert isinstance(file, EmbeddingFile)
+        return file
 
     def vae(self, name: str, family: str, like: AutoencoderKL) -> AutoencoderKL:
         """A new VAE on the device and in the type of ``like``, which lends a bare file its configuration.
@@ -138,10 +144,12 @@ class AdapterLibrary:
         """Drop the cached files; the next request that names one reads it again."""
         self._files.clear()
 
-    def _file(self, field: Field, name: str, family: str) -> AdapterFile:
+    def _file(
+        self, field: Field, name: str, family: str, read: Callable[[Path], LoraFile | EmbeddingFile]
+    ) -> LoraFile | EmbeddingFile:
         path = self._path(field, name, family)
         try:
-            return self._files.get(path, lambda: _in_known_kinds(_read(path)))
+            return self._files.get(path, lambda: read(path))
         except Unrecognised as error:
             raise UnknownAdapter(field, f"{name} cannot be used: {error}") from error
         except (OSError, SafetensorError, ValueError) as error:
@@ -194,14 +202,3 @@ def _read(path: Path) -> AdapterFile:
     with safe_open(path, framework="pt", device="cpu") as file:
         names: list[str] = list(file.keys())
         return AdapterFile({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
-
-
-def _in_known_kinds(file: AdapterFile) -> AdapterFile:
-    """The file in diffusers' names, with LoHa and LoKr rewritten as LoRAs.
-
-    Raises:
-        Unrecognised: it is a LoRA of a kind that cannot be switched on and off here.
-    """
-    demand_usable_lora({name: tuple(tensor.shape) for name, tensor in file.tensors.items()})
-    tensors = {with_network(name): tensor for name, tensor in file.tensors.items()}
-    return AdapterFile(as_lora(tensors) if is_lycoris(tensors) else tensors, file.metadata)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,73 +13,125 @@ from torch import Tensor
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.errors import UnknownAdapter
+from pipelines.weights.embedding_names import ONLY
 
-_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+Vectors = Mapping[str, Tensor]
+"""The vectors of a word (n, width) by the text encoder that reads them."""
+
+_LETTER = "0-9A-Za-z_\u00c0-\u024f\u0370-\u052f"
+"""Letters of scripts that have blanks between words, as a set of characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewWords:
+    """Words of textual inversions, and their tokens.
+
+    Attributes:
+        tokens: text encoder -> word -> a token for each of its vectors.
+    """
+
+    tokens: Mapping[str, Mapping[str, tuple[int, ...]]]
+
+    def split(self, text: str, encoder: str) -> Iterator[str | tuple[int, ...]]:
+        """A text in pieces: texts that have no new word, and the tokens of new words."""
+        own = self.tokens.get(encoder, {})
+        at = 0
+        for found, word in _found(text, own):
+            yield text[at : found.start()]
+            yield own[word]
+            at = found.end()
+        yield text[at:]
+
+    def used(self, text: str) -> set[str]:
+        """The words that are read in a text."""
+        return {word for own in self.tokens.values() for _, word in _found(text, own)}
 
 
 @contextmanager
-def attached(pipeline: Any, names: tuple[str, ...], adapters: AdapterLibrary, family: str) -> Generator[None]:
-    """Make each name a word of the pipeline's tokenizers, with its own vectors, inside the block.
+def attached(pipeline: Any, words: Mapping[str, Vectors]) -> Generator[NewWords]:
+    """Give the text encoders the vectors of new words inside the block.
 
-    Tokenizers and embedding tables are replaced, never changed, and put back at the end.
-
-    Raises:
-        UnknownAdapter: a textual inversion is not known or does not fit.
+    Embedding tables are replaced, never changed, and put back at the end; tokenizers do not learn the words.
     """
-    files = {name: adapters.embedding(name, family).tensors for name in dict.fromkeys(names)}
-    words = {name: _by_encoder(name, tensors, pipeline) for name, tensors in files.items()}
-    encoders = list(next(iter(words.values()), {}))
-    before = {
-        encoder: (
-            getattr(pipeline, _TOKENIZERS[encoder]),
-            getattr(pipeline, encoder).get_input_embeddings(),
-        )
-        for encoder in encoders
-    }
+    encoders = dict.fromkeys(encoder for vectors in words.values() for encoder in vectors)
+    before = {encoder: getattr(pipeline, encoder).get_input_embeddings() for encoder in encoders}
     try:
-        for encoder in encoders:
-            _extend(pipeline, encoder, {name: vectors[encoder] for name, vectors in words.items()})
-        yield
+        yield NewWords(
+            {
+                encoder: _extend(pipeline, encoder, {word: each[encoder] for word, each in words.items()})
+                for encoder in encoders
+            }
+        )
     finally:
-        for encoder, (tokenizer, table) in before.items():
-            setattr(pipeline, _TOKENIZERS[encoder], tokenizer)
+        for encoder, table in before.items():
             getattr(pipeline, encoder).set_input_embeddings(table)
 
 
-def _by_encoder(name: str, tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:
-    """The vectors (n, width) for each text encoder; files for SDXL name theirs, others hold one tensor."""
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        keys = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
-    else:
-        keys = {"text_encoder": "emb_params" if "emb_params" in tensors else next(iter(tensors), "")}
-    if not set(keys.values()) <= tensors.keys():
-        raise UnknownAdapter("embeddings", f"{name} does not fit this checkpoint")
-    vectors = {encoder: torch.atleast_2d(tensors[key]) for encoder, key in keys.items()}
-    for encoder, rows in vectors.items():
-        if (
-            rows.ndim != 2
-            or rows.shape[1] != getattr(pipeline, encoder).get_input_embeddings().weight.shape[1]
-        ):
+def asked_words(
+    pipeline: Any, names: Iterable[str], adapters: AdapterLibrary, family: str
+) -> dict[str, Vectors]:
+    """The vectors of the textual inversions that a request names.
+
+    Raises:
+        UnknownAdapter: one is not known or does not fit.
+    """
+    words: dict[str, Vectors] = {}
+    for name in dict.fromkeys(names):
+        fitting = fitting_vectors(pipeline, adapters.embedding(name, family).vectors)
+        if fitting is None:
             raise UnknownAdapter("embeddings", f"{name} does not fit this checkpoint")
-    return vectors
+        words[name] = fitting
+    return words
 
 
-def _extend(pipeline: Any, encoder: str, words: Mapping[str, Tensor]) -> None:
-    """Add words to a tokenizer and its embedding table; n vectors are n tokens, in diffusers' names."""
-    tokenizer = copy.deepcopy(getattr(pipeline, _TOKENIZERS[encoder]))
-    table: Tensor = getattr(pipeline, encoder).get_input_embeddings().weight
-    vocabulary = tokenizer.get_vocab()
-    added: dict[int, Tensor] = {}
-    for name, vectors in words.items():
-        if name in vocabulary:
-            raise UnknownAdapter("embeddings", f"{name} is a word that the text encoder has already")
-        for index, vector in enumerate(vectors):
-            token = name if index == 0 else f"{name}_{index}"
-            tokenizer.add_tokens(token)
-            added[tokenizer.convert_tokens_to_ids(token)] = vector
-    extended = table.new_zeros((max(table.shape[0], max(added) + 1), table.shape[1]))
-    extended[: table.shape[0]] = table
-    for token_id, vector in added.items():
-        extended[token_id] = vector.to(extended)
-    setattr(pipeline, _TOKENIZERS[encoder], tokenizer)
-    getattr(pipeline, encoder).set_input_embeddings(torch.nn.Embedding.from_pretrained(extended))
+def fitting_vectors(pipeline: Any, vectors: Vectors) -> Vectors | None:
+    """A file's vectors by the attributes of a pipeline; None where they do not fit its text encoders."""
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        encoders = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+    else:
+        encoders = {"text_encoder": ONLY}
+    if vectors.keys() != set(encoders.values()):
+        return None
+    found = {encoder: vectors[key] for encoder, key in encoders.items()}
+    widths = {
+        encoder: getattr(pipeline, encoder).get_input_embeddings().weight.shape[1] for encoder in encoders
+    }
+    return found if all(rows.shape[1] == widths[encoder] for encoder, rows in found.items()) else None
+
+
+def _extend(pipeline: Any, encoder: str, words: Vectors) -> dict[str, tuple[int, ...]]:
+    """Add the vectors of words at the end of an embedding table; the tokens of each word."""
+    network = getattr(pipeline, encoder)
+    table: Tensor = network.get_input_embeddings().weight
+    network.set_input_embeddings(
+        torch.nn.Embedding.from_pretrained(torch.cat([table, *(rows.to(table) for rows in words.values())]))
+    )
+    tokens: dict[str, tuple[int, ...]] = {}
+    end = len(table)
+    for word, rows in words.items():
+        tokens[word] = tuple(range(end, end + len(rows)))
+        end += len(rows)
+    return tokens
+
+
+def _found(text: str, words: Iterable[str]) -> Iterator[tuple[re.Match[str], str]]:
+    """Each place of a text where a word stands for itself, in whatever case, and not inside a longer word."""
+    by_letters = {_same(word): word for word in reversed(list(words)) if word.strip()}
+    if not by_letters:
+        return
+    longest_first = sorted(by_letters, key=len, reverse=True)
+    for match in re.finditer("|".join(map(_pattern, longest_first)), text, re.IGNORECASE):
+        found = re.sub(r"\s+", " ", match[0])
+        yield match, found if found in words else by_letters[_same(found)]
+
+
+def _same(word: str) -> str:
+    """A word as CLIP's tokenizers read it, for which case and the number of blanks make no difference."""
+    return " ".join(word.lower().split())
+
+
+def _pattern(word: str) -> str:
+    written = r"\s+".join(map(re.escape, word.split()))
+    before = f"(?<![{_LETTER}])" if re.match(f"[{_LETTER}]", word) else ""
+    after = f"(?![{_LETTER}])" if re.search(f"[{_LETTER}]$", word) else ""
+    return before + written + after

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipelines.adapters import textual_inversion
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
+from pipelines.adapters.textual_inversion import NewWords, asked_words, attached
 from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.lru import LRUCache
@@ -24,6 +25,9 @@ MAX_CHUNKS_PER_PROMPT = 32
 
 CACHE_BYTES = 128 * 1024**2
 """The most bytes of encoded prompts kept on the device; an ordinary prompt takes about half a megabyte."""
+
+_ENCODERS = ("text_encoder", "text_encoder_2")
+"""The attributes of a diffusers pipeline that have its text encoders."""
 
 NEGLIGIBLE_MEAN = 0.01
 """The smallest mean, as a part of the mean magnitude, that is more than an accident of rounding."""
@@ -119,11 +123,13 @@ class PromptEncoder:
         # This also switches the UNet's LoRAs while a group with others may be running. That group is safe,
         # because the loop calls `Pipeline.attach` with its key before every evaluation.
         self._loras.use(fields.loras)
-        warnings = (*_unused_embeddings(fields), *self._loras.warnings())
-        with textual_inversion.attached(self._pipeline, fields.embeddings, self._adapters, self._family):
+        asked = asked_words(self._pipeline, fields.embeddings, self._adapters, self._family)
+        bundled, more = self._loras.bundled_words()
+        with attached(self._pipeline, {**bundled, **asked}) as words:
+            warnings = (*_unused_embeddings(fields, words), *self._loras.warnings(), *more)
             # A list for each text encoder: textual inversions may give them words of unequal length.
-            prompt = self._cut("prompt", fields.positive, fields.weighted)
-            negative_prompt = self._cut("negative_prompt", fields.negative or "", fields.weighted)
+            prompt = self._cut("prompt", fields.positive, fields.weighted, words)
+            negative_prompt = self._cut("negative_prompt", fields.negative or "", fields.weighted, words)
             count = max(len(cut) for cut in chain(prompt, negative_prompt if fields.with_negative else []))
             positive = self._conditioning(prompt, count, fields.clip_skip)
             if not fields.with_negative:
@@ -146,15 +152,18 @@ class PromptEncoder:
         return self._two and fields.negative is None and self._pipeline.config.force_zeros_for_empty_prompt
 
     def _text_encoders(self) -> list[tuple[Any, Any]]:
-        """The text encoders with their tokenizers, which textual inversions replace for a while."""
+        """The text encoders with their tokenizers."""
         pipeline = self._pipeline
         first = (pipeline.text_encoder, pipeline.tokenizer)
         return [first, (pipeline.text_encoder_2, pipeline.tokenizer_2)] if self._two else [first]
 
-    def _cut(self, field: str, text: str, weighted: bool) -> list[list[Chunk]]:
+    def _cut(self, field: str, text: str, weighted: bool, words: NewWords) -> list[list[Chunk]]:
         """The chunks of a text, for each text encoder."""
         phrases = weighted_phrases(text) if weighted else [Phrase(text)]
-        cut = [self._chunks(phrases, tokenizer) for _, tokenizer in self._text_encoders()]
+        cut = [
+            self._chunks(phrases, tokenizer, partial(words.split, encoder=name))
+            for (_, tokenizer), name in zip(self._text_encoders(), _ENCODERS, strict=False)
+        ]
         longest = max(map(len, cut))
         if longest > MAX_CHUNKS_PER_PROMPT:
             room = self._pipeline.tokenizer.model_max_length - 2
@@ -163,9 +172,17 @@ class PromptEncoder:
             )
         return cut
 
-    def _chunks(self, phrases: Sequence[Phrase], tokenizer: Any) -> list[Chunk]:
+    def _chunks(
+        self,
+        phrases: Sequence[Phrase],
+        tokenizer: Any,
+        split: Callable[[str], Iterable[str | tuple[int, ...]]] = lambda text: (text,),
+    ) -> list[Chunk]:
         words = [
-            Word(tokens, phrase.weight) for phrase in phrases for tokens in _words(phrase.text, tokenizer)
+            Word(tokens, phrase.weight)
+            for phrase in phrases
+            for piece in split(phrase.text)
+            for tokens in ([piece] if isinstance(piece, tuple) else _words(piece, tokenizer))
         ]
         return chunks(
             words,
@@ -201,7 +218,7 @@ class PromptEncoder:
 
 
 def _words(text: str, tokenizer: Any) -> list[tuple[int, ...]]:
-    """The token ids of each word, without start and end; a textual inversion is one word."""
+    """The token ids of each word, without start and end; a word that the checkpoint added is one."""
     added: Mapping[str, int] = tokenizer.added_tokens_encoder
     vectors = {token: _vectors(name, added) for name, token in added.items()}
     # Not verbose: the tokenizer would complain that the text is longer than the encoder reads at once.
@@ -210,7 +227,7 @@ def _words(text: str, tokenizer: Any) -> list[tuple[int, ...]]:
 
 
 def _vectors(name: str, added: Mapping[str, int]) -> tuple[int, ...]:
-    """The tokens of a textual inversion: its name, then its name with a number for each further vector."""
+    """The tokens of a checkpoint's own word: diffusers gives its further vectors names with a number."""
     names = chain([name], (f"{name}_{index}" for index in count(1)))
     return tuple(added[part] for part in takewhile(added.__contains__, names))
 
@@ -237,11 +254,14 @@ def _weighted(states: Tensor, padded: Sequence[Chunk]) -> Tensor:
     return (after * scale[:, None, None]).to(states.dtype)
 
 
-def _unused_embeddings(fields: _PromptFields) -> tuple[str, ...]:
-    """A warning for each textual inversion whose name is in neither text."""
-    texts = f"{fields.positive} {fields.negative or ''}"
-    return tuple(
-        f"embeddings: {name} is in neither prompt and had no effect"
-        for name in fields.embeddings
-        if name not in texts
-    )
+def _unused_embeddings(fields: _PromptFields, words: NewWords) -> Iterator[str]:
+    """A warning for each textual inversion whose word is in neither text that is read."""
+    negative = words.used(fields.negative or "")
+    read = words.used(fields.positive) | (negative if fields.with_negative else set())
+    for name in dict.fromkeys(fields.embeddings):
+        if name in read:
+            continue
+        if name in negative:
+            yield f"embeddings: {name} is in the negative prompt alone, which is not read, and had no effect"
+        else:
+            yield f"embeddings: {name} is in neither prompt and had no effect"

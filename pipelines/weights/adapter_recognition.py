@@ -1,94 +1,156 @@
-"""Recognise LoRAs and textual inversions by their tensors; refuse those of no use. Torch-free."""
+"""Recognise LoRAs by their tensors; refuse those of no use. Torch-free."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import StableDiffusionFamily
-from pipelines.weights.text_widths import FOREIGN_BY_TEXT_WIDTH, family_by_attentions
+from pipelines.weights.lora_names import LoraTensor, read_name
+from pipelines.weights.text_widths import FAMILY_BY_TEXT_WIDTH, FOREIGN_BY_TEXT_WIDTH
 
-_LORA = re.compile(
-    r"(lora_(down|up|A|B)(\.\w+)?\.weight|lora\.(down|up)\.weight|hada_w\d_[ab]|lokr_w\d(_[ab])?)$"
-)
-_OTHER_ADAPTERS = {
-    "oft_blocks": "OFT", "oft_diag": "OFT", "on_input": "(IA)³", "diff": "whole weights", "diff_b": "biases",
-    "w_norm": "normalisations", "b_norm": "normalisations", "a1.weight": "GLoRA",
-    "lora_mid.weight": "LoRA with a Tucker core",
+_HERE = "this server has LoRA, DoRA, LoHa and LoKr"
+_DRAWN_WITH = "this server draws with SD1.5 and SDXL"
+
+_FOREIGN: Mapping[str, str] = {
+    r"lora_te3_|text_encoder_3\.|joint_blocks|joint_transformer_blocks": "a LoRA for Stable Diffusion 3",
+    r"double_blocks|single_blocks|double_stream|single_stream|single_transformer_blocks": "a LoRA for Flux",
+    r"blocks[._]\d+[._](cross_attn|self_attn)[._](q|k|v|o)\b": "a LoRA for Wan",
+    r"img_mlp|txt_mlp|img_mod": "a LoRA for Qwen-Image",
+    r"motion_modules": "a motion LoRA for AnimateDiff",
+    r"lora_prior_|prior\.": "a LoRA for a prior (Kandinsky, Stable Cascade)",
+    r"attentions\.\d+\.(processor\.)?add_[kv]_proj": "a LoRA for Kandinsky",
+    r"lora_transformer_|transformer\.transformer_blocks": "a LoRA for Flux or Stable Diffusion 3",
+    r"^(lora_unet_|diffusion_model\.|transformer\.|base_model\.model\.)?transformer_blocks[._]":
+        "a LoRA for a transformer (PixArt, LTX, Qwen-Image)",
+    r"^(lora_unet_|diffusion_model\.|transformer\.|base_model\.model\.)?(layers|blocks)[._]\d":
+        "a LoRA for a transformer (Wan, Lumina, Z-Image)",
+    r"^(base_model\.model\.)?model\.layers\.\d": "a LoRA for a language model",
 }  # fmt: skip
-"""The adapters that kohya's scripts and LyCORIS train and PEFT lacks, by the ends of their tensors' names."""
-DORA_MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$")
-"""The end of the name of a DoRA magnitude (Liu et al. 2024): the learnt length of each row of a weight."""
-_ADAPTER_PREFIXES = ("lora_", "lycoris_")
-_PEFT_PREFIX = "base_model.model."
+"""LoRAs of other families, by an expression for a layer's name; the first that matches."""
+
+_OTHER_THINGS: Mapping[str, str] = {
+    r"^lora_controlnet$": "a Control-LoRA; this server has whole ControlNets",
+    r"^(ip_adapter\.|image_proj(_model)?\.)|\.to_k_ip\.|\.processor\.to_[kv]_ip": "an IP-Adapter",
+    r"\.lora_E(\.\w+)?$": f"an AdaLoRA; {_HERE}",
+}
+"""Things that have a LoRA's matrices and are none, by an expression for a tensor's name."""
+
+_ADAPTERS = ("lora_", "lycoris_", "base_model.", "unet.", "text_encoder", "diffusion_model.")
+"""Beginnings of the names that layers of adapters have, and tensors of checkpoints have not."""
+
+_SD15_MARK = re.compile(r"down_blocks\.(0\.attentions|3)|up_blocks\.(2\.attentions|3)")
+_SDXL_MARK = re.compile(r"transformer_blocks\.[1-9]|add_embedding|up_blocks\.0\.attentions|text_projection")
+_SDXL_PLACES = re.compile(r"(down_blocks\.[12]|up_blocks\.[01])\.attentions")
+_TEXT_READER = re.compile(r"attn2\.to_[kv]")
+_SD2_TEXT_WIDTH = 1024
 
 
 def is_lora(shapes: Shapes) -> bool:
     """Whether any tensor is of a LoRA, LoHa or LoKr."""
-    return any(_LORA.search(key) for key in shapes)
-
-
-def lora_family(shapes: Shapes) -> StableDiffusionFamily:
-    """The family that a LoRA was made for."""
-    if any(key.startswith(("lora_te2_", "text_encoder_2.")) for key in shapes):
-        return "sdxl"
-    return family_by_attentions(shapes, "LoRA")
-
-
-def embedding_family(shapes: Shapes) -> StableDiffusionFamily | None:
-    """The family that a textual inversion was made for; None for files that are none.
-
-    Raises:
-        Unrecognised: it is a textual inversion for another family.
-    """
-    if {"clip_l", "clip_g"} <= shapes.keys():
-        return "sdxl"
-    if "emb_params" in shapes or (len(shapes) == 1 and all(len(shape) <= 2 for shape in shapes.values())):
-        width = next(iter(shapes.values()))[-1] if next(iter(shapes.values())) else 0
-        if width in FOREIGN_BY_TEXT_WIDTH:
-            raise Unrecognised(f"it is a textual inversion for {FOREIGN_BY_TEXT_WIDTH[width]}")
-        return "sd15"
-    return None
+    return any(_has_factor(read_name(key)) for key in shapes)
 
 
 def demand_usable_lora(shapes: Shapes) -> None:
-    """Refuse a LoRA with which this server cannot draw; files of other kinds pass.
+    """Refuse an adapter with which this server cannot draw; files of other kinds pass.
+
+    Layers of kinds that this server lacks are no reason, where there are others that can be drawn with.
 
     Raises:
-        Unrecognised: the LoRA is of no use here; the error says why.
+        Unrecognised: the adapter is of no use here; the error says why.
     """
-    for key in shapes:
-        end = next((end for end in _OTHER_ADAPTERS if key.endswith(f".{end}")), None)
-        if end is not None and key.startswith(_ADAPTER_PREFIXES):
-            kind = _OTHER_ADAPTERS[end]
-            raise Unrecognised(f"it has layers of {kind} ({end}); this server has LoRA, DoRA, LoHa and LoKr")
-        if key.startswith("lycoris_"):
-            raise Unrecognised(
-                "its layers are named lycoris_...; save it in the names of kohya's scripts or PEFT"
-            )
-        if key.endswith(".dora_scale") and shapes[key][0] == 1 < math.prod(shapes[key]):
+    for pattern, name in _OTHER_THINGS.items():
+        if any(re.search(pattern, key) for key in shapes):
+            raise Unrecognised(f"it is {name}")
+    tensors = [(key, tensor) for key in shapes if (tensor := read_name(key)) is not None]
+    usable = any(_has_factor(tensor) for _, tensor in tensors)
+    if not usable:
+        other = next((tensor for _, tensor in tensors if tensor.layer.startswith(_ADAPTERS)), None)
+        if other is not None and other.other is not None:
+            raise Unrecognised(f"it has layers of {other.other} ({other.part}) alone; {_HERE}")
+        return
+    for key, tensor in tensors:
+        if tensor.part == "magnitude" and shapes[key] and shapes[key][0] == 1 < math.prod(shapes[key]):
             raise Unrecognised(
                 "its DoRA magnitudes are of columns (LyCORIS without wd_on_out); PEFT has rows'"
             )
-    decomposed = {DORA_MAGNITUDE.sub("", key) for key in shapes if DORA_MAGNITUDE.search(key)}
-    networks = {_network(layer) for layer in decomposed}
-    layers = {_LORA.split(key)[0].rstrip(".") for key in shapes if _LORA.search(key)}
-    if any(layer not in decomposed and _network(layer) in networks for layer in layers):
+        if tensor.part == "alpha" and math.prod(shapes[key]) != 1:
+            raise Unrecognised(f"{key} has {math.prod(shapes[key])} numbers, and an alpha is one")
+
+
+def lora_family(shapes: Shapes) -> StableDiffusionFamily | None:
+    """The family that a LoRA was made for; None where it changes only what both families have.
+
+    Raises:
+        Unrecognised: it was made for a network that is neither.
+    """
+    read = [(key, tensor) for key in shapes if (tensor := read_name(key)) is not None]
+    tensors = [(key, tensor) for key, tensor in read if _has_factor(tensor)]
+    for pattern, name in _FOREIGN.items():
+        for key, _ in tensors:
+            if re.search(pattern, key):
+                raise Unrecognised(f"it is {name}; {_DRAWN_WITH}")
+    widths = set(_text_widths(shapes))
+    if foreign := [FOREIGN_BY_TEXT_WIDTH[width] for width in widths if width in FOREIGN_BY_TEXT_WIDTH]:
+        raise Unrecognised(f"it is a LoRA for {foreign[0]}; {_DRAWN_WITH}")
+    known: set[StableDiffusionFamily] = {
+        family for width in widths if (family := FAMILY_BY_TEXT_WIDTH.get(width)) is not None
+    }
+    if len(known) == 1:
+        return known.pop()
+    names = [tensor.module for _, tensor in tensors if tensor.module is not None]
+    if not names:
+        first = min(tensor.layer for _, tensor in tensors)
         raise Unrecognised(
-            "some of its layers have a DoRA magnitude and others none, which PEFT does not mix"
+            f"it is a LoRA for another network than those of SD1.5 and SDXL: it changes {first}"
         )
+    return _family_of_names(tensors, names)
 
 
-def with_network(name: str) -> str:
-    """The name in diffusers of a tensor that PEFT saved without the name of its network."""
-    if not name.startswith(_PEFT_PREFIX):
-        return name
-    rest = name.removeprefix(_PEFT_PREFIX)
-    return f"text_encoder.{rest}" if rest.startswith("text_model.") else f"unet.{rest}"
+def _family_of_names(tensors: list[tuple[str, LoraTensor]], names: list[str]) -> StableDiffusionFamily | None:
+    if any(tensor.network == "text_encoder_2" or key.startswith("lora_te1_") for key, tensor in tensors):
+        return "sdxl"
+    if any(_SD15_MARK.match(name) for name in names):
+        return "sd15"
+    if any(_SDXL_MARK.search(name) for name in names):
+        return "sdxl"
+    if any(key.startswith("lora_te_") for key, _ in tensors):
+        return "sd15"
+    # SD1.5 has attentions in these places, too, but a file that leaves out all others was not made for it.
+    places = {match[1] for name in names if (match := _SDXL_PLACES.match(name))}
+    return "sdxl" if len(places) > 1 else None
 
 
-def _network(layer: str) -> str:
-    """The part of a layer's name that names its network."""
-    kohya = layer.startswith(_ADAPTER_PREFIXES)
-    return "_".join(layer.split("_")[:2]) if kohya else layer.partition(".")[0]
+def _has_factor(tensor: LoraTensor | None) -> bool:
+    """Whether a tensor is a matrix of a LoRA, LoHa or LoKr."""
+    return tensor is not None and tensor.other is None and tensor.part not in ("alpha", "magnitude")
+
+
+def _text_widths(shapes: Shapes) -> Iterator[int]:
+    """The widths of the texts that a LoRA's cross-attentions read; 1024 also of SD2's text encoder."""
+    parts: dict[str, tuple[LoraTensor, dict[str, tuple[int, ...]]]] = {}
+    for key, shape in shapes.items():
+        tensor = read_name(key)
+        if tensor is not None and _has_factor(tensor):
+            parts.setdefault(tensor.layer, (tensor, {}))[1][tensor.part] = shape
+    for tensor, own in parts.values():
+        width = input_width(own)
+        if width is None or tensor.module is None:
+            continue
+        if (tensor.network == "unet" and _TEXT_READER.search(tensor.module)) or (
+            tensor.network != "unet" and width == _SD2_TEXT_WIDTH and ".self_attn." in tensor.module
+        ):
+            yield width
+
+
+def input_width(parts: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The width of what a layer reads, from the shapes of its parts; None where they do not tell."""
+    if len(down := parts.get("down", ())) >= 2:
+        return math.prod(down[1:])
+    if parts.get("hada_w1_b"):
+        return parts["hada_w1_b"][-1]
+    first = parts.get("lokr_w1", parts.get("lokr_w1_b", ()))
+    second = parts.get("lokr_w2", parts.get("lokr_w2_b", ()))
+    return first[-1] * math.prod(second[1:]) if len(first) == 2 and len(second) >= 2 else None

@@ -30,8 +30,9 @@ from pipelines.weights.hub import Hub, PullError, RemoteFile
 from pipelines.weights.inspection import inspect_file, latent_sizes
 from pipelines.weights.kinds import SECTIONS, Kind, Precision, StableDiffusionFamily, default_dtype
 from pipelines.weights.loaded import load_full_manifest, parse
+from pipelines.weights.lora_settings import of_config
 from pipelines.weights.manifest import load_manifest
-from pipelines.weights.repositories import Repository, components_of, repositories, select
+from pipelines.weights.repositories import Repository, components_of, peft_files, repositories, select
 
 _SDXL_SCALING_FACTOR = 0.13025
 """The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
@@ -144,6 +145,8 @@ class _Look:
             source["half"] = self._wanted.precision != "fp32"
         if "model_index.json" in self._listing:
             return "checkpoint", self._pipeline_family(), {**source, "skip": ["safety_checker"]}
+        if adapters := peft_files(self._listing):
+            return "lora", "sd15", {**source, "files": adapters}
         if "config.json" in self._listing:
             config = self._json("config.json")
             kind = network_kind(config, latent_sizes(load_manifest(self._wanted.manifest)))
@@ -202,11 +205,21 @@ class _Look:
 def _recognise_single_file(
     wanted: FetchRequest, repository: Repository, source: dict[str, Any]
 ) -> tuple[Kind, StableDiffusionFamily]:
-    """Kind and family of the one file that was fetched, which its name does not tell."""
-    recognised = inspect_file(wanted.weights / repository.folder / source["files"][0], wanted.manifest)
-    if recognised.kind == "checkpoint":
+    """Kind and family of the file that was fetched, or of PEFT's several, which names do not tell."""
+    folder = wanted.weights / repository.folder
+    for name in source["files"]:
+        if name.endswith(".json"):
+            of_config((folder / name).read_text(errors="replace"))
+    tensors = [name for name in source["files"] if name.endswith(".safetensors")]
+    found = [
+        inspect_file(folder / name, wanted.manifest, name.rpartition("/")[0].removesuffix("_lora"))
+        for name in tensors
+    ]
+    if found[0].kind == "checkpoint":
         raise Unrecognised("its one file is a whole checkpoint; give the URL of that file")
-    return recognised.kind, recognised.family or wanted.family or "sd15"
+    told: set[StableDiffusionFamily] = {each.family for each in found if each.family is not None}
+    family = next(iter(told)) if told else wanted.family
+    return found[0].kind, family or "sd15"
 
 
 def loaded_entry(

@@ -1,7 +1,8 @@
 """Look at a file that may be drawn with: what it is, and whether it will open. Torch-free.
 
-Only headers are read. What passes here is refused later for want of memory alone, or because the bytes of its
-tensors are damaged: the layouts by which it is judged are those by which it is opened.
+Of large files only headers are read. What passes here is refused later for want of memory alone, or because
+the bytes of a large file's tensors are damaged: the layouts by which it is judged are those by which it is
+opened.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.weights.configs import configuration
-from pipelines.weights.header import Header, Unrecognised, read_header
+from pipelines.weights.header import Header, Shapes, Unrecognised, read_header
 from pipelines.weights.kinds import Kind, StableDiffusionFamily
 from pipelines.weights.layouts.checkpoint import checkpoint_networks
 from pipelines.weights.layouts.networks import HINT_CHANNELS, controlnet_network, vae_network
 from pipelines.weights.layouts.numbers import demand_not_quantised
+from pipelines.weights.lora_fit import fits_somewhere
 from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.recognition import recognise
+from pipelines.weights.usable import demand_usable
 
 PUBLISHED: dict[StableDiffusionFamily, str] = {"sd15": "stable-diffusion-v1-5", "sdxl": "sdxl"}
 """The name of the configuration that ships for each family."""
+
+
+NAMES: dict[StableDiffusionFamily, str] = {"sd15": "SD1.5", "sdxl": "SDXL"}
+"""The families as people call them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Inspected:
     """A file that can be drawn with.
 
     Attributes:
-        family: None for VAEs, which have the same shapes in both.
+        family: None for what both families have alike, as VAEs.
         config: of a checkpoint, the configuration that fits it, in the words of weights.yaml.
     """
 
@@ -39,21 +46,48 @@ class Inspected:
     config: str | None = None
 
 
-def inspect_file(path: Path, manifest: Path) -> Inspected:
+def inspect_file(path: Path, manifest: Path, network: str = "") -> Inspected:
     """Tell what a file is, and make sure that it opens.
 
     Args:
         manifest: weights.yaml; configurations beside it, and those of its checkpoints, are tried, too.
+        network: of an adapter that PEFT saved, the network to which its folder belongs.
     Raises:
         Unrecognised: it cannot be drawn with; the error says why, in words for the caller.
     """
     header = read_header(path)
+    if network:
+        named = {f"{network}.{name}": shape for name, shape in header.shapes.items()}
+        header = replace(header, shapes=named)
     found = recognise(header.shapes)
-    if found.kind in ("lora", "embedding"):
-        return Inspected(found.kind, found.family)
+    noted = demand_usable(path, header, found.kind)
+    if found.kind == "lora":
+        return Inspected("lora", _lora_family(header.shapes, found.family or noted, load_manifest(manifest)))
+    if found.kind == "embedding":
+        return Inspected("embedding", found.family)
     demand_not_quantised(header)
     config = _fitting(header, found.kind, found.family or "sd15", load_manifest(manifest))
     return Inspected(found.kind, found.family, config if found.kind == "checkpoint" else None)
+
+
+def _lora_family(
+    shapes: Shapes, told: StableDiffusionFamily | None, manifest: Manifest
+) -> StableDiffusionFamily | None:
+    """The family of a LoRA with a layer that fits; None where layers fit both and nothing tells.
+
+    Raises:
+        Unrecognised: no layer fits any checkpoint here.
+    """
+    tried: list[StableDiffusionFamily] = list(PUBLISHED) if told is None else [told]
+    fitting: list[StableDiffusionFamily] = [
+        family
+        for family in tried
+        if any(fits_somewhere(shapes, folder) for _, folder in _configurations(family, manifest))
+    ]
+    if not fitting:
+        names = " or ".join(NAMES[family] for family in tried)
+        raise Unrecognised(f"none of its layers has the shape of one of {names}, so that it changes nothing")
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _fitting(header: Header, kind: Kind, family: StableDiffusionFamily, manifest: Manifest) -> str:

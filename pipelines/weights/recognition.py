@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipelines.weights.adapter_recognition import demand_usable_lora, embedding_family, is_lora, lora_family
+from pipelines.weights.adapter_recognition import demand_usable_lora, is_lora, lora_family
 from pipelines.weights.checkpoint_recognition import checkpoint_family
+from pipelines.weights.embedding_names import embedding_family
 from pipelines.weights.foreign_networks import foreign_network
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import Kind, StableDiffusionFamily
@@ -26,7 +27,7 @@ _FOREIGN_MARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """The kind and family of a file; the family is None for VAEs, which have the same shapes in both."""
+    """The kind and family of a file; the family is None for what both families have alike."""
 
     kind: Kind
     family: StableDiffusionFamily | None

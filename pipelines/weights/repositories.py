@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
+from pipelines.weights.lora_names import NETWORKS
+from pipelines.weights.lora_settings import CONFIG_NAME
 from pipelines.weights.manifest import Manifest, Source
 
 _WEIGHTS = re.compile(
@@ -17,6 +19,9 @@ _WEIGHTS = re.compile(
 _INDEX = re.compile(
     r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)\.(?P<format>safetensors|bin)\.index(?P<half>\.fp16)?\.json"
 )
+_PEFT_WEIGHTS = re.compile(r"(^|/)adapter_model\.(safetensors|bin)$")
+"""The tensors of an adapter that PEFT saved."""
+
 _SMALL = (".json", ".txt", ".model")
 """Suffixes of the files that tokenizers, schedulers and configurations consist of."""
 
@@ -148,7 +153,9 @@ def select(
         matching = [
             name for name in listing if any(fnmatchcase(name, pattern) for pattern in repository.files)
         ]
-        return {name: name for name in sorted(matching)}
+        # PEFT's settings decide how strong its adapter is, whether or not somebody thought of naming them.
+        beside = {_config_beside(name) for name in matching if _PEFT_WEIGHTS.search(name)} & {*listing}
+        return {name: name for name in sorted({*matching, *beside})}
     if components is None:
         folders = {""}
         chosen: dict[str, str] = {}
@@ -166,6 +173,24 @@ def select(
             prefix + name: prefix + stored for name, stored in _select_in(names, repository.half).items()
         }
     return chosen
+
+
+def peft_files(listing: Collection[str]) -> list[str]:
+    """The files of an adapter that PEFT saved: tensors and settings, perhaps in a folder for each network.
+
+    It is empty for a repository that has none.
+    """
+    folders = ("", *(f"{network}{end}/" for network in NETWORKS for end in ("", "_lora")))
+    found = [f"{folder}adapter_model.safetensors" for folder in folders]
+    there = [name for name in found if name in listing]
+    if found[0] in there:
+        there = [found[0]]
+    return [name for each in there for name in (each, _config_beside(each)) if name in listing]
+
+
+def _config_beside(name: str) -> str:
+    folder, slash, _ = name.rpartition("/")
+    return f"{folder}{slash}{CONFIG_NAME}"
 
 
 def _select_in(names: Collection[str], half: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import StableDiffusionFamily
 
-_FAMILY_BY_TEXT_WIDTH: Mapping[int, StableDiffusionFamily] = {768: "sd15", 2048: "sdxl"}
+FAMILY_BY_TEXT_WIDTH: Mapping[int, StableDiffusionFamily] = {768: "sd15", 2048: "sdxl"}
 """The family of a network by the width of the text encodings that its cross-attentions read."""
 
 FOREIGN_BY_TEXT_WIDTH = {
@@ -32,8 +32,8 @@ def family_by_attentions(shapes: Shapes, what: str) -> StableDiffusionFamily:
             raise Unrecognised(
                 f"it is a {what} for {FOREIGN_BY_TEXT_WIDTH[width]}; this server draws with SD1.5 and SDXL"
             )
-        if width in _FAMILY_BY_TEXT_WIDTH:
-            return _FAMILY_BY_TEXT_WIDTH[width]
+        if width in FAMILY_BY_TEXT_WIDTH:
+            return FAMILY_BY_TEXT_WIDTH[width]
     names = " ".join(shapes).replace("_", ".")
     if re.search(r"down\.blocks\.0\.attentions|input\.blocks\.1\.1|up\.blocks\.3\.attentions", names):
         return "sd15"

@@ -264,7 +264,6 @@ def broken(manifest: Manifest) -> Any:
         "else": entry("else.safetensors"),
         "narrow": entry("narrow.safetensors"),
         "for sdxl": entry("animie.safetensors", "sdxl"),
-        "a": entry("night_scene.safetensors"),
     }
     kinds = {"loras": {**files, **manifest.loras}, "embeddings": files, "vaes": files}
     return open_family(manifest.model_copy(update=kinds), PIPELINE)
@@ -283,7 +282,6 @@ def broken(manifest: Manifest) -> Any:
         ({"embeddings": ("unheard of",)}, "embeddings: unheard of is not on this server"),
         ({"embeddings": ("corrupt",)}, "embeddings: corrupt cannot be read"),
         ({"embeddings": ("narrow",)}, "embeddings: narrow does not fit this checkpoint"),
-        ({"embeddings": ("a",)}, "embeddings: a is a word that the text encoder has already"),
         ({"vae": "unheard of"}, "vae: unheard of is not on this server"),
         ({"vae": "corrupt"}, "vae: corrupt cannot be read"),
         ({"vae": "else"}, "vae: else cannot be read"),

@@ -46,6 +46,9 @@ SDXL_ATTENTION = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
         ({f"{SD15_ATTENTION}.lora_down.weight": (8, 768), f"{SD15_ATTENTION}.dora_scale": (320, 1),
           "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 768)},
          Recognised("lora", "sd15")),
+        ({f"{SD15_ATTENTION}.lora_down.weight": (8, 768), f"{SD15_ATTENTION}.dora_scale": (320, 1),
+          "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (8, 1280)},
+         Recognised("lora", "sd15")),
         ({"base_model.model.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (4, 2048)},
          Recognised("lora", "sdxl")),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)},
@@ -86,8 +89,6 @@ def test_a_file_is_known_by_its_tensors(shapes: Shapes, expected: Recognised) ->
         ({f"{SD15_ATTENTION}.oft_blocks": (2, 2)}, r"layers of OFT \(oft_blocks\)"),
         ({f"{SD15_ATTENTION}.lora_down.weight": (8, 768), f"{SD15_ATTENTION}.dora_scale": (1, 768)},
          "its DoRA magnitudes are of columns"),
-        ({f"{SD15_ATTENTION}.lora_down.weight": (8, 768), f"{SD15_ATTENTION}.dora_scale": (320, 1),
-          "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (8, 1280)}, "have a DoRA magnitude"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_with_is_refused_by_its_name(shapes: Shapes, reason: str) -> None:

@@ -228,8 +228,9 @@ def test_a_random_seed_is_reported(world: World, client: TestClient) -> None:
     assert answer.headers["x-seed-value"] == f"{drawn[0]},{drawn[1]}"
 
 
-def test_base64_answers_json_with_one_png(client: TestClient) -> None:
-    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64=True))
+@pytest.mark.parametrize("slug", SLUGS)
+def test_base64_answers_json_with_one_png(client: TestClient, slug: str) -> None:
+    answer = client.post(f"/v1/{slug}", json=body(slug, base64=True))
     assert answer.headers["content-type"] == "application/json"
     said = answer.json()
     assert isinstance(said.pop("infer_time"), float)

@@ -1,4 +1,7 @@
-"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English."""
+"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English.
+
+All fields are documented but ``base64``, which a gateway sends to every page.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
-from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.page import Delivery, Page
+from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page
 from server.endpoints.segmind.routes import routes
 from server.jobs.order import PictureFormat
 
@@ -67,11 +70,17 @@ class KolorsPage(Page, title="Kolors"):
     output_quality: WholeNumber = Field(80, ge=0, le=100, description="Of JPEG and WebP; 100 is best.")
     negative_prompt: Text = Field("", description="What to keep out of the picture.")
     number_of_images: WholeNumber = Field(1, ge=1, le=10, description="Pictures to draw. Affects the price.")
+    base64: Flag = Field(
+        False,
+        description="Answer JSON with base64 PNGs, whatever `output_format` says. Not on the vendor's page.",
+    )
 
     def effort(self) -> tuple[int, int]:
         return self.number_of_images, self.steps
 
     def delivery(self) -> Delivery:
+        if self.base64:
+            return PNG_IN_JSON
         return Delivery(PICTURE_FORMATS[self.output_format], self.output_quality)
 
     def to_request(self, picture: RGBImage | None) -> TextToImage:

@@ -37,6 +37,10 @@ class Delivery:
     as_json: bool = False
 
 
+PNG_IN_JSON = Delivery("png", as_json=True)
+"""The delivery of a call whose ``base64`` is true."""
+
+
 class Page(Fields, Priced):
     """One documented model page: its fields, and what they mean.
 
@@ -71,4 +75,4 @@ class Page(Fields, Priced):
 
 def json_or_jpeg(as_json: bool) -> Delivery:
     """The delivery that ``base64`` chooses: PNGs in JSON, or a JPEG."""
-    return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
+    return PNG_IN_JSON if as_json else Delivery("jpeg")

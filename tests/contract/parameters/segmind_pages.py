@@ -90,6 +90,7 @@ KOLORS = Page(
         row("output_quality", 25, picture(quantizer=32)),
         row("negative_prompt", "rain", drawn(negative_prompt=SENT)),
         row("number_of_images", 3, drawn(seeds=(7, 8, 9))),
+        row("base64", True, answer(status="Success", image_format="png"), picture(format="PNG")),
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,13 +18,15 @@ from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
-from pipelines.errors import InvalidInput
+from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import to_pil
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.request import PoseToImage, Request
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
+
+log = logging.getLogger(__name__)
 
 CACHED_TEXTS = 32
 """The number of texts whose embeddings are kept: 2.7 MB of device memory each in half precision."""
@@ -67,10 +70,7 @@ class StableDiffusion3Pose(Pipeline):
             StableDiffusion3ControlNetPipeline,
             controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
         )
-        detector = None
-        if checkpoint.has("annotator"):
-            detector = PoseDetector(checkpoint.path("annotator"), checkpoint.device)
-        return cls(pipeline, checkpoint.device, detector)
+        return cls(pipeline, checkpoint.device, _detector(checkpoint))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -218,6 +218,17 @@ class StableDiffusion3Pose(Pipeline):
         latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
         decoded = vae.decode(latents, return_dict=False)[0]
         return Picture(codec.to_image(decoded, request.height, request.width))
+
+
+def _detector(checkpoint: Checkpoint) -> PoseDetector | None:
+    """The pose detector, where it is installed; None leaves pictures of skeletons, which need none."""
+    if not checkpoint.has("annotator"):
+        return None
+    try:
+        return PoseDetector(checkpoint.path("annotator"), checkpoint.device)
+    except CheckpointUnavailable as error:
+        log.error("%s draws without its pose detector: %s", checkpoint.name, error)
+        return None
 
 
 def _conditioning(text: Text, control: Tensor, scale: Tensor) -> dict[str, Tensor]:

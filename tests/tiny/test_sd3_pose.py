@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
-from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.errors import AnnotatorMissing, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
@@ -25,7 +25,7 @@ from pipelines.schedulers.flow.diffusers_schedulers import (
     noise_scheduler,
 )
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from pipelines.weights.manifest import Manifest
+from pipelines.weights.manifest import Manifest, Source
 from tests.drawing import draw_alone, draw_arriving, draw_images, largest_difference, open_family
 
 PIPELINE = "sd3-medium-pose"
@@ -255,8 +255,28 @@ def test_cfg_plus_plus_uses_the_negative_prompt_at_guidance_scale_one(sd3: Stabl
 
 def test_a_photograph_is_refused_when_the_manifest_has_no_annotator(sd3: StableDiffusion3Pose):
     grey = RGBImage(64, 64, bytes([127]) * 64 * 64 * 3)
-    with pytest.raises(CheckpointUnavailable, match="the pose annotator is not installed"):
+    with pytest.raises(AnnotatorMissing) as refused:
         sd3.encode(request(image=grey))
+    assert refused.value.field == "image"
+    for words in ("no pose detector is installed", "annotator: {hub: lllyasviel/Annotators", "weights pull"):
+        assert words in refused.value.problem
+
+
+def test_skeletons_are_drawn_although_the_annotator_is_not_where_the_manifest_says(
+    random_manifest: Manifest, sd3: StableDiffusion3Pose, tmp_path: Path
+):
+    entry = random_manifest.pipelines[PIPELINE]
+    annotator = Source(hub="lllyasviel/Annotators", files=("body_pose_model.pth",))
+    parts = {**entry.parts, "annotator": annotator}
+    manifest = random_manifest.model_copy(
+        update={"pipelines": {PIPELINE: entry.model_copy(update={"parts": parts})}}
+    )
+    never_pulled = open_family(manifest, PIPELINE, weights=tmp_path)
+    wanted = request(num_inference_steps=1)
+    assert draw_images(never_pulled, wanted) == draw_images(sd3, wanted)
+    grey = RGBImage(64, 64, bytes([127]) * 64 * 64 * 3)
+    with pytest.raises(AnnotatorMissing, match="image: is no picture of an OpenPose skeleton"):
+        never_pulled.encode(request(image=grey))
 
 
 def test_another_kind_of_request_is_refused(sd3: StableDiffusion3Pose):

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from server.accounts.accounts import Account
 from server.amounts import in_credits
 from server.endpoints.segmind.routes import api_key, error_responses
-from server.endpoints.segmind.wire import evaluations, request_urls
+from server.endpoints.segmind.wire import evaluations, problem_text, request_urls
 from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
@@ -118,7 +118,7 @@ def _status(request: Request, job: Job, account: Account) -> Response:
         "metrics": _metrics(job, account),
     }
     if word == "FAILED":
-        body["error"] = job.error or "Request cancelled"
+        body["error"] = problem_text(job.error or "Request cancelled")
         return JSONResponse(body, FAILED_STATUS)
     return JSONResponse(body)
 

@@ -25,6 +25,9 @@ from server.http.urls import output_urls, public_url
 from server.jobs.job import Job
 from server.jobs.order import Order
 
+_WIRE_NAMES = {"preprocessor": "image", "controls": "image", "controlnet_conditioning_scale": "strength"}
+"""The wire's names of fields that an engine's error calls by their canonical ones."""
+
 
 async def draw(request: Request, page: type[Page]) -> Response:
     """POST /v1/{slug}: wait for the pictures."""
@@ -64,9 +67,15 @@ def evaluations(job: Job) -> dict[str, int]:
     return {"evaluations": counted} if counted else {}
 
 
+def problem_text(text: str) -> str:
+    """The text of an error, its field called as the wire does."""
+    field, colon, problem = text.partition(": ")
+    return f"{_WIRE_NAMES.get(field, field)}{colon}{problem}"
+
+
 def error_response(error: ApiError, request: Request) -> Response:
     """The dialect's error body and headers."""
-    body = {"error": str(error)}
+    body = {"error": problem_text(str(error))}
     headers: dict[str, str] = {}
     match error:
         case QueueFull():

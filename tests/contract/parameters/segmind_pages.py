@@ -129,6 +129,7 @@ SD3 = Page(
                 **{name: sampler(name) for name in SAMPLERS},
                 "euler_cfg_pp": sampler("euler_pp"),
                 "euler_ancestral_cfg_pp": sampler("euler_ancestral_pp"),
+                "p_sampler": sampler("ddpm"),
             },
             default="dpmpp_2m",
         ),

@@ -27,6 +27,7 @@ ACCOUNTING_HEADERS = [
     "x-request-id",
     "x-output-metadata",
     "x-output-urls",
+    "x-warnings",
     "retry-after",
     "x-rate-limit-reset-at-utc",
 ]

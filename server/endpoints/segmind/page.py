@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
@@ -61,6 +61,10 @@ class Page(Fields, Priced):
     def source(self) -> str | bytes | None:
         """The caller's picture as it came, on pages that need one."""
         return None
+
+    def warnings(self) -> Sequence[str]:
+        """Sentences for the caller: what was sent and has no effect."""
+        return ()
 
     @abstractmethod
     def to_request(self, picture: RGBImage | None) -> PictureRequest:

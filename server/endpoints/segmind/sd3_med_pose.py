@@ -17,6 +17,7 @@ from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, InputImage, Page, json_or_jpeg
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 
 # fmt: off
 Sampler = Literal[
@@ -29,6 +30,8 @@ Sampler = Literal[
 # fmt: on
 SigmaSchedule = Literal["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"]
 ALIASES = {"euler_cfg_pp": "euler_pp", "euler_ancestral_cfg_pp": "euler_ancestral_pp", "p_sampler": "ddpm"}
+GUIDED_AT_ONE = ("euler_pp", "euler_ancestral_pp", "euler_cfg_pp", "euler_ancestral_cfg_pp")
+"""The samplers that use the negative prompt even at a guidance scale of 1 (CFG++)."""
 
 SAMPLER_DESCRIPTION = (
     "How noise is removed. `heun`, `dpm_2`, `dpm_2_ancestral`, `dpmpp_2s_ancestral` and `dpmpp_sde` ask "
@@ -77,7 +80,9 @@ class SD3MediumPose(Page):
         "base64": False,
     }
 
-    prompt: Text = Field(description="What to draw.")
+    prompt: Text = Field(
+        description="What to draw. CLIP reads 77 tokens of it, T5 256; `x-warnings` says where they stop."
+    )
     negative_prompt: Text = Field("low quality,less details", description="What to keep out of the picture.")
     image: InputImage = Field(
         description="A photograph, in which the pose is looked for, or a picture of an OpenPose skeleton,"
@@ -102,6 +107,11 @@ class SD3MediumPose(Page):
 
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
+
+    def warnings(self) -> list[str]:
+        sent = "negative_prompt" in self.model_fields_set
+        guided = self.guidance_scale > 1 or self.sampler in GUIDED_AT_ONE
+        return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if sent and not guided else []
 
     def source(self) -> str | bytes:
         return self.image

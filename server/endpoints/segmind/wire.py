@@ -15,6 +15,7 @@ from server.amounts import in_credits
 from server.endpoints.fields import body_digest, read
 from server.endpoints.segmind.body import read_body
 from server.endpoints.segmind.page import Delivery, Page
+from server.endpoints.segmind.warnings import as_options, warning_fields, warning_headers
 from server.errors import ApiError, InternalError, QueueFull, Unavailable
 from server.http import caller
 from server.http.call_state import call_state
@@ -51,8 +52,9 @@ async def submit(request: Request, page: type[Page]) -> Response:
         "status": "QUEUED",
         "poll_url": addresses["status_url"],
         **addresses,
+        **warning_fields(job),
     }
-    return JSONResponse(body)
+    return JSONResponse(body, headers=warning_headers(job))
 
 
 def request_urls(request: Request, job: Job) -> dict[str, str]:
@@ -109,6 +111,7 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,
+        options=as_options(fields.warnings()),
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )
@@ -125,6 +128,7 @@ async def _pictures(request: Request, job: Job, delivery: Delivery) -> Response:
             "infer_time": job.drawing_s,
             "outputs": len(texts),
             "image_format": delivery.picture_format,
+            **warning_fields(job),
         }
         return JSONResponse(body, headers=headers)
     if len(pictures) > 1:
@@ -144,4 +148,5 @@ def _accounting_headers(job: Job) -> dict[str, str]:
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,
         "x-output-metadata": json.dumps(metadata),
+        **warning_headers(job),
     }

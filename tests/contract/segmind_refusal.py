@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Page
 from server.errors import FieldError
+
+NO_MANIFEST = Manifest(pipelines={})
+"""What a page needs that names nothing in the manifest but its checkpoint."""
 
 
 def refused(page: type[Page], /, **body: object) -> tuple[int, str]:

@@ -13,8 +13,11 @@ from starlette.exceptions import HTTPException
 from server.endpoints.fields import json_object
 from server.errors import InvalidContentType, MalformedBody
 
-PICTURE_NAMES = ("image", "file", "imageUrl")
-"""The names of a picture's field: the documented one, a second one in multipart forms, a legacy one."""
+PICTURE_NAMES = ("image", "file", "imageUrl", "init_image")
+"""The names of a picture's field: the documented one, a second one in multipart forms, a legacy one, and one
+that clients of other vendors' pages send."""
+MASK_NAMES = ("mask", "maskUrl", "mask_image")
+"""The names of a mask's field: the documented one, a legacy one, and one of other vendors' pages."""
 
 _MOST_FIELDS = 1000
 """The most fields, and the most files, that a form may have."""
@@ -65,7 +68,10 @@ def _parse_form(body: bytes) -> dict[str, object]:
         raise MalformedBody("body: must be a valid form in UTF-8") from None
     # Unescaped base64 loses its plus signs in a form.
     return _fields(
-        [(name, text.replace(" ", "+") if name in PICTURE_NAMES else text) for name, text in pairs]
+        [
+            (name, text.replace(" ", "+") if name in (*PICTURE_NAMES, *MASK_NAMES) else text)
+            for name, text in pairs
+        ]
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import PriorTextToImage
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import RANDOM_SEED, Flag, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
@@ -61,7 +62,7 @@ class Kandinsky22Page(Page, title="Kandinsky22"):
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
 
-    def to_request(self, picture: RGBImage | None) -> PriorTextToImage:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PriorTextToImage:
         return PriorTextToImage(
             pipeline="kandinsky-2-2",
             prompt=self.prompt,

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page
 from server.endpoints.segmind.routes import routes
@@ -87,10 +88,10 @@ class KolorsPage(Page, title="Kolors"):
             return PNG_IN_JSON
         return Delivery(PICTURE_FORMATS[self.output_format], self.output_quality)
 
-    def warnings(self) -> list[str]:
+    def warnings(self, manifest: Manifest) -> list[str]:
         return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if self.negative_prompt and self.cfg <= 1 else []
 
-    def to_request(self, picture: RGBImage | None) -> TextToImage:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> TextToImage:
         return TextToImage(
             pipeline="kolors",
             prompt=self.prompt,

@@ -11,9 +11,10 @@ from pydantic import AliasChoices, Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import PictureRequest
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import Fields, PictureField, whole_number
 from server.endpoints.pricing import Priced
-from server.endpoints.segmind.body import PICTURE_NAMES
+from server.endpoints.segmind.body import MASK_NAMES, PICTURE_NAMES
 from server.jobs.order import PictureFormat
 
 Side = Annotated[Literal[512, 576, 640, 704, 768, 832, 896, 960, 1024], whole_number]
@@ -24,6 +25,14 @@ InputImage: TypeAlias = Annotated[
     Field(
         validation_alias=AliasChoices(*PICTURE_NAMES),
         description="Base64, a data URI, an http(s) URL, or a file part named image or file.",
+    ),
+]
+InputMask: TypeAlias = Annotated[
+    PictureField,
+    Field(
+        validation_alias=AliasChoices(*MASK_NAMES),
+        description="White is repainted, black is kept. Base64, a data URI, an http(s) URL, or a file part"
+        " named mask. It is cut to fit like the picture.",
     ),
 ]
 
@@ -58,22 +67,32 @@ class Page(Fields, Priced):
     @abstractmethod
     def delivery(self) -> Delivery: ...
 
-    def source(self) -> str | bytes | None:
-        """The caller's picture as it came, on pages that need one."""
-        return None
+    def sent_pictures(self) -> Mapping[str, str | bytes]:
+        """The caller's pictures as they came, by the names of their fields."""
+        return {}
 
-    def warnings(self) -> Sequence[str]:
-        """Sentences for the caller: what was sent and has no effect."""
+    def validate_names(self, manifest: Manifest) -> None:
+        """Look whether this server has what the page draws with, before any picture is fetched.
+
+        Raises:
+            NotFound: the manifest lacks it.
+        """
+
+    def warnings(self, manifest: Manifest) -> Sequence[str]:
+        """Sentences for the caller: what was sent and has no effect here."""
         return ()
 
     @abstractmethod
-    def to_request(self, picture: RGBImage | None) -> PictureRequest:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PictureRequest:
         """The request that the fields ask for, in canonical names and with explicit seeds.
 
         It blocks while it resizes a picture.
 
         Args:
-            picture: the picture of `source`, in its own size.
+            manifest: what this server draws with; the names in it were validated.
+            pictures: those of `sent_pictures`, in their own sizes.
+        Raises:
+            FieldError: the pictures are too large, or do not go together.
         """
 
 

@@ -19,7 +19,7 @@ _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"erro
 _MEANINGS = {
     400: "A field is missing, malformed or out of range, or the picture cannot be read",
     401: "No API key, or one that is unknown or revoked",
-    404: "No such page or request",
+    404: "No such page or request, or this server lacks what the page draws with",
     405: "Not with this verb",
     406: "Unreadable content type, not enough credits, or a value outside a documented enumeration",
     408: "The body stopped arriving",
@@ -42,7 +42,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def routes(page: type[Page]) -> APIRouter:
     """The routes of a page: ``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
-    refusals = error_responses(400, 401, 406, 408, 409, 413, 429, 500, 503)
+    refusals = error_responses(400, 401, 404, 406, 408, 409, 413, 429, 500, 503)
 
     async def draw(request: Request) -> Response:
         return await wire.draw(request, page)
@@ -82,10 +82,11 @@ def routes(page: type[Page]) -> APIRouter:
 
 def _request_body(page: type[Page]) -> dict[str, Any]:
     schema = page.model_json_schema()
-    upload = schema
-    if "image" in schema["properties"]:
-        file = {**schema["properties"]["image"], "format": "binary"}
-        upload = {**schema, "properties": {**schema["properties"], "image": file}}
+    properties = schema["properties"]
+    files = {
+        name: {**properties[name], "format": "binary"} for name in ("image", "mask") if name in properties
+    }
+    upload = {**schema, "properties": {**properties, **files}}
     content = {
         "application/json": {"schema": schema, "example": page.example},
         "multipart/form-data": {"schema": upload},

@@ -28,6 +28,10 @@ MANIFEST: dict[str, Any] = {
     "controlnets": {
         "canny": {**_adapter("canny"), "preprocessor": "canny"},
         "depth": {**_adapter("depth"), "preprocessor": "depth"},
+        "openpose": {**_adapter("openpose"), "preprocessor": "openpose"},
+        "scribble": {**_adapter("scribble"), "preprocessor": "scribble"},
+        "softedge": {**_adapter("softedge"), "preprocessor": "hed"},
+        "mlsd": {**_adapter("mlsd"), "preprocessor": "mlsd"},
     },
     "upscalers": {"fast": {"source": _source("fast")}, "fine": {"source": _source("fine")}},
     "face_restorers": {"faces": {"source": _source("faces")}},

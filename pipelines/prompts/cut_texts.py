@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST_QUOTE = 60
-"""The most characters that a warning quotes of what is left out."""
+LONGEST_QUOTE = 40
+"""The most characters that a warning quotes of what is left out: in a header each may take twelve."""
 LONGEST_WORD = 40
 """A text is quoted from the beginning of the word in which it is cut, unless that word is longer: scripts
 without blanks have none."""

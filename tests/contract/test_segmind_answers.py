@@ -309,9 +309,22 @@ UNGUIDED = ["negative_prompt: has no effect, because guidance begins above 1"]
         ("sd3-med-pose", {"guidance_scale": 1}, []),
         ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain", "sampler": "euler_pp"}, []),
         ("kandinsky2.2-txt2img", {"negative_prompt": "rain", "scheduler": "DDIM"}, []),
+        (
+            "kolors",
+            {"output_format": "png", "output_quality": 80},
+            ["output_quality: has no effect on a PNG"],
+        ),
+        ("kolors", {"output_format": "png"}, []),
+        ("kolors", {"output_format": "jpg", "output_quality": 80}, []),
+        ("kolors", {"base64": True, "output_format": "png"}, []),
+        (
+            "kolors",
+            {"base64": True, "output_format": "webp"},
+            ["output_format: has no effect beside base64, whose pictures are PNGs"],
+        ),
     ],
 )
-def test_a_negative_prompt_without_guidance_is_warned_of_at_once_and_before_the_engine_s(
+def test_what_a_page_knows_to_be_in_vain_is_warned_of_at_once_and_before_the_engine_s(
     world: World, client: TestClient, slug: str, sent: dict[str, object], warned: list[str]
 ) -> None:
     submitted = client.post(f"/v2/{slug}", json=body(slug, **sent))
@@ -855,6 +868,9 @@ def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestC
             part = content["multipart/form-data"]["schema"]["properties"][name]
             assert part["format"] == "binary"
         assert "`x-warnings`" in operation["description"]
+        assert any(
+            word in operation["description"] for word in ("The vendor", "the vendor's page", "Clients")
+        )
         assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 200
 

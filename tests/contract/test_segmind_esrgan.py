@@ -92,6 +92,19 @@ def test_faces_are_restored_by_the_first_restorer_or_the_caller_is_told() -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    ("sent", "fields"),
+    [
+        ({"quality": 80}, []),
+        ({"quality": 80, "output_format": "png"}, ["quality"]),
+        ({"quality": 80, "output_format": "webp", "base64": True}, ["output_format", "quality"]),
+        ({"base64": True}, []),
+    ],
+)
+def test_format_and_quality_without_effect_are_warned_of(sent: dict[str, object], fields: list[str]) -> None:
+    assert [text.partition(":")[0] for text in page(**sent).warnings(MANIFEST)] == fields
+
+
 def test_without_an_upscaler_the_page_says_so() -> None:
     with pytest.raises(NotFound, match=r"This server has no upscaler: weights.yaml names none"):
         page().validate_names(NO_MANIFEST)

@@ -366,6 +366,33 @@ def test_options_of_sdxl_without_effect_are_warned_of(sent: dict[str, object], f
     assert all("has no effect" in text for text in warnings)
 
 
+def test_what_a_gateway_sends_is_drawn() -> None:
+    """Its provider adds the defaults of all of the vendor's pages to each of them."""
+    sent = {
+        "model": "sdxl1.0-txt2img",
+        "prompt": "a cat",
+        "samples": 1,
+        "img_width": 1024,
+        "img_height": 1024,
+        "style": "base",
+        "num_inference_steps": 20,
+        "negative_prompt": "out of frame",
+        "scheduler": "UniPC",
+        "guidance_scale": 7.5,
+        "seed": 123456789,
+        "strength": 0.75,
+        "refiner": True,
+        "high_noise_fraction": 0.8,
+        "base64": True,
+        "control_scale": 1.8,
+        "qr_text": "https://example.com",
+        "invert": False,
+        "size": 768,
+    }
+    assert drawn(SDXLTextToImage, sent).seeds == (123456789,)
+    assert read(SDXLTextToImage, sent).delivery() == Delivery("png", as_json=True)
+
+
 def test_another_base_model_is_warned_of() -> None:
     (warning,) = read(SDXLImageToImage, {**SENT, "base_model": "juggernaut"}).warnings(NO_MANIFEST)
     assert warning.startswith("base_model: has no effect")

@@ -1,7 +1,4 @@
-"""POST /v1/esrgan and its /v2 twin: a picture enlarged by the first upscaler of the manifest.
-
-The fields and their limits are documented but face_enhance and base64, which clients send.
-"""
+"""POST /v1/esrgan and its /v2 twin: a picture enlarged by the first upscaler of the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import Flag, WholeNumber, whole_number
-from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, InputImage, Page
+from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, InputImage, Page, delivery_warnings
 from server.endpoints.segmind.routes import routes
 from server.errors import FieldError, NotFound
 
@@ -25,6 +22,10 @@ MOST_PIXELS = 32_000_000
 class Esrgan(Page):
     slug: ClassVar[str] = "esrgan"
     summary: ClassVar[str] = "ESRGAN: enlarge a picture"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for `face_enhance` and `base64`, "
+        "which clients send."
+    )
     price_millicredits: ClassVar[int] = 5
     default_steps: ClassVar[int] = 1
     media_types: ClassVar[tuple[str, ...]] = ("image/jpeg", "image/png", "image/webp")
@@ -69,7 +70,8 @@ class Esrgan(Page):
     def warnings(self, manifest: Manifest) -> list[str]:
         in_vain = self.face_enhance and not manifest.face_restorers
         missing = "face_enhance: has no effect, because weights.yaml names no face restorer"
-        return [missing] if in_vain else []
+        without_faces = [missing] if in_vain else []
+        return without_faces + delivery_warnings(self, "output_format", "quality")
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Upscaling:
         picture = pictures["image"]

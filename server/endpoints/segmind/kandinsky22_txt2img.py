@@ -22,6 +22,10 @@ PRIOR_GUIDANCE_SCALE = 4.0
 class Kandinsky22Page(Page, title="Kandinsky22"):
     slug: ClassVar[str] = "kandinsky2.2-txt2img"
     summary: ClassVar[str] = "Kandinsky 2.2: text to image"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for the sizes besides 768 and "
+        "1024: the page's own sample and clients send them."
+    )
     price_millicredits: ClassVar[int] = 10
     default_steps: ClassVar[int] = 20
     example: ClassVar[Mapping[str, object]] = {

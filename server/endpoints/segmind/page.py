@@ -55,12 +55,14 @@ class Page(Fields, Priced):
 
     Attributes:
         slug: the page's name in its path, in the records of jobs, in the metrics and in the price list.
+        sources: for /docs: what of it the vendor documents, what was seen in clients, what is inferred.
         media_types: the types that the picture may have.
         example: the page's own sample body.
     """
 
     slug: ClassVar[str]
     summary: ClassVar[str]
+    sources: ClassVar[str]
     media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
     example: ClassVar[Mapping[str, object]]
 
@@ -94,6 +96,22 @@ class Page(Fields, Priced):
         Raises:
             FieldError: the pictures are too large, or do not go together.
         """
+
+
+def delivery_warnings(fields: Page, format_field: str, quality_field: str) -> list[str]:
+    """Sentences on what was sent and does not matter to the way of the pictures.
+
+    Args:
+        format_field, quality_field: the names of the fields that choose a format and its quality.
+    """
+    delivery, sent = fields.delivery(), fields.model_fields_set
+    asked = getattr(fields, format_field)
+    found: list[str] = []
+    if format_field in sent and delivery.as_json and asked != delivery.picture_format:
+        found.append(f"{format_field}: has no effect beside base64, whose pictures are PNGs")
+    if quality_field in sent and delivery.picture_format == "png":
+        found.append(f"{quality_field}: has no effect on a PNG")
+    return found
 
 
 def json_or_jpeg(as_json: bool) -> Delivery:

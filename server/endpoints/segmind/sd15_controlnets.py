@@ -1,10 +1,4 @@
-"""POST /v1/sd1.5-controlnet-{kind} and their /v2 twins: pictures that follow lines, depth or pose of another.
-
-Each kind has a page of its own at the vendor, with the same fields; all of them are documented for canny,
-depth, scribble and softedge. The page of openpose is not public any more, and that of mlsd is named by
-clients alone: their fields are inferred. No page has a width and a height: that the result keeps the aspect
-ratio of the picture is inferred.
-"""
+"""POST /v1/sd1.5-controlnet-{kind} and their /v2 twins: pictures that follow a picture's lines or pose."""
 
 from __future__ import annotations
 
@@ -36,6 +30,10 @@ class SD15ControlNet(SD15Page):
     """
 
     price_millicredits: ClassVar[int] = 8
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page; that the result keeps the picture's "
+        "aspect ratio is inferred."
+    )
     controlnet: ClassVar[str]
     preprocessors: ClassVar[tuple[str, ...]]
 
@@ -126,6 +124,10 @@ class SD15Depth(SD15ControlNet):
 class SD15OpenPose(SD15ControlNet):
     slug: ClassVar[str] = "sd1.5-controlnet-openpose"
     summary: ClassVar[str] = "Stable Diffusion 1.5 with a ControlNet: pose"
+    sources: ClassVar[str] = (
+        "The vendor's page is not public any more; the fields are those of the pages of the other "
+        "ControlNets."
+    )
     controlnet: ClassVar[str] = "openpose"
     preprocessors: ClassVar[tuple[str, ...]] = ("openpose",)
     example: ClassVar[Mapping[str, object]] = _sample(
@@ -165,6 +167,9 @@ class SD15SoftEdge(SD15ControlNet):
 class SD15Mlsd(SD15ControlNet):
     slug: ClassVar[str] = "sd1.5-controlnet-mlsd"
     summary: ClassVar[str] = "Stable Diffusion 1.5 with a ControlNet: straight lines"
+    sources: ClassVar[str] = (
+        "Clients name this page; the fields are those of the pages of the other ControlNets."
+    )
     controlnet: ClassVar[str] = "mlsd"
     preprocessors: ClassVar[tuple[str, ...]] = ("mlsd",)
     example: ClassVar[Mapping[str, object]] = _sample(

@@ -1,7 +1,4 @@
-"""POST /v1/sd1.5-img2img and its /v2 twin: redraw a picture with Stable Diffusion 1.5.
-
-All fields are documented but the scheduler UniPC and the sizes besides 512 and 768, which clients send.
-"""
+"""POST /v1/sd1.5-img2img and its /v2 twin: redraw a picture with Stable Diffusion 1.5."""
 
 from __future__ import annotations
 
@@ -23,6 +20,11 @@ from server.endpoints.segmind.stable_diffusion import SizedSD15Page
 class SD15ImageToImage(SizedSD15Page):
     slug: ClassVar[str] = "sd1.5-img2img"
     summary: ClassVar[str] = "Stable Diffusion 1.5: image to image"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for the scheduler UniPC and the "
+        "sizes besides 512 and 768, which clients send. The default of `strength` is that of the page's "
+        "sample: the page prints 1, as it does beside every field without a default."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "image": "https://www.segmind.com/sd-img2img-input.jpeg",
         "samples": 1,

@@ -1,8 +1,4 @@
-"""POST /v1/sd1.5-inpainting and its /v2 twin: repaint a part of a picture with Stable Diffusion 1.5.
-
-All fields are documented but ``base64``, the scheduler UniPC and the sizes besides 512 and 768, which clients
-send.
-"""
+"""POST /v1/sd1.5-inpainting and its /v2 twin: repaint a part of a picture with Stable Diffusion 1.5."""
 
 from __future__ import annotations
 
@@ -24,6 +20,10 @@ from server.endpoints.segmind.stable_diffusion import SizedSD15Page
 class SD15Inpainting(SizedSD15Page):
     slug: ClassVar[str] = "sd1.5-inpainting"
     summary: ClassVar[str] = "Stable Diffusion 1.5: inpainting"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for `base64`, the scheduler UniPC "
+        "and the sizes besides 512 and 768, which clients send."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "prompt": "mecha robot sitting on a bench",
         "negative_prompt": "Disfigured, cartoon, blurry, nude",

@@ -1,8 +1,4 @@
-"""POST /v1/sd1.5-txt2img and its /v2 twin: text to image with Stable Diffusion 1.5.
-
-The vendor has no page of it any more. Clients send all of these fields; defaults and limits are inferred
-from sd1.5-img2img, and the sample is that of sd2.1-txt2img.
-"""
+"""POST /v1/sd1.5-txt2img and its /v2 twin: text to image with Stable Diffusion 1.5."""
 
 from __future__ import annotations
 
@@ -19,6 +15,10 @@ from server.endpoints.segmind.stable_diffusion import SizedSD15Page
 class SD15TextToImage(SizedSD15Page):
     slug: ClassVar[str] = "sd1.5-txt2img"
     summary: ClassVar[str] = "Stable Diffusion 1.5: text to image"
+    sources: ClassVar[str] = (
+        "The vendor has no page of it any more. Clients send all of these fields; defaults and limits are "
+        "inferred from sd1.5-img2img, and the sample is that of sd2.1-txt2img."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "prompt": "calico cat wearing a cosmonaut suit, 3d render, pixar style, 8k, high resolution",
         "negative_prompt": "nude, disfigured, blurry",

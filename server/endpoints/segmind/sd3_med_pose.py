@@ -1,8 +1,4 @@
-"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph.
-
-All fields and their defaults are documented. The page names no sampler but the default and ``p_sampler``, and
-no largest number of samples: those are inferred from the vendor's pages of the same workflow.
-"""
+"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph."""
 
 from __future__ import annotations
 
@@ -51,6 +47,10 @@ SAMPLER_DESCRIPTION = (
 class SD3MediumPose(Page):
     slug: ClassVar[str] = "sd3-med-pose"
     summary: ClassVar[str] = "Stable Diffusion 3 medium: text to image in a given pose"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page. It names few samplers (`dpmpp_2m`, "
+        "`ddim`, `p_sampler`) and no largest number of samples: those are inferred."
+    )
     price_millicredits: ClassVar[int] = 25
     default_steps: ClassVar[int] = 20
     example: ClassVar[Mapping[str, object]] = {

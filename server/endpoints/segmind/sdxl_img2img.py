@@ -1,9 +1,4 @@
-"""POST /v1/sdxl-img2img and /v1/sdxl1.0-img2img and their /v2 twins: redraw a picture with SDXL.
-
-The vendor's page is that of sdxl-img2img; clients call it by the other name as well, with img_width and
-img_height besides. The sample's values are documented, and so are the limits of samples; other limits and
-defaults are inferred from the vendor's pages of the same kind.
-"""
+"""POST /v1/sdxl-img2img and /v1/sdxl1.0-img2img and their /v2 twins: redraw a picture with SDXL."""
 
 from __future__ import annotations
 
@@ -32,6 +27,11 @@ SIDE_DESCRIPTION = (
 class SDXLImageToImage(SDXLPage):
     slug: ClassVar[str] = "sdxl-img2img"
     summary: ClassVar[str] = "Stable Diffusion XL: image to image"
+    sources: ClassVar[str] = (
+        "The vendor's page is that of sdxl-img2img; clients call it sdxl1.0-img2img as well, with "
+        "`img_width` and `img_height` besides. Fields and the limits of `samples` are documented; other "
+        "limits and defaults are inferred from the vendor's pages of the same kind."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "image": "https://segmind-sd-models.s3.amazonaws.com/display_images/sdxl-img2img-ip.jpg",
         "samples": 1,

@@ -1,8 +1,4 @@
-"""POST /v1/sdxl-inpaint and its /v2 twin: repaint a part of a picture with Stable Diffusion XL.
-
-The fields and the sample's values are documented; limits and defaults are inferred from the vendor's pages of
-the same kind, and so is that the result keeps the picture's aspect ratio.
-"""
+"""POST /v1/sdxl-inpaint and its /v2 twin: repaint a part of a picture with Stable Diffusion XL."""
 
 from __future__ import annotations
 
@@ -25,6 +21,10 @@ from server.endpoints.segmind.stable_diffusion import SCHEDULER_DESCRIPTION, Sch
 class SDXLInpaint(SDXLPage):
     slug: ClassVar[str] = "sdxl-inpaint"
     summary: ClassVar[str] = "Stable Diffusion XL: inpainting"
+    sources: ClassVar[str] = (
+        "Fields are those of the vendor's page. Defaults are those of its sample or, like limits, inferred "
+        "from the vendor's pages of the same kind; so is that the result keeps the picture's aspect ratio."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "image": "https://segmind-sd-models.s3.amazonaws.com/outputs/sdxl_inpaint.jpeg",
         "mask": "https://segmind-sd-models.s3.amazonaws.com/outputs/sdxl_inpaint_mask.png",

@@ -1,9 +1,4 @@
-"""POST /v1/sdxl1.0-txt2img and its /v2 twin: text to image with Stable Diffusion XL.
-
-The fields, the sizes and the limits of guidance_scale, high_noise_fraction and samples are documented, and so
-are the sample's values. The default scheduler and number of steps are those of the vendor's JavaScript SDK;
-the limits of the steps are inferred from the vendor's pages of other SDXL checkpoints.
-"""
+"""POST /v1/sdxl1.0-txt2img and its /v2 twin: text to image with Stable Diffusion XL."""
 
 from __future__ import annotations
 
@@ -26,6 +21,12 @@ REFINER_FIELDS = ("refiner", "strength", "high_noise_fraction")
 class SDXLTextToImage(SDXLPage):
     slug: ClassVar[str] = "sdxl1.0-txt2img"
     summary: ClassVar[str] = "Stable Diffusion XL: text to image"
+    sources: ClassVar[str] = (
+        "Fields, sizes and the limits of `samples`, `guidance_scale` and `high_noise_fraction` are those "
+        "of the vendor's page. The default scheduler and number of steps are those of the vendor's "
+        "JavaScript SDK; the limits of the steps are those of the vendor's pages of other SDXL "
+        "checkpoints."
+    )
     example: ClassVar[Mapping[str, object]] = {
         "prompt": "cinematic film still, 4k, realistic, ((cinematic photo:1.3)) of panda wearing a blue "
         "spacesuit, sitting in a bar, Fujifilm XT3, long shot, ((low light:1.4)), ((looking straight at the "

@@ -23,6 +23,7 @@ from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
 from tests.contract.parameters.stage import Answer
+from tests.contract.segmind_refusal import CHECKPOINTS
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
 FURTHER_SLUGS = [
@@ -108,7 +109,7 @@ class World:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, TestClient]]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "weights.yaml").write_text("pipelines: {}")
+    (folder / "weights.yaml").write_text(json.dumps({"pipelines": CHECKPOINTS}))
     settings = Settings(
         data=folder / "data",
         manifest=folder / "weights.yaml",

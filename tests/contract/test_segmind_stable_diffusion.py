@@ -30,7 +30,7 @@ from server.endpoints.segmind.sdxl_txt2img import SDXLTextToImage
 from server.endpoints.segmind.sizes import size_of_sd15
 from server.errors import NotFound
 from tests import documented_bodies as documented
-from tests.contract.segmind_refusal import NO_MANIFEST, refused
+from tests.contract.segmind_refusal import CHECKPOINTS, NO_MANIFEST, refused
 
 PICTURE = RGBImage(90, 60, bytes(range(90)) * 60 * 3)
 MASK = RGBImage(60, 60, bytes(60 * 60 * 3))
@@ -61,7 +61,7 @@ def controlnets(**preprocessors: str | None) -> Manifest:
         name: {"source": {"folder": name}, "family": "sd15", "preprocessor": preprocessor}
         for name, preprocessor in preprocessors.items()
     }
-    return Manifest.model_validate({"pipelines": {}, "controlnets": entries})
+    return Manifest.model_validate({"pipelines": CHECKPOINTS, "controlnets": entries})
 
 
 ALL = controlnets(
@@ -312,11 +312,19 @@ def test_a_controlnet_keeps_the_shape_of_the_picture_in_a_size_that_sd15_knows(
 @every_controlnet
 def test_a_controlnet_that_is_not_here_is_named_before_anything_is_fetched(page: type[Page]) -> None:
     with pytest.raises(NotFound) as raised:
-        read(page, SENT).validate_names(NO_MANIFEST)
+        read(page, SENT).validate_names(controlnets())
     kind = page.slug.removeprefix("sd1.5-controlnet-")
     assert str(raised.value) == (
         f"This server has no ControlNet {kind} of Stable Diffusion 1.5; weights.yaml names none"
     )
+    read(page, SENT).validate_names(ALL)
+
+
+@every_page
+def test_a_checkpoint_that_is_not_here_is_named_before_anything_is_fetched(page: type[Page]) -> None:
+    name = "sdxl" if page.slug.startswith("sdxl") else "stable-diffusion-v1-5"
+    with pytest.raises(NotFound, match=f"^{name} is not a pipeline of this server$"):
+        read(page, SENT).validate_names(NO_MANIFEST)
     read(page, SENT).validate_names(ALL)
 
 
@@ -327,7 +335,7 @@ def test_what_is_there_instead_of_a_controlnet_is_named() -> None:
 
 def test_one_of_another_family_is_not_taken() -> None:
     entry = {"source": {"folder": "x"}, "family": "sdxl", "preprocessor": "canny"}
-    manifest = Manifest.model_validate({"pipelines": {}, "controlnets": {"canny": entry}})
+    manifest = Manifest.model_validate({"pipelines": CHECKPOINTS, "controlnets": {"canny": entry}})
     with pytest.raises(NotFound, match=r"weights.yaml names none"):
         read(SD15Canny, SENT).validate_names(manifest)
 

@@ -22,6 +22,7 @@ from tests import documented_bodies as documented
 from tests.running_server import HTTP, RunningServer, preloading, start_server
 
 WAIT_S = 60.0
+QUICK = {"num_inference_steps": 20}
 
 
 def png(pixels: np.ndarray) -> str:
@@ -73,13 +74,13 @@ def test_the_sample_of_inpainting_repaints_what_the_mask_shows_in_white(server: 
 
 @pytest.mark.slow
 def test_the_sample_of_a_controlnet_follows_the_picture(server: RunningServer) -> None:
-    body = {**documented.SD15_CONTROLNET_CANNY, "num_inference_steps": 20}
+    body = {**documented.SD15_CONTROLNET_CANNY, **QUICK}
     assert drawn(server, "sd1.5-controlnet-canny", {**body, "image": PICTURE}).size == (512, 512)
 
 
 @pytest.mark.slow
 def test_the_picture_and_the_strength_of_a_controlnet_matter(server: RunningServer) -> None:
-    body = {**documented.SD15_CONTROLNET_CANNY, "num_inference_steps": 20}
+    body = {**documented.SD15_CONTROLNET_CANNY, **QUICK}
     turned = png(np.ascontiguousarray(PIXELS[::-1]))
     changes = ({"image": PICTURE}, {"image": turned}, {"image": PICTURE, "strength": 0.1})
     pictures = [drawn(server, "sd1.5-controlnet-canny", body | change).tobytes() for change in changes]
@@ -127,7 +128,7 @@ def test_the_sample_of_the_upscaler_doubles_a_picture(server: RunningServer) -> 
 
 
 def test_the_samples_of_sdxl_draw_and_say_what_has_no_effect(server: RunningServer) -> None:
-    quick = {"num_inference_steps": 20, "img_width": 512, "img_height": 512}
+    quick = {**QUICK, "img_width": 512, "img_height": 512}
     with server.client() as client:
         answer = client.post("/v1/sdxl1.0-txt2img", json={**documented.SDXL10_TXT2IMG, **quick})
     assert opened(answer.content).size == (512, 512)
@@ -138,13 +139,12 @@ def test_the_samples_of_sdxl_draw_and_say_what_has_no_effect(server: RunningServ
 @pytest.mark.slow
 def test_the_samples_of_sdxl_draw_at_their_own_sizes(server: RunningServer) -> None:
     assert drawn(server, "sdxl1.0-txt2img", documented.SDXL10_TXT2IMG).size == (896, 1152)
-    sent = {**documented.SDXL_IMG2IMG, "image": PICTURE}
+    sent = {**documented.SDXL_IMG2IMG, **QUICK, "image": PICTURE, "strength": 0.3}
     assert drawn(server, "sdxl-img2img", sent).size == (1024, 1024)
     small = {**sent, "img_width": 512, "img_height": 640}
     assert drawn(server, "sdxl1.0-img2img", small).size == (512, 640)
-    masked = {**documented.SDXL_INPAINT, "image": PICTURE, "mask": png(MASK)}
-    repainted = np.asarray(drawn(server, "sdxl-inpaint", {**masked, "base64": False}))
-    assert repainted.shape == (1024, 1024, 3)
+    masked = {**documented.SDXL_INPAINT, **QUICK, "strength": 0.3, "image": PICTURE, "mask": png(MASK)}
+    assert drawn(server, "sdxl-inpaint", masked).size == (1024, 1024)
 
 
 def test_text_that_a_text_encoder_does_not_read_is_named(server: RunningServer) -> None:
@@ -171,14 +171,14 @@ def with_every_controlnet(tmp_path: Path, demo_manifest_path: Path) -> Iterator[
 
 
 @pytest.mark.slow
-def test_the_sample_of_every_controlnet_draws(with_every_controlnet: RunningServer) -> None:
+def test_the_samples_of_the_other_controlnets_draw(with_every_controlnet: RunningServer) -> None:
     samples = {
-        "canny": documented.SD15_CONTROLNET_CANNY,
         "depth": documented.SD15_CONTROLNET_DEPTH,
         "scribble": documented.SD15_CONTROLNET_SCRIBBLE,
         "softedge": documented.SD15_CONTROLNET_SOFTEDGE,
-        "mlsd": documented.SD15_CONTROLNET_CANNY,
     }
     for kind, sample in samples.items():
-        picture = drawn(with_every_controlnet, f"sd1.5-controlnet-{kind}", {**sample, "image": PICTURE})
+        picture = drawn(
+            with_every_controlnet, f"sd1.5-controlnet-{kind}", {**sample, **QUICK, "image": PICTURE}
+        )
         assert picture.size == (512, 512)

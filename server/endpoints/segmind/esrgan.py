@@ -10,13 +10,11 @@ from pydantic import Field
 from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
+from server.endpoints.enlarging import refuse_too_large
 from server.endpoints.fields import Flag, WholeNumber, whole_number
 from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, InputImage, Page, delivery_warnings
 from server.endpoints.segmind.routes import routes
-from server.errors import FieldError, NotFound
-
-MOST_PIXELS = 32_000_000
-"""The most pixels that a result may have: more would take an engine's memory and minutes of its time."""
+from server.errors import NotFound
 
 
 class Esrgan(Page):
@@ -76,10 +74,7 @@ class Esrgan(Page):
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Upscaling:
         picture = pictures["image"]
         width, height = self.scale * picture.width, self.scale * picture.height
-        if width * height > MOST_PIXELS:
-            megapixels = f"{width * height / 1e6:.1f} megapixels"
-            problem = f"would make {megapixels}; at most {MOST_PIXELS / 1e6:g} may come out"
-            raise FieldError("scale", problem)
+        refuse_too_large(width, height)
         return Upscaling(
             pipeline=next(iter(manifest.upscalers)),
             image=picture,

@@ -49,6 +49,7 @@ class SD15ControlNet(SD15Page):
         return {"image": self.image}
 
     def validate_names(self, manifest: Manifest) -> None:
+        super().validate_names(manifest)
         self._found(manifest)
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> TextToImage:

@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar, Literal, TypedDict
 
 from pydantic import BeforeValidator, Field
 
+from pipelines.errors import UnknownPipeline
 from pipelines.request import SchedulerChoice
 from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, Page, Side, json_or_jpeg
 from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
+from server.errors import NotFound
 
 NOISE_SCHEDULERS: Mapping[str, SchedulerChoice] = {
     "DDIM": SchedulerChoice(name="DDIMScheduler"),
@@ -92,6 +94,12 @@ class StableDiffusionPage(Page):
 
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
+
+    def validate_names(self, manifest: Manifest) -> None:
+        try:
+            manifest.pipeline(self.pipeline)
+        except UnknownPipeline as error:
+            raise NotFound(str(error)) from error
 
     def warnings(self, manifest: Manifest) -> list[str]:
         in_vain = self.negative_prompt and self.guidance_scale <= 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.contract.segmind_refusal import CHECKPOINTS
+
 
 def _source(name: str) -> dict[str, str]:
     return {"folder": name}
@@ -20,6 +22,7 @@ MANIFEST: dict[str, Any] = {
             "parts": {"pipeline": _source("photographs"), "safety_checker": _source("checker")},
         },
         "drawings": {"family": "sd15", "parts": {"pipeline": _source("drawings")}},
+        **CHECKPOINTS,
         "translator": {"family": "mbart50", "parts": {"pipeline": _source("translator")}},
     },
     "loras": {"more_details": _adapter("more_details"), "pencil": _adapter("pencil")},

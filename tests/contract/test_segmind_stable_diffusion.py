@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.image_io import RGBImage, cover
+from pipelines.image_io import cover
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Delivery, Page
 from server.endpoints.segmind.sd15_controlnets import (
-    PAGES,
     SD15Canny,
     SD15Depth,
     SD15OpenPose,
@@ -27,17 +25,10 @@ from server.endpoints.segmind.sd15_txt2img import SD15TextToImage
 from server.endpoints.segmind.sdxl_img2img import SDXL10ImageToImage, SDXLImageToImage
 from server.endpoints.segmind.sdxl_inpaint import SDXLInpaint
 from server.endpoints.segmind.sdxl_txt2img import SDXLTextToImage
-from server.endpoints.segmind.sizes import size_of_sd15
 from server.errors import NotFound
 from tests import documented_bodies as documented
-from tests.contract.segmind_refusal import CHECKPOINTS, NO_MANIFEST, refused
-
-PICTURE = RGBImage(90, 60, bytes(range(90)) * 60 * 3)
-MASK = RGBImage(60, 60, bytes(60 * 60 * 3))
-SENT = {"prompt": "a cat", "image": "AAAA", "mask": "AAAA"}
-
-DDIM = SchedulerChoice(name="DDIMScheduler")
-UNIPC = SchedulerChoice(name="UniPCMultistepScheduler")
+from tests.contract.segmind_drawing import ALL, DDIM, MASK, PICTURE, SENT, UNIPC, drawn
+from tests.contract.segmind_refusal import NO_MANIFEST, refused
 
 SAMPLES: Mapping[type[Page], Mapping[str, Any]] = {
     SD15TextToImage: documented.SD15_TXT2IMG,
@@ -52,29 +43,6 @@ SAMPLES: Mapping[type[Page], Mapping[str, Any]] = {
 }
 
 every_page = pytest.mark.parametrize("page", [*SAMPLES, SD15OpenPose, SDXL10ImageToImage], ids=str)
-every_controlnet = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.slug)
-
-
-def controlnets(**preprocessors: str | None) -> Manifest:
-    """A manifest with these ControlNets of SD1.5."""
-    entries = {
-        name: {"source": {"folder": name}, "family": "sd15", "preprocessor": preprocessor}
-        for name, preprocessor in preprocessors.items()
-    }
-    return Manifest.model_validate({"pipelines": CHECKPOINTS, "controlnets": entries})
-
-
-ALL = controlnets(
-    canny="canny", depth="depth", openpose="openpose", scribble="scribble", softedge="hed", mlsd="mlsd"
-)
-
-
-def drawn(page: type[Page], body: Mapping[str, Any], manifest: Manifest = ALL) -> Any:
-    """What a page asks an engine for."""
-    fields = read(page, body)
-    sent = fields.sent_pictures()
-    pictures = {name: {"image": PICTURE, "mask": MASK}[name] for name in sent}
-    return fields.to_request(manifest, pictures)
 
 
 @pytest.mark.parametrize(("page", "sample"), SAMPLES.items(), ids=str)
@@ -190,16 +158,6 @@ def test_what_is_not_sent_takes_the_default(
     assert len({drawn(page, SENT).seeds for _ in range(10)}) == 10
 
 
-@every_controlnet
-def test_a_control_image_is_followed_as_trained_unless_something_else_is_asked(page: type[Page]) -> None:
-    request = drawn(page, SENT)
-    (control,) = request.controls
-    assert (control.scale, control.preprocessor) == (1.0, ALL.controlnets[control.name].preprocessor)
-    assert page.slug == f"sd1.5-controlnet-{control.name}"
-    assert request.scheduler == UNIPC
-    assert drawn(page, {**SENT, "strength": "0.4"}).controls[0].scale == 0.4
-
-
 @every_page
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("samples", 1, 4), ("num_inference_steps", 20, 100), ("seed", -1, 2**64 - 1)]
@@ -291,68 +249,12 @@ def test_one_side_alone_makes_the_other_the_default() -> None:
     assert (request.image.width, request.image.height) == (1024, 768)
 
 
-@pytest.mark.parametrize(
-    ("given", "size"),
-    [
-        ((512, 512), (512, 512)),
-        ((10, 10), (512, 512)),
-        ((6000, 4000), (768, 512)),
-        ((4000, 6000), (512, 768)),
-        ((1920, 1080), (896, 512)),
-        ((9000, 1), (1024, 512)),
-        ((1, 9000), (512, 1024)),
-    ],
-)
-def test_a_controlnet_keeps_the_shape_of_the_picture_in_a_size_that_sd15_knows(
-    given: tuple[int, int], size: tuple[int, int]
-) -> None:
-    assert size_of_sd15(*given) == size
-
-
-@every_controlnet
-def test_a_controlnet_that_is_not_here_is_named_before_anything_is_fetched(page: type[Page]) -> None:
-    with pytest.raises(NotFound) as raised:
-        read(page, SENT).validate_names(controlnets())
-    kind = page.slug.removeprefix("sd1.5-controlnet-")
-    assert str(raised.value) == (
-        f"This server has no ControlNet {kind} of Stable Diffusion 1.5; weights.yaml names none"
-    )
-    read(page, SENT).validate_names(ALL)
-
-
 @every_page
 def test_a_checkpoint_that_is_not_here_is_named_before_anything_is_fetched(page: type[Page]) -> None:
     name = "sdxl" if page.slug.startswith("sdxl") else "stable-diffusion-v1-5"
     with pytest.raises(NotFound, match=f"^{name} is not a pipeline of this server$"):
         read(page, SENT).validate_names(NO_MANIFEST)
     read(page, SENT).validate_names(ALL)
-
-
-def test_what_is_there_instead_of_a_controlnet_is_named() -> None:
-    with pytest.raises(NotFound, match=r"no ControlNet depth of .*; weights.yaml names canny, openpose$"):
-        read(SD15Depth, SENT).validate_names(controlnets(canny="canny", openpose="openpose"))
-
-
-def test_one_of_another_family_is_not_taken() -> None:
-    entry = {"source": {"folder": "x"}, "family": "sdxl", "preprocessor": "canny"}
-    manifest = Manifest.model_validate({"pipelines": CHECKPOINTS, "controlnets": {"canny": entry}})
-    with pytest.raises(NotFound, match=r"weights.yaml names none"):
-        read(SD15Canny, SENT).validate_names(manifest)
-
-
-@pytest.mark.parametrize(
-    ("manifest", "name", "preprocessor"),
-    [
-        (controlnets(lines="canny", softedge="pidi"), "softedge", "pidi"),
-        (controlnets(lines="canny", soft="pidi"), "soft", "pidi"),
-        (controlnets(softedge=None), "softedge", "hed"),
-    ],
-)
-def test_a_controlnet_is_found_by_its_name_or_else_by_its_preprocessor(
-    manifest: Manifest, name: str, preprocessor: str
-) -> None:
-    (control,) = drawn(SD15SoftEdge, SENT, manifest).controls
-    assert (control.name, control.preprocessor) == (name, preprocessor)
 
 
 @pytest.mark.parametrize(

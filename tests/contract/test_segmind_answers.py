@@ -18,13 +18,24 @@ from pipelines import errors as drawing_errors
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Maintenance
-from pipelines.request import Request
+from pipelines.request import Inpainting, Request
 from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
 from tests.contract.parameters.stage import Answer
+from tests.contract.segmind_refusal import CHECKPOINTS
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
+FURTHER_SLUGS = [
+    "sd1.5-txt2img",
+    "sd1.5-inpainting",
+    *[f"sd1.5-controlnet-{kind}" for kind in ("canny", "depth", "openpose", "scribble", "softedge", "mlsd")],
+    "sdxl1.0-txt2img",
+    "sdxl1.0-img2img",
+    "sdxl-img2img",
+    "sdxl-inpaint",
+    "esrgan",
+]
 UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 
 
@@ -41,6 +52,7 @@ class PaintEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.requests: list[Request] = []
+        self.warnings: tuple[str, ...] = ()
 
     def watch(self, on_change: Callable[[], None]) -> None: ...
 
@@ -67,6 +79,7 @@ class PaintEngine:
         return Drawing(
             images=tuple(images),
             flagged=None,
+            warnings=self.warnings,
             timings=Timings(encode_s=0, denoise_s=0, decode_s=0, evaluations=41 * len(request.seeds)),
         )
 
@@ -96,7 +109,7 @@ class World:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, TestClient]]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "weights.yaml").write_text("pipelines: {}")
+    (folder / "weights.yaml").write_text(json.dumps({"pipelines": CHECKPOINTS}))
     settings = Settings(
         data=folder / "data",
         manifest=folder / "weights.yaml",
@@ -119,6 +132,7 @@ def world(running: tuple[World, TestClient]) -> Iterator[World]:
     world, _ = running
     yield world
     world.engine.state, world.engine.failure = EngineState.ready, None
+    world.engine.warnings = ()
     world.engine.requests.clear()
 
 
@@ -228,14 +242,107 @@ def test_a_random_seed_is_reported(world: World, client: TestClient) -> None:
     assert answer.headers["x-seed-value"] == f"{drawn[0]},{drawn[1]}"
 
 
-def test_base64_answers_json_with_one_png(client: TestClient) -> None:
-    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64=True))
+@pytest.mark.parametrize("slug", SLUGS)
+def test_base64_answers_json_with_one_png(client: TestClient, slug: str) -> None:
+    answer = client.post(f"/v1/{slug}", json=body(slug, base64=True))
     assert answer.headers["content-type"] == "application/json"
     said = answer.json()
     assert isinstance(said.pop("infer_time"), float)
     picture = Image.open(BytesIO(base64.b64decode(said.pop("image"), validate=True)))
     assert (picture.format, picture.getpixel((0, 0))) == ("PNG", (7, 9, 99))
     assert said == {"status": "Success", "outputs": 1, "image_format": "png"}
+
+
+WARNINGS = (
+    'prompt: CLIP reads only its first 77 tokens; what begins with "猫\r\n: é" is left out',
+    "another",
+)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_what_the_engine_warns_of_is_told_in_a_header_and_in_json(
+    world: World, client: TestClient, slug: str
+) -> None:
+    world.engine.warnings = WARNINGS
+    raw = client.post(f"/v1/{slug}", json=body(slug))
+    coded = client.post(f"/v1/{slug}", json=body(slug, base64=True))
+    for answer in (raw, coded):
+        header = answer.headers["x-warnings"]
+        assert header.isascii()
+        assert header.isprintable()
+        assert json.loads(header) == [*WARNINGS]
+    assert coded.json()["warnings"] == [*WARNINGS]
+    assert picture_of(raw).size
+
+
+def test_what_the_engine_warns_of_is_told_with_the_result_of_a_queued_request(
+    world: World, client: TestClient
+) -> None:
+    world.engine.warnings = WARNINGS
+    submitted = client.post("/v2/kolors", json=body("kolors"))
+    assert "x-warnings" not in submitted.headers
+    done = wait_for_end(client, submitted.json()["status_url"])
+    for answer in (done, client.get(submitted.json()["response_url"])):
+        assert answer.json()["warnings"] == json.loads(answer.headers["x-warnings"]) == [*WARNINGS]
+
+
+def test_without_warnings_answers_are_as_the_vendor_s(client: TestClient) -> None:
+    raw = client.post("/v1/kolors", json=body("kolors"))
+    coded = client.post("/v1/kolors", json=body("kolors", base64=True))
+    result = client.get(f"/v2/requests/{raw.headers['x-request-id']}")
+    assert "x-warnings" not in {*raw.headers, *coded.headers, *result.headers}
+    assert "warnings" not in {*coded.json(), *result.json()}
+
+
+UNGUIDED = ["negative_prompt: has no effect, because guidance begins above 1"]
+
+
+@pytest.mark.parametrize(
+    ("slug", "sent", "warned"),
+    [
+        ("kolors", {"cfg": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("kolors", {"cfg": 0, "negative_prompt": "rain"}, UNGUIDED),
+        ("kolors", {"cfg": 1.1, "negative_prompt": "rain"}, []),
+        ("kolors", {"cfg": 1}, []),
+        ("sd1.5-img2img", {"guidance_scale": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("sd1.5-img2img", {"guidance_scale": 1}, []),
+        ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("sd3-med-pose", {"guidance_scale": 1}, []),
+        ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain", "sampler": "euler_pp"}, []),
+        ("kandinsky2.2-txt2img", {"negative_prompt": "rain", "scheduler": "DDIM"}, []),
+        (
+            "kolors",
+            {"output_format": "png", "output_quality": 80},
+            ["output_quality: has no effect on a PNG"],
+        ),
+        ("kolors", {"output_format": "png"}, []),
+        ("kolors", {"output_format": "jpg", "output_quality": 80}, []),
+        ("kolors", {"base64": True, "output_format": "png"}, []),
+        (
+            "kolors",
+            {"base64": True, "output_format": "webp"},
+            ["output_format: has no effect beside base64, whose pictures are PNGs"],
+        ),
+    ],
+)
+def test_what_a_page_knows_to_be_in_vain_is_warned_of_at_once_and_before_the_engine_s(
+    world: World, client: TestClient, slug: str, sent: dict[str, object], warned: list[str]
+) -> None:
+    submitted = client.post(f"/v2/{slug}", json=body(slug, **sent))
+    assert submitted.json().get("warnings", []) == warned
+    world.engine.warnings = ("another",)
+    answer = client.post(f"/v1/{slug}", json=body(slug, **sent))
+    assert json.loads(answer.headers["x-warnings"]) == [*warned, "another"]
+
+
+def test_a_replayed_answer_warns_again(world: World, client: TestClient) -> None:
+    world.engine.warnings = WARNINGS
+    headers = {"idempotency-key": "warned"}
+    first = client.post("/v1/kolors", json=body("kolors"), headers=headers)
+    world.engine.warnings = ()
+    second = client.post("/v1/kolors", json=body("kolors"), headers=headers)
+    assert first.headers["x-warnings"] == second.headers["x-warnings"]
+    assert len(world.engine.requests) == 1
 
 
 def test_base64_of_several_is_a_list_in_the_order_of_the_seeds(client: TestClient) -> None:
@@ -399,7 +506,7 @@ def test_uploads_that_are_no_pictures_are_refused(client: TestClient, given: obj
 
 
 KEYED = [
-    *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in SLUGS],
+    *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in (*SLUGS, *FURTHER_SLUGS)],
     ("GET", "/v1/get-user-credits"),
     ("GET", f"/v2/requests/{UNKNOWN_ID}"),
     ("GET", f"/v1/requests/{UNKNOWN_ID}"),
@@ -524,7 +631,47 @@ def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
     assert answer.json()["error"].startswith("image: ")
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("slug", [slug for slug in FURTHER_SLUGS if "controlnet" in slug or slug == "esrgan"])
+def test_missing_weights_are_named_before_a_picture_is_fetched_and_cost_nothing(
+    world: World, client: TestClient, version: str, slug: str
+) -> None:
+    before = credits_of(client, world.rich)
+    answer = client.post(f"/{version}/{slug}", json={"prompt": "a cat", "image": "http://127.0.0.1:1/a.png"})
+    assert answer.status_code == 404
+    missing = "upscaler" if slug == "esrgan" else f"ControlNet {slug.removeprefix('sd1.5-controlnet-')}"
+    assert answer.json()["error"].startswith(f"This server has no {missing}")
+    assert "weights.yaml names none" in answer.json()["error"]
+    assert credits_of(client, world.rich) == before
+    assert world.engine.requests == []
+
+
+def test_picture_and_mask_may_be_file_parts_or_base64_in_a_form(world: World, client: TestClient) -> None:
+    files = {"image": ("a.png", png(), "image/png"), "mask": ("b.png", png(64, 64), "image/png")}
+    by_file = client.post("/v1/sd1.5-inpainting", data={"prompt": "a cat"}, files=files)
+    mask = base64.b64encode(png(64, 64)).decode()
+    form = {"prompt": "a cat", "imageUrl": f"data:image/png;base64,{PICTURE}", "maskUrl": mask}
+    by_form = client.post("/v1/sd1.5-inpainting", data=form)
+    assert (by_file.status_code, by_form.status_code) == (200, 200)
+    first, second = world.engine.requests
+    assert isinstance(first, Inpainting)
+    assert isinstance(second, Inpainting)
+    assert (first.image, first.mask) == (second.image, second.mask)
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_a_picture_or_mask_that_is_none_is_refused(client: TestClient, name: str) -> None:
+    sent = {"prompt": "a cat", "image": PICTURE, "mask": PICTURE, name: "not a picture"}
+    answer = client.post("/v1/sd1.5-inpainting", json=sent)
+    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid input image"})
+    fetched = client.post("/v1/sd1.5-inpainting", json={**sent, name: "http://127.0.0.1:1/a.png"})
+    assert fetched.status_code == 400
+    assert fetched.json()["error"].startswith(f"{name}: ")
+
+
 FAILURES = [
+    (drawing_errors.AnnotatorMissing("image", "is no skeleton"), 400, "image: is no skeleton"),
+    (drawing_errors.AnnotatorMissing("preprocessor", "hed is missing"), 400, "image: hed is missing"),
     (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
     (drawing_errors.OutOfMemory("does not fit"), 503, "does not fit"),
     (drawing_errors.DrawingFailed("secret /path"), 500, "Internal server error. Please try again."),
@@ -540,8 +687,7 @@ def test_a_failure_while_drawing_is_told_and_costs_nothing(
     answer = client.post("/v1/kolors", json=body("kolors"))
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert credits_of(client, world.rich) == before
-    if status == 503:
-        assert int(answer.headers["retry-after"]) > 0
+    assert ("retry-after" in answer.headers) is (status == 503)
     if status == 500:
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
@@ -635,11 +781,11 @@ def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(
     world: World, client: TestClient
 ) -> None:
     before = credits_of(client, world.rich)
-    world.engine.failure = drawing_errors.PoseNotFound("image", "nobody was found")
+    world.engine.failure = drawing_errors.AnnotatorMissing("preprocessor", "hed is missing")
     submitted = client.post("/v2/sd3-med-pose", json=body("sd3-med-pose")).json()
     failed = wait_for_end(client, submitted["status_url"])
     assert failed.status_code == 422
-    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: nobody was found")
+    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: hed is missing")
     result = client.get(submitted["response_url"])
     assert (result.status_code, result.json()["status"]) == (422, "FAILED")
     assert credits_of(client, world.rich) == before
@@ -731,9 +877,10 @@ def test_browsers_may_call_and_read_the_accounting(client: TestClient) -> None:
     assert "x-api-key" in preflight.headers["access-control-allow-headers"]
     answer = client.post("/v1/kolors", json=body("kolors"), headers={"origin": "https://example.com"})
     assert "x-remaining-credits" in answer.headers["access-control-expose-headers"]
+    assert "x-warnings" in answer.headers["access-control-expose-headers"]
 
 
-@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize("slug", [*SLUGS, *FURTHER_SLUGS])
 def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestClient, slug: str) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for version in ("v1", "v2"):
@@ -744,9 +891,17 @@ def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestC
             "multipart/form-data",
             "application/x-www-form-urlencoded",
         }
-        assert content["application/json"]["example"]["prompt"]
+        required = content["application/json"]["schema"]["required"]
+        assert {*required} <= {*content["application/json"]["example"]}
         assert [parameter["name"] for parameter in operation["parameters"]] == ["Idempotency-Key"]
-        assert "prompt" in content["application/json"]["schema"]["required"]
+        assert ("prompt" in required) is (slug != "esrgan")
+        for name in {"image", "mask"} & {*required}:
+            part = content["multipart/form-data"]["schema"]["properties"][name]
+            assert part["format"] == "binary"
+        assert "`x-warnings`" in operation["description"]
+        assert any(
+            word in operation["description"] for word in ("The vendor", "the vendor's page", "Clients")
+        )
         assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 200
 

@@ -9,9 +9,11 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
-from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.page import Delivery, Page
+from pipelines.weights.manifest import Manifest
+from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page, delivery_warnings
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 from server.jobs.order import PictureFormat
 
 Scheduler = Literal[
@@ -37,6 +39,11 @@ def noise_scheduler(name: Scheduler) -> SchedulerChoice:
 class KolorsPage(Page, title="Kolors"):
     slug: ClassVar[str] = "kolors"
     summary: ClassVar[str] = "Kolors: text to image"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for `base64`, which a gateway "
+        "sends to every page, and the names of the schedulers, which are inferred. The page prints a "
+        'default seed beside the words "random by default"; it is random.'
+    )
     price_millicredits: ClassVar[int] = 20
     default_steps: ClassVar[int] = 25
     media_types: ClassVar[tuple[str, ...]] = ("image/webp", "image/jpeg", "image/png")
@@ -61,20 +68,34 @@ class KolorsPage(Page, title="Kolors"):
     steps: WholeNumber = Field(25, ge=1, le=50, description="Denoising steps. Affects the price.")
     width: WholeNumber = Field(1024, ge=512, le=2048, description="Width in pixels.")
     height: WholeNumber = Field(1024, ge=512, le=2048, description="Height in pixels.")
-    prompt: Text = Field(description="What to draw, in Chinese or English.")
+    prompt: Text = Field(
+        description="What to draw, in Chinese or English. ChatGLM reads 256 tokens of it; `x-warnings` says"
+        " what is left out of a longer one."
+    )
     scheduler: Scheduler = Field("EulerDiscreteScheduler", description="Noise scheduler.")
     output_format: Literal["webp", "jpg", "jpeg", "png"] = Field("webp", description="Format of the picture.")
     output_quality: WholeNumber = Field(80, ge=0, le=100, description="Of JPEG and WebP; 100 is best.")
-    negative_prompt: Text = Field("", description="What to keep out of the picture.")
+    negative_prompt: Text = Field("", description="What to keep out of the picture; 256 tokens, too.")
     number_of_images: WholeNumber = Field(1, ge=1, le=10, description="Pictures to draw. Affects the price.")
+    base64: Flag = Field(
+        False,
+        description="Answer JSON with base64 PNGs, whatever `output_format` says. Not on the vendor's page.",
+    )
 
     def effort(self) -> tuple[int, int]:
         return self.number_of_images, self.steps
 
     def delivery(self) -> Delivery:
+        if self.base64:
+            return PNG_IN_JSON
         return Delivery(PICTURE_FORMATS[self.output_format], self.output_quality)
 
-    def to_request(self, picture: RGBImage | None) -> TextToImage:
+    def warnings(self, manifest: Manifest) -> list[str]:
+        in_vain = self.negative_prompt and self.cfg <= 1
+        without_guidance = [f"negative_prompt: {WITHOUT_GUIDANCE}"] if in_vain else []
+        return without_guidance + delivery_warnings(self, "output_format", "output_quality")
+
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> TextToImage:
         return TextToImage(
             pipeline="kolors",
             prompt=self.prompt,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.contract.segmind_refusal import CHECKPOINTS
+
 
 def _source(name: str) -> dict[str, str]:
     return {"folder": name}
@@ -21,6 +23,7 @@ MANIFEST: dict[str, Any] = {
             "also": ["studio/photographs", "photo-1.5"],
         },
         "drawings": {"family": "sd15", "parts": {"pipeline": _source("drawings")}},
+        **CHECKPOINTS,
         "translator": {"family": "mbart50", "parts": {"pipeline": _source("translator")}},
     },
     "loras": {
@@ -32,6 +35,10 @@ MANIFEST: dict[str, Any] = {
     "controlnets": {
         "canny": {**_adapter("canny"), "preprocessor": "canny", "also": ["studio/canny"]},
         "depth": {**_adapter("depth"), "preprocessor": "depth"},
+        "openpose": {**_adapter("openpose"), "preprocessor": "openpose"},
+        "scribble": {**_adapter("scribble"), "preprocessor": "scribble"},
+        "softedge": {**_adapter("softedge"), "preprocessor": "hed"},
+        "mlsd": {**_adapter("mlsd"), "preprocessor": "mlsd"},
     },
     "upscalers": {
         "fast": {"source": _source("fast")},

@@ -52,12 +52,11 @@ IMAGE_TO_IMAGE = [
         ("HeunDiscreteScheduler", None),
         ("KDPM2AncestralDiscreteScheduler", True),
         ("KDPM2DiscreteScheduler", True),
-        ("LMSDiscreteScheduler", None),
-        ("PNDMScheduler", None),
         ("DDPMScheduler", None),
         ("UniPCMultistepScheduler", None),
     ]
 ]
+"""Those that diffusers enters rightly in the middle; tests/numerics/test_from_the_middle.py has them all."""
 
 
 def named(choice: SchedulerChoice) -> str:

@@ -103,6 +103,7 @@ def test_ipndm_draws_from_nothing_but_noise_too() -> None:
         "timestep_spacing": "trailing",
     }
     one = sampler(SchedulerChoice(name="IPNDMScheduler"), config, 4)
-    latents = noise(seeded(1))
-    for latents in trajectory(one, latents, GaussianTarget(config), seeded(2), lambda seen, *_: -seen):
+    for latents in trajectory(
+        one, noise(seeded(1)), GaussianTarget(config), seeded(2), lambda seen, *_: -seen
+    ):
         assert latents.isfinite().all()

@@ -19,6 +19,7 @@ from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
 from pipelines.request import Request, TextToImage
+from pipelines.schedulers.leftover_noise import LeftoverNoise
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
@@ -32,6 +33,7 @@ class Kolors(Pipeline):
         self._pipeline = pipeline
         self._device = device
         self._denoiser = Denoiser(self._predict)
+        self._leftover_noise = LeftoverNoise(pipeline.scheduler.config)
         # One cache per opened checkpoint: one on the class would keep evicted networks alive.
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
 
@@ -57,11 +59,13 @@ class Kolors(Pipeline):
         _refuse_other_options(request)
         key = group_key(request, multiple=self._pipeline.vae_scale_factor)
         conditioning = self._condition(request, key)
+        steps = request.num_inference_steps
+        warnings = self._leftover_noise.warnings(request.scheduler, steps, steps)
         samples: list[Sample] = []
         for index, seed in enumerate(request.seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
             scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
-            sampler = DiffusersSampler(scheduler, request.num_inference_steps, self._device)
+            sampler = DiffusersSampler(scheduler, steps, self._device)
             samples.append(
                 Sample(
                     request=request,
@@ -73,7 +77,7 @@ class Kolors(Pipeline):
                     generator=generator,
                     sampler=sampler,
                     denoiser=self._denoiser,
-                    finish=partial(self._finish, request),
+                    finish=partial(self._finish, request, warnings),
                 )
             )
         return samples
@@ -120,10 +124,11 @@ class Kolors(Pipeline):
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: TextToImage, sample: Sample) -> Picture:
+    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         vae = self._pipeline.vae
         decoded = codec.decode(vae, sample.latents, upcast=vae.config.force_upcast)
-        return Picture(codec.to_image(decoded, request.height, request.width))
+        image = codec.to_image(decoded, request.height, request.width)
+        return Picture(image, warnings=warnings)
 
 
 @torch.no_grad()

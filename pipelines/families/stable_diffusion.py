@@ -131,7 +131,7 @@ class StableDiffusion(Pipeline):
                 generator=first.generator,
                 sampler=first.sampler,
                 denoiser=denoiser,
-                finish=partial(self._finish, request, prompt.warnings),
+                finish=partial(self._finish, request, prompt.warnings + first.warnings),
             )
             for index, first in enumerate(prepared)
         ]

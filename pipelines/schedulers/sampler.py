@@ -58,6 +58,10 @@ def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
     if name == "PNDMScheduler" and "skip_prk_steps" not in config:
         # Runge-Kutta steps first cannot start in the middle of the schedule, as image to image does.
         changes["skip_prk_steps"] = True
+    if name == "UniPCMultistepScheduler":
+        # At its own order the step to no noise at all divides by zero; a configuration that another scheduler
+        # left may ask for that.
+        changes["lower_order_final"] = True
     made_of = OWN.get(name) or MENDED.get(name) or getattr(diffusers, name)
     return made_of.from_config(config, **changes)
 

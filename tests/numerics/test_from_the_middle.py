@@ -107,3 +107,11 @@ def test_ipndm_draws_from_nothing_but_noise_too() -> None:
         one, noise(seeded(1)), GaussianTarget(config), seeded(2), lambda seen, *_: -seen
     ):
         assert latents.isfinite().all()
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=named)
+def test_a_configuration_that_another_scheduler_left_leaves_no_noise(choice: SchedulerChoice) -> None:
+    """A single-step solver's says that the last steps have its full order."""
+    config = {**STABLE_DIFFUSION, "_class_name": "DPMSolverSinglestepScheduler", "lower_order_final": False}
+    left = redrawn(choice, config, 20, 0.5, THIN)
+    assert float(left.std()) < VISIBLE

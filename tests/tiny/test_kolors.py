@@ -17,7 +17,7 @@ from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
-from tests.drawing import array, digests, draw_alone, draw_arriving, finish, open_family
+from tests.drawing import array, digests, draw, draw_alone, draw_arriving, finish, open_family
 from tests.drawing import reference as plain_pipeline
 
 CPU = torch.device("cpu")
@@ -295,3 +295,10 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = map(digests, folders)
     assert first == second
     assert "kolors/tokenizer/tokenizer.model" in first
+
+
+def test_noise_of_too_few_steps_is_told_with_the_picture(kolors: Kolors) -> None:
+    karras_deis = SchedulerChoice(name="DEISMultistepScheduler", use_karras_sigmas=True)
+    (noisy,) = draw(kolors, request(scheduler=karras_deis, num_inference_steps=1))
+    assert "DEISMultistepScheduler leaves noise" in " ".join(noisy.warnings)
+    assert draw(kolors, request(num_inference_steps=5))[0].warnings == ()

@@ -43,7 +43,7 @@ class PNDM(diffusers.PNDMScheduler):
             return
         # Runge-Kutta steps read their times by their own count from the beginning of the schedule.
         self.register_to_config(skip_prk_steps=True)
-        self.set_timesteps(self.num_inference_steps)
+        self.set_timesteps(self.num_inference_steps or 0)
         steps = self.timesteps.unique().flip(0)
         self.timesteps = torch.cat([steps[: begin_index + 2], steps[begin_index + 1 :]])
 

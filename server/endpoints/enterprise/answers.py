@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from fastapi import Request
 
 from server.endpoints.enterprise.options import EnterpriseOptions
-from server.endpoints.enterprise.wire import PREFIX, message, yes_no
+from server.endpoints.enterprise.wire import PREFIX, described, message, yes_no
+from server.errors import recorded
 from server.http.services import services
 from server.http.urls import output_url, public_url, urls_below
 from server.jobs.job import Job, JobStatus
@@ -86,7 +87,14 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
                 "tip": tip,
             }
         case JobStatus.failed | JobStatus.cancelled:
-            return {"status": "failed", "id": job.id, **message("Failed, Try Again"), "output": []}
+            why = described(recorded(job.error, job.error_status))
+            return {
+                "status": "failed",
+                "id": job.id,
+                **message("Failed, Try Again"),
+                "output": [],
+                "error": why,
+            }
 
 
 def meta(job: Job) -> dict[str, JSON]:

@@ -17,7 +17,7 @@ from server.endpoints.enterprise.drawing.draw import draw
 from server.endpoints.enterprise.drawing.fields import PaidFields
 from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
 from server.endpoints.enterprise.routes import post
-from server.endpoints.enterprise.wire import yes_no
+from server.endpoints.enterprise.wire import WIRE_NAMES, yes_no
 from server.endpoints.fields import Flag, PictureField, Text, whole_number
 from server.errors import FieldError, NotFound
 from server.http.services import services
@@ -38,6 +38,7 @@ class SuperResolution(PaidFields):
         " in a list, as of every other operation."
     )
     price_millicredits: ClassVar[int] = 10
+    field_names: ClassVar[Mapping[str, str]] = {**WIRE_NAMES, "image": "url"}
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
         "url": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",

@@ -44,12 +44,14 @@ class Page(Fields, Priced):
         slug: the page's name in its path, in the records of jobs, in the metrics and in the price list.
         media_types: the types that the picture may have.
         example: the page's own sample body.
+        field_names: the page's names of fields that requests call otherwise, for errors.
     """
 
     slug: ClassVar[str]
     summary: ClassVar[str]
     media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
     example: ClassVar[Mapping[str, object]]
+    field_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def delivery(self) -> Delivery: ...

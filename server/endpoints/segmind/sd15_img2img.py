@@ -41,6 +41,7 @@ class SD15ImageToImage(Page):
     summary: ClassVar[str] = "Stable Diffusion 1.5: image to image"
     price_millicredits: ClassVar[int] = 5
     default_steps: ClassVar[int] = 20
+    field_names: ClassVar[Mapping[str, str]] = {"width": "img_width", "height": "img_height"}
     example: ClassVar[Mapping[str, object]] = {
         "image": "https://www.segmind.com/sd-img2img-input.jpeg",
         "samples": 1,

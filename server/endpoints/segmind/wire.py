@@ -100,6 +100,8 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,
+        request_id=call_state(request).request_id,
+        field_names=page.field_names,
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )

@@ -17,6 +17,7 @@ from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.options import EnterpriseOptions
 from server.endpoints.fields import body_digest
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.hang_up import while_connected
 from server.http.services import services
 from server.jobs.job import Job
@@ -59,6 +60,8 @@ async def draw(
         base64_files=base64_files,
         temporary=temporary,
         synchronous=True,
+        request_id=call_state(request).request_id,
+        field_names=fields.field_names,
         options=options.to_json(),
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields) if idempotency_key else None,

@@ -17,6 +17,7 @@ from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_f
 from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_type
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
+from server.endpoints.enterprise.wire import WIRE_NAMES
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber
 from server.endpoints.pricing import Priced
 from server.errors import FieldError
@@ -29,6 +30,8 @@ class PaidFields(WebhookFields, Priced):
 
     parameters: ClassVar[Sequence[Mapping[str, object]]] = (IDEMPOTENCY_KEY_PARAMETER,)
     default_steps: ClassVar[int] = 1
+    field_names: ClassVar[Mapping[str, str]] = {**WIRE_NAMES, "image": "init_image", "mask": "mask_image"}
+    """The wire's names of fields that the request calls otherwise, for errors."""
 
     def effort(self) -> tuple[int, int]:
         """The number of pictures that are paid for, and of steps in each."""

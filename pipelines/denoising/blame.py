@@ -60,11 +60,9 @@ def in_callers_words(error: GenerationError, request: Request) -> GenerationErro
     if not used:
         return error
     every = [name for names in used.values() for name in names]
-    cause = "its file is" if len(every) == 1 else "the file of one of them is"
-    return InvalidInput(
-        next(iter(used)),
-        f"{_listed(every)}: {error}; {cause} damaged, or made for other checkpoints, or too strong",
-    )
+    cause = "it is" if len(every) == 1 else "one of them is"
+    problem = f"{_listed(every)}: {error}; {cause} damaged, or made for other checkpoints, or too strong"
+    return InvalidInput(next(iter(used)), problem)
 
 
 def _listed(names: Sequence[str]) -> str:

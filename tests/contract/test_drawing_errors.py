@@ -27,7 +27,7 @@ from pipelines.drawing import Drawing
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Failed, Maintenance
-from pipelines.request import Request, Upscaling
+from pipelines.request import Request, Rewriting, Upscaling
 from server.engines.engine import EngineState
 from server.errors import CallerGone, InternalError
 from server.http.services import Services
@@ -69,6 +69,7 @@ class FailingPipeline:
 
     def encode(self, request: Request) -> list[Sample]:
         self.at("hand over" if isinstance(request, Upscaling) else "encode")
+        assert not isinstance(request, Rewriting)
 
         def finish(sample: Sample) -> Picture | Handover:
             self.at("decode")
@@ -106,6 +107,26 @@ class FailingPipeline:
     def clear_cache(self) -> None: ...
 
 
+class OnePipeline:
+    """A pool of nothing but a pipeline that fails."""
+
+    resident: tuple[str, ...] = ()
+    used_bytes = 0
+
+    def __init__(self, pipeline: FailingPipeline) -> None:
+        self._pipeline = pipeline
+
+    def can_open(self, name: str, in_use: Collection[str]) -> bool:
+        return True
+
+    def open(self, name: str, in_use: Collection[str]) -> FailingPipeline:
+        self._pipeline.at("load")
+        return self._pipeline
+
+    def relieve(self, in_use: Collection[str]) -> bool:
+        return False
+
+
 class LoopEngine:
     """The engine's loop in this process; events travel as they do between processes."""
 
@@ -113,7 +134,6 @@ class LoopEngine:
     group_pixels = 64 * 2**20
     resident = frozenset[str]()
     state, reason = EngineState.ready, None
-    used_bytes = 0
 
     def __init__(self) -> None:
         self.pipeline = FailingPipeline()
@@ -131,7 +151,7 @@ class LoopEngine:
     async def draw(
         self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
     ) -> Drawing:
-        loop = Loop(self, self.group_pixels)
+        loop = Loop(OnePipeline(self.pipeline), self.group_pixels)
         loop.submit(ticket_id, request)
         while True:
             for event in pickle.loads(pickle.dumps(loop.turn())):
@@ -142,16 +162,6 @@ class LoopEngine:
                         return drawing
                     case _:
                         pass
-
-    def can_open(self, name: str, in_use: Collection[str]) -> bool:
-        return True
-
-    def open(self, name: str, in_use: Collection[str]) -> FailingPipeline:
-        self.pipeline.at("load")
-        return self.pipeline
-
-    def relieve(self, in_use: Collection[str]) -> bool:
-        return False
 
 
 class World:

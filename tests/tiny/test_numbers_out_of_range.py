@@ -1,4 +1,4 @@
-"""Networks whose numbers are none draw no black pictures: whoever asked is told, on the field that is to blame."""
+"""Networks whose numbers are none draw no black pictures: whoever asked is told, and of what is to blame."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 
 from pipelines.denoising.blame import in_callers_words
 from pipelines.errors import InvalidInput, NumbersOutOfRange
+from pipelines.image_io import RGBImage
 from pipelines.images.codec import rounded
-from pipelines.request import Lora
+from pipelines.request import Lora, Upscaling
 from pipelines.weights.manifest import Manifest
 from tests.drawing import draw, open_family, small_request
 
@@ -72,10 +73,9 @@ def test_what_a_library_raises_for_an_adapter_names_the_adapter(
 
 
 def test_an_upscaler_of_no_numbers_makes_no_black_picture(manifest: Manifest) -> None:
-    from tests.tiny.test_upscaler import noise, request
-
+    picture = RGBImage(16, 16, bytes(768))
     upscaler = open_family(manifest, "small-x2")
     with torch.no_grad():
         next(upscaler.modules["upscaler"].parameters()).fill_(torch.nan)
     with pytest.raises(NumbersOutOfRange):
-        draw(upscaler, request(noise(16, 16)))
+        draw(upscaler, Upscaling(pipeline="small-x2", image=picture, width=32, height=32))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from server.errors import FieldError
 
+LEAST_STRENGTH, LARGEST_STRENGTH = 0.1, 1
+"""The bounds of a LoRA's strength, as the pages document them."""
+
 
 def comma_list(text: str | None) -> list[str]:
     """The items of a comma list, without the white space around them."""

@@ -13,6 +13,7 @@ from server.endpoints.enterprise.answers import finished_or_processing
 from server.endpoints.enterprise.drawing.fields import PaidFields, PictureFields
 from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.picture_fields import read_and_crop
+from server.endpoints.enterprise.drawing.prompt_syntax import read_prompt_syntax
 from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.options import EnterpriseOptions
 from server.endpoints.fields import body_digest
@@ -81,8 +82,9 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
         ApiError: nothing was drawn, and nothing was charged.
     """
     fields.validate_together()
-    fields = await rewrite_prompts(request, account, fields)
     manifest = services(request).manifest
+    fields, notes = read_prompt_syntax(fields, manifest)
+    fields = await rewrite_prompts(request, account, fields)
     fields.validate_names(manifest)
     pictures = {
         name: await read_and_crop(request, sent, name, fields.width, fields.height)
@@ -95,7 +97,7 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
         fields,
         drawn,
         meta=request_meta(fields, drawn, manifest.pipelines[fields.model_id]),
-        warning=request_warning(fields, drawn),
+        warning="; ".join(filter(None, [request_warning(fields, drawn), *notes])) or None,
         base64_files=fields.base64,
         temporary=fields.temp,
     )

@@ -13,7 +13,12 @@ from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Lora, Picture
 from pipelines.schedulers.names import NoiseScheduler
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
-from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
+from server.endpoints.enterprise.drawing.comma_lists import (
+    LARGEST_STRENGTH,
+    LEAST_STRENGTH,
+    comma_list,
+    number_for_each,
+)
 from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_type
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
@@ -57,7 +62,9 @@ class PictureFields(PaidFields):
     model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
     prompt: Text = Field(
         description="What to draw, up to 2400 tokens. `(word)` weighs a word by 1.1, `((word))` by 1.21, "
-        "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture."
+        "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture. "
+        "`<lora:NAME:0.8>` is as good as naming it in `lora_model`; a `warning` names syntax that has no"
+        " meaning here."
     )
     negative_prompt: Text = Field("", description="What to keep out of the picture, written like the prompt.")
     panorama: Flag = Field(
@@ -157,7 +164,9 @@ class PictureFields(PaidFields):
             FieldError: the strengths are not one for all or one each, between 0.1 and 1.
         """
         names = comma_list(self.lora_model)
-        strengths = number_for_each("lora_model", names, "lora_strength", self.lora_strength, 0.1, 1)
+        strengths = number_for_each(
+            "lora_model", names, "lora_strength", self.lora_strength, LEAST_STRENGTH, LARGEST_STRENGTH
+        )
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
     def embeddings(self) -> list[str]:

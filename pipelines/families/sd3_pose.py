@@ -23,6 +23,7 @@ from pipelines.image_io import to_pil
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.request import PoseToImage, Request
+from pipelines.schedulers.flow.leftover_noise import leftover_noise_warnings
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
 CACHED_TEXTS = 32
@@ -96,6 +97,7 @@ class StableDiffusion3Pose(Pipeline):
             raise InvalidInput(
                 "image", f"no side of the result may be longer than {self._longest_side} pixels"
             )
+        warnings = leftover_noise_warnings(request.scheduler, request.num_inference_steps)
         samplers = [
             make_sampler(request.scheduler, request.num_inference_steps, self._device) for _ in request.seeds
         ]
@@ -111,7 +113,7 @@ class StableDiffusion3Pose(Pipeline):
                 generator=generator,
                 sampler=sampler,
                 denoiser=self._denoiser,
-                finish=partial(self._finish, request),
+                finish=partial(self._finish, request, warnings),
             )
             for index, (sampler, generator, conditioning) in enumerate(
                 zip(samplers, generators, self._condition(request, key), strict=True)
@@ -213,11 +215,11 @@ class StableDiffusion3Pose(Pipeline):
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: PoseToImage, sample: Sample) -> Picture:
+    def _finish(self, request: PoseToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         vae = self._pipeline.vae
         latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
         decoded = vae.decode(latents, return_dict=False)[0]
-        return Picture(codec.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
 
 
 def _conditioning(text: Text, control: Tensor, scale: Tensor) -> dict[str, Tensor]:

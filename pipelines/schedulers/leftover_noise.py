@@ -7,7 +7,7 @@ in closed form, and whatever a scheduler leaves beside them is noise of its own 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,9 @@ SPREAD = 0.05
 MOST_STEPS = 50
 """The most steps that are advised."""
 
-_SHAPE = (1, 4, 8, 8)
+SHAPE = (1, 4, 8, 8)
+"""The shape of the latents that stand for pictures."""
+
 _CPU = torch.device("cpu")
 
 
@@ -62,23 +64,40 @@ class LeftoverNoise:
         if _left(scheduler, levels, steps, steps - drawn) < VISIBLE:
             return ()
         part = drawn / steps
-        advised = next(
-            (
-                more
-                for more in range(steps + 1, MOST_STEPS + 1)
-                if _left(scheduler, levels, more, more - int(more * part)) < VISIBLE
-            ),
-            None,
+        advised = steps_that_help(
+            steps, lambda more: _left(scheduler, levels, more, more - max(1, int(more * part)))
         )
         name = choice.name or self._config["_class_name"]
-        counted = f"{steps} {'step' if steps == 1 else 'steps'}"
-        of_all = counted if drawn == steps else f"{drawn} of {counted}"
-        has_algorithm = choice.algorithm_type is not None and name in ALGORITHM_TYPES
-        algorithm = f" with the algorithm_type {choice.algorithm_type}" if has_algorithm else ""
-        remedy = f"ask for {advised} steps or more, or for another scheduler"
-        if advised is None:
-            remedy = "ask for another algorithm_type" if algorithm else "ask for another scheduler"
-        return (f"{name}{algorithm} leaves noise in a picture of {of_all}: {remedy}",)
+        if choice.algorithm_type is None or name not in ALGORITHM_TYPES:
+            return (sentence(name, steps, drawn, advised, "ask for another scheduler"),)
+        algorithm = f"{name} with the algorithm_type {choice.algorithm_type}"
+        return (sentence(algorithm, steps, drawn, advised, "ask for another algorithm_type"),)
+
+
+def steps_that_help(steps: int, left: Callable[[int], float]) -> int | None:
+    """The least number of more steps that leave no visible noise; None: even `MOST_STEPS` do.
+
+    Args:
+        left: the noise that is left after a number of steps.
+    """
+    return next((more for more in range(steps + 1, MOST_STEPS + 1) if left(more) < VISIBLE), None)
+
+
+def sentence(what: str, steps: int, drawn: int, advised: int | None, instead: str) -> str:
+    """The warning of noise that is left.
+
+    Args:
+        what: what leaves it.
+        drawn: how many of the steps are drawn.
+        advised: the steps that would help; None: none do.
+        instead: what to ask for where steps do not help.
+    """
+    counted = f"{steps} {'step' if steps == 1 else 'steps'}"
+    of_all = counted if drawn == steps else f"{drawn} of {counted}"
+    remedy = (
+        instead if advised is None else f"ask for {advised} steps or more, or {instead.removeprefix('ask ')}"
+    )
+    return f"{what} leaves noise in a picture of {of_all}: {remedy}"
 
 
 def _left(scheduler: Any, levels: NoiseLevels, steps: int, skip: int) -> float:
@@ -89,7 +108,7 @@ def _left(scheduler: Any, levels: NoiseLevels, steps: int, skip: int) -> float:
     """
     sampler = DiffusersSampler(copy.deepcopy(scheduler), steps, _CPU, skip=skip)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(_SHAPE, generator=generator, dtype=torch.float64)
+    noise = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
     latents = sampler.from_latents(torch.zeros_like(noise), noise) if skip else sampler.from_noise(noise)
     while not sampler.done:
         prediction = _best_prediction(sampler.model_input(latents), levels, float(sampler.timestep))

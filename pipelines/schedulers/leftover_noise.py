@@ -69,9 +69,9 @@ class LeftoverNoise:
         )
         name = choice.name or self._config["_class_name"]
         if choice.algorithm_type is None or name not in ALGORITHM_TYPES:
-            return (sentence(name, steps, drawn, advised, "ask for another scheduler"),)
+            return (sentence(name, steps, drawn, advised, "another scheduler"),)
         algorithm = f"{name} with the algorithm_type {choice.algorithm_type}"
-        return (sentence(algorithm, steps, drawn, advised, "ask for another algorithm_type"),)
+        return (sentence(algorithm, steps, drawn, advised, "another algorithm_type"),)
 
 
 def steps_that_help(steps: int, left: Callable[[int], float]) -> int | None:
@@ -94,10 +94,8 @@ def sentence(what: str, steps: int, drawn: int, advised: int | None, instead: st
     """
     counted = f"{steps} {'step' if steps == 1 else 'steps'}"
     of_all = counted if drawn == steps else f"{drawn} of {counted}"
-    remedy = (
-        instead if advised is None else f"ask for {advised} steps or more, or {instead.removeprefix('ask ')}"
-    )
-    return f"{what} leaves noise in a picture of {of_all}: {remedy}"
+    more = "" if advised is None else f"{advised} steps or more, or for "
+    return f"{what} leaves noise in a picture of {of_all}: ask for {more}{instead}"
 
 
 def _left(scheduler: Any, levels: NoiseLevels, steps: int, skip: int) -> float:

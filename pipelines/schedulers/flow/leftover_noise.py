@@ -29,7 +29,7 @@ def leftover_noise_warnings(choice: SchedulerChoice, steps: int) -> tuple[str, .
         return ()
     advised = steps_that_help(steps, lambda more: _left(choice, more))
     spacing = f" on the schedule {choice.sigma_schedule}" if choice.sigma_schedule else ""
-    return (sentence(f"{choice.name or 'euler'}{spacing}", steps, steps, advised, "ask for another sampler"),)
+    return (sentence(f"{choice.name or 'euler'}{spacing}", steps, steps, advised, "another sampler"),)
 
 
 @torch.no_grad()

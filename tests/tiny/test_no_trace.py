@@ -18,7 +18,6 @@ from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import (
     CheckpointUnavailable,
-    DrawingFailed,
     GenerationError,
     InvalidInput,
     UnknownAdapter,
@@ -150,7 +149,7 @@ def with_a_corrupt_upscaler(asked: Any) -> Any:
 
 FAILURES: Mapping[str, tuple[Callable[[Any], Any], type[GenerationError]]] = {
     "out of range": (with_numbers_out_of_range, InvalidInput),
-    "in an evaluation": (with_a_controlnet_that_expects_more, DrawingFailed),
+    "in an evaluation": (with_a_controlnet_that_expects_more, UnknownAdapter),
     "corrupt lora": (with_a_corrupt_lora, UnknownAdapter),
     "corrupt upscaler": (with_a_corrupt_upscaler, CheckpointUnavailable),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -12,7 +13,11 @@ from PIL import Image
 
 from pipelines.request import Lora
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.drawing.prompt_syntax import meaningless, read_prompt_syntax
+from server.endpoints.enterprise.drawing.prompt_syntax import (
+    meaningless,
+    read_prompt_syntax,
+    without_tags,
+)
 from server.endpoints.enterprise.text2img import Text2Img
 from server.errors import FieldError
 from tests.contract.parameters.stage import Stage, opened
@@ -206,3 +211,22 @@ def test_a_tag_is_not_translated(stage: Stage) -> None:
     ask(stage, "un renard <lora:pencil:0.8>", multi_lingual="yes")
     assert drawn(stage).prompt == "UN RENARD"
     assert drawn(stage).loras == (Lora(name="pencil", scale=0.8),)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["[", "[:", "{|", "[|", "__a", "x", " ", "<lora:", "<", "x AND ", "--a", "::", "a:", "<a:1> "],
+)
+def test_a_prompt_of_whatever_length_is_read_at_once(piece: str) -> None:
+    prompt = piece * (300_000 // len(piece))
+    begin = time.process_time()
+    warnings = meaningless(f"<lora:pencil:1>{prompt}")
+    without_tags(f"<lora:pencil:1>{prompt}<lora:pencil:1>")
+    assert time.process_time() - begin < 5
+    assert len(warnings) <= 13
+
+
+def test_more_tags_than_anybody_writes_are_refused(stage: Stage) -> None:
+    answer = ask(stage, "<lora:pencil:1> " * 101)
+    problem = "prompt holds 101 tags like <lora:pencil:1>; at most 100 are read"
+    assert answer["message"] == {"prompt": [problem]}

@@ -52,7 +52,7 @@ def measured(choice: SchedulerChoice, steps: int, drawn: int) -> float:
 def test_a_caller_is_warned_of_noise_where_there_is_some_and_nowhere_else(
     choice: SchedulerChoice, leftover_noise: LeftoverNoise
 ) -> None:
-    for steps in (1, 2, 3, 4, 6, 9, 20):
+    for steps in (1, 2, 3, 4, 9, 20):
         for drawn in sorted({max(1, steps // 10), max(1, steps // 2), steps}):
             found = measured(choice, steps, drawn)
             warned = leftover_noise.warnings(choice, steps, drawn)
@@ -109,8 +109,8 @@ def test_what_a_network_predicts_changes_nothing_about_the_noise(prediction_type
 @pytest.mark.parametrize("sampler_name", SAMPLERS)
 def test_a_sampler_of_flows_is_told_of_where_it_leaves_noise(sampler_name: str) -> None:
     """A flow towards a single picture, which every sampler reaches that has enough steps."""
-    for schedule in ("sgm_uniform", "normal", "karras"):
-        for steps in (1, 2, 4, 8, 20):
+    for schedule in ("sgm_uniform", "normal"):
+        for steps in (1, 2, 4, 8):
             choice = SchedulerChoice(name=sampler_name, sigma_schedule=schedule)
             one = make_sampler(choice, steps, CPU)
             generator = seeded(8)

@@ -19,31 +19,40 @@ from server.errors import FieldError
 
 F = TypeVar("F", bound=PictureFields)
 
-_TAG = re.compile(r"<\s*(?P<kind>lora|lyco|locon|loha|hypernet)\s*:(?P<rest>[^<>]*)>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(?P<kind>lora|lyco|locon|loha|hypernet)\s*:(?P<rest>[^<>]{0,300})>", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)")
 
 _MEANINGLESS: Mapping[str, re.Pattern[str]] = {
-    "{} is prompt editing": re.compile(r"\[[^\[\]|]*:\s*(?:\d+(?:\.\d*)?|\.\d+)\s*\]"),
-    "{} is an alternation of words": re.compile(r"\[[^\[\]]*\|[^\[\]]*\]"),
-    "{} is a choice of words": re.compile(r"\{[^{}]*\|[^{}]*\}"),
-    "{} is a wildcard": re.compile(r"(?<![\w/])__[A-Za-z0-9](?:[\w/*.-]*[A-Za-z0-9*])?__(?!\w)"),
+    "{} is prompt editing": re.compile(
+        r"\[[^\[\]|]{0,300}:\s{0,9}(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\s{0,9}\]"
+    ),
+    "{} is an alternation of words": re.compile(r"\[[^\[\]|]{0,300}\|[^\[\]]{0,300}\]"),
+    "{} is a choice of words": re.compile(r"\{[^{}|]{0,300}\|[^{}]{0,300}\}"),
+    "{} is a wildcard": re.compile(r"(?<![\w/])__[A-Za-z0-9](?:[\w/*.-]{0,99}[A-Za-z0-9*])?__(?!\w)"),
     "{} is an embedding in another program's words; name it in embeddings_model": re.compile(
         r"\bembedding:[\w./-]*\w", re.IGNORECASE
     ),
     "{} is a flag of another program": re.compile(
         r"(?<!\S)--(?:(?:ar|aspect|v|version|stylize|s|q|quality|niji|no|seed|chaos|c|iw|tile|style|stop|uplight"
         r"|hd|test|testp|creative|weird|w|repeat|sref|cref|sw|cw|video|turbo|fast|relax|raw|p|draft|exp)(?![\w-])"
-        r"(?:[ =](?:\d[\d.:/x]*|raw))?|[a-z][a-z-]*[ =]\d[\d.:/x]*)"
+        r"(?:[ =](?:\d[\d.:/x]{0,30}|raw))?|[a-z][a-z-]{0,30}[ =]\d[\d.:/x]{0,30})"
     ),
-    "{} is a weight in another program's words; write (word:1.3)": re.compile(r"[^\s:\[(]+::-?\d+(?:\.\d+)?"),
+    "{} is a weight in another program's words; write (word:1.3)": re.compile(
+        r"[^\s:\[(]{1,40}::-?\d{1,9}(?:\.\d{1,9})?"
+    ),
     "{} divides prompts by regions": re.compile(r"\b(?:ADDCOMM|ADDBASE|ADDCOL|ADDROW)\b"),
 }
-"""What a piece of text is elsewhere, by the sentence about it."""
+"""What a piece of text is elsewhere, by the sentence about it.
 
-_SHOUTED = re.compile(r"(?<![\w'-])(?:BREAK|AND)(?![\w'-])")
+Every repetition is bounded, because prompts may be long.
+"""
+
+_SHOUTED = ("BREAK", "AND")
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
 
 _LONGEST_QUOTE = 60
+_MOST_WARNINGS = 12
+_MOST_TAGS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +99,26 @@ def read_prompt_syntax(fields: F, manifest: Manifest) -> tuple[F, list[str]]:
         NotFound: there is no such checkpoint.
         FieldError: a tag's strength is none, or its LoRA was made for another kind of checkpoint.
     """
-    tags = list(_Tag.all_in(fields.prompt))
+    tags, negative_tags = list(_Tag.all_in(fields.prompt)), list(_Tag.all_in(fields.negative_prompt))
+    for name, found in {"prompt": tags, "negative_prompt": negative_tags}.items():
+        if len(found) > _MOST_TAGS:
+            raise FieldError(
+                name, f"holds {len(found)} tags like {found[0].text}; at most {_MOST_TAGS} are read"
+            )
     warnings = [
-        *(f"{tag.text} in the negative prompt had no effect" for tag in _Tag.all_in(fields.negative_prompt)),
+        *(f"{tag.text} in the negative prompt had no effect" for tag in negative_tags),
         *meaningless(fields.prompt),
         *meaningless(fields.negative_prompt),
     ]
     changes: dict[str, object] = {}
-    if _TAG.search(fields.negative_prompt):
-        changes["negative_prompt"] = _without_tags(fields.negative_prompt)
+    if negative_tags:
+        changes["negative_prompt"] = without_tags(fields.negative_prompt)
     if tags:
         loras = {lora.name: lora.scale for lora in fields.loras()}
         for tag in tags:
             warnings += _use(tag, loras, fields.model_id, manifest)
         changes |= {
-            "prompt": _without_tags(fields.prompt),
+            "prompt": without_tags(fields.prompt),
             "lora_model": ",".join(loras) or None,
             "lora_strength": ",".join(str(scale) for scale in loras.values()) or None,
         }
@@ -120,7 +134,9 @@ def meaningless(prompt: str) -> list[str]:
         for match in pattern.finditer(rest)
     ]
     found += [f"{word} is read as a word" for word in _shouted(rest)]
-    return [f"{each} and has no meaning here" for each in dict.fromkeys(found)]
+    told = [f"{each} and has no meaning here" for each in dict.fromkeys(found)]
+    more = len(told) - _MOST_WARNINGS
+    return told if more <= 0 else [*told[:_MOST_WARNINGS], f"{more} more have no meaning here"]
 
 
 def _use(tag: _Tag, loras: dict[str, float], model_id: str, manifest: Manifest) -> list[str]:
@@ -151,22 +167,28 @@ def _known(name: str, loras: Iterable[str]) -> str | None:
     return alike[0] if len(alike) == 1 or exact else None
 
 
-def _without_tags(prompt: str) -> str:
+def without_tags(prompt: str) -> str:
     """The prompt without its tags, and without the commas and blanks that only parted them."""
-    marked = _TAG.sub("\0", prompt)
-    marked = re.sub(r"(?:\s*,)?\s*\0(?:\s*\0)*(?=\s*(?:,|$))", "", marked)
-    marked = re.sub(r"\s*\0[\s\0]*", " ", marked)
-    return marked.strip().removeprefix(",").strip()
+    left, *parts = _TAG.sub("\0", prompt).split("\0")
+    for part in parts:
+        before, after = left.rstrip(), part.lstrip()
+        if before.endswith(",") and (not after or after.startswith(",")):
+            before = before[:-1].rstrip()
+        if not before:
+            after = after.removeprefix(",").lstrip()
+        apart = " " if before and after and not after.startswith(",") else ""
+        left = f"{before}{apart}{after}"
+    return left.strip()
 
 
 def _shouted(prompt: str) -> Iterator[str]:
     """BREAK and AND between words that are not shouted themselves."""
-    for found in _SHOUTED.finditer(prompt):
-        before = _WORD.findall(prompt[: found.start()])[-1:]
-        after = _WORD.findall(prompt[found.end() :])[:1]
-        around = [word for word in (*before, *after) if word not in ("BREAK", "AND")]
-        if around and not any(word.isupper() and word not in ("A", "I") for word in around):
-            yield found[0]
+    words = _WORD.findall(prompt)
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        around = [each for each in (before, after) if each and each not in _SHOUTED]
+        shouted = any(each.isupper() and each not in ("A", "I") for each in around)
+        if word in _SHOUTED and around and not shouted:
+            yield word
 
 
 def _quoted(text: str) -> str:

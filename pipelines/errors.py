@@ -62,6 +62,13 @@ class OutOfMemory(GenerationError):
     """The request alone does not fit the device."""
 
 
+class NumbersOutOfRange(GenerationError):
+    """The networks' results are not numbers any more, and would be shown as black."""
+
+    def __init__(self, problem: str = "the networks' numbers went out of range") -> None:
+        super().__init__(problem)
+
+
 class Cancelled(GenerationError):
     """The request was withdrawn before it was finished."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from pipelines import errors as drawing
 from server.amounts import in_credits
 
@@ -40,6 +43,12 @@ class MissingField(FieldError):
 
     def __init__(self, field: str) -> None:
         super().__init__(field, "field is required")
+
+
+class FieldTooLarge(FieldError):
+    """The picture that a field holds has more bytes or pixels than the configured limit."""
+
+    status = 413
 
 
 class NotInEnum(FieldError):
@@ -194,6 +203,12 @@ class InternalError(ApiError):
         super().__init__("Internal server error. Please try again.")
 
 
+class NotDrawn(ApiError):
+    """The request cannot be drawn, for a reason that is known and not the caller's."""
+
+    status = 500
+
+
 class CallerGone(ApiError):
     """The caller hung up or withdrew the request; nobody reads this."""
 
@@ -203,20 +218,54 @@ class CallerGone(ApiError):
         super().__init__("Request cancelled")
 
 
-def from_drawing(error: drawing.GenerationError) -> ApiError:
-    """The error for the caller that a drawing error means; a test finds subclasses that are missing here."""
+_OUR_FIELDS = ("pipeline", "kind")
+"""Fields of requests that most pages fill in by themselves."""
+
+
+def from_drawing(error: drawing.GenerationError, names: Mapping[str, str] | None = None) -> ApiError:
+    """The error for the caller that a drawing error means; a test finds subclasses that are missing here.
+
+    Args:
+        names: the wire's names of canonical fields, where they differ.
+    """
+    names = names or {}
     match error:
+        case drawing.InvalidInput(field=field) if field in _OUR_FIELDS and field not in names:
+            return NotDrawn(error.problem)
         case drawing.ImageTooLarge():
-            return BodyTooLarge(str(error))
+            return FieldTooLarge(names.get(error.field, error.field), error.problem)
         case drawing.InvalidInput():
-            return FieldError(error.field, error.problem)
+            return FieldError(names.get(error.field, error.field), error.problem)
         case drawing.UnknownPipeline():
             return NotFound(str(error))
         case drawing.UnusableCheckpoint():
             return FieldError("pipeline", str(error))
         case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
+        case drawing.NumbersOutOfRange():
+            return NotDrawn(f"The picture could not be drawn: {error}")
         case drawing.Cancelled():
             return CallerGone()
         case _:
             return InternalError()
+
+
+_ON_A_FIELD = re.compile(r"(?P<field>[A-Za-z_]\w*): (?P<problem>.+)", re.DOTALL)
+
+
+class PastFailure(ApiError):
+    """A failure that happened before somebody asked for it; text and status are from its record."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def recorded(text: str | None, status: int | None) -> ApiError:
+    """The error of a job's record: on its field, where it was told on one."""
+    text, status = text or str(CallerGone()), status or CallerGone.status
+    on_a_field = _ON_A_FIELD.fullmatch(text)
+    if on_a_field is None or status not in (FieldError.status, FieldTooLarge.status):
+        return PastFailure(text, status)
+    kind = FieldError if status == FieldError.status else FieldTooLarge
+    return kind(on_a_field["field"], on_a_field["problem"])

@@ -31,14 +31,6 @@ _RECENT_JOBS = 32
 """The number of jobs whose pictures stay in memory, for the answer that is about to be written."""
 
 
-class PastFailure(errors.ApiError):
-    """A job that failed before somebody asked for it; text and status are from its record."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job.error or "Request cancelled")
-        self.status = job.error_status or errors.CallerGone.status
-
-
 class Studio:
     """The way of an order from an endpoint to the engines, and of its pictures into storage."""
 
@@ -100,6 +92,7 @@ class Studio:
                 rewriting, account_id=account.id, on_progress=lambda done, total: None
             )
         except GenerationError as error:
+            log.error("rewriting texts with %s failed: %s", rewriting.pipeline, _one_line(error))
             raise errors.from_drawing(error) from error
         self._metrics.observe_stages(rewriting.pipeline, drawing.timings)
         return drawing.texts
@@ -119,7 +112,7 @@ class Studio:
             if job.status is JobStatus.cancelled:
                 raise errors.CallerGone
             if job.status is not JobStatus.succeeded:
-                raise PastFailure(job)
+                raise errors.recorded(job.error, job.error_status)
             return job
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
         if not done:
@@ -220,6 +213,7 @@ class Studio:
             drawing = await self._dispatch.draw(
                 job.request,
                 account_id=job.account_id,
+                ticket_id=job.request_id,
                 on_progress=lambda done, total: self._progress.update({job.id: (done, total)}),
                 on_start=on_start,
                 bounded=bounded,
@@ -238,12 +232,14 @@ class Studio:
                 await self._jobs.cancel(job.id)
             raise
         except GenerationError as error:
-            failure = errors.from_drawing(error)
+            failure = errors.from_drawing(error, job.order.field_names)
+            _log(job, failure, error)
         except errors.ApiError as error:
             failure = error
-        except Exception:
-            log.exception("job %s failed", job.request_id)
+            _log(job, failure, error)
+        except Exception as error:
             failure = errors.InternalError()
+            _log(job, failure, error, with_traceback=True)
         self._metrics.count_job(job.order.endpoint, "failed")
         await self._jobs.fail(job.id, str(failure), failure.status)
         raise failure
@@ -275,3 +271,23 @@ class Studio:
         name = f"{job.file_prefix}-{index}.{suffix}"
         self._storage.write(name, file, content_type, temporary=order.temporary)
         return picture, Output(name=name, content_type=content_type, size=len(file))
+
+
+def _log(job: Job, failure: errors.ApiError, error: Exception, *, with_traceback: bool = False) -> None:
+    """Write one line about a job that failed; what is this server's own fault is an error."""
+    log.log(
+        logging.ERROR if failure.status >= 500 else logging.INFO,
+        "request %s (%s, job %d) failed with %d: %s: %s",
+        job.request_id,
+        job.order.endpoint,
+        job.id,
+        failure.status,
+        type(error).__name__,
+        _one_line(error),
+        exc_info=error if with_traceback else None,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    """The error's text without line breaks: some of it may be a caller's."""
+    return " ".join(str(error).split())

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.control.inpaint_guide import INPAINT, inpaint_guide
 from pipelines.control.preprocessors import Preprocessors
+from pipelines.denoising.blame import blaming
 from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
@@ -147,16 +148,21 @@ class ControlNets:
     def _evaluate(
         self, name: str, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
     ) -> list[Tensor]:
-        """The scaled outputs of one ControlNet: those of its way down, then that of its middle."""
+        """The scaled outputs of one ControlNet: those of its way down, then that of its middle.
+
+        Raises:
+            UnknownAdapter: it wants to see something else than this checkpoint gives.
+        """
         size = ("text_embeds", "time_ids")
-        down, middle = self._network(name)(
-            latents,
-            timesteps,
-            encoder_hidden_states=conditioning["encoder_hidden_states"],
-            controlnet_cond=conditioning[_CONTROL_IMAGE + name],
-            added_cond_kwargs={part: conditioning[part] for part in size if part in conditioning} or None,
-            return_dict=False,
-        )
+        with blaming("controls", [name]):
+            down, middle = self._network(name)(
+                latents,
+                timesteps,
+                encoder_hidden_states=conditioning["encoder_hidden_states"],
+                controlnet_cond=conditioning[_CONTROL_IMAGE + name],
+                added_cond_kwargs={part: conditioning[part] for part in size if part in conditioning} or None,
+                return_dict=False,
+            )
         scales = conditioning[_SCALES + name].to(latents.dtype)
         return [part * scales[:, index, None, None, None] for index, part in enumerate((*down, middle))]
 

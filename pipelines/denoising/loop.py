@@ -14,6 +14,7 @@ import torch
 
 from pipelines.denoising import step
 from pipelines.denoising.active_request import ActiveRequest, Stopwatch
+from pipelines.denoising.blame import in_callers_words
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.drawing import Drawing
@@ -311,6 +312,10 @@ class Loop:
         elif not isinstance(error, GenerationError):
             log.error("drawing %s failed", active.ticket_id, exc_info=error)
             error = DrawingFailed("drawing failed")
+        else:
+            if error.__cause__ is not None:
+                log.warning("drawing %s failed: %s", active.ticket_id, error, exc_info=error.__cause__)
+            error = in_callers_words(error, active.request)
         self._events.append(Failed(active.ticket_id, error))
 
     def _leave(self, active: ActiveRequest) -> None:

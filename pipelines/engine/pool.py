@@ -15,7 +15,7 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.errors import OutOfMemory, is_out_of_memory
+from pipelines.errors import CheckpointUnavailable, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.families.registry import open_pipeline
 from pipelines.weights.manifest import Manifest
 
@@ -208,7 +208,15 @@ class PipelinePool:
             return pipeline
         entry = self._manifest.pipeline(name)
         checkpoint = Checkpoint(name, self._manifest, entry, self._weights, self._device)
-        return open_pipeline(checkpoint, self._adapters)
+        try:
+            return open_pipeline(checkpoint, self._adapters)
+        except (GenerationError, torch.AcceleratorError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            log.exception("%s cannot be opened", name)
+            raise CheckpointUnavailable(f"{name} cannot be opened, the log says why") from error
 
     def _expected_bytes(self, name: str) -> int:
         """The bytes measured when it was open before, else the manifest's figure, else zero."""

@@ -15,7 +15,7 @@ from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.denoising.sampler import Steps
 from pipelines.drawing import Drawing
-from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.errors import CheckpointUnavailable, InvalidInput, NumbersOutOfRange
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage
 from pipelines.images.codec import rows_of
@@ -116,7 +116,13 @@ class OneByOne(Steps):
 
 
 def _together(image: RGBImage, faces: Tensor, places: list[np.ndarray]) -> RGBImage:
-    """The picture with all faces laid on it."""
+    """The picture with all faces laid on it.
+
+    Raises:
+        NumbersOutOfRange: a face is not one.
+    """
+    if not bool(faces.isfinite().all()):
+        raise NumbersOutOfRange
     picture = rows_of(image).copy()
     for face, place in zip(faces, places, strict=True):
         lay_on(picture, (face.permute(1, 2, 0) * 255).numpy(), place)

@@ -20,6 +20,7 @@ from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
 from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import Request, TextToImage
+from pipelines.schedulers.leftover_noise import LeftoverNoise
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
@@ -35,6 +36,7 @@ class Kolors(Pipeline):
         self._pipeline = pipeline
         self._device = device
         self._denoiser = Denoiser(self._predict)
+        self._leftover_noise = LeftoverNoise(pipeline.scheduler.config)
         # One cache per opened checkpoint: one on the class would keep evicted networks alive.
         self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
 
@@ -60,12 +62,14 @@ class Kolors(Pipeline):
         _refuse_other_options(request)
         key = group_key(request, multiple=self._pipeline.vae_scale_factor)
         conditioning = self._condition(request, key)
+        steps = request.num_inference_steps
         warnings = self._cut_warnings(request)
+        warnings += self._leftover_noise.warnings(request.scheduler, steps, steps)
         samples: list[Sample] = []
         for index, seed in enumerate(request.seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
             scheduler = make_scheduler(request.scheduler, self._pipeline.scheduler.config)
-            sampler = DiffusersSampler(scheduler, request.num_inference_steps, self._device)
+            sampler = DiffusersSampler(scheduler, steps, self._device)
             samples.append(
                 Sample(
                     request=request,

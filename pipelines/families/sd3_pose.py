@@ -25,6 +25,7 @@ from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import PoseToImage, Request
+from pipelines.schedulers.flow.leftover_noise import leftover_noise_warnings
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class StableDiffusion3Pose(Pipeline):
         ]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         warnings = self._cut_warnings(request)
+        warnings += leftover_noise_warnings(request.scheduler, request.num_inference_steps)
         return [
             Sample(
                 request=request,

@@ -18,6 +18,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
 from pipelines.adapters.vaes import Vaes
 from pipelines.control.controlnets import ControlNets
+from pipelines.denoising.blame import blaming
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
@@ -95,7 +96,8 @@ class StableDiffusion(Pipeline):
         self._controlnets.clear_cache()
 
     def attach(self, key: GroupKey) -> None:
-        self._loras.use(key.loras)
+        with blaming("loras", [lora.name for lora in key.loras]):
+            self._loras.use(key.loras)
         self._token_merging.use(key.token_merging_ratio)
 
     # 1. encode
@@ -115,11 +117,17 @@ class StableDiffusion(Pipeline):
         key = group_key(request, multiple=self._pixels_per_latent)
         check_ratio(key.token_merging_ratio)
         denoiser = self._self_attention.around(self._denoiser) if request.self_attention else self._denoiser
-        prepared = self._first_latents.prepare(request, key, self._vaes.get(request.vae), second_strength)
-        prompt = self._prompts.encode(request)
-        conditioning = (
-            prompt | self._controlnets.conditioning(request, key) | self._shared_conditioning(request, key)
-        )
+        with blaming("vae", [request.vae] if request.vae else []):
+            vae = self._vaes.get(request.vae)
+        prepared = self._first_latents.prepare(request, key, vae, second_strength)
+        with (
+            blaming("loras", [lora.name for lora in request.loras]),
+            blaming("embeddings", request.embeddings),
+        ):
+            prompt = self._prompts.encode(request)
+        with blaming("controls", [control.name for control in request.controls]):
+            controls = self._controlnets.conditioning(request, key)
+        conditioning = prompt | controls | self._shared_conditioning(request, key)
         return [
             Sample(
                 request=request,
@@ -131,7 +139,7 @@ class StableDiffusion(Pipeline):
                 generator=first.generator,
                 sampler=first.sampler,
                 denoiser=denoiser,
-                finish=partial(self._finish, request, prompt.warnings),
+                finish=partial(self._finish, request, prompt.warnings + first.warnings),
             )
             for index, first in enumerate(prepared)
         ]
@@ -168,8 +176,9 @@ class StableDiffusion(Pipeline):
     def _finish(
         self, request: CheckpointRequest, warnings: tuple[str, ...], sample: Sample
     ) -> Picture | Handover:
-        vae = self._vaes.get(request.vae)
         decode = panorama.decode if request.panorama else codec.decode
-        decoded = decode(vae, sample.latents, upcast=self._needs_upcast(vae))
+        with blaming("vae", [request.vae] if request.vae else []):
+            vae = self._vaes.get(request.vae)
+            decoded = decode(vae, sample.latents, upcast=self._needs_upcast(vae))
         image = put_back(codec.to_image(decoded, request.height, request.width), request)
         return postprocess(request, image, self._safety_checker, warnings)

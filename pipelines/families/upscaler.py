@@ -17,7 +17,7 @@ from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
 from pipelines.image_io import RGBImage, resized
-from pipelines.images.codec import rows_of
+from pipelines.images.codec import rounded, rows_of
 from pipelines.images.tiles import TILE, TileSampler
 from pipelines.request import FaceRestoration, Request, Upscaling
 
@@ -96,5 +96,4 @@ def _finished(request: Upscaling, enlarged: Tensor) -> Picture | Handover:
 
 def _rounded(enlarged: Tensor, height: int, width: int) -> RGBImage:
     """The picture of (3, H, W) in 0 .. 1, resized where the network's scale was not the one asked for."""
-    rows = (enlarged.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return resized(RGBImage(rows.shape[1], rows.shape[0], rows.tobytes()), width, height)
+    return resized(rounded(enlarged), width, height)

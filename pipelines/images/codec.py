@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from pipelines.errors import DrawingFailed
+from pipelines.errors import NumbersOutOfRange
 from pipelines.image_io import RGBImage, from_pil, to_pil
 
 
@@ -48,13 +48,21 @@ def to_image(pixels: Tensor, height: int, width: int) -> RGBImage:
     """The picture of the top left ``height`` x ``width`` of (1, 3, H, W) in -1 .. 1, rounded as by diffusers.
 
     Raises:
-        DrawingFailed: some of it is not a number, which would be shown as black.
+        NumbersOutOfRange: some of it is not finite.
     """
-    part = (pixels[0, :, :height, :width] * 0.5 + 0.5).clamp(0, 1)
-    if bool(part.isnan().any()):
-        raise DrawingFailed("the networks' numbers went out of range; an adapter or a setting is too strong")
-    rows = (part.permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
-    return RGBImage(width, height, rows.contiguous().numpy().tobytes())
+    return rounded(pixels[0, :, :height, :width] * 0.5 + 0.5)
+
+
+def rounded(pixels: Tensor) -> RGBImage:
+    """The picture of (3, H, W) around 0 .. 1.
+
+    Raises:
+        NumbersOutOfRange: some of it is not finite, which would be shown as black or white.
+    """
+    if not bool(pixels.isfinite().all()):
+        raise NumbersOutOfRange
+    rows = (pixels.clamp(0, 1).permute(1, 2, 0).float() * 255).round().to(torch.uint8).cpu()
+    return RGBImage(rows.shape[1], rows.shape[0], rows.contiguous().numpy().tobytes())
 
 
 def per_latent(vae: AutoencoderKL) -> int:

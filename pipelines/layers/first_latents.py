@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from pipelines.layers import panorama
 from pipelines.layers.inpainting import MaskedSampler, masked_channels, paints_masks_only
 from pipelines.layers.panorama import PanoramaSampler, Views
 from pipelines.request import ImageToImage, Inpainting, Prompted
+from pipelines.schedulers.leftover_noise import LeftoverNoise
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 _NO_ROWS = Conditioning.same_for_both({})
@@ -35,12 +36,14 @@ class Prepared:
             pass, whose latents do not exist before the first pass is done.
         generator: seeded with the sample's own seed; the first latents' noise is drawn from it already.
         conditioning: the kept part of the picture, where the network is made for inpainting.
+        warnings: sentences for the caller.
     """
 
     latents: Tensor
     sampler: Sampler
     generator: torch.Generator
     conditioning: Conditioning = _NO_ROWS
+    warnings: tuple[str, ...] = ()
 
 
 class FirstLatents:
@@ -67,6 +70,7 @@ class FirstLatents:
         self._pixels_per_latent = pixels_per_latent
         self._device = device
         self._upcast = upcast
+        self._leftover_noise = LeftoverNoise(scheduler_config)
 
     def prepare(
         self, request: Prompted, key: GroupKey, vae: AutoencoderKL, second_strength: float | None = None
@@ -83,10 +87,19 @@ class FirstLatents:
                 "pipeline", f"{request.pipeline} only repaints masked parts of pictures (inpainting)"
             )
         strength = _strength(request) if second_strength is None else second_strength
-        samplers = [self._sampler(request, strength) for _ in request.seeds]
+        drawn = _drawn_steps(request.num_inference_steps, strength)
+        warnings = self._leftover_noise.warnings(request.scheduler, request.num_inference_steps, drawn)
+        prepared = self._prepare(request, key, vae, drawn, second=second_strength is not None)
+        return [replace(each, warnings=warnings) for each in prepared]
+
+    def _prepare(
+        self, request: Prompted, key: GroupKey, vae: AutoencoderKL, drawn: int, *, second: bool
+    ) -> list[Prepared]:
+        """The samples of one pass, of which the last ``drawn`` steps are drawn."""
+        samplers = [self._sampler(request, drawn) for _ in request.seeds]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
         each = list(zip(samplers, generators, strict=True))
-        if second_strength is not None:
+        if second:
             kept = self._kept_picture(request, key, vae)
             return [Prepared(torch.empty(0), sampler, generator, kept) for sampler, generator in each]
         match request:
@@ -100,19 +113,16 @@ class FirstLatents:
                     for sampler, generator in each
                 ]
 
-    def _sampler(self, request: Prompted, strength: float) -> DiffusersSampler | PanoramaSampler:
+    def _sampler(self, request: Prompted, drawn: int) -> DiffusersSampler | PanoramaSampler:
         """A new noise scheduler for one sample of a request.
 
         Args:
-            strength: the part of the steps that is drawn, 0 .. 1.
+            drawn: the steps that are drawn, at the end of the schedule.
         Raises:
-            InvalidInput: there is no such scheduler, or no step is left to draw.
+            InvalidInput: there is no such scheduler.
         """
         scheduler = make_scheduler(request.scheduler, self._scheduler_config)
         steps = request.num_inference_steps
-        drawn = min(int(steps * strength), steps)
-        if drawn < 1:
-            raise InvalidInput("strength", f"leaves none of {steps} steps to draw; raise either")
         sampler = DiffusersSampler(scheduler, steps, self._device, skip=steps - drawn)
         return PanoramaSampler(sampler, self._unet.config.sample_size) if request.panorama else sampler
 
@@ -210,6 +220,18 @@ class FirstLatents:
     ) -> DiagonalGaussianDistribution:
         encode = panorama.encode if request.panorama else codec.encode
         return encode(vae, picture, upcast=self._upcast)
+
+
+def _drawn_steps(steps: int, strength: float) -> int:
+    """The steps that a strength of 0 .. 1 leaves to draw.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    drawn = min(int(steps * strength), steps)
+    if drawn < 1:
+        raise InvalidInput("strength", f"leaves none of {steps} steps to draw; raise either")
+    return drawn
 
 
 def _strength(request: Prompted) -> float:

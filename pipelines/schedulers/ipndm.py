@@ -39,11 +39,13 @@ class IPNDM(diffusers.DDIMScheduler):
     ) -> tuple[Tensor]:
         signal = self.alphas_cumprod[int(timestep)]
         config: Any = self.config
-        self._noises.appendleft(to_sample_and_noise(config.prediction_type, prediction, latents, signal)[1])
-        weights = COEFFICIENTS[len(self._noises) - 1]
-        noise = sum(weight * each for weight, each in zip(weights, self._noises, strict=True))
+        picture, noise = to_sample_and_noise(config.prediction_type, prediction, latents, signal)
+        self._noises.appendleft(noise)
+        if len(self._noises) > 1:
+            weights = COEFFICIENTS[len(self._noises) - 1]
+            noise = sum(weight * each for weight, each in zip(weights, self._noises, strict=True))
+            picture = (latents - (1 - signal).sqrt() * noise) / signal.sqrt()
         ahead = self._signal_after(timestep)
-        picture = (latents - (1 - signal).sqrt() * noise) / signal.sqrt()
         return ((ahead.sqrt() * picture + (1 - ahead).sqrt() * noise).to(prediction.dtype),)
 
     def _signal_after(self, timestep: Tensor) -> Tensor:

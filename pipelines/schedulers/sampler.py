@@ -15,6 +15,7 @@ from pipelines.errors import InvalidInput
 from pipelines.request import SchedulerChoice
 from pipelines.schedulers.ipndm import IPNDM
 from pipelines.schedulers.karras_ve import KarrasVe
+from pipelines.schedulers.lms import LMS
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.pndm import PNDM
 from pipelines.schedulers.score_sde import ScoreSdeVe
@@ -28,9 +29,9 @@ OWN: Mapping[str, Any] = {
 }
 """The classes for names whose class in diffusers does not draw from noise with a latent network."""
 
-MENDED: Mapping[str, Any] = {"PNDMScheduler": PNDM}
-"""Replacements for diffusers' classes that are wrong for some checkpoints. Where diffusers is right, the
-bytes are the same."""
+MENDED: Mapping[str, Any] = {"LMSDiscreteScheduler": LMS, "PNDMScheduler": PNDM}
+"""Replacements for diffusers' classes that are wrong for some checkpoints or in the middle of their schedule.
+Where diffusers is right, the bytes are the same."""
 
 
 def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
@@ -57,6 +58,10 @@ def make_scheduler(choice: SchedulerChoice, config: Mapping[str, Any]) -> Any:
     if name == "PNDMScheduler" and "skip_prk_steps" not in config:
         # Runge-Kutta steps first cannot start in the middle of the schedule, as image to image does.
         changes["skip_prk_steps"] = True
+    if name == "UniPCMultistepScheduler":
+        # At its own order the step to no noise at all divides by zero; a configuration that another scheduler
+        # left may ask for that.
+        changes["lower_order_final"] = True
     made_of = OWN.get(name) or MENDED.get(name) or getattr(diffusers, name)
     return made_of.from_config(config, **changes)
 

@@ -44,6 +44,26 @@ class NoiseLevels:
         """The training time (0 .. trained steps - 1) of a noise level, interpolated in its logarithm."""
         return float(np.interp(math.log(sigma), self._logarithms, np.arange(len(self._logarithms))))
 
+    def sigma_of(self, time: float) -> float:
+        """The noise level of a training time, interpolated in its logarithm; undoes `time_of`."""
+        return math.exp(float(np.interp(time, np.arange(len(self._logarithms)), self._logarithms)))
+
+    def prediction(self, picture: Tensor, noise: Tensor, sigma: float) -> Tensor:
+        """What the network says that expects this picture and this noise; undoes `denoised`.
+
+        Raises:
+            NotImplementedError: see `denoised`.
+        """
+        match self._prediction_type:
+            case "epsilon":
+                return noise
+            case "v_prediction":
+                return (noise - sigma * picture) / math.sqrt(sigma**2 + 1)
+            case "sample":
+                return picture
+            case other:
+                raise NotImplementedError(other)
+
     def denoised(self, prediction: Tensor, latents: Tensor, sigma: float) -> Tensor:
         """The picture that the network expects under the noise.
 

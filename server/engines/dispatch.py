@@ -132,11 +132,14 @@ class Dispatch:
         account_id: int,
         on_progress: Callable[[int, int], None],
         on_start: Callable[[], Awaitable[None]] | None = None,
+        ticket_id: str | None = None,
         bounded: bool = True,
     ) -> Drawing:
         """Wait for an engine and draw; cancelling the awaiting task withdraws the request wherever it is.
 
         Args:
+            ticket_id: the name of the request in the engines' logs; no other one may have it at the same
+                time. None: a new one.
             on_progress: called with network evaluations (done, total); begins anew when an engine was lost.
             on_start: awaited each time an engine takes the request, before it draws.
             bounded: False takes the request even when the queue is full: it was accepted before a restart.
@@ -148,7 +151,7 @@ class Dispatch:
             GenerationError: the request cannot be drawn.
         """
         self._refuse_if_no_engine()
-        ticket = Ticket(request, account_id)
+        ticket = Ticket(request, account_id, ticket_id or uuid.uuid4().hex)
         self._queue.put(ticket, bounded=bounded)
         try:
             while True:

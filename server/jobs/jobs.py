@@ -214,7 +214,7 @@ class Jobs:
         job = Job(
             account_id=account_id,
             order=order,
-            request_id=str(uuid.uuid4()),
+            request_id=order.request_id or str(uuid.uuid4()),
             file_prefix=str(uuid.uuid4()),
             created_at=datetime.now(UTC),
         )

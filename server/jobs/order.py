@@ -28,6 +28,8 @@ class Order:
         idempotency_key: the name under which a retry finds the first answer; None once the job failed or was
             cancelled, because its retry draws again.
         body_digest: SHA-256 of the body that came with the idempotency key.
+        request_id: the id of the call that orders, which its answer and the log repeat; None: a new one.
+        field_names: the page's own names of fields that the request calls otherwise, for errors.
     """
 
     endpoint: str
@@ -41,3 +43,5 @@ class Order:
     options: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
     idempotency_key: str | None = None
     body_digest: str | None = None
+    request_id: str | None = None
+    field_names: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -8,7 +8,7 @@ what the probability flow ODE (Karras et al. 2022, equation 1) keeps is (x - MEA
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -52,9 +52,14 @@ def geometric(largest: float, smallest: float, times: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GaussianTarget:
-    """The network of a checkpoint with that scheduler configuration, for one distribution of pictures."""
+    """The network of a checkpoint with that scheduler configuration, for one distribution of pictures.
+
+    Attributes:
+        spread: the standard deviation of each value of the pictures.
+    """
 
     config: Mapping[str, Any]
+    spread: Tensor = field(default=SPREAD, compare=False)
 
     def sigmas(self, times: Tensor) -> Tensor:
         """Noise levels of training times, between two of them by the logarithm; shaped to go with latents."""
@@ -72,7 +77,8 @@ class GaussianTarget:
         """What the network says to its (variance-preserving) input."""
         sigma = self.sigmas(times)
         alpha = 1 / (1 + sigma**2).sqrt()
-        picture = MEAN + SPREAD**2 / (SPREAD**2 + sigma**2) * (latents / alpha - MEAN)
+        spread = self.spread
+        picture = MEAN + spread**2 / (spread**2 + sigma**2) * (latents / alpha - MEAN)
         noise = (latents / alpha - picture) / sigma
         if self.config.get("prediction_type") == "v_prediction":
             return alpha * noise - alpha * sigma * picture
@@ -80,7 +86,8 @@ class GaussianTarget:
 
     def flow(self, latents: Tensor, sigma: Tensor, to: Tensor | float) -> Tensor:
         """The exact solution: picture + sigma * noise, carried to another noise level."""
-        return MEAN + (latents - MEAN) * ((SPREAD**2 + to**2) / (SPREAD**2 + sigma**2)).sqrt()
+        spread = self.spread
+        return MEAN + (latents - MEAN) * ((spread**2 + to**2) / (spread**2 + sigma**2)).sqrt()
 
     @property
     def denoiser(self) -> Denoiser:

@@ -312,3 +312,10 @@ def test_two_builds_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = map(digests, folders)
     assert first == second
     assert "kolors/tokenizer/tokenizer.model" in first
+
+
+def test_noise_of_too_few_steps_is_told_with_the_picture(kolors: Kolors) -> None:
+    karras_deis = SchedulerChoice(name="DEISMultistepScheduler", use_karras_sigmas=True)
+    (noisy,) = draw(kolors, request(scheduler=karras_deis, num_inference_steps=1))
+    assert "DEISMultistepScheduler leaves noise" in " ".join(noisy.warnings)
+    assert draw(kolors, request(num_inference_steps=5))[0].warnings == ()

@@ -16,7 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.pool import PipelinePool
-from pipelines.errors import CheckpointUnavailable, DrawingFailed, GenerationError, UnknownAdapter
+from pipelines.errors import (
+    CheckpointUnavailable,
+    GenerationError,
+    InvalidInput,
+    UnknownAdapter,
+)
 from pipelines.families.mbart50 import MAX_CHARACTERS
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Event, Failed, Progress
@@ -143,8 +148,8 @@ def with_a_corrupt_upscaler(asked: Any) -> Any:
 
 
 FAILURES: Mapping[str, tuple[Callable[[Any], Any], type[GenerationError]]] = {
-    "out of range": (with_numbers_out_of_range, DrawingFailed),
-    "in an evaluation": (with_a_controlnet_that_expects_more, DrawingFailed),
+    "out of range": (with_numbers_out_of_range, InvalidInput),
+    "in an evaluation": (with_a_controlnet_that_expects_more, UnknownAdapter),
     "corrupt lora": (with_a_corrupt_lora, UnknownAdapter),
     "corrupt upscaler": (with_a_corrupt_upscaler, CheckpointUnavailable),
 }

@@ -52,12 +52,11 @@ IMAGE_TO_IMAGE = [
         ("HeunDiscreteScheduler", None),
         ("KDPM2AncestralDiscreteScheduler", True),
         ("KDPM2DiscreteScheduler", True),
-        ("LMSDiscreteScheduler", None),
-        ("PNDMScheduler", None),
         ("DDPMScheduler", None),
         ("UniPCMultistepScheduler", None),
     ]
 ]
+"""Those that diffusers enters rightly in the middle; tests/numerics/test_from_the_middle.py has them all."""
 
 
 def named(choice: SchedulerChoice) -> str:
@@ -342,3 +341,18 @@ def test_highres_fix_enlarges_latents_of_any_size(coarse: Manifest) -> None:
     second = first.finish(first)
     assert (first.key.width, first.key.height, *first.latents.shape[2:]) == (80, 48, 3, 5)
     assert (second.key.width, second.key.height, *second.latents.shape[2:]) == (128, 96, 6, 8)
+
+
+def test_noise_of_too_few_steps_is_told_with_the_picture(family: Any) -> None:
+    karras_ve = SchedulerChoice(name="KarrasVeScheduler")
+    (noisy,) = draw(family, text_to_image(scheduler=karras_ve, num_inference_steps=3))
+    assert "KarrasVeScheduler leaves noise in a picture of 3 steps" in " ".join(noisy.warnings)
+    assert draw(family, text_to_image(scheduler=karras_ve, num_inference_steps=8))[0].warnings == ()
+
+
+def test_noise_is_told_of_the_steps_that_are_drawn(family: Any) -> None:
+    changes = {"image": image_of(np.zeros((64, 72, 3), np.uint8)), "strength": 0.5, "kind": "image_to_image"}
+    asked = text_to_image(scheduler=SchedulerChoice(name="KarrasVeScheduler"), num_inference_steps=4)
+    values = {name: getattr(asked, name) for name in Prompted.__slots__} | changes
+    (noisy,) = draw(family, ImageToImage(**values | {"width": 72}))
+    assert "2 of 4 steps" in " ".join(noisy.warnings)

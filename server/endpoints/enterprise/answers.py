@@ -8,7 +8,8 @@ from fastapi import Request
 
 from server.endpoints.enterprise.families import fetch_path
 from server.endpoints.enterprise.options import EnterpriseOptions
-from server.endpoints.enterprise.wire import message, yes_no
+from server.endpoints.enterprise.wire import described, message, yes_no
+from server.errors import recorded
 from server.http.services import services
 from server.http.urls import output_url, public_url, urls_below
 from server.jobs.job import Job, JobStatus
@@ -87,7 +88,14 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
                 "tip": tip,
             }
         case JobStatus.failed | JobStatus.cancelled:
-            return {"status": "failed", "id": job.id, **message("Failed, Try Again"), "output": []}
+            why = described(recorded(job.error, job.error_status))
+            return {
+                "status": "failed",
+                "id": job.id,
+                **message("Failed, Try Again"),
+                "output": [],
+                "error": why,
+            }
 
 
 def meta(job: Job) -> dict[str, JSON]:

@@ -19,13 +19,12 @@ from server.endpoints.enterprise.drawing.fields import PaidFields
 from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
 from server.endpoints.enterprise.families import family_of
 from server.endpoints.enterprise.routes import post
-from server.endpoints.enterprise.wire import yes_no
+from server.endpoints.enterprise.wire import WIRE_NAMES, yes_no
 from server.endpoints.fields import Flag, PictureField, Text, whole_number
 from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.http.urls import output_urls
 from server.jobs.job import JobStatus
-
 
 FIRST = frozenset({"realesr-general-x4v3", "ultra_resolution"})
 """The vendor's names of the first upscaler: the documented default, and the one that its SDKs send."""
@@ -46,6 +45,7 @@ class SuperResolution(PaidFields):
         " answered `processing`, fetch and the webhook have it in a list, as of every other operation."
     )
     price_millicredits: ClassVar[int] = 10
+    field_names: ClassVar[Mapping[str, str]] = {**WIRE_NAMES, "image": "url"}
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
         "url": "http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",

@@ -43,7 +43,7 @@ PREFIX = f"{ROOT}v1/enterprise"
 Answer: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
 """The body of an answer, before it is JSON."""
 
-_WIRE_NAMES = {
+WIRE_NAMES = {
     "loras": "lora_model",
     "embeddings": "embeddings_model",
     "pipeline": "model_id",
@@ -165,12 +165,8 @@ def error_response(error: ApiError, request: Request) -> Response:
     headers: dict[str, str] = {}
     body: dict[str, object] = {"status": "error"}
     match error:
-        case InvalidFields():
-            body |= message(by_field(error.problems))
         case MissingKey():
             body |= message(by_field([MissingField("key")]))
-        case FieldError():
-            body |= message(by_field([error]))
         case InvalidKey():
             # Not under the misspelt name: typed clients read a map there.
             body["message"] = "Invalid Api Key"
@@ -192,17 +188,28 @@ def error_response(error: ApiError, request: Request) -> Response:
             body |= message(str(error))
             body["request_id"] = call_state(request).request_id
         case _:
-            body |= message(str(error))
+            body |= message(described(error))
     no_page = isinstance(error, NoSuchPage | MethodNotAllowed)
     legacy = services(request).settings.enterprise_errors == "legacy" and not no_page
     return JSONResponse(body, 200 if legacy else error.status, headers)
+
+
+def described(error: ApiError) -> object:
+    """What an error says: by the names of its fields, where it is told on fields."""
+    match error:
+        case InvalidFields():
+            return by_field(error.problems)
+        case FieldError():
+            return by_field([error])
+        case _:
+            return str(error)
 
 
 def by_field(problems: list[FieldError]) -> dict[str, list[str]]:
     """The texts of the problems under the wire's names of their fields."""
     texts: dict[str, list[str]] = {}
     for problem in problems:
-        name = _WIRE_NAMES.get(problem.field, problem.field)
+        name = WIRE_NAMES.get(problem.field, problem.field)
         missing = isinstance(problem, MissingField)
         text = f"The {name} field is required." if missing else f"{name} {problem.problem}"
         texts.setdefault(name, []).append(text)

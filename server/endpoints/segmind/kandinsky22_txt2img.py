@@ -28,6 +28,11 @@ class Kandinsky22Page(Page, title="Kandinsky22"):
     )
     price_millicredits: ClassVar[int] = 10
     default_steps: ClassVar[int] = 20
+    field_names: ClassVar[Mapping[str, str]] = {
+        "width": "img_width",
+        "height": "img_height",
+        "prior_num_inference_steps": "prior_steps",
+    }
     example: ClassVar[Mapping[str, object]] = {
         "prompt": "masterpiece, best quality, portrait of an old man, 50mm, solo, natural skin texture, "
         "realistic eye and face details, dark, deep shadow, darkness, moonlight, award winning photo, "

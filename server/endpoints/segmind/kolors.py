@@ -47,6 +47,7 @@ class KolorsPage(Page, title="Kolors"):
     price_millicredits: ClassVar[int] = 20
     default_steps: ClassVar[int] = 25
     media_types: ClassVar[tuple[str, ...]] = ("image/webp", "image/jpeg", "image/png")
+    field_names: ClassVar[Mapping[str, str]] = {"guidance_scale": "cfg", "num_inference_steps": "steps"}
     example: ClassVar[Mapping[str, object]] = {
         "cfg": 6,
         "seed": 441234134,

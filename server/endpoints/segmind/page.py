@@ -58,6 +58,7 @@ class Page(Fields, Priced):
         sources: for /docs: what of it the vendor documents, what was seen in clients, what is inferred.
         media_types: the types that the picture may have.
         example: the page's own sample body.
+        field_names: the page's names of fields that requests call otherwise, for errors.
     """
 
     slug: ClassVar[str]
@@ -65,6 +66,7 @@ class Page(Fields, Priced):
     sources: ClassVar[str]
     media_types: ClassVar[tuple[str, ...]] = ("image/jpeg",)
     example: ClassVar[Mapping[str, object]]
+    field_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def delivery(self) -> Delivery: ...

@@ -13,7 +13,7 @@ from server.accounts.accounts import Account
 from server.amounts import in_credits
 from server.endpoints.segmind.routes import api_key, error_responses
 from server.endpoints.segmind.warnings import warning_fields, warning_headers
-from server.endpoints.segmind.wire import evaluations, problem_text, request_urls
+from server.endpoints.segmind.wire import evaluations, request_urls
 from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
@@ -121,7 +121,7 @@ def _status(request: Request, job: Job, account: Account) -> Response:
         "metrics": _metrics(job, account),
     }
     if word == "FAILED":
-        body["error"] = problem_text(job.error or "Request cancelled")
+        body["error"] = job.error or "Request cancelled"
         return JSONResponse(body, FAILED_STATUS)
     return JSONResponse(body | warning_fields(job), headers=warning_headers(job))
 

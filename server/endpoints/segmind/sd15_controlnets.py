@@ -34,6 +34,7 @@ class SD15ControlNet(SD15Page):
         "Fields, defaults and limits are those of the vendor's page; that the result keeps the picture's "
         "aspect ratio is inferred."
     )
+    field_names: ClassVar[Mapping[str, str]] = {"preprocessor": "image", "controls": "image"}
     controlnet: ClassVar[str]
     preprocessors: ClassVar[tuple[str, ...]]
 

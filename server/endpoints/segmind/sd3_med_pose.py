@@ -53,6 +53,7 @@ class SD3MediumPose(Page):
     )
     price_millicredits: ClassVar[int] = 25
     default_steps: ClassVar[int] = 20
+    field_names: ClassVar[Mapping[str, str]] = {"controlnet_conditioning_scale": "strength"}
     example: ClassVar[Mapping[str, object]] = {
         "prompt": "Anime style illustration of a girl wearing a suit. A moon in sky. In the background we "
         "see a big rain approaching.",

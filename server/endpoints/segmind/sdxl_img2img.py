@@ -15,7 +15,7 @@ from server.endpoints.fields import Number, Text, whole_number
 from server.endpoints.segmind.page import InputImage
 from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.sizes import size_of_a_megapixel
-from server.endpoints.segmind.stable_diffusion import SDXLPage
+from server.endpoints.segmind.stable_diffusion import SIZES, SDXLPage
 
 Side = Annotated[int, Field(ge=512, le=2048, multiple_of=8), whole_number]
 SIDE_DESCRIPTION = (
@@ -26,6 +26,7 @@ SIDE_DESCRIPTION = (
 
 class SDXLImageToImage(SDXLPage):
     slug: ClassVar[str] = "sdxl-img2img"
+    field_names: ClassVar[Mapping[str, str]] = SIZES
     summary: ClassVar[str] = "Stable Diffusion XL: image to image"
     sources: ClassVar[str] = (
         "The vendor's page is that of sdxl-img2img; clients call it sdxl1.0-img2img as well, with "

@@ -12,7 +12,7 @@ from pipelines.request import TextToImage
 from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import Flag, Number, Text, WholeNumber
 from server.endpoints.segmind.routes import routes
-from server.endpoints.segmind.stable_diffusion import SDXLPage
+from server.endpoints.segmind.stable_diffusion import SIZES, SDXLPage
 
 NO_STYLE = "base"
 REFINER_FIELDS = ("refiner", "strength", "high_noise_fraction")
@@ -20,6 +20,7 @@ REFINER_FIELDS = ("refiner", "strength", "high_noise_fraction")
 
 class SDXLTextToImage(SDXLPage):
     slug: ClassVar[str] = "sdxl1.0-txt2img"
+    field_names: ClassVar[Mapping[str, str]] = SIZES
     summary: ClassVar[str] = "Stable Diffusion XL: text to image"
     sources: ClassVar[str] = (
         "Fields, sizes and the limits of `samples`, `guidance_scale` and `high_noise_fraction` are those "

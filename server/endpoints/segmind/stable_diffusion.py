@@ -39,6 +39,9 @@ OTHER_NAMES: Mapping[object, str] = {
 }
 """Names that the vendor's own SDKs send by default, two of them misspelt; the pages do not list them."""
 
+SIZES: Mapping[str, str] = {"width": "img_width", "height": "img_height"}
+"""The pages' names of a result's size, for errors."""
+
 
 def _documented_name(name: object) -> object:
     return OTHER_NAMES.get(name, name) if isinstance(name, str) else name
@@ -129,6 +132,8 @@ class SD15Page(StableDiffusionPage):
 
 class SizedSD15Page(SD15Page):
     """A page of Stable Diffusion 1.5 whose caller says how large the result is."""
+
+    field_names: ClassVar[Mapping[str, str]] = SIZES
 
     scheduler: Scheduler = Field("DDIM", description=SCHEDULER_DESCRIPTION)
     img_width: Side = Field(512, description="Width in pixels; a picture is cut to fit.")

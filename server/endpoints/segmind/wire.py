@@ -26,9 +26,6 @@ from server.http.urls import output_urls, public_url
 from server.jobs.job import Job
 from server.jobs.order import Order
 
-_WIRE_NAMES = {"preprocessor": "image", "controls": "image", "controlnet_conditioning_scale": "strength"}
-"""The wire's names of fields that an engine's error calls by their canonical ones."""
-
 
 async def draw(request: Request, page: type[Page]) -> Response:
     """POST /v1/{slug}: wait for the pictures."""
@@ -74,15 +71,9 @@ async def sent_key(request: Request) -> str | None:
     return caller.header_key(request)
 
 
-def problem_text(text: str) -> str:
-    """The text of an error, its field called as the wire does."""
-    field, colon, problem = text.partition(": ")
-    return f"{_WIRE_NAMES.get(field, field)}{colon}{problem}"
-
-
 def error_response(error: ApiError, request: Request) -> Response:
     """The dialect's error body and headers."""
-    body = {"error": problem_text(str(error))}
+    body = {"error": str(error)}
     headers: dict[str, str] = {}
     match error:
         case QueueFull():
@@ -120,6 +111,8 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         quality=delivery.quality,
         synchronous=synchronous,
         options=as_options(fields.warnings(manifest)),
+        request_id=call_state(request).request_id,
+        field_names=page.field_names,
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import combinations
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from pipelines.demo.training.evaluate import ARTISTS
@@ -17,7 +18,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Request, SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
 from server.endpoints.segmind import kolors, sd15_img2img
-from tests.demo.meaning.looking import apart, drawn, prompted, right
+from tests.demo.meaning.looking import apart, drawn, pixels, prompted, right
 
 pytestmark = pytest.mark.slow
 
@@ -85,3 +86,33 @@ def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(lo
 
     images = pictures(local_loop, dict(sd15_img2img.NOISE_SCHEDULERS), ask_over)
     assert alike(images) == [{"Euler a", "DDPM"}]
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.5])
+def test_whatever_is_drawn_over_weakly_has_no_more_grain_than_ddim_gives_it(
+    local_loop: LocalLoop, strength: float
+) -> None:
+    """The picture is a plain one: grain in it was drawn."""
+    plain = RGBImage(SIDE, SIDE, bytes((40, 90, 160)) * SIDE**2)
+    choices = {
+        **sd15_img2img.NOISE_SCHEDULERS,
+        **{name: SchedulerChoice(name=name) for name in NAMES},
+        **{
+            f"{name} karras": SchedulerChoice(name=name, use_karras_sigmas=True)
+            for name in WITH_KARRAS_SIGMAS
+        },
+    }
+    requests = [
+        ImageToImage(**prompted(ask(scheduler=choice)), image=plain, strength=strength)
+        for choice in choices.values()
+    ]
+    images = drawn(local_loop, requests)
+    grains = {name: grain(image) for name, image in zip(choices, images, strict=True)}
+    assert {name: each for name, each in grains.items() if each > 2 * grains["DDIM"]} == {}
+
+
+def grain(image: RGBImage) -> float:
+    """The mean difference between a value and its left and upper neighbours' mean, in bytes."""
+    values = pixels(image)
+    around = (values[:-1, 1:] + values[1:, :-1]) / 2
+    return float(np.abs(values[1:, 1:] - around).mean())

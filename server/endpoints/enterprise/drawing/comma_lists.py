@@ -7,6 +7,9 @@ from server.errors import FieldError
 NOTHING = frozenset({"no", "none", "null"})
 """The words by which clients, and a sample of the V3 page, say that no adapter is meant."""
 
+LEAST_STRENGTH, LARGEST_STRENGTH = 0.1, 1
+"""The bounds of a LoRA's strength, as the pages document them."""
+
 
 def named(text: str | None) -> list[str]:
     """The names in a comma list of adapters; none where one of the words of `NOTHING` is all there is."""

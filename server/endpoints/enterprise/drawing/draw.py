@@ -14,10 +14,12 @@ from server.endpoints.enterprise.drawing.checkpoints import checkpoint, default_
 from server.endpoints.enterprise.drawing.fields import PaidFields, PictureFields
 from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.picture_fields import read_and_crop
+from server.endpoints.enterprise.drawing.prompt_syntax import read_prompt_syntax
 from server.endpoints.enterprise.drawing.rewriting import rewrite_prompts
 from server.endpoints.enterprise.options import EnterpriseOptions
 from server.endpoints.fields import body_digest
 from server.http import caller
+from server.http.call_state import call_state
 from server.http.hang_up import while_connected
 from server.http.services import services
 from server.jobs.job import Job
@@ -60,6 +62,8 @@ async def draw(
         base64_files=base64_files,
         temporary=temporary,
         synchronous=True,
+        request_id=call_state(request).request_id,
+        field_names=fields.field_names,
         options=options.to_json(),
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields) if idempotency_key else None,
@@ -82,6 +86,7 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
     manifest = services(request).manifest
     if not fields.model_id:  # a family of paths whose pages name no checkpoint
         fields = fields.model_copy(update={"model_id": default_checkpoint(manifest)})
+    fields, notes = read_prompt_syntax(fields, manifest)
     fields = await rewrite_prompts(request, account, fields)
     fields.validate_names(manifest)
     pictures = {
@@ -95,7 +100,7 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
         fields,
         drawn,
         meta=request_meta(fields, drawn, checkpoint(manifest, fields.model_id)),
-        warning=request_warning(fields, drawn),
+        warning="; ".join(filter(None, [request_warning(fields, drawn), *notes])) or None,
         base64_files=fields.base64,
         temporary=fields.temp,
     )

@@ -21,10 +21,17 @@ from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Lora, Picture
 from pipelines.schedulers.names import ALGORITHM_TYPES, WITH_KARRAS_SIGMAS, NoiseScheduler
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
-from server.endpoints.enterprise.drawing.comma_lists import NOTHING, named, number_for_each
+from server.endpoints.enterprise.drawing.comma_lists import (
+    LARGEST_STRENGTH,
+    LEAST_STRENGTH,
+    NOTHING,
+    named,
+    number_for_each,
+)
 from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_type
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
+from server.endpoints.enterprise.wire import WIRE_NAMES
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber
 from server.endpoints.pricing import Priced
 from server.errors import FieldError
@@ -73,6 +80,8 @@ class PaidFields(WebhookFields, Priced):
 
     parameters: ClassVar[Sequence[Mapping[str, object]]] = (IDEMPOTENCY_KEY_PARAMETER,)
     default_steps: ClassVar[int] = 1
+    field_names: ClassVar[Mapping[str, str]] = {**WIRE_NAMES, "image": "init_image", "mask": "mask_image"}
+    """The wire's names of fields that the request calls otherwise, for errors."""
 
     def effort(self) -> tuple[int, int]:
         """The number of pictures that are paid for, and of steps in each."""
@@ -101,7 +110,9 @@ class PictureFields(PaidFields):
     )
     prompt: Text = Field(
         description="What to draw, up to 2400 tokens. `(word)` weighs a word by 1.1, `((word))` by 1.21, "
-        "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture."
+        "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture. "
+        "`<lora:NAME:0.8>` is as good as naming it in `lora_model`; a `warning` names syntax that has no"
+        " meaning here."
     )
     negative_prompt: Text = Field("", description="What to keep out of the picture, written like the prompt.")
     panorama: Flag = Field(
@@ -251,7 +262,9 @@ class PictureFields(PaidFields):
         names = named(self.lora_model)
         if not names:
             return ()
-        strengths = number_for_each("lora_model", names, "lora_strength", self.lora_strength, 0.1, 1)
+        strengths = number_for_each(
+            "lora_model", names, "lora_strength", self.lora_strength, LEAST_STRENGTH, LARGEST_STRENGTH
+        )
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
     def embeddings(self) -> list[str]:

@@ -37,7 +37,8 @@ def upscaling(manifest: Manifest = MANIFEST, picture: RGBImage = PICTURE, **fiel
 
 
 @pytest.mark.parametrize(
-    ("scale", "size"), [(None, (60, 40)), ("2", (60, 40)), (3, (90, 60)), (4, (120, 80))]
+    ("scale", "size"),
+    [(None, (60, 40)), (1, (30, 20)), ("1", (30, 20)), ("2", (60, 40)), (3, (90, 60)), (4, (120, 80))],
 )
 def test_the_result_is_so_many_times_as_wide_and_high(scale: object, size: tuple[int, int]):
     assert upscaling(scale=scale) == Upscaling(pipeline="fast", image=PICTURE, width=size[0], height=size[1])
@@ -47,6 +48,26 @@ def test_another_upscaler_is_chosen_by_its_name():
     assert upscaling(model_id="fine").pipeline == "fine"
     with pytest.raises(NotFound, match="Model id not found"):
         upscaling(model_id="plain")
+
+
+def test_the_vendors_defaults_are_the_first_upscaler():
+    for name in ("realesr-general-x4v3", "ultra_resolution"):
+        fields = SuperResolution.model_validate({"url": "x", "model_id": name})
+        drawn = fields.to_request(MANIFEST, {"url": PICTURE})
+        assert (drawn.pipeline, fields.warning(drawn)) == ("fast", None)
+
+
+@pytest.mark.parametrize(
+    "name", ["RealESRGAN_x4plus", "RealESRNet_x4plus", "RealESRGAN_x4plus_anime_6B", "RealESRGAN_x2plus"]
+)
+def test_another_documented_upscaler_is_itself_where_it_is_here_and_else_replaced_with_a_word(name: str):
+    fields = SuperResolution.model_validate({"url": "x", "model": name})
+    drawn = fields.to_request(MANIFEST, {"url": PICTURE})
+    assert drawn.pipeline == "fast"
+    assert fields.warning(drawn) == f"{name} is not on this server; fast was used instead"
+    upscalers = {**MANIFEST.upscalers, name: MANIFEST.upscalers["fine"]}
+    drawn = fields.to_request(MANIFEST.model_copy(update={"upscalers": upscalers}), {"url": PICTURE})
+    assert (drawn.pipeline, fields.warning(drawn)) == (name, None)
 
 
 @pytest.mark.parametrize(("face_enhance", "face_restorer"), [("yes", "faces"), (True, "faces"), ("no", None)])
@@ -71,7 +92,7 @@ def test_what_cannot_be_enlarged_is_refused_by_name():
     ("body", "texts"),
     [
         ({}, {"url": ["The url field is required."]}),
-        ({"url": "x", "scale": 5}, {"scale": ["scale must be one of 2, 3, 4"]}),
+        ({"url": "x", "scale": 5}, {"scale": ["scale must be one of 1, 2, 3, 4"]}),
         ({"url": "x", "face_enhance": "maybe"}, {"face_enhance": ["face_enhance must be true or false"]}),
         ({"url": 5}, {"url": ["url must be base64 text, a URL or a file"]}),
     ],

@@ -13,6 +13,7 @@ import pytest
 from server.app import create_app
 from server.settings import Settings
 from tests.contract.parameters.documented import documented, undocumented, without_row
+from tests.contract.parameters.families import FURTHER_PATHS
 from tests.contract.parameters.tables import ENTERPRISE_PAGES, SEGMIND_PAGES
 
 PAGES = (*SEGMIND_PAGES, *ENTERPRISE_PAGES)
@@ -28,8 +29,11 @@ def original() -> dict[str, Any]:
 
 @pytest.fixture
 def openapi(original: dict[str, Any]) -> dict[str, Any]:
-    """The document without the queued pages, which are those of /v1 (see below)."""
+    """The document without the queued pages, which are those of /v1 (see below), and without the further
+    paths of enterprise's pages (see `test_enterprise_families`)."""
     changeable = deepcopy(original)
+    for path in FURTHER_PATHS:
+        del changeable["paths"][path]
     for path in changeable["paths"]:
         if path.startswith("/v2/"):
             changeable["paths"][path].pop("post", None)

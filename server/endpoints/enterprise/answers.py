@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from fastapi import Request
 
+from server.endpoints.enterprise.families import fetch_path
 from server.endpoints.enterprise.options import EnterpriseOptions
-from server.endpoints.enterprise.wire import PREFIX, message, yes_no
+from server.endpoints.enterprise.wire import message, yes_no
 from server.http.services import services
 from server.http.urls import output_url, public_url, urls_below
 from server.jobs.job import Job, JobStatus
@@ -57,7 +58,7 @@ def processing(request: Request, job: Job) -> dict[str, object]:
         "tip": "The pictures are still being drawn. Fetch them after eta seconds; drawing goes on meanwhile.",
         "eta": _eta_s(request, job),
         **message("Try to fetch request after given estimated time"),
-        "fetch_result": f"{public_url(request)}{PREFIX}/fetch/{job.id}",
+        "fetch_result": f"{public_url(request)}{fetch_path(request, job.id)}",
         "id": job.id,
         "output": [],
         **_warning(job),

@@ -1,6 +1,7 @@
 """The enterprise dialect of stablediffusionapi.com / ModelsLab: everything is POST and JSON."""
 
 from server.endpoints.enterprise import (
+    base64_crop,
     controlnet,
     fetch,
     img2img,
@@ -15,7 +16,10 @@ from server.endpoints.enterprise import (
     upload_image,
 )
 from server.endpoints.enterprise.webhook import announcement
-from server.endpoints.enterprise.wire import PREFIX, error_response
+from server.endpoints.enterprise.wire import error_response
+
+PREFIX = "/api/"
+"""Everything below answers in this dialect, whichever family of paths it is."""
 
 routers = (
     text2img.router,
@@ -28,6 +32,7 @@ routers = (
     operations.router,
     upkeep.router,
     upload_image.router,
+    base64_crop.router,
     nsfw_image_check.router,
     super_resolution.router,
 )

@@ -1,14 +1,15 @@
-"""POST get_all_models, verify_model: what can be drawn with."""
+"""POST get_all_models, model_list, verify_model: what can be drawn with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
+from pipelines.weights.manifest import PipelineEntry
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
 from server.endpoints.enterprise.routes import post
@@ -28,6 +29,24 @@ class GetAllModelsOperation(Operation):
     }
 
 
+class ModelListOperation(Operation):
+    """model_list, documented for v4; v3's is seen in clients."""
+
+    slug: ClassVar[str] = "model_list"
+    summary: ClassVar[str] = "All checkpoints, as a bare list"
+    answer: ClassVar[Sequence[Mapping[str, object]]] = [
+        {
+            "model_id": "stable-diffusion-v1-5",
+            "status": "model_ready",
+            "created_at": "2023-01-25T11:52:22Z",
+            "instance_prompt": None,
+            "model_name": "stable-diffusion-v1-5",
+            "description": "An SD1.5 checkpoint; CreativeML OpenRAIL-M",
+            "screenshots": "",
+        }
+    ]
+
+
 class VerifyModel(Operation):
     """The fields of verify_model."""
 
@@ -39,21 +58,38 @@ class VerifyModel(Operation):
     }
     answer: ClassVar[Mapping[str, object]] = {"status": "success", "message": "Model exists on server"}
 
-    model_id: Text = Field(description="Which checkpoint, LoRA, textual inversion or VAE.")
+    model_id: Text = Field(
+        validation_alias=AliasChoices("model_id", "model"),
+        description="Which checkpoint, LoRA, textual inversion or VAE. Also as `model`.",
+    )
 
 
 async def get_all_models(
     request: Request, account: Account, fields: GetAllModelsOperation
 ) -> dict[str, object]:
-    catalogue = services(request).catalogue
-    known_since = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
-    loaded_at = {name: item.loaded_at for name, item in catalogue.loaded().items()}
-    names = [*checkpoints(catalogue.manifest), *loaded_at]
     models = [
-        {"load_data": loaded_at.get(name, known_since).strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
-        for name in dict.fromkeys(names)
+        {"load_data": loaded_at.strftime("%m/%d/%Y %H:%M:%S"), "model_id": name}
+        for name, loaded_at in _known_since(request).items()
     ]
     return {"models": models, "status": "success"}
+
+
+async def model_list(
+    request: Request, account: Account, fields: ModelListOperation
+) -> Sequence[Mapping[str, object]]:
+    entries = checkpoints(services(request).manifest)
+    return [
+        {
+            "model_id": name,
+            "status": "model_ready",
+            "created_at": known_since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "instance_prompt": None,
+            "model_name": name,
+            "description": _described(entries.get(name)),
+            "screenshots": "",
+        }
+        for name, known_since in _known_since(request).items()
+    ]
 
 
 async def verify_model(request: Request, account: Account, fields: VerifyModel) -> dict[str, object]:
@@ -62,6 +98,21 @@ async def verify_model(request: Request, account: Account, fields: VerifyModel) 
     if name not in {*checkpoints(server.manifest), *(name for name, _ in server.manifest.adapters())}:
         raise NotFound(f"Model id not found{_why_not(server.loads, name)}")
     return {"status": "success", **message("Model exists on server")}
+
+
+def _known_since(request: Request) -> dict[str, datetime]:
+    """When each checkpoint, and everything else that was loaded, came here."""
+    catalogue = services(request).catalogue
+    from_the_start = datetime.fromtimestamp(catalogue.own.path.stat().st_mtime, UTC)
+    known = dict.fromkeys(checkpoints(catalogue.manifest), from_the_start)
+    return known | {name: item.loaded_at for name, item in catalogue.loaded().items()}
+
+
+def _described(entry: PipelineEntry | None) -> str:
+    if entry is None:
+        return "Loaded while the server runs"
+    kind = {"sd15": "An SD1.5 checkpoint", "sdxl": "An SDXL checkpoint"}[entry.family]
+    return f"{kind}; {entry.license}" if entry.license else kind
 
 
 def _why_not(loads: Loads, name: str) -> str:
@@ -77,4 +128,5 @@ def _why_not(loads: Loads, name: str) -> str:
 
 router = APIRouter()
 post(router, GetAllModelsOperation, get_all_models)
+post(router, ModelListOperation, model_list)
 post(router, VerifyModel, verify_model)

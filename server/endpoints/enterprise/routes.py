@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from server.accounts.accounts import Account
+from server.endpoints.enterprise.families import routes_of
 from server.endpoints.enterprise.wire import (
-    PREFIX,
+    Answer,
     Operation,
     OperationT,
     message,
@@ -19,49 +20,52 @@ from server.endpoints.enterprise.wire import (
     read_as_administrator,
 )
 
-PATH_FAMILIES = (PREFIX, f"{PREFIX}/images", f"{PREFIX}/community", f"{PREFIX}/txt2img")
-"""The documentation's paths, and those of the published Python and JavaScript, PHP and older Python SDKs."""
-
 
 def post(
     router: APIRouter,
     operation: type[OperationT],
-    handle: Callable[[Request, Account, OperationT], Awaitable[Mapping[str, object]]],
+    handle: Callable[[Request, Account, OperationT], Awaitable[Answer]],
 ) -> None:
-    """Register an operation under every path family; /docs shows the documented one, `PREFIX`.
+    """Register an operation under its path in every family that has it; see `families`.
 
     Args:
         handle: makes the body of the answer. Parameters of the path are in ``request.path_params``.
     """
+    for path, family, fields in routes_of(operation):
+        path_parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", path)
+        ]
+        router.add_api_route(
+            path,
+            _endpoint(fields, handle),
+            methods=["POST"],
+            name=operation.slug,
+            summary=operation.summary,
+            description=operation.description,
+            tags=[family.name],
+            include_in_schema=family.shown,
+            response_class=JSONResponse,
+            responses=_answers(operation.answer),
+            openapi_extra={
+                "parameters": [*path_parameters, *operation.parameters],
+                "requestBody": _request_body(fields),
+            },
+            operation_id=path,
+        )
+
+
+def _endpoint(
+    operation: type[OperationT],
+    handle: Callable[[Request, Account, OperationT], Awaitable[Answer]],
+) -> Callable[[Request], Awaitable[JSONResponse]]:
     read_fields = read_as_administrator if operation.administrators_only else read
 
     async def endpoint(request: Request) -> JSONResponse:
         account, fields = await read_fields(request, operation)
         return JSONResponse(await handle(request, account, fields))
 
-    for slug in (operation.slug, *operation.also):
-        path_parameters = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in re.findall(r"{(\w+)}", slug)
-        ]
-        for family in PATH_FAMILIES:
-            router.add_api_route(
-                f"{family}/{slug}",
-                endpoint,
-                methods=["POST"],
-                name=slug,
-                summary=operation.summary,
-                description=operation.description,
-                tags=["enterprise"],
-                include_in_schema=family == PREFIX,
-                response_class=JSONResponse,
-                responses=_answers(operation.answer),
-                openapi_extra={
-                    "parameters": [*path_parameters, *operation.parameters],
-                    "requestBody": _request_body(operation),
-                },
-                operation_id=f"{slug}{family}",
-            )
+    return endpoint
 
 
 def _request_body(operation: type[Operation]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def _request_body(operation: type[Operation]) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-def _answers(success: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
+def _answers(success: Answer) -> dict[int | str, dict[str, Any]]:
     refusal = {"status": "error", **message("Invalid Api Key"), "tip": "..."}
     unavailable = {"status": "error", **message("the engine is starting")}
     return {

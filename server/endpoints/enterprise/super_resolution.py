@@ -28,8 +28,17 @@ MOST_PIXELS = 32_000_000
 """The most pixels that a result may have: more would take an engine's memory and minutes of its time."""
 
 
+FIRST = frozenset({"realesr-general-x4v3", "ultra_resolution"})
+"""The vendor's names of the first upscaler: the documented default, and the one that its SDKs send."""
+
+OTHERS = frozenset(
+    {"RealESRGAN_x4plus", "RealESRNet_x4plus", "RealESRGAN_x4plus_anime_6B", "RealESRGAN_x2plus"}
+)
+"""The other documented upscalers; one that is not in the manifest is replaced by the first."""
+
+
 class SuperResolution(PaidFields):
-    """The fields of super_resolution."""
+    """The fields of super_resolution, as the pages of v1, v5 and v6 and the SDKs have them."""
 
     slug: ClassVar[str] = "super_resolution"
     summary: ClassVar[str] = "Enlarge a picture"
@@ -57,10 +66,11 @@ class SuperResolution(PaidFields):
         validation_alias=AliasChoices("url", "init_image"),
         description="The picture: a URL, or base64. At most 32 megapixels may come out.",
     )
-    scale: Annotated[Literal[2, 3, 4], whole_number] = Field(
+    scale: Annotated[Literal[1, 2, 3, 4], whole_number] = Field(
         2,
-        description="How many times wider and higher. Where the upscaler's own scale is another one, it draws"
-        " its own and the result is resized with Lanczos' filter.",
+        description="How many times wider and higher; 1 cleans a picture without enlarging it. Where the"
+        " upscaler's own scale is another one, it draws its own and the result is resized with Lanczos'"
+        " filter.",
     )
     face_enhance: Flag = Field(
         False,
@@ -68,7 +78,11 @@ class SuperResolution(PaidFields):
         " server's manifest. Where no face is found, the answer's `warning` says so.",
     )
     model_id: Text | None = Field(
-        None, description="An upscaler of this server's manifest; the first one when it is absent."
+        None,
+        validation_alias=AliasChoices("model_id", "model"),
+        description="An upscaler of this server's manifest; the first one when it is absent. So are"
+        f" {' and '.join(sorted(FIRST))}, and with a `warning` the other documented names: "
+        f"{', '.join(sorted(OTHERS))}. Also as `model`.",
     )
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> Upscaling:
@@ -81,9 +95,7 @@ class SuperResolution(PaidFields):
         picture = pictures["url"]
         if not manifest.upscalers:
             raise NotFound("This server has no upscaler: weights.yaml names none")
-        name = self.model_id or next(iter(manifest.upscalers))
-        if name not in manifest.upscalers:
-            raise NotFound("Model id not found")
+        name = self._upscaler(manifest)
         width, height = self.scale * picture.width, self.scale * picture.height
         if width * height > MOST_PIXELS:
             megapixels = f"{width * height / 1e6:.1f} megapixels"
@@ -96,6 +108,19 @@ class SuperResolution(PaidFields):
             height=height,
             face_restorer=self._face_restorer(manifest),
         )
+
+    def warning(self, drawn: Upscaling) -> str | None:
+        """The answer's warning, where another upscaler had to stand in for the one that was named."""
+        if self.model_id is None or self.model_id in FIRST or self.model_id == drawn.pipeline:
+            return None
+        return f"{self.model_id} is not on this server; {drawn.pipeline} was used instead"
+
+    def _upscaler(self, manifest: Manifest) -> str:
+        if self.model_id in manifest.upscalers:
+            return self.model_id
+        if self.model_id is not None and self.model_id not in FIRST | OTHERS:
+            raise NotFound("Model id not found")
+        return next(iter(manifest.upscalers))
 
     def _face_restorer(self, manifest: Manifest) -> str | None:
         """The manifest's first face restorer, where faces are to be restored."""
@@ -118,7 +143,7 @@ async def super_resolution(request: Request, account: Account, fields: SuperReso
         "W": asked.width,
         "H": asked.height,
     }
-    job = await draw(request, account, fields, asked, meta=meta)
+    job = await draw(request, account, fields, asked, meta=meta, warning=fields.warning(asked))
     if job.status is not JobStatus.succeeded:
         return processing(request, job)
     (url,) = output_urls(request, job)

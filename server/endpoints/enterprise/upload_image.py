@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -13,12 +12,10 @@ from pydantic import BeforeValidator, Field
 from pipelines import image_io
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.uploads import read_upload, store_upload
 from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import PictureField
-from server.errors import FieldError, InvalidInputImage
-from server.http.pictures import picture_limits, read_picture
-from server.http.services import services
-from server.http.urls import output_url, public_url
+from server.http.pictures import picture_limits
 
 _SUFFIX = {"jpeg": "jpg"}
 
@@ -59,23 +56,13 @@ class UploadImage(Operation):
 
 
 async def upload_image(request: Request, account: Account, fields: UploadImage) -> dict[str, object]:
-    if not isinstance(fields.base64_image, str) or "://" in fields.base64_image[:16]:
-        raise FieldError("base64_image", "must be base64 text")
-    try:
-        picture = await read_picture(request, fields.base64_image, "base64_image")
-    except InvalidInputImage:
-        problem = "must be a PNG, JPEG, WebP, GIF, BMP or TIFF picture in base64"
-        raise FieldError("base64_image", problem) from None
-    limits = picture_limits(request)
-    file = await asyncio.to_thread(image_io.base64_bytes, fields.base64_image, limits)
+    picture = await read_upload(request, fields.base64_image, "base64_image")
+    file = await asyncio.to_thread(image_io.base64_bytes, str(fields.base64_image), picture_limits(request))
     wanted = _SUFFIX.get(fields.image_type or "", fields.image_type)
     if wanted is not None and image_io.kind(file)[0] != wanted:
         format_ = "jpeg" if wanted == "jpg" else wanted
         file = await asyncio.to_thread(image_io.encode, picture, format_)
-    suffix, content_type = image_io.kind(file)
-    name = f"{uuid.uuid4()}.{suffix}"
-    await services(request).storage.put(name, file, content_type, temporary=True)
-    url = output_url(public_url(request), name)
+    url = await store_upload(request, file)
     return {"status": "success", **message("image uploaded"), "image_url": url}
 
 

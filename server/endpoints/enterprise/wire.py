@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -29,6 +29,10 @@ from server.http.call_state import call_state
 from server.http.services import services
 
 PREFIX = "/api/v1/enterprise"
+"""The paths of the enterprise documentation; `families` has the vendor's others."""
+
+Answer: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
+"""The body of an answer, before it is JSON."""
 
 _WIRE_NAMES = {
     "loras": "lora_model",
@@ -57,8 +61,8 @@ class Operation(Fields):
     """The operation's parameters beside its body and its path, as OpenAPI says them."""
     example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key"}
     """A sample body."""
-    answer: ClassVar[Mapping[str, object]]
-    """A sample answer."""
+    answer: ClassVar[Any]
+    """A sample answer: a mapping, or a list of them."""
 
     key: Text | None = Field(None, description="API key; or send it as `Authorization: Bearer`.")
 

@@ -74,6 +74,11 @@ def refusal(parameter: str, problem: str) -> Effect:
     return answer(status="error", message={parameter: [f"{parameter} {problem}"]})
 
 
+def names_models(*names: str) -> Effect:
+    """The answer is a bare list that has these models, each ready."""
+    return Effect(_models, dict.fromkeys(names, "model_ready"))
+
+
 def status(code: int) -> Effect:
     """The answer has this HTTP status."""
     return Effect(lambda outcome: {"status": outcome.answer.status_code}, {"status": code})
@@ -118,10 +123,12 @@ def shown(colour: tuple[int, int, int], width: int, height: int) -> RGBImage:
     return RGBImage(width, height, bytes(colour))
 
 
-def sent_picture(colour: tuple[int, int, int], file_format: str = "PNG") -> str:
-    """A picture of 8 x 8 pixels in one colour, as base64."""
+def sent_picture(
+    colour: tuple[int, int, int], file_format: str = "PNG", size: tuple[int, int] = (8, 8)
+) -> str:
+    """A picture in one colour, as base64."""
     file = BytesIO()
-    Image.new("RGB", (8, 8), colour).save(file, file_format)
+    Image.new("RGB", size, colour).save(file, file_format)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -135,7 +142,12 @@ def _request(outcome: Outcome) -> dict[str, Any]:
 def _json(outcome: Outcome) -> dict[str, Any]:
     if "json" not in outcome.answer.headers.get("content-type", ""):
         return {}
-    return outcome.answer.json()
+    said = outcome.answer.json()
+    return {"list": said} if isinstance(said, list) else said
+
+
+def _models(outcome: Outcome) -> dict[str, Any]:
+    return {each["model_id"]: each["status"] for each in _json(outcome).get("list", [])}
 
 
 def _picture(outcome: Outcome) -> dict[str, Any]:
@@ -172,7 +184,7 @@ def _outputs(outcome: Outcome) -> list[tuple[str, bytes]]:
 
 def _urls(said: Mapping[str, Any]) -> Iterator[str]:
     """The URLs of outputs, under all the names that answers have for them."""
-    for name in ("output", "images", "image_url", "file_urls"):
+    for name in ("output", "images", "image_url", "link", "file_urls"):
         urls = said.get(name, [])
         yield from [urls] if isinstance(urls, str) else urls
 

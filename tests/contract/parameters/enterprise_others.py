@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.parameters.effects import SENT, answer, refusal
+from tests.contract.parameters.effects import SENT, answer, names_models, refusal
 from tests.contract.parameters.enterprise_drawing import SCHEDULERS
 from tests.contract.parameters.live_values import an_api_key, an_earlier_job
 from tests.contract.parameters.rows import Page, row
@@ -59,4 +59,9 @@ KEY_ALONE = tuple(
     }.items()
 )
 
-PAGES = (FETCH, FETCH_BY_PATH, VERIFY_MODEL, *KEY_ALONE)
+MODEL_LISTS = tuple(
+    Page(path, {}, (row("key", an_api_key, names_models("photographs", "drawings")),))
+    for path in ("/api/v4/dreambooth/model_list", "/api/v3/dreambooth/model_list")
+)
+
+PAGES = (FETCH, FETCH_BY_PATH, VERIFY_MODEL, *KEY_ALONE, *MODEL_LISTS)

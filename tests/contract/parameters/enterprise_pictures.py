@@ -35,6 +35,7 @@ SUPER_RESOLUTION = Page(
         *every(
             "scale",
             {
+                1: drawn(width=8, height=8),
                 2: drawn(width=16, height=16),
                 3: drawn(width=24, height=24),
                 4: drawn(width=32, height=32),
@@ -73,4 +74,14 @@ UPLOAD_IMAGE = Page(
     ),
 )
 
-PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE)
+BASE64_CROP = Page(
+    "/api/v3/base64_crop",
+    {"image": sent_picture(RED, size=(8, 6))},
+    (
+        row("key", an_api_key, answer(status="success"), picture(colour=RED)),
+        row("image", sent_picture(GREEN, "BMP"), picture(colour=GREEN, format="BMP")),
+        row("crop", "true", picture(size=(6, 6))),
+    ),
+)
+
+PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE, BASE64_CROP)

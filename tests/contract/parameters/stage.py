@@ -226,8 +226,8 @@ class Stage:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Stage]:
-    """The application on a database of its own in this folder."""
+def opened(folder: Path, **changes: Any) -> Iterator[Stage]:
+    """The application on a database of its own in this folder, its settings changed."""
     (folder / "weights.yaml").write_text(yaml.safe_dump(MANIFEST))
     settings = Settings(
         data=folder / "data",
@@ -235,6 +235,7 @@ def opened(folder: Path) -> Iterator[Stage]:
         weights=folder / "weights",
         devices="cpu",
         fetch_allowed_hosts=frozenset({"127.0.0.1"}),
+        **changes,
     )
     engine, loader = RecordingEngine(), RecordingLoader()
     with pytest.MonkeyPatch.context() as patch:

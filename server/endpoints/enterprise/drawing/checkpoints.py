@@ -28,6 +28,20 @@ def checkpoint(manifest: Manifest, model_id: str) -> PipelineEntry:
     return entry
 
 
+def default_checkpoint(manifest: Manifest) -> str:
+    """The model_id that is meant where a page has none: the first checkpoint that is loaded at the start,
+    else the first one.
+
+    Raises:
+        NotFound: the manifest has no checkpoint that this dialect draws with.
+    """
+    known = checkpoints(manifest)
+    name = next((name for name, entry in known.items() if entry.resident), next(iter(known), None))
+    if name is None:
+        raise NotFound("This server has no checkpoint: weights.yaml names none of Stable Diffusion")
+    return name
+
+
 def check_adapters(
     field: str, names: Iterable[str], known: Mapping[str, AdapterEntry], entry: PipelineEntry
 ) -> None:

@@ -10,6 +10,7 @@ from fastapi import Request
 from pipelines.request import PictureRequest
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import finished_or_processing
+from server.endpoints.enterprise.drawing.checkpoints import default_checkpoint
 from server.endpoints.enterprise.drawing.fields import PaidFields, PictureFields
 from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.picture_fields import read_and_crop
@@ -78,8 +79,10 @@ async def draw_and_answer(request: Request, account: Account, fields: PictureFie
         ApiError: nothing was drawn, and nothing was charged.
     """
     fields.validate_together()
-    fields = await rewrite_prompts(request, account, fields)
     manifest = services(request).manifest
+    if not fields.model_id:  # a family of paths whose pages name no checkpoint
+        fields = fields.model_copy(update={"model_id": default_checkpoint(manifest)})
+    fields = await rewrite_prompts(request, account, fields)
     fields.validate_names(manifest)
     pictures = {
         name: await read_and_crop(request, sent, name, fields.width, fields.height)

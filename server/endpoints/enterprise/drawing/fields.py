@@ -51,7 +51,10 @@ class PictureFields(PaidFields):
     price_millicredits: ClassVar[int] = 10
     default_steps: ClassVar[int] = 20
 
-    model_id: Text = Field(description="A checkpoint of this server; get_all_models lists them.")
+    model_id: Text = Field(
+        validation_alias=AliasChoices("model_id", "model"),
+        description="A checkpoint of this server; get_all_models lists them. Also as `model`.",
+    )
     prompt: Text = Field(
         description="What to draw, up to 2400 tokens. `(word)` weighs a word by 1.1, `((word))` by 1.21, "
         "`[word]` by 1/1.1, `(word:1.3)` by 1.3; `\\(` and `\\)` are brackets in the picture."

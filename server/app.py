@@ -7,12 +7,14 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from server import errors
 from server.accounts.accounts import Accounts
@@ -25,8 +27,9 @@ from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
 from server.engines.queue import JobQueue
+from server.http import caller
 from server.http.call_state import call_state
-from server.http.middleware import ACCOUNTING_HEADERS, CallMiddleware
+from server.http.middleware import EXPOSED_HEADERS, CallMiddleware
 from server.http.services import Services
 from server.jobs.jobs import Jobs
 from server.loading.catalogue import Catalogue
@@ -69,7 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=ACCOUNTING_HEADERS,
+        allow_private_network=True,
+        expose_headers=EXPOSED_HEADERS,
     )
     return app
 
@@ -156,9 +160,20 @@ async def _sweep(storage: Storage, jobs: Jobs, webhooks: Webhooks, retention_s: 
         await asyncio.sleep(SWEEP_INTERVAL_S)
 
 
+def _is_enterprise(request: Request) -> bool:
+    """Whether a path is of the enterprise dialect: everything below /api/ is, whatever the version."""
+    return f"{request.scope['path']}/".startswith(enterprise.ROOT)
+
+
 def _in_dialect(request: Request, error: errors.ApiError) -> Response:
-    dialect = enterprise if request.url.path.startswith(enterprise.PREFIX) else segmind
+    dialect = enterprise if _is_enterprise(request) else segmind
     return dialect.error_response(error, request)
+
+
+async def _recognise(request: Request) -> None:
+    """Let the answer say the caller's balance although no page was reached."""
+    dialect = enterprise if _is_enterprise(request) else segmind
+    await caller.recognise(request, await dialect.sent_key(request))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
@@ -169,11 +184,26 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer for the framework's own refusals: no such route, or not with this verb."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        response = _in_dialect(request, errors.MethodNotAllowed())
-        response.headers.update(error.headers or {})  # which verbs are allowed
-        return response
-    return _in_dialect(request, errors.NotFound("The requested URL does not exist"))
+    if error.status_code != 405:
+        await _recognise(request)
+        return _in_dialect(request, errors.NoSuchPage())
+    allow = {"allow": ", ".join(_verbs(request))}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=allow)
+    await _recognise(request)
+    response = _in_dialect(request, errors.MethodNotAllowed())
+    response.headers.update(allow)
+    return response
+
+
+def _verbs(request: Request) -> list[str]:
+    """The verbs that the routes of this path have, all of them together."""
+    routes = cast(FastAPI, request.app).routes
+    return [
+        verb
+        for verb in ("GET", "HEAD", "POST")
+        if any(route.matches({**request.scope, "method": verb})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _caller_gone(request: Request, error: Exception) -> Response:

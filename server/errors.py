@@ -94,7 +94,16 @@ class NotFound(ApiError):
     status = 404
 
 
+class NoSuchPage(NotFound):
+    """No page has this path: its status is 404 in both settings of enterprise's errors."""
+
+    def __init__(self) -> None:
+        super().__init__("The requested URL does not exist")
+
+
 class MethodNotAllowed(ApiError):
+    """The page has other verbs: its status is 405 in both settings of enterprise's errors."""
+
     status = 405
 
     def __init__(self) -> None:
@@ -131,6 +140,16 @@ class BodyTooSlow(ApiError):
 
     def __init__(self) -> None:
         super().__init__("The body did not arrive in time")
+
+
+class UnreadableCoding(ApiError):
+    """The body is compressed. ``coding``: the name of what it is compressed with."""
+
+    status = 415
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"Content-Encoding {coding} is not supported: send the body without compressing it")
+        self.coding = coding
 
 
 class IdempotencyConflict(ApiError):

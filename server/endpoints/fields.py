@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import (
@@ -24,18 +24,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from server.errors import FieldError, MalformedBody, MissingField, NotInEnum
+from server.errors import FieldError, MissingField, NotInEnum
 
 LARGEST_SEED = 2**64 - 1
 RANDOM_SEED = -1
 LONGEST_PROMPT = 10_000
-MOST_VALUES = 50_000
-"""The most values that a body may have. Pictures and prompts are long, but few. This many values are parsed
-in hundredths of a second; the millions that fit into a body would hold up all other answers for seconds."""
-
-_BEFORE_VALUES = (b",", b"[", b"{")
-"""The characters of JSON that every value but the outermost comes after; they may stand in texts too."""
-
 _WHOLE = re.compile(r"([+-]?[0-9]{1,40})(\.0{0,40})?", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _TRUE = frozenset({"true", "1", "yes", "y", "on"})
@@ -114,9 +107,10 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=LONGEST_PROMPT), BeforeValidator(_text)]
 Seed = Annotated[int, Field(ge=RANDOM_SEED, le=LARGEST_SEED), BeforeValidator(_whole_number)]
 """A seed, where -1 is random; `seeds` turns it into the numbers that are really used."""
+_TAKES_PICTURES = BeforeValidator(_picture)
 PictureField = Annotated[
     str | bytes,
-    BeforeValidator(_picture),
+    _TAKES_PICTURES,
     WithJsonSchema({"type": "string", "contentMediaType": "image/*"}),
 ]
 """A picture as it came, not looked into yet: text (base64, data URI or URL), or the bytes of a file."""
@@ -180,22 +174,15 @@ def body_digest(fields: Fields, slug: str | None = None) -> str:
     return hashlib.sha256(repr(said if slug is None else (slug, said)).encode()).hexdigest()
 
 
-def json_object(body: bytes) -> dict[str, object]:
-    """Parse a body that has to be a JSON object.
-
-    Raises:
-        MalformedBody: the body is no such object, or parsing it would take long.
-    """
-    if sum(map(body.count, _BEFORE_VALUES)) > MOST_VALUES:
-        raise MalformedBody(f"body: must have at most {MOST_VALUES} commas and brackets")
-    # No thread would be of use: the parser lets no other run.
-    try:
-        parsed: object = json.loads(body)
-    except (ValueError, RecursionError):
-        raise MalformedBody("body: must be valid JSON") from None
-    if not isinstance(parsed, dict):
-        raise MalformedBody("body: must be a JSON object")
-    return cast("dict[str, object]", parsed)
+@cache
+def picture_names(model: type[Fields]) -> frozenset[str]:
+    """The wire's names of the fields of a page that hold a picture."""
+    return frozenset(
+        name
+        for own_name, info in model.model_fields.items()
+        if _TAKES_PICTURES in (*info.metadata, *_optional(info))
+        for name in (own_name, *_also(info))
+    )
 
 
 def _field_error(model: type[Fields], detail: ErrorDetails) -> FieldError:
@@ -220,11 +207,16 @@ def _field_error(model: type[Fields], detail: ErrorDetails) -> FieldError:
 
 def _declared(model: type[Fields], wire_name: str) -> FieldInfo:
     for name, info in model.model_fields.items():
-        alias = info.validation_alias
-        also = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        if wire_name == name or wire_name in also:
+        if wire_name == name or wire_name in _also(info):
             return info
     raise LookupError(wire_name)
+
+
+def _also(info: FieldInfo) -> list[str]:
+    """The further names of a field on the wire."""
+    alias = info.validation_alias
+    names = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _choices(annotation: Any) -> Iterable[object]:
@@ -240,6 +232,11 @@ def _listed(choices: Iterable[object]) -> str:
 def _limits(info: FieldInfo) -> Iterator[object]:
     """The limits of a field, given beside its default or inside an optional type."""
     yield from info.metadata
+    yield from _optional(info)
+
+
+def _optional(info: FieldInfo) -> Iterator[object]:
+    """What is said of a field inside of its optional type."""
     for part in get_args(info.annotation):
         if get_origin(part) is Annotated:
             yield from FieldInfo.from_annotation(part).metadata

@@ -12,11 +12,13 @@ router = APIRouter(tags=["health"])
 RETRY_AFTER_S = 5
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process up?")
 async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Can anything be drawn?",

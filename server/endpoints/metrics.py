@@ -14,6 +14,7 @@ from server.http.services import services
 router = APIRouter(tags=["health"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Queue length, running requests, whether an engine can draw, jobs by outcome, seconds per stage,

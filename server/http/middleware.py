@@ -1,11 +1,13 @@
-"""The first station: every request gets an id and a path without a slash at its end, its body is capped, its
+"""The first station: every request gets an id and a path without needless slashes, its body is capped, its
 answer gets the accounting headers."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -19,7 +21,7 @@ from server.http.call_state import begin_call
 BODY_PAUSE_S = 30.0
 """The seconds without a byte after which a body that has begun is given up."""
 
-ACCOUNTING_HEADERS = [
+EXPOSED_HEADERS = [
     "x-remaining-credits",
     "x-cost",
     "x-generation-time",
@@ -27,10 +29,16 @@ ACCOUNTING_HEADERS = [
     "x-request-id",
     "x-output-metadata",
     "x-output-urls",
+    "x-warnings",
     "retry-after",
     "x-rate-limit-reset-at-utc",
+    "accept-ranges",
+    "content-range",
+    "etag",
 ]
-"""The headers of an answer that scripts in a browser may read."""
+"""The headers of an answer that scripts in a browser may read: the accounting, and what downloads need."""
+
+_SLASHES = re.compile("/{2,}")
 
 
 class CallMiddleware:
@@ -57,8 +65,7 @@ class CallMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The framework would redirect to the host of the request, which behind a proxy is an internal name.
-        scope["path"] = scope["path"].rstrip("/") or "/"
+        scope["path"] = _plain_path(scope)
         call = begin_call(scope, str(uuid.uuid4()))
         declared = Headers(scope=scope).get("content-length", "")
         received = 0
@@ -101,3 +108,17 @@ class CallMiddleware:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_body_bytes / 1_000_000:g} MB")
+
+
+def _plain_path(scope: Scope) -> str:
+    """The path as routes know it. A base URL with a slash at its end gives two in the middle.
+
+    The framework would redirect to the host of the request, which behind a proxy is an internal name.
+    """
+    path: str = scope["path"]
+    if b"%2f" in scope.get("raw_path", b"").lower():
+        # An encoded slash separates nothing: it stays as it was sent, and is part of no name here.
+        sent = scope["raw_path"].decode("ascii", "replace").partition("?")[0]
+        path = re.sub("%2f", "%252F", sent, flags=re.IGNORECASE)
+        path = unquote(path)
+    return _SLASHES.sub("/", path).rstrip("/") or "/"

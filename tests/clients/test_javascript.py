@@ -125,9 +125,7 @@ def test_a_gateway_reads_pictures_in_base64(server: RunningServer, gateway: http
 @pytest.mark.slow
 @pytest.mark.client("@portkey-ai/gateway", "JavaScript", happy="sd1.5-txt2img, sdxl1.0-txt2img")
 @pytest.mark.parametrize("model", ["sd1.5-txt2img", "sdxl1.0-txt2img"])
-def test_a_gateway_reads_pictures_of_further_models(
-    server: RunningServer, gateway: httpx.Client, model: str
-):
+def test_a_gateway_reads_pictures_of_further_models(server: RunningServer, gateway: httpx.Client, model: str):
     answer = generated(gateway, server.key, model=model)
     assert answer.status_code == 200, answer.text
     assert opened(answer.json()["data"][0]["b64_json"]).format == "PNG"
@@ -191,5 +189,3 @@ def test_the_sdk_segmind_npm_draws(server: RunningServer, javascript: Node, mode
 def test_the_sdk_segmind_npm_hands_on_what_is_wrong(server: RunningServer, javascript: Node):
     said = sdk(javascript, "segmind-npm", "wrong", "Kandinsky")
     assert said == {"status": 401, "error": "Unauthorized. API key is invalid or may have expired"}
-
-

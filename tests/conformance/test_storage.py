@@ -291,3 +291,41 @@ def unused_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def test_a_part_of_an_object_is_read_without_the_rest(storage: Storage) -> None:
+    async def scenario() -> None:
+        await storage.put("a.png", b"0123456789", "image/png")
+        file = await storage.find("a.png")
+        assert (file.size, file.content_type) == (10, "image/png")
+        assert await storage.read(file, 2, 5) == b"234"
+        assert await storage.read(file, 9, 10) == b"9"
+        assert await storage.read(file, 4, 4) == b""
+        await storage.delete("a.png")
+        with pytest.raises(NotFound):
+            await storage.read(file, 2, 5)
+
+    asyncio.run(scenario())
+
+
+def test_other_bytes_under_a_name_have_another_tag(storage: Storage) -> None:
+    async def scenario() -> None:
+        await storage.put("a.png", b"first", "image/png")
+        first, again = await storage.find("a.png"), await storage.find("a.png")
+        await storage.put("a.png", b"second", "image/png")
+        assert first.etag == again.etag != (await storage.find("a.png")).etag
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("temporary", "lifetime"), [(False, 7 * DAY), (True, DAY)])
+def test_an_object_says_how_long_it_will_be_there(
+    storage: Storage, clock: Clock, temporary: bool, lifetime: float
+) -> None:
+    async def scenario() -> None:
+        await storage.put("a.png", b"abc", "image/png", temporary=temporary)
+        clock.ahead = timedelta(seconds=lifetime / 2)
+        left = (await storage.find("a.png")).expires_in.total_seconds()
+        assert lifetime / 2 - 60 < left <= lifetime / 2
+
+    asyncio.run(scenario())

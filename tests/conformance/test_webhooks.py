@@ -62,7 +62,7 @@ async def test_a_success_is_announced_with_urls_below_the_callers_address(
     assert told == told | {
         "status": "success",
         "id": job.id,
-        "output": ["https://pictures.example/outputs/a-0.png"],
+        "output": ["https://pictures.example/generations/a-0.png"],
         "generationTime": round(seconds, 3),
         "nsfw_content_detected": True,
         "warning": "cut",

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import AliasChoices, Field, ValidationError
 
+from server.endpoints.body import MOST_VALUES, json_object
 from server.endpoints.fields import (
     LARGEST_SEED,
-    MOST_VALUES,
     Fields,
     Flag,
     Number,
@@ -23,7 +23,6 @@ from server.endpoints.fields import (
     Text,
     WholeNumber,
     field_errors,
-    json_object,
     read,
     seeds,
     whole_number,

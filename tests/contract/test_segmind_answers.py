@@ -250,7 +250,7 @@ def test_of_several_raw_pictures_the_first_is_the_body_and_all_are_listed(client
     answer = client.post("/v1/kolors", json=body("kolors", number_of_images=3, output_format="png"))
     assert picture_of(answer).getpixel((0, 0)) == (7, 9, 99)
     urls = json.loads(answer.headers["x-output-urls"])
-    assert all(url.startswith("http://testserver/outputs/") for url in urls)
+    assert all(url.startswith("http://testserver/generations/") for url in urls)
     assert [picture_of(opened(client, url)).getpixel((0, 0)) for url in urls] == [
         (7, 9, 99),
         (8, 9, 99),
@@ -276,7 +276,7 @@ def test_a_stored_output_opens_without_a_key_and_is_never_taken_for_a_page(clien
 
 @pytest.mark.parametrize("name", ["nothing.png", "%2e%2e%2fdb.sqlite", "a/b.png", "%00.png"])
 def test_an_unknown_output_is_not_found(client: TestClient, name: str) -> None:
-    answer = client.get(f"/outputs/{name}")
+    answer = client.get(f"/generations/{name}")
     assert (answer.status_code, list(answer.json())) == (404, ["error"])
 
 
@@ -338,7 +338,7 @@ def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestC
     assert answer.status_code == 200, answer.text
     assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)
     gone = client.post(
-        "/v1/sd3-med-pose", json={"prompt": "a cat", "image": "http://testserver/outputs/gone.png"}
+        "/v1/sd3-med-pose", json={"prompt": "a cat", "image": "http://testserver/generations/gone.png"}
     )
     assert (gone.status_code, gone.json()) == (400, {"error": "image: this upload does not exist any more"})
 
@@ -590,7 +590,7 @@ def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestC
             image["content_type"],
             image["file_size"],
         )
-        assert image["url"].endswith(f"/outputs/{image['file_name']}")
+        assert image["url"].endswith(f"/generations/{image['file_name']}")
 
 
 def wait_for_end(client: TestClient, status_url: str) -> Answer:
@@ -729,5 +729,5 @@ def test_the_documentation_shows_what_the_other_pages_take_and_answer(client: Te
     for path, status in (("status", "PROCESSING"), ("", "COMPLETED")):
         answers = paths["/v2/requests/{request_id}" + (f"/{path}" if path else "")]["get"]["responses"]
         assert answers["200"]["content"]["application/json"]["example"]["status"] == status
-    assert [parameter["name"] for parameter in paths["/outputs/{name}"]["get"]["parameters"]] == ["name"]
-    assert "422" not in paths["/outputs/{name}"]["get"]["responses"]
+    assert [parameter["name"] for parameter in paths["/generations/{name}"]["get"]["parameters"]] == ["name"]
+    assert "422" not in paths["/generations/{name}"]["get"]["responses"]

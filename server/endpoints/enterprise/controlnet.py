@@ -71,7 +71,7 @@ class ControlNetFields(PictureFields):
         "status": "success",
         "generationTime": 3.83,
         "id": 302458,
-        "output": ["http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
+        "output": ["http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 30, "controlnet_model": "canny"},
     }

@@ -16,10 +16,7 @@ from server.endpoints.enterprise import (
     upload_image,
 )
 from server.endpoints.enterprise.webhook import announcement
-from server.endpoints.enterprise.wire import error_response
-
-PREFIX = "/api/"
-"""Everything below answers in this dialect, whichever family of paths it is."""
+from server.endpoints.enterprise.wire import PREFIX, ROOT, error_response, sent_key
 
 routers = (
     text2img.router,
@@ -37,4 +34,4 @@ routers = (
     super_resolution.router,
 )
 
-__all__ = ["PREFIX", "announcement", "error_response", "routers"]
+__all__ = ["PREFIX", "ROOT", "announcement", "error_response", "routers", "sent_key"]

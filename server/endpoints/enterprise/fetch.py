@@ -29,7 +29,7 @@ class Fetch(Operation):
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         "id": 13443927,
-        "output": ["http://127.0.0.1:8000/outputs/...-0.png"],
+        "output": ["http://127.0.0.1:8000/generations/...-0.png"],
     }
 
     request_id: WholeNumber | None = Field(None, description="The id that the first answer gave.")

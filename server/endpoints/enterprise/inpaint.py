@@ -48,7 +48,7 @@ class Inpaint(InitImageFields):
         "status": "success",
         "generationTime": 1.92,
         "id": 302457,
-        "output": ["http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
+        "output": ["http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 21, "W": 512, "H": 512, "strength": 0.7},
     }

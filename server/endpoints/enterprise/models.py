@@ -56,7 +56,7 @@ class VerifyModel(Operation):
         "key": "enterprise_api_key",
         "model_id": "stable-diffusion-v1-5",
     }
-    answer: ClassVar[Mapping[str, object]] = {"status": "success", "message": "Model exists on server"}
+    answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("Model exists on server")}
 
     model_id: Text = Field(
         validation_alias=AliasChoices("model_id", "model"),

@@ -37,12 +37,12 @@ class NsfwImageCheck(PaidFields):
     price_millicredits: ClassVar[int] = 1
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
-        "init_image": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "init_image": "http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
     }
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         "id": 302457,
-        "images": "http://127.0.0.1:8000/outputs/2c1f7a52-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "images": "http://127.0.0.1:8000/generations/2c1f7a52-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
         "has_nsfw_concept": [True],
     }
 

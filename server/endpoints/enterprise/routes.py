@@ -76,7 +76,7 @@ def _request_body(operation: type[Operation]) -> dict[str, Any]:
 
 
 def _answers(success: Answer) -> dict[int | str, dict[str, Any]]:
-    refusal = {"status": "error", **message("Invalid Api Key"), "tip": "..."}
+    refusal = {"status": "error", "message": "Invalid Api Key", "tip": "..."}
     unavailable = {"status": "error", **message("the engine is starting")}
     return {
         200: {

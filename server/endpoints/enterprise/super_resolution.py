@@ -49,7 +49,7 @@ class SuperResolution(PaidFields):
     price_millicredits: ClassVar[int] = 10
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
-        "url": "http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "url": "http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
         "scale": 2,
         "face_enhance": False,
         "webhook": None,
@@ -58,7 +58,7 @@ class SuperResolution(PaidFields):
         "status": "success",
         "generationTime": 0.71,
         "id": 302456,
-        "output": "http://127.0.0.1:8000/outputs/1f0a5e7e-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
+        "output": "http://127.0.0.1:8000/generations/1f0a5e7e-6a2e-4aa5-82f0-e952f2a5fa10-0.png",
         "meta": {"model_id": "small-x2", "scale": 2, "face_enhance": "no", "W": 1024, "H": 1024},
     }
 

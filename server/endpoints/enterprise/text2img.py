@@ -43,7 +43,7 @@ class Text2Img(PictureFields):
         "status": "success",
         "generationTime": 2.92,
         "id": 302455,
-        "output": ["http://127.0.0.1:8000/outputs/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
+        "output": ["http://127.0.0.1:8000/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"],
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 20, "W": 512, "H": 512},
     }

@@ -42,7 +42,7 @@ class UploadImage(Operation):
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         **message("image uploaded"),
-        "image_url": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
+        "image_url": "http://127.0.0.1:8000/generations/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
     }
 
     base64_image: PictureField = Field(
@@ -56,8 +56,12 @@ class UploadImage(Operation):
 
 
 async def upload_image(request: Request, account: Account, fields: UploadImage) -> dict[str, object]:
-    picture = await read_upload(request, fields.base64_image, "base64_image")
-    file = await asyncio.to_thread(image_io.base64_bytes, str(fields.base64_image), picture_limits(request))
+    given = fields.base64_image
+    picture = await read_upload(request, given, "base64_image")
+    limits = picture_limits(request)
+    file = (
+        given if isinstance(given, bytes) else await asyncio.to_thread(image_io.base64_bytes, given, limits)
+    )
     wanted = _SUFFIX.get(fields.image_type or "", fields.image_type)
     if wanted is not None and image_io.kind(file)[0] != wanted:
         format_ = "jpeg" if wanted == "jpg" else wanted

@@ -20,7 +20,7 @@ async def read_upload(request: Request, given: str | bytes, field: str) -> RGBIm
     Raises:
         FieldError, BodyTooLarge: naming the field.
     """
-    if not isinstance(given, str) or "://" in given[:16]:
+    if isinstance(given, str) and "://" in given[:16]:
         raise FieldError(field, "must be base64 text")
     try:
         return await read_picture(request, given, field)

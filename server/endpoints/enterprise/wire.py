@@ -11,24 +11,33 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from server.accounts.accounts import Account
-from server.endpoints.fields import Fields, Text, field_errors, json_object
+from server.endpoints.body import read_body
+from server.endpoints.fields import Fields, Text, field_errors, picture_names
 from server.errors import (
     ApiError,
     FieldError,
     Forbidden,
     InsufficientCredits,
     InternalError,
+    InvalidContentType,
     InvalidKey,
+    MalformedBody,
+    MethodNotAllowed,
     MissingField,
     MissingKey,
+    NoSuchPage,
     QueueFull,
     Unavailable,
+    UnreadableCoding,
 )
 from server.http import caller
 from server.http.call_state import call_state
 from server.http.services import services
 
-PREFIX = "/api/v1/enterprise"
+ROOT = "/api/"
+"""The path below which everything is answered in this dialect, whether there is such a page or not."""
+
+PREFIX = f"{ROOT}v1/enterprise"
 """The paths of the enterprise documentation; `families` has the vendor's others."""
 
 Answer: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
@@ -64,7 +73,7 @@ class Operation(Fields):
     answer: ClassVar[Any]
     """A sample answer: a mapping, or a list of them."""
 
-    key: Text | None = Field(None, description="API key; or send it as `Authorization: Bearer`.")
+    key: Text | None = Field(None, description="API key; or send it in a header.")
 
 
 class InvalidFields(ApiError):
@@ -86,16 +95,40 @@ async def read(request: Request, operation: type[OperationT]) -> tuple[Account, 
     Raises:
         MalformedBody, MissingKey, InvalidKey, InvalidFields: the call is refused, in this order.
     """
-    raw = await request.body()
-    body = json_object(raw) if raw.strip() else {}
-    key = body.get("key")
-    account = await caller.authenticate(
-        request, key if isinstance(key, str) and key else caller.header_key(request)
-    )
+    body = await _read_body(request, operation)
+    account = await caller.authenticate(request, _key(request, body))
     try:
         return account, operation.model_validate(body)
     except ValidationError as error:
         raise InvalidFields(field_errors(operation, error)) from None
+
+
+async def _read_body(request: Request, operation: type[Operation]) -> Mapping[str, object]:
+    """The body as names and values; none at all has no values."""
+    try:
+        if not (await request.body()).strip():
+            return {}
+        return await read_body(request, picture_names(operation))
+    except ApiError as error:
+        await caller.recognise(request, caller.header_key(request))
+        if isinstance(error, InvalidContentType):
+            raise MalformedBody("body: must be JSON or a form") from None
+        raise
+
+
+def _key(request: Request, body: Mapping[str, object]) -> str | None:
+    """The API key of the body; where it has none, that of a header."""
+    key = body.get("key")
+    own = key.strip() if isinstance(key, str) else ""
+    return own or caller.header_key(request)
+
+
+async def sent_key(request: Request) -> str | None:
+    """The API key of a call that no page answers."""
+    try:
+        return _key(request, await _read_body(request, Operation))
+    except ApiError:
+        return None
 
 
 async def read_as_administrator(request: Request, operation: type[OperationT]) -> tuple[Account, OperationT]:
@@ -109,7 +142,7 @@ async def read_as_administrator(request: Request, operation: type[OperationT]) -
     server = services(request)
     if not account.is_administrator and server.settings.auth == "open":
         with suppress(InvalidKey):
-            account = await server.accounts.authenticate(fields.key or caller.header_key(request) or "")
+            account = await server.accounts.authenticate(_key(request, {"key": fields.key}) or "")
     if not account.is_administrator:
         name = request.url.path.rpartition("/")[2]
         raise Forbidden(f"{name} changes this server for everyone and needs an administrator's key")
@@ -127,7 +160,8 @@ def message(text: object) -> dict[str, object]:
 
 
 def error_response(error: ApiError, request: Request) -> Response:
-    """The dialect's error body; its status is 200 unless the settings ask for the standard ones."""
+    """The dialect's error body; its status is 200 unless the settings ask for the standard ones, or no page
+    was reached at all."""
     headers: dict[str, str] = {}
     body: dict[str, object] = {"status": "error"}
     match error:
@@ -138,7 +172,8 @@ def error_response(error: ApiError, request: Request) -> Response:
         case FieldError():
             body |= message(by_field([error]))
         case InvalidKey():
-            body |= message("Invalid Api Key")
+            # Not under the misspelt name: typed clients read a map there.
+            body["message"] = "Invalid Api Key"
             body["tip"] = "Keys are made with `understudy keys create`; this one is unknown or revoked."
         case InsufficientCredits():
             body |= message("Insufficient credits. Please add more credits to continue.")
@@ -150,12 +185,16 @@ def error_response(error: ApiError, request: Request) -> Response:
         case Unavailable():
             body |= message(str(error))
             headers["retry-after"] = str(error.retry_after_s)
+        case UnreadableCoding():
+            body |= message(str(error))
+            headers["accept-encoding"] = "identity"
         case InternalError():
             body |= message(str(error))
             body["request_id"] = call_state(request).request_id
         case _:
             body |= message(str(error))
-    legacy = services(request).settings.enterprise_errors == "legacy"
+    no_page = isinstance(error, NoSuchPage | MethodNotAllowed)
+    legacy = services(request).settings.enterprise_errors == "legacy" and not no_page
     return JSONResponse(body, 200 if legacy else error.status, headers)
 
 

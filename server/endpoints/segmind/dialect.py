@@ -9,7 +9,7 @@ from server.endpoints.segmind import (
     sd3_med_pose,
     sd15_img2img,
 )
-from server.endpoints.segmind.wire import error_response
+from server.endpoints.segmind.wire import error_response, sent_key
 
 routers = (
     kandinsky22_txt2img.router,
@@ -21,4 +21,4 @@ routers = (
     assets.router,
 )
 
-__all__ = ["error_response", "routers"]
+__all__ = ["error_response", "routers", "sent_key"]

@@ -39,7 +39,7 @@ _STATUS_EXAMPLE: Mapping[str, object] = {
     "metrics": {},
 }
 _FILE = "05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.webp"
-_OUTPUT = f"http://127.0.0.1:8000/outputs/{_FILE}"
+_OUTPUT = f"http://127.0.0.1:8000/generations/{_FILE}"
 _RESULT_EXAMPLE: Mapping[str, object] = {
     "status": "COMPLETED",
     "output": _OUTPUT,

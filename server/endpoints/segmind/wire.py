@@ -15,7 +15,7 @@ from server.amounts import in_credits
 from server.endpoints.fields import body_digest, read
 from server.endpoints.segmind.body import read_body
 from server.endpoints.segmind.page import Delivery, Page
-from server.errors import ApiError, InternalError, QueueFull, Unavailable
+from server.errors import ApiError, InternalError, QueueFull, Unavailable, UnreadableCoding
 from server.http import caller
 from server.http.call_state import call_state
 from server.http.hang_up import while_connected
@@ -64,6 +64,11 @@ def evaluations(job: Job) -> dict[str, int]:
     return {"evaluations": counted} if counted else {}
 
 
+async def sent_key(request: Request) -> str | None:
+    """The API key of a call that no page answers."""
+    return caller.header_key(request)
+
+
 def error_response(error: ApiError, request: Request) -> Response:
     """The dialect's error body and headers."""
     body = {"error": str(error)}
@@ -77,6 +82,8 @@ def error_response(error: ApiError, request: Request) -> Response:
             headers["retry-after"] = str(error.retry_after_s)
         case InternalError():
             body["request_id"] = call_state(request).request_id
+        case UnreadableCoding():
+            headers["accept-encoding"] = "identity"
         case _:
             pass
     return JSONResponse(body, error.status, headers)

@@ -40,7 +40,7 @@ UPLOAD = Page(
 )
 
 OUTPUTS = Page(
-    "/outputs/{name}",
+    "/generations/{name}",
     {},
     (row("name", an_output, status(200), picture(colour=PAINT), instead="unknown.png"),),
     method="GET",

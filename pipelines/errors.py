@@ -38,6 +38,10 @@ class PoseNotFound(InvalidInput):
     """Nobody was detected in the photograph given for its pose."""
 
 
+class AnnotatorMissing(InvalidInput):
+    """A picture is no control image yet, and what would make one of it is not installed here."""
+
+
 class UnknownPipeline(GenerationError):
     """The manifest has no pipeline of this name."""
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipelines.control.annotators import how_to_install
 from pipelines.control.skeletons import Person, draw_skeletons
-from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
+from pipelines.errors import AnnotatorMissing, CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.image_io import RGBImage, to_pil
 
 log = logging.getLogger(__name__)
@@ -108,13 +109,16 @@ def skeleton(image: RGBImage, detector: PoseDetector | None, width: int, height:
         width, height: pixels of a skeleton that is drawn.
     Raises:
         PoseNotFound: no person was found in the picture.
-        CheckpointUnavailable: the picture is no skeleton, and there is no detector.
+        AnnotatorMissing: the picture is no skeleton, and there is no detector.
     """
     if is_skeleton(image):
         return image
     if detector is None:
-        raise CheckpointUnavailable(
-            "the pose annotator is not installed, which photographs need; pictures of OpenPose skeletons work"
+        raise AnnotatorMissing(
+            "image",
+            "is no picture of an OpenPose skeleton, and no pose detector is installed that would find the"
+            " pose in a photograph. Send a skeleton instead. "
+            + how_to_install("the `parts` of this pipeline", FILES),
         )
     return detector.detect(image, width, height)
 

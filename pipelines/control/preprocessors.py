@@ -21,8 +21,9 @@ from PIL import Image
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
-from pipelines.control.pose import PoseDetector, skeleton
-from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.control.annotators import how_to_install
+from pipelines.control.pose import FILES, PoseDetector, skeleton
+from pipelines.errors import AnnotatorMissing, CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.lru import LRUCache
 
@@ -94,7 +95,8 @@ class Preprocessors:
         """The control image, as large as the picture; the picture itself without a preprocessor.
 
         Raises:
-            InvalidInput: no such preprocessor, or its weights are not on this server.
+            InvalidInput: no such preprocessor, or its weights are damaged.
+            AnnotatorMissing: its weights are not on this server.
             PoseNotFound: no person was found in the picture.
         """
         if preprocessor is None:
@@ -107,7 +109,7 @@ class Preprocessors:
     def _open(self, preprocessor: str) -> _Opened:
         folder = self._adapters.annotator(preprocessor)
         if preprocessor == "openpose":
-            detector = PoseDetector(folder, self._device) if folder is not None else None
+            detector = _detector(folder, self._device)
             return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
         auxiliary = _AUXILIARY.get(preprocessor)
         if auxiliary is None:
@@ -120,7 +122,7 @@ def _open_auxiliary(
     preprocessor: str, auxiliary: _Auxiliary, folder: Path | None, device: torch.device
 ) -> _Opened:
     if auxiliary.files and (folder is None or not all((folder / name).is_file() for name in auxiliary.files)):
-        raise _without_weights(preprocessor)
+        raise _without_weights(preprocessor, auxiliary.files)
     with warnings.catch_warnings():
         # controlnet_aux warns of optional dependencies.
         warnings.simplefilter("ignore")
@@ -169,15 +171,30 @@ def _numpy_seeded() -> Generator[None]:
         np.random.set_state(before)
 
 
+def _detector(folder: Path | None, device: torch.device) -> PoseDetector | None:
+    """The pose detector; None where its files are not all there, since skeletons need none.
+
+    Raises:
+        InvalidInput: its weights are damaged.
+    """
+    if folder is None or not all((folder / name).is_file() for name in FILES):
+        return None
+    try:
+        return PoseDetector(folder, device)
+    except CheckpointUnavailable as error:
+        raise InvalidInput("preprocessor", "the weights of openpose are damaged") from error
+
+
 def _pose(detector: PoseDetector | None, image: RGBImage) -> RGBImage:
     try:
         return skeleton(image, detector, image.width, image.height)
-    except CheckpointUnavailable as error:
-        raise _without_weights("openpose") from error
+    except AnnotatorMissing as error:
+        raise _without_weights("openpose", FILES) from error
 
 
-def _without_weights(preprocessor: str) -> InvalidInput:
-    return InvalidInput(
+def _without_weights(preprocessor: str, files: tuple[str, ...]) -> AnnotatorMissing:
+    return AnnotatorMissing(
         "preprocessor",
-        f"{preprocessor} needs weights that are not on this server; send the guide itself instead",
+        f"{preprocessor} needs weights that are not on this server; send the control image itself instead."
+        f" {how_to_install(f'a ControlNet whose preprocessor is {preprocessor}', files)}",
     )

@@ -21,6 +21,7 @@ from pipelines.denoising.sampler import Steps
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
+from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import PriorTextToImage, Request, SchedulerChoice
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
@@ -75,6 +76,7 @@ class Kandinsky22(Pipeline):
         if not isinstance(request, PriorTextToImage):
             raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
         conditioning = self._condition(request)
+        warnings = self._cut_warnings(request)
         samples: list[Sample] = []
         for index, seed in enumerate(request.seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
@@ -98,7 +100,7 @@ class Kandinsky22(Pipeline):
                     generator=generator,
                     sampler=sampler,
                     denoiser=self._prior_denoiser,
-                    finish=partial(self._to_decoder, request, decoder_sampler),
+                    finish=partial(self._to_decoder, request, decoder_sampler, warnings),
                     evaluations_after=decoder_sampler.total,
                 )
             )
@@ -121,6 +123,11 @@ class Kandinsky22(Pipeline):
             {name: negative for name, (negative, _) in halves.items()},
         )
 
+    def _cut_warnings(self, request: PriorTextToImage) -> tuple[str, ...]:
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        tokenizer = self._prior.tokenizer
+        return cut_warnings(texts, tokenizer, tokenizer.model_max_length, "CLIP")
+
     def _noise_embeddings(self, request: PriorTextToImage, generator: torch.Generator) -> Tensor:
         """Embeddings of pure noise, (B, width), one draw for all B."""
         prior = self._prior.prior
@@ -140,7 +147,13 @@ class Kandinsky22(Pipeline):
         return self._prior.prior(embeddings, timesteps, **conditioning, return_dict=False)[0]
 
     @torch.no_grad()
-    def _to_decoder(self, request: PriorTextToImage, sampler: DiffusersSampler, sample: Sample) -> Sample:
+    def _to_decoder(
+        self,
+        request: PriorTextToImage,
+        sampler: DiffusersSampler,
+        warnings: tuple[str, ...],
+        sample: Sample,
+    ) -> Sample:
         """The decoder's sample for a finished embedding; its noise comes from the same generator."""
         embeddings = self._prior.prior.post_process_latents(sample.latents)
         positive, negative = (
@@ -170,7 +183,7 @@ class Kandinsky22(Pipeline):
             generator=sample.generator,
             sampler=sampler,
             denoiser=self._denoiser,
-            finish=partial(self._finish, request),
+            finish=partial(self._finish, request, warnings),
             evaluations_before=sample.sampler.total,
         )
 
@@ -188,9 +201,9 @@ class Kandinsky22(Pipeline):
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: PriorTextToImage, sample: Sample) -> Picture:
+    def _finish(self, request: PriorTextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         decoded = self._decoder.movq.decode(sample.latents, force_not_quantize=True, return_dict=False)[0]
-        return Picture(codec.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
 
 
 @torch.no_grad()

@@ -18,11 +18,14 @@ from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
+from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import Request, TextToImage
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
 """The number of texts whose embeddings are kept: 2 MB of host memory each at full size."""
+TOKENS = 256
+"""The tokens of a text that ChatGLM reads; the network was trained with so many."""
 
 
 class Kolors(Pipeline):
@@ -57,6 +60,7 @@ class Kolors(Pipeline):
         _refuse_other_options(request)
         key = group_key(request, multiple=self._pipeline.vae_scale_factor)
         conditioning = self._condition(request, key)
+        warnings = self._cut_warnings(request)
         samples: list[Sample] = []
         for index, seed in enumerate(request.seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
@@ -73,7 +77,7 @@ class Kolors(Pipeline):
                     generator=generator,
                     sampler=sampler,
                     denoiser=self._denoiser,
-                    finish=partial(self._finish, request),
+                    finish=partial(self._finish, request, warnings),
                 )
             )
         return samples
@@ -90,6 +94,11 @@ class Kolors(Pipeline):
             self._read(request.prompt, sizes),
             self._read(request.negative_prompt or "", sizes) if guided else None,
         )
+
+    def _cut_warnings(self, request: TextToImage) -> tuple[str, ...]:
+        negative_prompt = request.negative_prompt if request.guidance_scale > 1 else None
+        texts = {"prompt": request.prompt, "negative_prompt": negative_prompt}
+        return cut_warnings(texts, self._pipeline.tokenizer, TOKENS, "ChatGLM")
 
     def _read(self, text: str, sizes: Tensor) -> dict[str, Tensor]:
         hidden_states, pooled = self._embed(text)
@@ -120,10 +129,10 @@ class Kolors(Pipeline):
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: TextToImage, sample: Sample) -> Picture:
+    def _finish(self, request: TextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         vae = self._pipeline.vae
         decoded = codec.decode(vae, sample.latents, upcast=vae.config.force_upcast)
-        return Picture(codec.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
 
 
 @torch.no_grad()
@@ -132,7 +141,9 @@ def _embed(pipeline: KolorsPipeline, device: torch.device, text: str) -> tuple[T
 
     They are kept on the host: the device's memory is the pool's.
     """
-    encoded: Any = pipeline.encode_prompt(text, device, do_classifier_free_guidance=False)
+    encoded: Any = pipeline.encode_prompt(
+        text, device, do_classifier_free_guidance=False, max_sequence_length=TOKENS
+    )
     hidden_states, _, pooled, _ = encoded
     return hidden_states.cpu(), pooled.cpu()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,16 +18,22 @@ from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
-from pipelines.errors import InvalidInput
+from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import to_pil
 from pipelines.images import codec
 from pipelines.lru import LRUCache
+from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import PoseToImage, Request
 from pipelines.schedulers.flow.sampler import make_sampler, needs_unguided
 
+log = logging.getLogger(__name__)
+
 CACHED_TEXTS = 32
 """The number of texts whose embeddings are kept: 2.7 MB of device memory each in half precision."""
+
+T5_TOKENS = 256
+"""The tokens of a text that T5 reads."""
 
 Text = tuple[Tensor, Tensor]
 """An encoded text: the hidden states of all text encoders (1, 77 + 256, width) and the pooled embedding of
@@ -67,10 +74,7 @@ class StableDiffusion3Pose(Pipeline):
             StableDiffusion3ControlNetPipeline,
             controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
         )
-        detector = None
-        if checkpoint.has("annotator"):
-            detector = PoseDetector(checkpoint.path("annotator"), checkpoint.device)
-        return cls(pipeline, checkpoint.device, detector)
+        return cls(pipeline, checkpoint.device, _detector(checkpoint))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -100,6 +104,7 @@ class StableDiffusion3Pose(Pipeline):
             make_sampler(request.scheduler, request.num_inference_steps, self._device) for _ in request.seeds
         ]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in request.seeds]
+        warnings = self._cut_warnings(request)
         return [
             Sample(
                 request=request,
@@ -111,7 +116,7 @@ class StableDiffusion3Pose(Pipeline):
                 generator=generator,
                 sampler=sampler,
                 denoiser=self._denoiser,
-                finish=partial(self._finish, request),
+                finish=partial(self._finish, request, warnings),
             )
             for index, (sampler, generator, conditioning) in enumerate(
                 zip(samplers, generators, self._condition(request, key), strict=True)
@@ -120,7 +125,7 @@ class StableDiffusion3Pose(Pipeline):
 
     def _condition(self, request: PoseToImage, key: GroupKey) -> list[Conditioning]:
         """The conditioning of each seed: texts and pose are the same, the encoded pose's noise is not."""
-        guided = request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
+        guided = _guided(request)
         poses = self._encode_pose(request, key, rows=2 if guided else 1)
         positive = self._encode_text(request.prompt)
         negative = self._encode_text(request.negative_prompt or "") if guided else None
@@ -134,6 +139,21 @@ class StableDiffusion3Pose(Pipeline):
             for control in poses
         ]
 
+    def _cut_warnings(self, request: PoseToImage) -> tuple[str, ...]:
+        pipeline = self._pipeline
+        texts = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt if _guided(request) else None,
+        }
+        # Both CLIPs cut a text alike; T5, where the checkpoint has it, reads on.
+        with_t5 = pipeline.text_encoder_3 is not None
+        clip = pipeline.tokenizer
+        fate = "is left to T5" if with_t5 else "is left out"
+        warnings = cut_warnings(texts, clip, clip.model_max_length, "CLIP", fate)
+        if with_t5:
+            warnings += cut_warnings(texts, pipeline.tokenizer_3, T5_TOKENS, "T5")
+        return warnings
+
     def _encode_text(self, text: str) -> Text:
         """The embeddings of one text, cached.
 
@@ -142,7 +162,12 @@ class StableDiffusion3Pose(Pipeline):
 
         def encode() -> Text:
             encoded: Any = self._pipeline.encode_prompt(
-                text, text, text, device=self._device, do_classifier_free_guidance=False
+                text,
+                text,
+                text,
+                device=self._device,
+                do_classifier_free_guidance=False,
+                max_sequence_length=T5_TOKENS,
             )
             hidden, _, pooled, _ = encoded
             return hidden, pooled
@@ -213,11 +238,27 @@ class StableDiffusion3Pose(Pipeline):
     # 3. decode
 
     @torch.no_grad()
-    def _finish(self, request: PoseToImage, sample: Sample) -> Picture:
+    def _finish(self, request: PoseToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         vae = self._pipeline.vae
         latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
         decoded = vae.decode(latents, return_dict=False)[0]
-        return Picture(codec.to_image(decoded, request.height, request.width))
+        return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
+
+
+def _guided(request: PoseToImage) -> bool:
+    """Whether the network is evaluated with the negative prompt, too."""
+    return request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
+
+
+def _detector(checkpoint: Checkpoint) -> PoseDetector | None:
+    """The pose detector, where it is installed; None leaves pictures of skeletons, which need none."""
+    if not checkpoint.has("annotator"):
+        return None
+    try:
+        return PoseDetector(checkpoint.path("annotator"), checkpoint.device)
+    except CheckpointUnavailable as error:
+        log.error("%s draws without its pose detector: %s", checkpoint.name, error)
+        return None
 
 
 def _conditioning(text: Text, control: Tensor, scale: Tensor) -> dict[str, Tensor]:

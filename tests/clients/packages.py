@@ -1,6 +1,6 @@
 """Published clients, as their registries have them; fetched once, kept between runs.
 
-None of them is a dependency of the project: several have requirements of their own, and two claim the same name.
+None of them is a dependency of the project: several have requirements of their own, and two have one name.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def npm_packages(folder: Path) -> Path:
 
 
 def _kept(name: str, wanted: Sequence[str], folder: Path, install: Callable[[Path], str]) -> Path:
-    """The folder of that name in the cache; installed first, or the test is skipped, where it is not there."""
+    """The folder of that name in the cache, installed first where it is not there; else the test is skipped."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy-tests"
     kept = cache / f"{name}-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}"
     if not kept.exists():

@@ -1,11 +1,10 @@
-"""JavaScript clients against a running server, in Node: axios and fetch as the documentation uses them, published ones."""
+"""JavaScript clients against a running server, in Node: those of the documentation, and published ones."""
 
 from __future__ import annotations
 
 import base64
 import json
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
@@ -94,7 +93,7 @@ def gateway(javascript: Node) -> Iterator[httpx.Client]:
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
 
     def up() -> bool:
-        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert process.poll() is None, "the gateway has exited"
         with socket.socket() as caller:
             return caller.connect_ex(("127.0.0.1", port)) == 0
 
@@ -151,7 +150,7 @@ def test_a_gateway_hands_on_what_is_wrong(server: RunningServer, gateway: httpx.
     assert "Insufficient credits" in text
 
 
-# The SDKs of both vendors. Not every registry has them: their requests are repeated in test_request_bytes.py too.
+# The SDKs of both vendors. Not every registry has them: test_request_bytes.py repeats their requests.
 
 
 def sdk(javascript: Node, package: str, *arguments: str) -> Any:

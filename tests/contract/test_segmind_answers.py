@@ -41,6 +41,7 @@ class PaintEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.requests: list[Request] = []
+        self.warnings: tuple[str, ...] = ()
 
     def watch(self, on_change: Callable[[], None]) -> None: ...
 
@@ -67,6 +68,7 @@ class PaintEngine:
         return Drawing(
             images=tuple(images),
             flagged=None,
+            warnings=self.warnings,
             timings=Timings(encode_s=0, denoise_s=0, decode_s=0, evaluations=41 * len(request.seeds)),
         )
 
@@ -119,6 +121,7 @@ def world(running: tuple[World, TestClient]) -> Iterator[World]:
     world, _ = running
     yield world
     world.engine.state, world.engine.failure = EngineState.ready, None
+    world.engine.warnings = ()
     world.engine.requests.clear()
 
 
@@ -228,14 +231,94 @@ def test_a_random_seed_is_reported(world: World, client: TestClient) -> None:
     assert answer.headers["x-seed-value"] == f"{drawn[0]},{drawn[1]}"
 
 
-def test_base64_answers_json_with_one_png(client: TestClient) -> None:
-    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64=True))
+@pytest.mark.parametrize("slug", SLUGS)
+def test_base64_answers_json_with_one_png(client: TestClient, slug: str) -> None:
+    answer = client.post(f"/v1/{slug}", json=body(slug, base64=True))
     assert answer.headers["content-type"] == "application/json"
     said = answer.json()
     assert isinstance(said.pop("infer_time"), float)
     picture = Image.open(BytesIO(base64.b64decode(said.pop("image"), validate=True)))
     assert (picture.format, picture.getpixel((0, 0))) == ("PNG", (7, 9, 99))
     assert said == {"status": "Success", "outputs": 1, "image_format": "png"}
+
+
+WARNINGS = (
+    'prompt: CLIP reads only its first 77 tokens; what begins with "猫\r\n: é" is left out',
+    "another",
+)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_what_the_engine_warns_of_is_told_in_a_header_and_in_json(
+    world: World, client: TestClient, slug: str
+) -> None:
+    world.engine.warnings = WARNINGS
+    raw = client.post(f"/v1/{slug}", json=body(slug))
+    coded = client.post(f"/v1/{slug}", json=body(slug, base64=True))
+    for answer in (raw, coded):
+        header = answer.headers["x-warnings"]
+        assert header.isascii()
+        assert header.isprintable()
+        assert json.loads(header) == [*WARNINGS]
+    assert coded.json()["warnings"] == [*WARNINGS]
+    assert picture_of(raw).size
+
+
+def test_what_the_engine_warns_of_is_told_with_the_result_of_a_queued_request(
+    world: World, client: TestClient
+) -> None:
+    world.engine.warnings = WARNINGS
+    submitted = client.post("/v2/kolors", json=body("kolors"))
+    assert "x-warnings" not in submitted.headers
+    done = wait_for_end(client, submitted.json()["status_url"])
+    for answer in (done, client.get(submitted.json()["response_url"])):
+        assert answer.json()["warnings"] == json.loads(answer.headers["x-warnings"]) == [*WARNINGS]
+
+
+def test_without_warnings_answers_are_as_the_vendor_s(client: TestClient) -> None:
+    raw = client.post("/v1/kolors", json=body("kolors"))
+    coded = client.post("/v1/kolors", json=body("kolors", base64=True))
+    result = client.get(f"/v2/requests/{raw.headers['x-request-id']}")
+    assert "x-warnings" not in {*raw.headers, *coded.headers, *result.headers}
+    assert "warnings" not in {*coded.json(), *result.json()}
+
+
+UNGUIDED = ["negative_prompt: has no effect, because guidance begins above 1"]
+
+
+@pytest.mark.parametrize(
+    ("slug", "sent", "warned"),
+    [
+        ("kolors", {"cfg": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("kolors", {"cfg": 0, "negative_prompt": "rain"}, UNGUIDED),
+        ("kolors", {"cfg": 1.1, "negative_prompt": "rain"}, []),
+        ("kolors", {"cfg": 1}, []),
+        ("sd1.5-img2img", {"guidance_scale": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("sd1.5-img2img", {"guidance_scale": 1}, []),
+        ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain"}, UNGUIDED),
+        ("sd3-med-pose", {"guidance_scale": 1}, []),
+        ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain", "sampler": "euler_pp"}, []),
+        ("kandinsky2.2-txt2img", {"negative_prompt": "rain", "scheduler": "DDIM"}, []),
+    ],
+)
+def test_a_negative_prompt_without_guidance_is_warned_of_at_once_and_before_the_engine_s(
+    world: World, client: TestClient, slug: str, sent: dict[str, object], warned: list[str]
+) -> None:
+    submitted = client.post(f"/v2/{slug}", json=body(slug, **sent))
+    assert submitted.json().get("warnings", []) == warned
+    world.engine.warnings = ("another",)
+    answer = client.post(f"/v1/{slug}", json=body(slug, **sent))
+    assert json.loads(answer.headers["x-warnings"]) == [*warned, "another"]
+
+
+def test_a_replayed_answer_warns_again(world: World, client: TestClient) -> None:
+    world.engine.warnings = WARNINGS
+    headers = {"idempotency-key": "warned"}
+    first = client.post("/v1/kolors", json=body("kolors"), headers=headers)
+    world.engine.warnings = ()
+    second = client.post("/v1/kolors", json=body("kolors"), headers=headers)
+    assert first.headers["x-warnings"] == second.headers["x-warnings"]
+    assert len(world.engine.requests) == 1
 
 
 def test_base64_of_several_is_a_list_in_the_order_of_the_seeds(client: TestClient) -> None:
@@ -495,6 +578,8 @@ def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
 
 
 FAILURES = [
+    (drawing_errors.AnnotatorMissing("image", "is no skeleton"), 400, "image: is no skeleton"),
+    (drawing_errors.AnnotatorMissing("preprocessor", "hed is missing"), 400, "image: hed is missing"),
     (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
     (drawing_errors.OutOfMemory("does not fit"), 503, "does not fit"),
     (drawing_errors.DrawingFailed("secret /path"), 500, "Internal server error. Please try again."),
@@ -510,8 +595,7 @@ def test_a_failure_while_drawing_is_told_and_costs_nothing(
     answer = client.post("/v1/kolors", json=body("kolors"))
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert credits_of(client, world.rich) == before
-    if status == 503:
-        assert int(answer.headers["retry-after"]) > 0
+    assert ("retry-after" in answer.headers) is (status == 503)
     if status == 500:
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
@@ -605,11 +689,11 @@ def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(
     world: World, client: TestClient
 ) -> None:
     before = credits_of(client, world.rich)
-    world.engine.failure = drawing_errors.PoseNotFound("image", "nobody was found")
+    world.engine.failure = drawing_errors.AnnotatorMissing("preprocessor", "hed is missing")
     submitted = client.post("/v2/sd3-med-pose", json=body("sd3-med-pose")).json()
     failed = wait_for_end(client, submitted["status_url"])
     assert failed.status_code == 422
-    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: nobody was found")
+    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: hed is missing")
     result = client.get(submitted["response_url"])
     assert (result.status_code, result.json()["status"]) == (422, "FAILED")
     assert credits_of(client, world.rich) == before
@@ -701,6 +785,7 @@ def test_browsers_may_call_and_read_the_accounting(client: TestClient) -> None:
     assert "x-api-key" in preflight.headers["access-control-allow-headers"]
     answer = client.post("/v1/kolors", json=body("kolors"), headers={"origin": "https://example.com"})
     assert "x-remaining-credits" in answer.headers["access-control-expose-headers"]
+    assert "x-warnings" in answer.headers["access-control-expose-headers"]
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -717,6 +802,7 @@ def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestC
         assert content["application/json"]["example"]["prompt"]
         assert [parameter["name"] for parameter in operation["parameters"]] == ["Idempotency-Key"]
         assert "prompt" in content["application/json"]["schema"]["required"]
+        assert "`x-warnings`" in operation["description"]
         assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 200
 

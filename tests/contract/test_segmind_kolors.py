@@ -146,8 +146,20 @@ def test_several_images_draw_successive_seeds() -> None:
     assert page.to_request(None).seeds == (2**64 - 1, 0, 1)
 
 
-def test_there_is_no_base64_on_this_page() -> None:
-    assert read(KolorsPage, {"prompt": "a cat", "base64": True}).delivery().as_json is False
+@pytest.mark.parametrize("output_format", ["webp", "jpg", "jpeg", "png"])
+@pytest.mark.parametrize("said", [True, "true", "True", 1, "1", "yes"])
+def test_base64_answers_json_with_png_whatever_the_format_is(said: object, output_format: str) -> None:
+    body = {"prompt": "a cat", "base64": said, "output_format": output_format, "output_quality": 3}
+    assert read(KolorsPage, body).delivery() == Delivery("png", as_json=True)
+
+
+@pytest.mark.parametrize("said", [False, "false", 0, "no", None, ""])
+def test_without_base64_the_picture_comes_as_bytes(said: object) -> None:
+    assert read(KolorsPage, {"prompt": "a cat", "base64": said}).delivery() == Delivery("webp", 80)
+
+
+def test_base64_is_a_flag() -> None:
+    assert refusal(base64="maybe") == (400, "base64: must be true or false")
 
 
 @pytest.mark.parametrize(("images", "steps", "price"), [(1, 25, 20), (1, 1, 1), (10, 50, 400), (3, 26, 63)])

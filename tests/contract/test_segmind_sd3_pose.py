@@ -22,7 +22,7 @@ SAMPLERS = [
     "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "ddim", "uni_pc", "uni_pc_bh2",
 ]
 # fmt: on
-ALIASES = {"euler_cfg_pp": "euler_pp", "euler_ancestral_cfg_pp": "euler_ancestral_pp"}
+ALIASES = {"euler_cfg_pp": "euler_pp", "euler_ancestral_cfg_pp": "euler_ancestral_pp", "p_sampler": "ddpm"}
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"]
 
 PORTRAIT = RGBImage(60, 90, bytes(60 * 90 * 3))
@@ -104,7 +104,7 @@ def test_other_names_are_outside_the_enumerations() -> None:
     ("field", "low", "high"),
     [
         ("num_inference_steps", 1, 100),
-        ("samples", 1, 4),
+        ("samples", 1, 10),
         ("seed", -1, 2**64 - 1),
     ],
 )
@@ -169,7 +169,9 @@ def test_sides_are_multiples_of_64_near_the_ratio(ratio: float) -> None:
     assert width / height == pytest.approx(ratio, rel=0.1)
 
 
-@pytest.mark.parametrize(("samples", "steps", "price"), [(1, 20, 25), (1, 1, 2), (4, 100, 500)])
+@pytest.mark.parametrize(
+    ("samples", "steps", "price"), [(1, 20, 25), (1, 1, 2), (4, 100, 500), (10, 20, 250)]
+)
 def test_the_price_grows_with_samples_and_steps_and_is_rounded_up(
     samples: int, steps: int, price: int
 ) -> None:

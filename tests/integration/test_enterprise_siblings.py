@@ -139,11 +139,12 @@ def test_several_controlnets_repaint_together(server: RunningServer):
 
 def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
     body = asked(server, "controlnet", controlnet_model="openpose", init_image=PICTURE)
-    assert body["message"] == {
-        "auto_hint": [
-            "auto_hint openpose needs weights that are not on this server; send the guide itself instead"
-        ]
-    }
+    (text,) = body["message"]["auto_hint"]
+    assert text.startswith(
+        "auto_hint openpose needs weights that are not on this server; send the control image itself instead."
+    )
+    assert "body_pose_model.pth" in text
+    assert "understudy weights pull" in text
 
 
 @pytest.mark.slow

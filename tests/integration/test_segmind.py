@@ -160,6 +160,18 @@ def test_the_sdk_learns_why_a_queued_request_failed_and_is_not_charged(server: R
         assert client.get("/v1/get-user-credits").json()["credits"] == 1.0
 
 
+def test_a_photograph_without_a_detector_is_refused_with_how_to_install_one(server: RunningServer) -> None:
+    key = server.account("photographer", 1)
+    picture = base64.b64encode(photograph()).decode()
+    with server.client(key) as client:
+        answer = client.post("/v1/sd3-med-pose", json={"prompt": "x", "image": picture})
+        assert answer.status_code == 400
+        assert "retry-after" not in answer.headers
+        assert answer.json()["error"].startswith("image: is no picture of an OpenPose skeleton")
+        assert "`understudy weights pull`" in answer.json()["error"]
+        assert client.get("/v1/get-user-credits").json()["credits"] == 1.0
+
+
 def test_an_answer_says_how_often_the_network_was_asked(server: RunningServer, skeleton: bytes) -> None:
     body = {**params("sd3-med-pose", skeleton), "num_inference_steps": 2, "sampler": "dpm_2"}
     answer = sdk(server).run_sync("sd3-med-pose", **body)

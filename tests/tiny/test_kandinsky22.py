@@ -16,7 +16,7 @@ from pipelines.errors import InvalidInput
 from pipelines.families.kandinsky22 import Kandinsky22
 from pipelines.request import PriorTextToImage, TextToImage
 from pipelines.weights.manifest import Manifest
-from tests.drawing import digests, draw_alone, draw_arriving, open_family
+from tests.drawing import digests, draw, draw_alone, draw_arriving, open_family
 from tests.random_checkpoints import kandinsky22 as random_kandinsky22
 
 CPU = torch.device("cpu")
@@ -111,6 +111,18 @@ def test_a_picture_drawn_alone_equals_diffusers_byte_for_byte(
     wanted = request(**changes)
     for drawn, expected in zip(draw_alone(kandinsky, wanted), diffusers.draw(wanted), strict=True):
         np.testing.assert_array_equal(drawn, expected)
+
+
+def test_what_the_prior_does_not_read_is_named_and_changes_nothing(kandinsky: Kandinsky22) -> None:
+    fits = "abc " * 25
+    (whole,) = draw(kandinsky, request(prompt=fits, negative_prompt=fits))
+    (cut,) = draw(kandinsky, request(prompt=fits + "a zebra", negative_prompt=fits + "rain"))
+    assert cut.image == whole.image
+    assert whole.warnings == ()
+    assert cut.warnings == (
+        'prompt: CLIP reads only its first 77 tokens; what begins with "a zebra" is left out',
+        'negative_prompt: CLIP reads only its first 77 tokens; what begins with "rain" is left out',
+    )
 
 
 @pytest.mark.parametrize(

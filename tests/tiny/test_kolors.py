@@ -17,7 +17,7 @@ from pipelines.errors import InvalidInput
 from pipelines.families.kolors import Kolors
 from pipelines.request import Lora, PriorTextToImage, SchedulerChoice, TextToImage
 from pipelines.weights.manifest import Manifest
-from tests.drawing import array, digests, draw_alone, draw_arriving, finish, open_family
+from tests.drawing import array, digests, draw, draw_alone, draw_arriving, finish, open_family
 from tests.drawing import reference as plain_pipeline
 
 CPU = torch.device("cpu")
@@ -129,6 +129,23 @@ def test_whatever_is_asked_equals_diffusers_byte_for_byte(
     expected = draw_with_diffusers(reference, wanted)
     for drawn, plain in zip(draw_alone(kolors, wanted), expected, strict=True):
         np.testing.assert_array_equal(drawn, plain)
+
+
+def test_what_chatglm_does_not_read_is_named_and_changes_nothing(kolors: Kolors) -> None:
+    fits = " ".join("a" * 127)
+    (whole,) = draw(kolors, request(prompt=fits, negative_prompt=fits))
+    (cut,) = draw(kolors, request(prompt=f"{fits} zebra", negative_prompt=f"{fits} 雨"))
+    assert cut.image == whole.image
+    assert whole.warnings == ()
+    assert cut.warnings == (
+        'prompt: ChatGLM reads only its first 256 tokens; what begins with "zebra" is left out',
+        'negative_prompt: ChatGLM reads only its first 256 tokens; what begins with "雨" is left out',
+    )
+
+
+def test_a_negative_prompt_that_is_not_read_at_all_is_not_said_to_be_cut(kolors: Kolors) -> None:
+    (picture,) = draw(kolors, request(negative_prompt="rain " * 200, guidance_scale=1.0))
+    assert picture.warnings == ()
 
 
 def test_the_noise_schedule_is_that_of_the_original(kolors: Kolors, reference: KolorsPipeline) -> None:

@@ -22,7 +22,7 @@ from pipelines.demo.world.figure import STANDING, demo_skeleton
 from pipelines.demo.world.poses import random_figure
 from pipelines.denoising import step
 from pipelines.denoising.sample import Picture
-from pipelines.errors import CheckpointUnavailable, InvalidInput, PoseNotFound
+from pipelines.errors import AnnotatorMissing, CheckpointUnavailable, InvalidInput, PoseNotFound
 from pipelines.families.sd3_pose import StableDiffusion3Pose
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage
@@ -189,7 +189,7 @@ def test_a_skeleton_passes_through_unchanged_with_or_without_a_detector(detector
 
 
 def test_a_photograph_needs_the_annotator():
-    with pytest.raises(CheckpointUnavailable, match="photographs need; pictures of OpenPose skeletons work"):
+    with pytest.raises(AnnotatorMissing, match="no pose detector is installed"):
         skeleton(photograph(), None, 512, 512)
 
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
+from pipelines.control.pose import FILES
 from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
-from pipelines.errors import InvalidInput
+from pipelines.demo.world.figure import demo_skeleton
+from pipelines.errors import AnnotatorMissing
 from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
 from tests.drawing import array, image_of
 
@@ -222,9 +224,26 @@ def test_what_has_no_weights_here_is_refused_by_its_name(tmp_path: Path):
     empty = Preprocessors(AdapterLibrary(manifest, tmp_path), torch.device("cpu"))
     for name in (GREY | COLOURED) - WEIGHTLESS:
         with pytest.raises(
-            InvalidInput, match=f"preprocessor: {name} needs weights that are not on this server"
-        ):
+            AnnotatorMissing, match=f"preprocessor: {name} needs weights that are not on this server"
+        ) as refused:
             empty.prepare(PICTURES[0], name)
+        files = FILES if name == "openpose" else _AUXILIARY[name].files
+        assert f"annotator: {{hub: lllyasviel/Annotators, files: [{', '.join(files)}]}}" in str(refused.value)
+
+
+def test_a_folder_without_all_files_of_the_pose_detector_leaves_skeletons(tmp_path: Path):
+    (tmp_path / "annotators").mkdir()
+    (tmp_path / "annotators" / FILES[0]).touch()
+    source = {"folder": "annotators"}
+    entry = {"source": source, "family": "sd15", "preprocessor": "openpose", "annotator": source}
+    manifest = Manifest.model_validate(
+        {"path": tmp_path / "weights.yaml", "pipelines": {}, "controlnets": {"openpose": entry}}
+    )
+    preprocessors = Preprocessors(AdapterLibrary(manifest, tmp_path), torch.device("cpu"))
+    skeleton = demo_skeleton(64, 96)
+    assert preprocessors.prepare(skeleton, "openpose") == skeleton
+    with pytest.raises(AnnotatorMissing, match="openpose needs weights"):
+        preprocessors.prepare(PICTURES[0], "openpose")
 
 
 def test_the_shipped_manifest_names_the_files_that_each_preprocessor_reads():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.denoising import step
-from pipelines.errors import CheckpointUnavailable, InvalidInput
+from pipelines.errors import AnnotatorMissing, InvalidInput
 from pipelines.families.sd3_pose import StableDiffusion3Pose, control_seed
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice, TextToImage
@@ -25,8 +25,16 @@ from pipelines.schedulers.flow.diffusers_schedulers import (
     noise_scheduler,
 )
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from pipelines.weights.manifest import Manifest
-from tests.drawing import draw_alone, draw_arriving, draw_images, largest_difference, open_family
+from pipelines.weights.manifest import Manifest, Source
+from tests.drawing import (
+    draw,
+    draw_alone,
+    draw_arriving,
+    draw_images,
+    finish,
+    largest_difference,
+    open_family,
+)
 
 PIPELINE = "sd3-medium-pose"
 
@@ -255,8 +263,54 @@ def test_cfg_plus_plus_uses_the_negative_prompt_at_guidance_scale_one(sd3: Stabl
 
 def test_a_photograph_is_refused_when_the_manifest_has_no_annotator(sd3: StableDiffusion3Pose):
     grey = RGBImage(64, 64, bytes([127]) * 64 * 64 * 3)
-    with pytest.raises(CheckpointUnavailable, match="the pose annotator is not installed"):
+    with pytest.raises(AnnotatorMissing) as refused:
         sd3.encode(request(image=grey))
+    assert refused.value.field == "image"
+    for words in ("no pose detector is installed", "annotator: {hub: lllyasviel/Annotators", "weights pull"):
+        assert words in refused.value.problem
+
+
+def test_skeletons_are_drawn_although_the_annotator_is_not_where_the_manifest_says(
+    random_manifest: Manifest, sd3: StableDiffusion3Pose, tmp_path: Path
+):
+    entry = random_manifest.pipelines[PIPELINE]
+    annotator = Source(hub="lllyasviel/Annotators", files=("body_pose_model.pth",))
+    parts = {**entry.parts, "annotator": annotator}
+    manifest = random_manifest.model_copy(
+        update={"pipelines": {PIPELINE: entry.model_copy(update={"parts": parts})}}
+    )
+    never_pulled = open_family(manifest, PIPELINE, weights=tmp_path)
+    wanted = request(num_inference_steps=1)
+    assert draw_images(never_pulled, wanted) == draw_images(sd3, wanted)
+    grey = RGBImage(64, 64, bytes([127]) * 64 * 64 * 3)
+    with pytest.raises(AnnotatorMissing, match="image: is no picture of an OpenPose skeleton"):
+        never_pulled.encode(request(image=grey))
+
+
+def test_what_the_text_encoders_do_not_read_is_named(sd3: StableDiffusion3Pose):
+    quick = {"num_inference_steps": 1, "negative_prompt": "abc " * 25}
+    (whole,) = draw(sd3, request(prompt="abc " * 25, **quick))
+    (longer,) = draw(sd3, request(prompt="abc " * 25 + "zebra", **quick))
+    (cut,) = draw(sd3, request(prompt="abc " * 63 + "zebra", **quick))
+    assert whole.warnings == ()
+    assert longer.image != whole.image
+    assert longer.warnings == (
+        'prompt: CLIP reads only its first 77 tokens; what begins with "zebra" is left to T5',
+    )
+    by_clip, by_t5 = cut.warnings
+    assert by_clip.startswith('prompt: CLIP reads only its first 77 tokens; what begins with "abc abc')
+    assert by_t5 == 'prompt: T5 reads only its first 256 tokens; what begins with "zebra" is left out'
+
+
+def test_a_negative_prompt_is_read_where_guidance_or_the_sampler_needs_it(sd3: StableDiffusion3Pose):
+    def warned(**changes: Any) -> bool:
+        samples = sd3.encode(request(negative_prompt="abc " * 30, num_inference_steps=1, **changes))
+        return any("negative_prompt" in text for sample in samples for text in finish(sample).warnings)
+
+    euler_pp = SchedulerChoice(name="euler_pp", sigma_schedule="simple")
+    assert warned()
+    assert warned(guidance_scale=1.0, scheduler=euler_pp)
+    assert not warned(guidance_scale=1.0)
 
 
 def test_another_kind_of_request_is_refused(sd3: StableDiffusion3Pose):

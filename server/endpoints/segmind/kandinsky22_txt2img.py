@@ -40,8 +40,11 @@ class Kandinsky22Page(Page, title="Kandinsky22"):
         "base64": False,
     }
 
-    prompt: Text = Field(description="What to draw.")
-    negative_prompt: Text | None = Field(None, description="What to keep out of the picture.")
+    prompt: Text = Field(
+        description="What to draw. The prior reads 77 tokens of it; `x-warnings` says what is left out of a"
+        " longer one."
+    )
+    negative_prompt: Text | None = Field(None, description="What to keep out of the picture; 77 tokens, too.")
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
     num_inference_steps: WholeNumber = Field(
         20, ge=20, le=100, description="Denoising steps of the decoder. Affects the price."

@@ -1,4 +1,7 @@
-"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English."""
+"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English.
+
+All fields are documented but ``base64``, which a gateway sends to every page.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
-from server.endpoints.fields import RANDOM_SEED, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.page import Delivery, Page
+from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
+from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 from server.jobs.order import PictureFormat
 
 Scheduler = Literal[
@@ -61,18 +65,30 @@ class KolorsPage(Page, title="Kolors"):
     steps: WholeNumber = Field(25, ge=1, le=50, description="Denoising steps. Affects the price.")
     width: WholeNumber = Field(1024, ge=512, le=2048, description="Width in pixels.")
     height: WholeNumber = Field(1024, ge=512, le=2048, description="Height in pixels.")
-    prompt: Text = Field(description="What to draw, in Chinese or English.")
+    prompt: Text = Field(
+        description="What to draw, in Chinese or English. ChatGLM reads 256 tokens of it; `x-warnings` says"
+        " what is left out of a longer one."
+    )
     scheduler: Scheduler = Field("EulerDiscreteScheduler", description="Noise scheduler.")
     output_format: Literal["webp", "jpg", "jpeg", "png"] = Field("webp", description="Format of the picture.")
     output_quality: WholeNumber = Field(80, ge=0, le=100, description="Of JPEG and WebP; 100 is best.")
-    negative_prompt: Text = Field("", description="What to keep out of the picture.")
+    negative_prompt: Text = Field("", description="What to keep out of the picture; 256 tokens, too.")
     number_of_images: WholeNumber = Field(1, ge=1, le=10, description="Pictures to draw. Affects the price.")
+    base64: Flag = Field(
+        False,
+        description="Answer JSON with base64 PNGs, whatever `output_format` says. Not on the vendor's page.",
+    )
 
     def effort(self) -> tuple[int, int]:
         return self.number_of_images, self.steps
 
     def delivery(self) -> Delivery:
+        if self.base64:
+            return PNG_IN_JSON
         return Delivery(PICTURE_FORMATS[self.output_format], self.output_quality)
+
+    def warnings(self) -> list[str]:
+        return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if self.negative_prompt and self.cfg <= 1 else []
 
     def to_request(self, picture: RGBImage | None) -> TextToImage:
         return TextToImage(

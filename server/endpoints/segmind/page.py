@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
@@ -37,6 +37,10 @@ class Delivery:
     as_json: bool = False
 
 
+PNG_IN_JSON = Delivery("png", as_json=True)
+"""The delivery of a call whose ``base64`` is true."""
+
+
 class Page(Fields, Priced):
     """One documented model page: its fields, and what they mean.
 
@@ -58,6 +62,10 @@ class Page(Fields, Priced):
         """The caller's picture as it came, on pages that need one."""
         return None
 
+    def warnings(self) -> Sequence[str]:
+        """Sentences for the caller: what was sent and has no effect."""
+        return ()
+
     @abstractmethod
     def to_request(self, picture: RGBImage | None) -> PictureRequest:
         """The request that the fields ask for, in canonical names and with explicit seeds.
@@ -71,4 +79,4 @@ class Page(Fields, Priced):
 
 def json_or_jpeg(as_json: bool) -> Delivery:
     """The delivery that ``base64`` chooses: PNGs in JSON, or a JPEG."""
-    return Delivery("png", as_json=True) if as_json else Delivery("jpeg")
+    return PNG_IN_JSON if as_json else Delivery("jpeg")

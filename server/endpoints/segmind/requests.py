@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse, Response
 from server.accounts.accounts import Account
 from server.amounts import in_credits
 from server.endpoints.segmind.routes import api_key, error_responses
-from server.endpoints.segmind.wire import evaluations, request_urls
+from server.endpoints.segmind.warnings import warning_fields, warning_headers
+from server.endpoints.segmind.wire import evaluations, problem_text, request_urls
 from server.http import caller
 from server.http.services import services
 from server.http.urls import output_urls
@@ -68,7 +69,8 @@ _get = partial(router.get, response_class=Response)
 _get_result = partial(
     _get,
     summary="Result of a request",
-    description="`metrics.evaluations` says how often the network was asked for all pictures together.",
+    description="`metrics.evaluations` says how often the network was asked for all pictures together."
+    " `warnings`, and the header `x-warnings`, are there when something was sent in vain: see /v1.",
     responses=_answers("The pictures; before that, the status", _RESULT_EXAMPLE),
 )
 
@@ -105,8 +107,9 @@ async def result(request: Request, request_id: str) -> Response:
         "prompt": getattr(job.request, "prompt", ""),
         "metrics": _metrics(job, account),
         "request_id": job.request_id,
+        **warning_fields(job),
     }
-    return JSONResponse(body)
+    return JSONResponse(body, headers=warning_headers(job))
 
 
 def _status(request: Request, job: Job, account: Account) -> Response:
@@ -118,9 +121,9 @@ def _status(request: Request, job: Job, account: Account) -> Response:
         "metrics": _metrics(job, account),
     }
     if word == "FAILED":
-        body["error"] = job.error or "Request cancelled"
+        body["error"] = problem_text(job.error or "Request cancelled")
         return JSONResponse(body, FAILED_STATUS)
-    return JSONResponse(body)
+    return JSONResponse(body | warning_fields(job), headers=warning_headers(job))
 
 
 def _metrics(job: Job, account: Account) -> dict[str, float]:

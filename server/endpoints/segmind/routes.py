@@ -57,7 +57,10 @@ def routes(page: type[Page]) -> APIRouter:
         summary=page.summary,
         description="Waits for the pictures. Several pictures without `base64`: the body is the first one, "
         "the header `x-output-urls` lists all. The header `x-output-metadata` is JSON: `height`, `width`, "
-        "`samples`, and `evaluations`, how often the network was really asked for all of them together.",
+        "`samples`, and `evaluations`, how often the network was really asked for all of them together. "
+        "The header `x-warnings` is there when something was sent in vain: a JSON array of texts, in ASCII. "
+        "They say which words of a prompt are beyond what the text encoder reads, and which options have no "
+        "effect; with `base64`, they are in the field `warnings` as well.",
         response_class=Response,
         responses={200: _pictures(page), **refusals, **error_responses(504)},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
@@ -67,7 +70,9 @@ def routes(page: type[Page]) -> APIRouter:
         submit,
         methods=["POST"],
         summary=f"{page.summary}, queued",
-        description="Answers at once; `status_url` and `response_url` say where to ask for the pictures.",
+        description="Answers at once; `status_url` and `response_url` say where to ask for the pictures. "
+        "Warnings come with them, as the header `x-warnings` and the field `warnings`; those that do not "
+        "need the pictures come at once.",
         response_class=Response,
         responses={200: _submitted(), **refusals},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},

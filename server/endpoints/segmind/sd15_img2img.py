@@ -13,6 +13,7 @@ from pipelines.request import ImageToImage, SchedulerChoice
 from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, InputImage, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 
 # fmt: off
 Scheduler = Literal[
@@ -76,6 +77,10 @@ class SD15ImageToImage(Page):
 
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
+
+    def warnings(self) -> list[str]:
+        guided = self.guidance_scale > 1
+        return [] if guided or not self.negative_prompt else [f"negative_prompt: {WITHOUT_GUIDANCE}"]
 
     def source(self) -> str | bytes:
         return self.image

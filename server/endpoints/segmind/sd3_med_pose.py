@@ -1,4 +1,8 @@
-"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph."""
+"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph.
+
+All fields and their defaults are documented. The page names no sampler but the default and ``p_sampler``, and
+no largest number of samples: those are inferred from the vendor's pages of the same workflow.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, InputImage, Page, json_or_jpeg
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 
 # fmt: off
 Sampler = Literal[
@@ -20,10 +25,13 @@ Sampler = Literal[
     "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu",
     "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm",
     "ipndm", "ipndm_v", "deis", "ddim", "uni_pc", "uni_pc_bh2", "euler_cfg_pp", "euler_ancestral_cfg_pp",
+    "p_sampler",
 ]
 # fmt: on
 SigmaSchedule = Literal["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"]
-ALIASES = {"euler_cfg_pp": "euler_pp", "euler_ancestral_cfg_pp": "euler_ancestral_pp"}
+ALIASES = {"euler_cfg_pp": "euler_pp", "euler_ancestral_cfg_pp": "euler_ancestral_pp", "p_sampler": "ddpm"}
+GUIDED_AT_ONE = ("euler_pp", "euler_ancestral_pp", "euler_cfg_pp", "euler_ancestral_cfg_pp")
+"""The samplers that use the negative prompt even at a guidance scale of 1 (CFG++)."""
 
 SAMPLER_DESCRIPTION = (
     "How noise is removed. `heun`, `dpm_2`, `dpm_2_ancestral`, `dpmpp_2s_ancestral` and `dpmpp_sde` ask "
@@ -32,7 +40,8 @@ SAMPLER_DESCRIPTION = (
     "`x-output-metadata`, and in the `metrics` of a queued request. `dpm_fast` makes one step of third "
     "order out of three steps of the schedule. "
     "`euler_pp` and `euler_ancestral_pp` (CFG++; also `euler_cfg_pp`, `euler_ancestral_cfg_pp`) steer "
-    "more strongly at the same `guidance_scale`: 1 to 2 is enough. `lcm` is meant for distilled weights. "
+    "more strongly at the same `guidance_scale`: 1 to 2 is enough. `p_sampler` is another "
+    "name of `ddpm`. `lcm` is meant for distilled weights. "
     "Names with `_gpu` draw the same as without. On this model `ddim` is mathematically the same as "
     "`euler`, and `ipndm_v` the same as `lms` but for its last step."
 )
@@ -71,15 +80,21 @@ class SD3MediumPose(Page):
         "base64": False,
     }
 
-    prompt: Text = Field(description="What to draw.")
+    prompt: Text = Field(
+        description="What to draw. CLIP reads 77 tokens of it, T5 256; `x-warnings` says where they stop."
+    )
     negative_prompt: Text = Field("low quality,less details", description="What to keep out of the picture.")
-    image: InputImage
+    image: InputImage = Field(
+        description="A photograph, in which the pose is looked for, or a picture of an OpenPose skeleton,"
+        " which is used as it is. Where no pose detector is installed, a photograph is refused with how to"
+        " install one."
+    )
     num_inference_steps: WholeNumber = Field(
         20, ge=1, le=100, description="Denoising steps. Affects the price."
     )
     guidance_scale: Number = Field(7, ge=1, le=20, description="How closely the prompt is followed.")
     seed: Seed = Field(698845, description="Same seed, same picture; -1 is random.")
-    samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
+    samples: WholeNumber = Field(1, ge=1, le=10, description="Pictures to draw. Affects the price.")
     strength: Number = Field(0.8, ge=0, le=1, description="How closely the pose is kept.")
     sampler: Sampler = Field("dpmpp_2m", description=SAMPLER_DESCRIPTION)
     scheduler: SigmaSchedule = Field(
@@ -92,6 +107,11 @@ class SD3MediumPose(Page):
 
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
+
+    def warnings(self) -> list[str]:
+        sent = "negative_prompt" in self.model_fields_set
+        guided = self.guidance_scale > 1 or self.sampler in GUIDED_AT_ONE
+        return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if sent and not guided else []
 
     def source(self) -> str | bytes:
         return self.image

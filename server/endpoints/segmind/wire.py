@@ -15,6 +15,7 @@ from server.amounts import in_credits
 from server.endpoints.fields import body_digest, read
 from server.endpoints.segmind.body import read_body
 from server.endpoints.segmind.page import Delivery, Page
+from server.endpoints.segmind.warnings import as_options, warning_fields, warning_headers
 from server.errors import ApiError, InternalError, QueueFull, Unavailable, UnreadableCoding
 from server.http import caller
 from server.http.call_state import call_state
@@ -24,6 +25,9 @@ from server.http.services import services
 from server.http.urls import output_urls, public_url
 from server.jobs.job import Job
 from server.jobs.order import Order
+
+_WIRE_NAMES = {"preprocessor": "image", "controls": "image", "controlnet_conditioning_scale": "strength"}
+"""The wire's names of fields that an engine's error calls by their canonical ones."""
 
 
 async def draw(request: Request, page: type[Page]) -> Response:
@@ -48,8 +52,9 @@ async def submit(request: Request, page: type[Page]) -> Response:
         "status": "QUEUED",
         "poll_url": addresses["status_url"],
         **addresses,
+        **warning_fields(job),
     }
-    return JSONResponse(body)
+    return JSONResponse(body, headers=warning_headers(job))
 
 
 def request_urls(request: Request, job: Job) -> dict[str, str]:
@@ -69,9 +74,15 @@ async def sent_key(request: Request) -> str | None:
     return caller.header_key(request)
 
 
+def problem_text(text: str) -> str:
+    """The text of an error, its field called as the wire does."""
+    field, colon, problem = text.partition(": ")
+    return f"{_WIRE_NAMES.get(field, field)}{colon}{problem}"
+
+
 def error_response(error: ApiError, request: Request) -> Response:
     """The dialect's error body and headers."""
-    body = {"error": str(error)}
+    body = {"error": problem_text(str(error))}
     headers: dict[str, str] = {}
     match error:
         case QueueFull():
@@ -107,6 +118,7 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,
+        options=as_options(fields.warnings()),
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )
@@ -123,6 +135,7 @@ async def _pictures(request: Request, job: Job, delivery: Delivery) -> Response:
             "infer_time": job.drawing_s,
             "outputs": len(texts),
             "image_format": delivery.picture_format,
+            **warning_fields(job),
         }
         return JSONResponse(body, headers=headers)
     if len(pictures) > 1:
@@ -142,4 +155,5 @@ def _accounting_headers(job: Job) -> dict[str, str]:
         "x-seed-value": ",".join(str(seed) for seed in drawn.seeds),
         "x-request-id": job.request_id,
         "x-output-metadata": json.dumps(metadata),
+        **warning_headers(job),
     }

@@ -90,6 +90,7 @@ KOLORS = Page(
         row("output_quality", 25, picture(quantizer=32)),
         row("negative_prompt", "rain", drawn(negative_prompt=SENT)),
         row("number_of_images", 3, drawn(seeds=(7, 8, 9))),
+        row("base64", True, answer(status="Success", image_format="png"), picture(format="PNG")),
     ),
 )
 
@@ -128,6 +129,7 @@ SD3 = Page(
                 **{name: sampler(name) for name in SAMPLERS},
                 "euler_cfg_pp": sampler("euler_pp"),
                 "euler_ancestral_cfg_pp": sampler("euler_ancestral_pp"),
+                "p_sampler": sampler("ddpm"),
             },
             default="dpmpp_2m",
         ),

@@ -59,7 +59,7 @@ def npm_packages(folder: Path) -> Path:
 
 
 def _kept(name: str, wanted: Sequence[str], folder: Path, install: Callable[[Path], str]) -> Path:
-    """The folder of that name in the cache, installed first where it is not there; else the test is skipped."""
+    """The folder of that name in the cache, installed first where it is not there; or skips."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy-tests"
     kept = cache / f"{name}-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}"
     if not kept.exists():

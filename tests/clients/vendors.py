@@ -1,7 +1,7 @@
 """The vendors' hosts on this machine: names that lead to the server under test, and TLS in front of it.
 
-Published clients that have their host written into them are left as they are. What is exchanged is the resolver:
-their host's name leads to loopback, and no other name leads anywhere.
+Published clients that have their host written into them are left as they are. Only the resolver is
+another one: their host's name leads to loopback, and no other name leads anywhere.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from server.accounts.accounts import Account
-from server.endpoints.body import read_body
+from server.endpoints.body import read_body, read_query
 from server.endpoints.fields import Fields, Text, field_errors, picture_names
 from server.errors import (
     ApiError,
@@ -104,11 +104,13 @@ async def read(request: Request, operation: type[OperationT]) -> tuple[Account, 
 
 
 async def _read_body(request: Request, operation: type[Operation]) -> Mapping[str, object]:
-    """The body as names and values; none at all has no values."""
+    """The body as names and values, over those of the URL: two published clients send an empty body."""
+    pictures = picture_names(operation)
     try:
+        named_in_url = read_query(request, pictures)
         if not (await request.body()).strip():
-            return {}
-        return await read_body(request, picture_names(operation))
+            return named_in_url
+        return {**named_in_url, **await read_body(request, pictures)}
     except ApiError as error:
         await caller.recognise(request, caller.header_key(request))
         if isinstance(error, InvalidContentType):

@@ -21,6 +21,9 @@ _KEY_START = "us-"
 _KEY_BYTES = 32
 _PREFIX_CHARACTERS = len(_KEY_START) + 8
 
+SHORTEST_KEY, LONGEST_KEY = 16, 512
+"""The fewest and the most characters of a key that is brought along: fewer can be guessed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -49,6 +52,14 @@ class AccountExists(ValueError):
     """The name of the new account is taken."""
 
 
+class MalformedKey(ValueError):
+    """A text cannot be an API key; the message does not repeat it."""
+
+
+class KeyExists(ValueError):
+    """A key that was brought along is known already."""
+
+
 class AmbiguousKey(ValueError):
     """Several keys begin with the text given."""
 
@@ -59,6 +70,11 @@ _BY_KEY = (
     select(*_FIELDS)
     .join(api_keys, api_keys.c.account_id == accounts.c.id)
     .where(api_keys.c.sha256 == bindparam("sha256"), api_keys.c.revoked_at.is_(None))
+)
+_OWNER = (
+    select(accounts.c.name, api_keys.c.revoked_at)
+    .join(accounts, api_keys.c.account_id == accounts.c.id)
+    .where(api_keys.c.sha256 == bindparam("sha256"))
 )
 _CREATE = insert_or_nothing(accounts, accounts.c.id)
 _KEYS = (
@@ -114,18 +130,45 @@ class Accounts:
     async def create_key(self, account_id: int, label: str = "") -> str:
         """Create a key of 256 random bits and return it. Only its SHA-256 is kept: nobody sees it again."""
         api_key = _KEY_START + secrets.token_urlsafe(_KEY_BYTES)
+        await self._add_key(account_id, api_key, api_key[:_PREFIX_CHARACTERS], label)
+        return api_key
+
+    async def import_key(self, account_id: int, api_key: str, label: str = "") -> None:
+        """Make a key known that clients have already. Only its SHA-256 is kept.
+
+        Raises:
+            MalformedKey: see `check_key`.
+            KeyExists: it is known already, or was and is revoked.
+        """
+        check_key(api_key)
+        await self.refuse_known_key(api_key)
+        # What is listed must not give away much of a short key.
+        await self._add_key(account_id, api_key, api_key[: min(_PREFIX_CHARACTERS, len(api_key) // 4)], label)
+
+    async def refuse_known_key(self, api_key: str) -> None:
+        """Look whether a key can be brought along.
+
+        Raises:
+            KeyExists: it is known already, or was and is revoked.
+        """
+        async with self._database.reading() as connection:
+            found = (await connection.execute(_OWNER, {"sha256": _digest(api_key)})).one_or_none()
+        if found is not None:
+            state = "" if found.revoked_at is None else ", and was revoked"
+            raise KeyExists(f"this key exists already: it belongs to the account {found.name}{state}")
+
+    async def _add_key(self, account_id: int, api_key: str, prefix: str, label: str) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
                 insert(api_keys),
                 {
                     "account_id": account_id,
                     "sha256": _digest(api_key),
-                    "prefix": api_key[:_PREFIX_CHARACTERS],
+                    "prefix": prefix,
                     "label": label,
                     "created_at": datetime.now(UTC),
                 },
             )
-        return api_key
 
     async def keys(self) -> list[KeyRow]:
         """Every API key, oldest first; revoked ones are among them."""
@@ -179,6 +222,20 @@ class Accounts:
             except AccountExists:
                 account = await self.find(OPEN_ACCOUNT)
         return account
+
+
+def check_key(api_key: str) -> None:
+    """Look whether a text can be an API key that clients send in headers, forms and JSON.
+
+    Raises:
+        MalformedKey
+    """
+    if not api_key:
+        raise MalformedKey("there is no key on standard input")
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise MalformedKey("a key is one word of ASCII letters, digits and signs, without blanks in it")
+    if not SHORTEST_KEY <= len(api_key) <= LONGEST_KEY:
+        raise MalformedKey(f"a key has {SHORTEST_KEY} to {LONGEST_KEY} characters, this one {len(api_key)}")
 
 
 def _digest(api_key: str) -> str:

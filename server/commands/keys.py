@@ -1,19 +1,25 @@
-"""`understudy keys create|list|revoke`: who may call this server."""
+"""`understudy keys create|import|list|revoke`: who may call this server."""
 
 from __future__ import annotations
 
 import argparse
+import codecs
+import getpass
+import sys
 from typing import Any
 
-from server.accounts.accounts import Accounts, KeyRow
+from server.accounts.accounts import Account, Accounts, KeyRow, check_key
 from server.accounts.credits import Credits
 from server.commands.session import parse_credits, run
 from server.database.database import Database
 
+_MOST_BYTES = 4096
+"""The most bytes that are read of standard input: whatever is longer is no key."""
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
     """Add the command to the command line."""
-    parser = subparsers.add_parser("keys", help="create, list and revoke API keys")
+    parser = subparsers.add_parser("keys", help="create, import, list and revoke API keys")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     create = actions.add_parser("create", help="create a key, and its account where there is none yet")
@@ -24,6 +30,16 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
     create.add_argument("--credits", metavar="N", help="credits to grant to the account")
     create.add_argument("--label", default="", help="what the key is for")
     create.set_defaults(run=_create)
+
+    bring = actions.add_parser(
+        "import", help="make a key known that clients have already, read from standard input"
+    )
+    bring.add_argument("--account", required=True, metavar="NAME")
+    bring.add_argument(
+        "--admin", action="store_true", help="a new account may change the server for everyone"
+    )
+    bring.add_argument("--label", default="", help="what the key is for")
+    bring.set_defaults(run=_import)
 
     listing = actions.add_parser("list", help="show every key's prefix, account and state")
     listing.set_defaults(run=_list)
@@ -38,19 +54,51 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
 def _create(arguments: argparse.Namespace) -> int:
     async def create(database: Database) -> None:
         amount = parse_credits(arguments.credits) if arguments.credits else 0
-        if not arguments.account.strip():
-            raise ValueError("an account needs a name")
         accounts = Accounts(database)
-        account = await accounts.find(arguments.account)
-        if account is None:
-            account = await accounts.create(arguments.account, is_administrator=arguments.admin)
-        elif arguments.admin and not account.is_administrator:
-            raise ValueError(f"the account {account.name} exists and is no administrator's")
+        account = await _find_or_create(accounts, arguments.account, administrator=arguments.admin)
         if amount:
             await Credits(database).grant(account.id, amount, "with a new key")
         print(await accounts.create_key(account.id, arguments.label))
 
     return run(create)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    async def bring(database: Database) -> None:
+        api_key = _read_key()
+        accounts = Accounts(database)
+        # A key that is refused leaves no account behind.
+        check_key(api_key)
+        await accounts.refuse_known_key(api_key)
+        account = await _find_or_create(accounts, arguments.account, administrator=arguments.admin)
+        await accounts.import_key(account.id, api_key, arguments.label)
+        print(f"imported a key of {account.name}")
+
+    return run(bring)
+
+
+def _read_key() -> str:
+    """The key on standard input, without blanks around it; a terminal does not show what is typed."""
+    if sys.stdin.isatty():
+        return getpass.getpass("API key: ").strip()
+    sent = sys.stdin.buffer.read(_MOST_BYTES).removeprefix(codecs.BOM_UTF8)
+    return sent.decode("ascii", "replace").strip()
+
+
+async def _find_or_create(accounts: Accounts, name: str, *, administrator: bool) -> Account:
+    """The account of that name, created where there is none yet.
+
+    Raises:
+        ValueError: no name, or an administrator is wanted and the account is none's.
+    """
+    if not name.strip():
+        raise ValueError("an account needs a name")
+    account = await accounts.find(name)
+    if account is None:
+        return await accounts.create(name, is_administrator=administrator)
+    if administrator and not account.is_administrator:
+        raise ValueError(f"the account {account.name} exists and is no administrator's")
+    return account
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 from contextlib import suppress
@@ -36,8 +37,18 @@ def _run(arguments: argparse.Namespace) -> int:
     if listener is None or not is_free(settings):
         return 2
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level=settings.log_level))
+    logging.getLogger("uvicorn.access").addFilter(without_query)
     run_until_stopped(server, listener)
     return 0
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """Take what stands behind the question mark out of a line of the access log: it may have a key in it."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            argument.partition("?")[0] if isinstance(argument, str) else argument for argument in record.args
+        )
+    return True
 
 
 def run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -316,3 +316,20 @@ def test_the_key_of_the_body_comes_first_and_empty_ones_are_passed_over(stage: S
     headers = {"x-api-key": " ", "key": "", "authorization": f"Bearer {stage.key}"}
     assert stage.client.post(path, json={}, headers=headers).json()["status"] == "ok"
     assert stage.client.get("/v1/get-user-credits", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("api_key", ["SG_0123456789abcdef", "a1B2" * 8, "x9" * 30, "SG_" + "q" * 57])
+def test_a_key_of_any_shape_works_wherever_a_key_may_stand(stage: Stage, api_key: str) -> None:
+    account = stage.run(stage.services.accounts.create, f"owner of {api_key}")
+    stage.run(stage.services.accounts.import_key, account.id, api_key)
+    path = f"{ENTERPRISE}/system_details"
+    headers = [{"x-api-key": api_key}, {"key": api_key}, {"authorization": f"Bearer {api_key}"}]
+    for named in headers:
+        assert stage.client.post(path, headers=named).json()["status"] == "ok"
+        assert stage.client.get("/v1/get-user-credits", headers=named).json()["credits"] == 0
+    for answer in (
+        stage.client.post(path, json={"key": api_key}),
+        stage.client.post(path, data={"key": api_key}),
+        stage.client.post(path, data={"key": api_key}, files={"unused": b"x"}),
+    ):
+        assert answer.json()["status"] == "ok"

@@ -174,6 +174,18 @@ def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: 
     assert asyncio.run(books(server, "hanging up"))[2] == {"grant": 1, "hold": 1, "release": 1}
 
 
+@pytest.mark.parametrize("path", ["//v1/get-user-credits", "/v1//get-user-credits/", "///v1/get-user-credits"])
+def test_a_base_url_with_a_slash_at_its_end_works(server: RunningServer, path: str):
+    answer = HTTP.get(f"{server.url}{path}", headers={"x-api-key": server.key})
+    assert (answer.status_code, answer.json()["credits"] > 0) == (200, True)
+
+
+def test_monitors_ask_with_head(server: RunningServer):
+    for path in ("/livez", "/readyz", "/metrics", "/docs"):
+        answer = HTTP.head(f"{server.url}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_short_request_that_comes_later_is_finished_first(server: RunningServer):
     with ThreadPoolExecutor() as pool:
         long = pool.submit(HTTP.post, f"{server.url}{PATH}", json={"key": server.key, **LONG}, timeout=300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,112 @@ def test_a_created_key_works_and_is_the_only_thing_printed(understudy: Understud
     assert (status, complaints) == (0, "")
     account = _authenticate(printed.strip())
     assert (account.name, account.balance, account.is_administrator) == ("ada", 12_500, False)
+
+
+KEYS = [
+    "SG_0123456789abcdef",
+    "SG_" + "aB3" * 19,
+    "a1B2" * 8,
+    "x" * 60,
+    "us-" + "a-_" * 10,
+    "Ab.9~!#$%&'()*+/:;<=>?@[]^`{|}",
+]
+"""Keys of the shapes that services give out, and one of every sign."""
+
+
+@pytest.mark.parametrize(
+    ("api_key", "around"), list(zip(KEYS, ("", "\n", "\r\n", "  \n", "\ufeff", "\t"), strict=True))
+)
+def test_a_key_is_brought_along_and_never_shown(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch, api_key: str, around: str
+) -> None:
+    typed = f"\ufeff{api_key}" if around == "\ufeff" else f"{api_key}{around}"
+    _say(monkeypatch, typed.encode())
+    status, printed, complaints = understudy("keys", "import", "--account", "ada", "--label", "old")
+    assert (status, complaints) == (0, "")
+    account = _authenticate(api_key)
+    assert (account.name, account.is_administrator, account.balance) == ("ada", False, 0)
+    listed = understudy("keys", "list")[1]
+    assert "old" in listed
+    stored = Settings().data.joinpath("understudy.db").read_bytes()
+    for text in (printed, listed, stored.decode("latin-1")):
+        assert api_key not in text
+        assert api_key[len(api_key) // 4 + 1 :] not in text
+
+
+def test_a_key_is_brought_along_for_an_administrator_or_an_account_that_is_there(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _say(monkeypatch, KEYS[0].encode())
+    assert understudy("keys", "import", "--account", "root", "--admin")[0] == 0
+    assert _authenticate(KEYS[0]).is_administrator
+    understudy("keys", "create", "--account", "ada", "--credits", "2")
+    _say(monkeypatch, KEYS[1].encode())
+    assert understudy("keys", "import", "--account", "ada")[0] == 0
+    assert _authenticate(KEYS[1]).balance == 2000
+    _say(monkeypatch, KEYS[2].encode())
+    status, _, complaints = understudy("keys", "import", "--account", "ada", "--admin")
+    assert (status, "no administrator's" in complaints) == (2, True)
+
+
+def test_a_key_that_was_brought_along_is_revoked_like_any_other(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _say(monkeypatch, KEYS[0].encode())
+    understudy("keys", "import", "--account", "ada")
+    prefix = understudy("keys", "list")[1].split()[1].removesuffix("...")
+    assert understudy("keys", "revoke", prefix)[0] == 0
+    with pytest.raises(errors.InvalidKey):
+        _authenticate(KEYS[0])
+    _say(monkeypatch, KEYS[0].encode())
+    status, _, complaints = understudy("keys", "import", "--account", "bob")
+    assert (status, complaints) == (
+        2,
+        "this key exists already: it belongs to the account ada, and was revoked\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (b"", "no key"),
+        (b" \n\r\n", "no key"),
+        (b"SG_short", "16 to 512 characters, this one 8"),
+        (b"x" * 513, "16 to 512 characters"),
+        (b"SG_0123456789abcdef SG_0123456789abcdff", "without blanks"),
+        (b"SG_0123456789abcdef\nSG_0123456789abcdff\n", "without blanks"),
+        (b"SG_0123456789\tabcdef", "without blanks"),
+        (b"SG_0123456789\x00abcdef", "without blanks"),
+        ("SG_0123456789abcdéf".encode(), "ASCII"),
+        (b"SG_0123456789abcd\xe9f", "ASCII"),
+        ("SG_0123456789abcdef".encode("utf-16"), "ASCII"),
+    ],
+)
+def test_what_is_no_key_is_refused_without_being_shown(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch, typed: bytes, words: str
+) -> None:
+    _say(monkeypatch, typed)
+    status, printed, complaints = understudy("keys", "import", "--account", "ada")
+    assert (status, printed) == (2, "")
+    assert words in complaints
+    assert "SG_" not in complaints
+    assert understudy("credits", "show")[1] == ""  # no account was created for it
+
+
+def test_a_key_that_is_there_already_is_refused_in_words(
+    understudy: Understudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, created, _ = understudy("keys", "create", "--account", "ada")
+    _say(monkeypatch, created.encode())
+    status, printed, complaints = understudy("keys", "import", "--account", "bob")
+    assert (status, printed) == (2, "")
+    assert complaints == "this key exists already: it belongs to the account ada\n"
+    assert "bob" not in understudy("credits", "show")[1]
+
+
+def _say(monkeypatch: pytest.MonkeyPatch, typed: bytes) -> None:
+    """Put this on the standard input of the next command."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
 
 
 def test_a_second_key_of_an_account_shares_its_credits(understudy: Understudy) -> None:

@@ -164,7 +164,7 @@ FAMILIES = (
     PathFamily(
         name="v6",
         prefix="/api/v6/images/text2img",
-        operations=_same(*DRAWING, "controlnet"),
+        operations={**_same(*DRAWING, "controlnet"), **FETCH},
         differences=COMMUNITY,
         source="seen in a client",
         shown=False,

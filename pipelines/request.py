@@ -50,6 +50,7 @@ class Control:
     Attributes:
         image: the picture, already as large as the one that is asked for.
         preprocessor: makes the control image of the picture ("canny" ...); None: the picture is one already.
+            "inpaint" makes it of the request's own picture and mask.
         scale: diffusers' ``controlnet_conditioning_scale``, 1.0 = as trained; more follows it more closely.
     """
 

@@ -77,7 +77,10 @@ TEXT2IMG: Mapping[str, Any] = {
     "prompt": "ultra realistic close up portrait ((beautiful pale cyberpunk female with heavy black "
     "eyeliner)), blue eyes, shaved side haircut, hyper detail, cinematic lighting, magic neon, dark red "
     "city, Canon EOS R3, nikon, f/1.4, ISO 200, 1/160s, 8K, RAW, unedited, symmetrical balance, in-frame, 8K",
-    "negative_prompt": "painting, extra fingers",
+    "negative_prompt": "painting, extra fingers, mutated hands, poorly drawn hands, poorly drawn face, "
+    "deformed, ugly, blurry, bad anatomy, bad proportions, extra limbs, cloned face, skinny, glitchy, double "
+    "torso, extra arms, extra hands, mangled fingers, missing lips, ugly face, distorted face, extra legs, "
+    "anime",
     "width": "512",
     "height": "512",
     "samples": "1",
@@ -101,6 +104,51 @@ TEXT2IMG: Mapping[str, Any] = {
     "webhook": None,
     "track_id": None,
 }
+
+TEXT2IMG_ANSWER: Mapping[str, Any] = {
+    "status": "success",
+    "generationTime": 2.920767068862915,
+    "id": 302455,
+    "output": [
+        "https://d1okzptojspljx.cloudfront.net/generations/05c3260d-6a2e-4aa5-82f0-e952f2a5fa10-0.png"
+    ],
+    "meta": {
+        "prompt": "ultra realistic close up portrait ((beautiful pale cyberpunk female with heavy black "
+        "eyeliner)), blue eyes, shaved side haircut, hyper detail, cinematic lighting, magic neon, dark red "
+        "city, Canon EOS R3, nikon, f/1.4, ISO 200, 1/160s, 8K, RAW, unedited, symmetrical balance, "
+        "in-frame, 8K",
+        "model_id": "runwayml/stable-diffusion-v1-5",
+        "negative_prompt": "painting, extra fingers, mutated hands, poorly drawn hands, poorly drawn face, "
+        "deformed, ugly, blurry, bad anatomy, bad proportions, extra limbs, cloned face, skinny, glitchy, "
+        "double torso, extra arms, extra hands, mangled fingers, missing lips, ugly face, distorted face, "
+        "extra legs, anime ((out of frame)), ((extra fingers)), mutated hands, ((poorly drawn hands)), "
+        "((poorly drawn face)), (((mutation))), (((deformed))), (((tiling))), ((naked)), ((tile)), "
+        "((fleshpile)), ((ugly)), (((abstract))), blurry, ((bad anatomy)), ((bad proportions)), ((extra "
+        "limbs)), cloned face, glitchy, ((extra breasts)), ((double torso)), ((extra arms)), ((extra "
+        "hands)), ((mangled fingers)), ((missing breasts)), (missing lips), ((ugly face)), ((fat)), ((extra "
+        "legs))",
+        "scheduler": "UniPCMultistepScheduler",
+        "revision": "fp16",
+        "safetychecker": "no",
+        "W": 512,
+        "H": 512,
+        "enable_attention_slicing": "true",
+        "file_prefix": "05c3260d-6a2e-4aa5-82f0-e952f2a5fa10",
+        "guidance_scale": 7.5,
+        "seed": 1793745243,
+        "steps": 20,
+        "n_samples": 1,
+        "upscale": "no",
+        "multi_lingual": "no",
+        "panorama": "no",
+        "self_attention": "no",
+        "embeddings": None,
+        "lora": None,
+        "outdir": "out",
+        "vae": "stabilityai/sd-vae-ft-mse",
+    },
+}
+"""What the page answers to its own sample, `TEXT2IMG`."""
 
 IMG2IMG_AND_INPAINT: Mapping[str, Any] = {
     "key": "enterprise_api_key",

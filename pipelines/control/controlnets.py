@@ -10,6 +10,7 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from pipelines.adapters.library import AdapterLibrary
+from pipelines.control.inpaint_guide import INPAINT, inpaint_guide
 from pipelines.control.preprocessors import Preprocessors
 from pipelines.denoising.evaluation import Rows
 from pipelines.denoising.sample import Conditioning
@@ -18,7 +19,7 @@ from pipelines.group import GroupKey
 from pipelines.images import codec
 from pipelines.layers.panorama import Views
 from pipelines.lru import LRUCache
-from pipelines.request import Prompted
+from pipelines.request import Control, Prompted
 
 AT_ONCE = 4
 """The number of ControlNets that stay on the device beside one checkpoint."""
@@ -84,8 +85,7 @@ class ControlNets:
             network = self._network(control.name)
             config: Any = network.config
             guess = guess or config.global_pool_conditions
-            image = self._preprocessors.prepare(control.image, control.preprocessor)
-            whole = codec.control_tensor(image, key.height, key.width).to(self._device, self._unet.dtype)
+            whole = self._control_image(request, control, key).to(self._device, self._unet.dtype)
             shared[_CONTROL_IMAGE + control.name] = self._in_views(whole) if request.panorama else whole
             count = len(network.controlnet_down_blocks) + 1
             scales = torch.full((count,), control.scale)
@@ -127,6 +127,13 @@ class ControlNets:
             "down_block_additional_residuals": tuple(total[:-1]),
             "mid_block_additional_residual": total[-1],
         }
+
+    def _control_image(self, request: Prompted, control: Control, key: GroupKey) -> Tensor:
+        """(1, 3, H, W) in 0 .. 1; for inpainting also -1."""
+        if control.preprocessor == INPAINT:
+            return inpaint_guide(request, key.height, key.width)
+        image = self._preprocessors.prepare(control.image, control.preprocessor)
+        return codec.control_tensor(image, key.height, key.width)
 
     def _in_views(self, control_image: Tensor) -> Views:
         return Views(control_image, self._unet.config.sample_size, self._pixels_per_latent)

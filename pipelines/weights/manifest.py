@@ -171,6 +171,7 @@ Preprocessor = Literal[
     "canny",
     "depth",
     "hed",
+    "inpaint",
     "lineart",
     "lineart_anime",
     "lineart_standard",
@@ -182,7 +183,7 @@ Preprocessor = Literal[
     "shuffle",
     "zoe",
 ]
-"""The preprocessors that can make a ControlNet's control image of a picture."""
+"""The preprocessors that can make a ControlNet's control image of a picture; inpaint, of its mask as well."""
 
 
 class ControlNetEntry(AdapterEntry):

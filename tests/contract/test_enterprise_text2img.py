@@ -19,7 +19,7 @@ from server.endpoints.enterprise.text2img import Text2Img
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
 from server.errors import FieldError, NotFound
-from tests.documented_bodies import TEXT2IMG
+from tests.documented_bodies import TEXT2IMG, TEXT2IMG_ANSWER
 
 MANIFEST = Manifest.model_validate(
     {
@@ -64,8 +64,8 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
     drawn = fields.to_request(MANIFEST, {})
     assert drawn == TextToImage(
         pipeline="sd",
-        prompt=SAMPLE["prompt"] + ", DSLR photography, sharp focus, Unreal Engine 5, Octane Render, Redshift",
-        negative_prompt=enhanced_negative_prompt("painting, extra fingers"),
+        prompt=TEXT2IMG_ANSWER["meta"]["prompt"],
+        negative_prompt=TEXT2IMG_ANSWER["meta"]["negative_prompt"],
         width=512,
         height=512,
         num_inference_steps=20,
@@ -248,6 +248,28 @@ def test_the_enhancement_repeats_nothing_that_is_there():
     assert enhanced_prompt(prompt) == prompt
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["a cat, 8K, RAW, in-frame", "8k, ((RAW)) , in-frame,", "sharp focus,Redshift, f/1.4, a cat, 8K  "],
+)
+def test_a_prompt_with_three_phrases_stays_as_it_is_to_the_byte(prompt: str):
+    assert enhanced_prompt(prompt) == prompt
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a cat, 8K, RAW", "a cat, 8K, 8K, 8K", "8K RAW in-frame", "a cat, 8Kx, unedited film, (raw"]
+)
+def test_a_prompt_with_fewer_gets_those_that_it_lacks(prompt: str):
+    lacking = [phrase for phrase in PROMPT_PHRASES if phrase not in ("8K", "RAW")]
+    assert enhanced_prompt(prompt).startswith(f"{prompt}, DSLR photography, sharp focus")
+    assert [phrase for phrase in lacking if phrase not in enhanced_prompt(prompt)] == []
+
+
+@pytest.mark.parametrize("negative", ["blurry", "ugly, (((mutation))),", ", ".join(NEGATIVE_PHRASES), " a "])
+def test_the_whole_negative_list_is_appended_after_a_blank_whatever_is_there(negative: str):
+    assert enhanced_negative_prompt(negative) == f"{negative} {', '.join(NEGATIVE_PHRASES)}"
+
+
 def test_an_empty_negative_prompt_becomes_the_vendors_list():
     assert enhanced_negative_prompt("") == ", ".join(NEGATIVE_PHRASES)
 
@@ -288,6 +310,20 @@ def said(**changes: object) -> tuple[dict[str, object], object]:
             None,
             "use_karras_sigmas had no effect with DDIMScheduler",
         ),
+        ({"algorithm_type": "none"}, "yes", None, None),
+        ({"algorithm_type": None, "safety_checker_type": "blur"}, "yes", None, None),
+        (
+            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver+++"},
+            "yes",
+            "dpmsolver++",
+            None,
+        ),
+        (
+            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "none"},
+            "yes",
+            None,
+            None,
+        ),
         (
             {"algorithm_type": "dpmsolver++"},
             "yes",
@@ -309,6 +345,67 @@ def test_the_answer_says_which_of_the_schedulers_options_had_no_effect(
         {"use_karras_sigmas": karras, "algorithm_type": algorithm_type, "scheduler_note": None},
         warning,
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        *(
+            (
+                {"safety_checker": no, "safety_checker_type": word},
+                "safety_checker_type had no effect while safety_checker is no",
+            )
+            for no in ("no", False, "0")
+            for word in ("no", "none", "blur", 5, "BLACK")
+        ),
+        ({"algorithm_type": "euler"}, "algorithm_type had no effect with UniPCMultistepScheduler"),
+        ({"lora_strength": "strong"}, "lora_strength had no effect without lora_model"),
+        ({"lora_strength": "7"}, "lora_strength had no effect without lora_model"),
+        ({"lora_strength": "0.5,0.7"}, "lora_strength had no effect without lora_model"),
+        ({"lora_strength": ["0.5"]}, "lora_strength had no effect without lora_model"),
+        (
+            {"scheduler": "DDIMScheduler", "use_karras_sigmas": "maybe"},
+            "use_karras_sigmas had no effect with DDIMScheduler",
+        ),
+        (
+            {"scheduler": "PNDMScheduler", "algorithm_type": "x", "lora_strength": None, "safety_checker": 0,
+             "safety_checker_type": "x"},
+            "safety_checker_type had no effect while safety_checker is no;"
+            " algorithm_type had no effect with PNDMScheduler",
+        ),
+    ],
+)  # fmt: skip
+def test_an_option_without_effect_never_ends_a_call_and_is_named(changes: dict[str, object], warning: str):
+    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", **changes})
+    fields.validate_names(MANIFEST)
+    assert request_warning(fields, fields.to_request(MANIFEST, {})) == warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"safety_checker_type": "no"}, "safety_checker_type must be one of black, blur, pixelate"),
+        (
+            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "x"},
+            "algorithm_type must be one of",
+        ),
+        ({"use_karras_sigmas": "maybe"}, "use_karras_sigmas must be true or false"),
+    ],
+)
+def test_an_option_with_effect_still_has_to_be_right(changes: dict[str, object], text: str):
+    ((field, (problem,)),) = texts({**PLAIN, "model_id": "checked", **changes}).items()
+    assert field in changes
+    assert problem.startswith(text)
+
+
+@pytest.mark.parametrize("value", ["yes", True, 1, "perhaps", ["10.0.0.1"]])
+def test_a_load_balancer_is_answered_by_how_several_machines_are_run(value: object):
+    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", "loadbalancer": value})
+    warning = request_warning(fields, fields.to_request(MANIFEST, {}))
+    assert str(warning).startswith("loadbalancer had no effect: one server draws on all GPUs of its machine")
+    for nothing in ("no", False, None, "", "0"):
+        fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", "loadbalancer": nothing})
+        assert request_warning(fields, fields.to_request(MANIFEST, {})) is None
 
 
 @pytest.mark.parametrize("name", ["DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"])

@@ -174,7 +174,9 @@ def test_a_caller_who_hangs_up_is_refunded_and_the_engine_is_free_again(server: 
     assert asyncio.run(books(server, "hanging up"))[2] == {"grant": 1, "hold": 1, "release": 1}
 
 
-@pytest.mark.parametrize("path", ["//v1/get-user-credits", "/v1//get-user-credits/", "///v1/get-user-credits"])
+@pytest.mark.parametrize(
+    "path", ["//v1/get-user-credits", "/v1//get-user-credits/", "///v1/get-user-credits"]
+)
 def test_a_base_url_with_a_slash_at_its_end_works(server: RunningServer, path: str):
     answer = HTTP.get(f"{server.url}{path}", headers={"x-api-key": server.key})
     assert (answer.status_code, answer.json()["credits"] > 0) == (200, True)

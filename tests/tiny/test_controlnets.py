@@ -48,6 +48,8 @@ MASK[13:50, 20:61] = 255
 
 CANNY = Control(name="canny", image=image_of(EDGES), scale=0.7)
 OPENPOSE = Control(name="openpose", image=image_of(POSE), scale=1.5)
+MASKED = Control(name="canny", image=image_of(START), preprocessor="inpaint")
+"""Any ControlNet takes the picture without its masked part."""
 CANNY_XL = Control(name="canny-sdxl", image=image_of(EDGES), scale=0.8)
 
 
@@ -76,6 +78,13 @@ def request(kind: type[Any] = TextToImage, **changes: Any) -> Any:
     return kind(**values | changes)
 
 
+def inpaint_condition() -> torch.Tensor:
+    """The control image as diffusers' documentation makes it of `START` and `MASK`."""
+    picture = START.astype(np.float32) / 255.0
+    picture[MASK.astype(np.float32) / 255.0 > 0.5] = -1.0
+    return torch.from_numpy(picture[None].transpose(0, 3, 1, 2))
+
+
 def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
     """The plain pipeline's picture; of an inpainting with the rest put back."""
     folder = manifest.path.parent
@@ -83,7 +92,10 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
         ControlNetModel.from_pretrained(folder / "controlnets" / FILES[control.name])
         for control in asked.controls
     ]
-    control_images: Any = [Image.fromarray(array(control.image)) for control in asked.controls]
+    control_images: Any = [
+        inpaint_condition() if control.preprocessor == "inpaint" else Image.fromarray(array(control.image))
+        for control in asked.controls
+    ]
     scales: Any = [control.scale for control in asked.controls]
     if len(networks) == 1:
         (networks,), (control_images,), (scales,) = networks, control_images, scales
@@ -132,6 +144,8 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
         request(controls=(OPENPOSE, CANNY), guess_mode=True),
         request(ImageToImage),
         request(Inpainting),
+        request(Inpainting, controls=(MASKED,)),
+        request(Inpainting, controls=(OPENPOSE, MASKED)),
         request(pipeline=XL, controls=(CANNY_XL,)),
         request(pipeline=XL, controls=(CANNY_XL,), guess_mode=True),
     ],
@@ -144,6 +158,8 @@ def drawn_plainly(manifest: Manifest, asked: Any) -> np.ndarray:
         "two guess",
         "image to image",
         "inpainting",
+        "masked guide",
+        "two, one masked guide",
         "xl",
         "xl guess",
     ],
@@ -244,6 +260,7 @@ def test_highres_fix_sees_the_guide_in_both_passes(families: dict[str, Any]) -> 
             InvalidInput,
             "preprocessor: hed needs weights that are not on this server",
         ),
+        ((MASKED,), InvalidInput, "preprocessor: inpaint needs a picture and the mask of what is repainted"),
         ((replace(CANNY, preprocessor="tea leaves"),), InvalidInput, "preprocessor: tea leaves is not one"),
     ],
 )

@@ -91,9 +91,14 @@ def _fetched(request: Request, job: Job) -> dict[str, object]:
 
 
 def meta(job: Job) -> dict[str, JSON]:
-    """The `meta` of an answer; its `nsfw` has the safety checker's word on each picture, if it looked."""
+    """The `meta` of an answer; its `nsfw` has the safety checker's word on each picture, if it looked.
+
+    `model` repeats `model_id`: the V3 pages and clients of them have it so.
+    """
     nsfw = [yes_no(word) for word in job.flagged or ()]
-    return {**_options(job).meta, "file_prefix": job.file_prefix, "nsfw": nsfw}
+    drawn = _options(job).meta
+    model = {"model": drawn["model_id"]} if "model_id" in drawn else {}
+    return {**drawn, **model, "file_prefix": job.file_prefix, "nsfw": nsfw}
 
 
 def _options(job: Job) -> EnterpriseOptions:

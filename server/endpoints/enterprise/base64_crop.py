@@ -16,7 +16,6 @@ from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.uploads import read_upload, store_upload
 from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import Flag, PictureField
-from server.http.pictures import picture_limits
 
 
 class Base64Crop(Operation):
@@ -50,13 +49,11 @@ class Base64Crop(Operation):
 
 
 async def base64_crop(request: Request, account: Account, fields: Base64Crop) -> dict[str, object]:
-    picture = await read_upload(request, fields.image, "image")
+    picture, file = await read_upload(request, fields.image, "image")
     if fields.crop and picture.width != picture.height:
         side = min(picture.width, picture.height)
         square = await asyncio.to_thread(image_io.cover, picture, side, side)
         file = await asyncio.to_thread(image_io.encode, square, "png")
-    else:
-        file = await asyncio.to_thread(image_io.base64_bytes, str(fields.image), picture_limits(request))
     link = await store_upload(request, file)
     return {
         "status": "success",

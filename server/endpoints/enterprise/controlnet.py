@@ -20,6 +20,7 @@ from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.enterprise.drawing.picture_fields import FORMS, refuse_too_little, url_or_none
 from server.endpoints.enterprise.drawing.preprocessors import PREPROCESSORS, preprocessor_for_each
 from server.endpoints.enterprise.routes import post
+from server.endpoints.enterprise.wire import yes_no
 from server.endpoints.fields import Flag, Number, PictureField, Text
 from server.errors import FieldError, MissingField
 from server.jobs.order import JSON
@@ -171,10 +172,21 @@ class ControlNetFields(PictureFields):
         drawn = self._without_controls(manifest, pictures)
         return replace(drawn, controls=self.controls(manifest, control_image), guess_mode=self.guess_mode)
 
+    def without_effect(self) -> dict[str, str]:
+        options = super().without_effect()
+        if not self.auto_hint:
+            options["controlnet_type"] = "while auto_hint is no"
+        if not self.redraws:
+            options["strength"] = "without a picture that is redrawn"
+        return options
+
     def own_meta(self) -> dict[str, JSON]:
         return {
             "controlnet_model": self.controlnet_model,
             "controlnet_type": self.controlnet_type,
+            "auto_hint": yes_no(self.auto_hint),
+            "guess_mode": yes_no(self.guess_mode),
+            "controlnet_conditioning_scale": self.controlnet_conditioning_scale,
             "init_image": url_or_none(self.init_image),
             "control_image": url_or_none(self.control_image),
             "mask_image": url_or_none(self.mask_image),

@@ -11,14 +11,18 @@ from pipelines.schedulers.names import NAMES
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
 from server.endpoints.enterprise.routes import post
-from server.endpoints.enterprise.wire import Operation
+from server.endpoints.enterprise.wire import Operation, message
 from server.http.services import services
 
 
 class SchedulersListOperation(Operation):
     slug: ClassVar[str] = "schedulers_list"
     summary: ClassVar[str] = "All schedulers"
-    answer: ClassVar[Mapping[str, object]] = {"schedulers": ["DDPMScheduler", "DDIMScheduler"]}
+    answer: ClassVar[Mapping[str, object]] = {
+        "status": "success",
+        **message("list of schedulers"),
+        "schedulers": ["DDPMScheduler", "DDIMScheduler"],
+    }
 
 
 class SystemDetailsOperation(Operation):
@@ -39,7 +43,8 @@ class SystemDetailsOperation(Operation):
 async def schedulers_list(
     request: Request, account: Account, fields: SchedulersListOperation
 ) -> dict[str, object]:
-    return {"schedulers": list(NAMES)}
+    # The page documents the list alone; typed clients of all operations read the others.
+    return {"status": "success", **message("list of schedulers"), "schedulers": list(NAMES)}
 
 
 async def system_details(

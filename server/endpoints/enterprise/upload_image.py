@@ -15,7 +15,6 @@ from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.uploads import read_upload, store_upload
 from server.endpoints.enterprise.wire import Operation, message
 from server.endpoints.fields import PictureField
-from server.http.pictures import picture_limits
 
 _SUFFIX = {"jpeg": "jpg"}
 
@@ -56,12 +55,7 @@ class UploadImage(Operation):
 
 
 async def upload_image(request: Request, account: Account, fields: UploadImage) -> dict[str, object]:
-    given = fields.base64_image
-    picture = await read_upload(request, given, "base64_image")
-    limits = picture_limits(request)
-    file = (
-        given if isinstance(given, bytes) else await asyncio.to_thread(image_io.base64_bytes, given, limits)
-    )
+    picture, file = await read_upload(request, fields.base64_image, "base64_image")
     wanted = _SUFFIX.get(fields.image_type or "", fields.image_type)
     if wanted is not None and image_io.kind(file)[0] != wanted:
         format_ = "jpeg" if wanted == "jpg" else wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 from fastapi import Request
@@ -9,13 +10,14 @@ from fastapi import Request
 from pipelines import image_io
 from pipelines.image_io import RGBImage
 from server.errors import FieldError, InvalidInputImage
-from server.http.pictures import read_picture
+from server.http.pictures import picture_limits, read_picture
 from server.http.services import services
 from server.http.urls import output_url, public_url
 
 
-async def read_upload(request: Request, given: str | bytes, field: str) -> RGBImage:
-    """The picture that a field has as base64; a URL is refused, since an upload is asked for.
+async def read_upload(request: Request, given: str | bytes, field: str) -> tuple[RGBImage, bytes]:
+    """The picture that a field has as base64 or as a file, and its file; a URL is refused, since an upload is
+    asked for.
 
     Raises:
         FieldError, BodyTooLarge: naming the field.
@@ -23,10 +25,13 @@ async def read_upload(request: Request, given: str | bytes, field: str) -> RGBIm
     if isinstance(given, str) and "://" in given[:16]:
         raise FieldError(field, "must be base64 text")
     try:
-        return await read_picture(request, given, field)
+        picture = await read_picture(request, given, field)
     except InvalidInputImage:
         problem = "must be a PNG, JPEG, WebP, GIF, BMP or TIFF picture in base64"
         raise FieldError(field, problem) from None
+    if isinstance(given, bytes):
+        return picture, given
+    return picture, await asyncio.to_thread(image_io.base64_bytes, given, picture_limits(request))
 
 
 async def store_upload(request: Request, file: bytes) -> str:

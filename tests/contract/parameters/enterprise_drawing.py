@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.request import Control, Lora, SchedulerChoice
+from server.endpoints.enterprise.drawing.meta import LOAD_BALANCER
 from tests.contract.parameters.effects import (
     SENT,
     Effect,
@@ -41,7 +42,15 @@ SCHEDULERS = (
     "KarrasVeScheduler", "ScoreSdeVeScheduler", "LCMScheduler",
 )  # fmt: skip
 
-ALGORITHM_TYPES = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
+ALGORITHM_TYPES = {
+    "none": None,
+    "dpmsolver": "dpmsolver",
+    "dpmsolver++": "dpmsolver++",
+    "dpmsolver+++": "dpmsolver++",
+    "sde-dpmsolver": "sde-dpmsolver",
+    "sde-dpmsolver++": "sde-dpmsolver++",
+}
+"""Each documented value, and what diffusers calls it."""
 
 REPLACEMENTS = ("black", "blur", "pixelate", "sensitive_content_text")
 
@@ -105,9 +114,14 @@ def shared() -> Iterator[Row]:
     yield row("use_karras_sigmas", False, noise_scheduler(karras=False))
     yield from every(
         "algorithm_type",
-        {name: noise_scheduler("DPMSolverMultistepScheduler", name) for name in ALGORITHM_TYPES},
+        {
+            name: noise_scheduler("DPMSolverMultistepScheduler", meant)
+            for name, meant in ALGORITHM_TYPES.items()
+        },
+        default="none",
         beside={"scheduler": "DPMSolverMultistepScheduler"},
     )
+    yield row("loadbalancer", True, answer(warning=LOAD_BALANCER))
     yield row("vae", "soft", drawn(vae=SENT))
     yield row("base64", True, picture(content_type="text/plain"))
     yield row("temp", True, kept_for_two_days(False))

@@ -49,7 +49,7 @@ KEY_ALONE = tuple(
     Page(f"{ENTERPRISE}/{operation}", {}, (row("key", an_api_key, effect),))
     for operation, effect in {
         "get_all_models": answer(status="success"),
-        "schedulers_list": answer(schedulers=[*SCHEDULERS]),
+        "schedulers_list": answer(status="success", message="list of schedulers", schedulers=[*SCHEDULERS]),
         "system_details": answer(status="ok", queue_num=0),
         "clear_queue": answer(status="success", cleared=0),
         "clear_cache": answer(status="success", message="Cache cleared successfully"),

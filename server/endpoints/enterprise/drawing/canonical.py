@@ -57,7 +57,7 @@ def canonical(fields: PictureFields, manifest: Manifest) -> Canonical:
         "scheduler": SchedulerChoice(
             name=fields.scheduler,
             use_karras_sigmas=fields.use_karras_sigmas,
-            algorithm_type=fields.algorithm_type,
+            algorithm_type=fields.algorithm(),
         ),
         "prompt_weighting": True,
         "clip_skip": fields.clip_skip - 1 or None,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from pipelines.image_io import RGBImage
 from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Lora, PictureRequest, Replacement
-from pipelines.schedulers.names import NoiseScheduler
+from pipelines.schedulers.names import ALGORITHM_TYPES, WITH_KARRAS_SIGMAS, NoiseScheduler
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
 from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
@@ -22,6 +30,24 @@ from server.endpoints.pricing import Priced
 from server.errors import FieldError
 from server.http.caller import IDEMPOTENCY_KEY_PARAMETER
 from server.jobs.order import JSON
+
+AlgorithmType = Literal[
+    "none", "dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++"
+]
+"""The page documents none and dpmsolver+++; the others are diffusers' own."""
+
+COMPANIONS = frozenset(
+    {
+        "safety_checker_type", "algorithm_type", "use_karras_sigmas", "lora_strength", "controlnet_type",
+        "strength",
+    }
+)  # fmt: skip
+"""The options that only say how another one is meant: without that one they may have any value."""
+
+
+def _anything(value: object) -> bool:
+    """Whether a flag asks for something; it may have any value, since nothing comes of it."""
+    return str(value).strip().lower() not in ("", "no", "n", "false", "off", "0")
 
 
 class PaidFields(WebhookFields, Priced):
@@ -96,9 +122,9 @@ class PictureFields(PaidFields):
     )
     enhance_prompt: Flag = Field(
         True,
-        description="Add the vendor's quality phrases to the prompt, and its list to the negative prompt,"
-        " where they are missing; before that the server's prompt writer continues the prompt, if it has one."
-        " `meta.prompt` shows the result.",
+        description="Add the vendor's quality phrases to a prompt that has fewer than three of them, and its"
+        " whole list to the negative prompt; before that the server's prompt writer continues the prompt, if"
+        " it has one. `meta.prompt` shows the result.",
     )
     multi_lingual: Flag = Field(
         False,
@@ -137,18 +163,74 @@ class PictureFields(PaidFields):
     use_karras_sigmas: Flag = Field(
         True, description="Where the scheduler has them; `meta` says `no effect` where it has not."
     )
-    algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] | None = Field(
-        None,
+    algorithm_type: AlgorithmType = Field(
+        "none",
         description="For DPMSolverMultistepScheduler, and but for sde-dpmsolver for "
-        "DPMSolverSinglestepScheduler; `meta` says `no effect` with others. Fewer than twelve "
-        "steps need one with ++: sde-dpmsolver leaves much noise then, dpmsolver some.",
+        "DPMSolverSinglestepScheduler; `meta` says `no effect` with others. dpmsolver+++ is the documented "
+        "name of dpmsolver++; none is the scheduler's own. Fewer than twelve steps need one with ++: "
+        "sde-dpmsolver leaves much noise then, dpmsolver some.",
     )
     vae: Text | None = Field(None, description="A VAE of this server instead of the checkpoint's own.")
     base64: Flag = Field(False, description="`output` lists text files with base64.")
     temp: Flag = Field(False, description="The outputs live a day only.")
+    loadbalancer: Annotated[bool, BeforeValidator(_anything)] = Field(
+        False,
+        exclude=True,  # no part of what a body means
+        description="Without effect: `warning` says how several machines are run.",
+    )
+
+    _without_its_value: frozenset[str] = PrivateAttr(frozenset())
+    """The options whose values mean nothing, sent where these options have no effect."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _an_option_without_effect_may_say_anything(
+        cls, body: Mapping[str, object], read: ModelWrapValidatorHandler[Self]
+    ) -> Self:
+        try:
+            return read(body)
+        except ValidationError as error:
+            wrong = frozenset(str(detail["loc"][0]) for detail in error.errors() if detail["loc"])
+            if not wrong <= COMPANIONS:
+                raise
+            fields = read({name: value for name, value in body.items() if name not in wrong})
+            if not wrong <= fields.without_effect().keys():
+                raise
+            fields._without_its_value = wrong
+            return fields
 
     def effort(self) -> tuple[int, int]:
         return self.samples, self.num_inference_steps
+
+    def without_effect(self) -> dict[str, str]:
+        """The options that have no effect in this call, whether they were sent or not, and why."""
+        options: dict[str, str] = {}
+        if not self.safety_checker:
+            options["safety_checker_type"] = "while safety_checker is no"
+        if self.scheduler not in ALGORITHM_TYPES:
+            options["algorithm_type"] = f"with {self.scheduler}"
+        if self.scheduler not in WITH_KARRAS_SIGMAS:
+            options["use_karras_sigmas"] = f"with {self.scheduler}"
+        if not comma_list(self.lora_model):
+            options["lora_strength"] = "without lora_model"
+        return options
+
+    def without_effect_but_sent(self) -> dict[str, str]:
+        """Those of `without_effect` that the caller has sent, and that ask for something."""
+        nothing_asked = {
+            "use_karras_sigmas": not self.use_karras_sigmas,
+            "algorithm_type": self.algorithm_type == "none",
+        }
+        return {
+            name: reason
+            for name, reason in self.without_effect().items()
+            if name in self._without_its_value
+            or (name in self.model_fields_set and not nothing_asked.get(name))
+        }
+
+    def algorithm(self) -> str | None:
+        """The algorithm of the noise scheduler by diffusers' name; None: the scheduler's own."""
+        return {"none": None, "dpmsolver+++": "dpmsolver++"}.get(self.algorithm_type, self.algorithm_type)
 
     def loras(self) -> tuple[Lora, ...]:
         """The LoRAs with their strengths.
@@ -157,6 +239,8 @@ class PictureFields(PaidFields):
             FieldError: the strengths are not one for all or one each, between 0.1 and 1.
         """
         names = comma_list(self.lora_model)
+        if not names:
+            return ()
         strengths = number_for_each("lora_model", names, "lora_strength", self.lora_strength, 0.1, 1)
         return tuple(Lora(name=name, scale=scale) for name, scale in zip(names, strengths, strict=True))
 
@@ -189,7 +273,7 @@ class PictureFields(PaidFields):
         entry = checkpoint(manifest, self.model_id)
         check_adapters("lora_model", [lora.name for lora in self.loras()], manifest.loras, entry)
         check_adapters("embeddings_model", self.embeddings(), manifest.embeddings, entry)
-        check_algorithm_type(self.scheduler, self.algorithm_type)
+        check_algorithm_type(self.scheduler, self.algorithm())
         check_adapters("vae", filter(None, [self.own_vae()]), manifest.vaes, entry)
         if self.upscale and not manifest.upscalers:
             raise FieldError("upscale", "needs an upscaler, and this server has none")

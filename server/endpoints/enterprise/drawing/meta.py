@@ -5,16 +5,25 @@ from __future__ import annotations
 from pipelines.request import Prompted
 from pipelines.weights.manifest import PipelineEntry
 from server.endpoints.enterprise.drawing.fields import PictureFields
-from server.endpoints.enterprise.drawing.scheduler_notes import no_effect_warnings, scheduler_meta
+from server.endpoints.enterprise.drawing.scheduler_notes import scheduler_meta
 from server.endpoints.enterprise.wire import yes_no
 from server.jobs.order import JSON
+
+LOAD_BALANCER = (
+    "loadbalancer had no effect: one server draws on all GPUs of its machine by itself; for several machines"
+    " run one server on each, and a load balancer of your own that keeps a caller at one of them"
+)
+"""How several machines are run, for callers who have been told to pass a key of the first."""
 
 
 def request_warning(fields: PictureFields, drawn: Prompted) -> str | None:
     """The answer's warning: options that have no effect on this request, and a check that is not made."""
-    warnings = no_effect_warnings(drawn.scheduler, fields.model_fields_set)
+    ineffective = fields.without_effect_but_sent()
+    warnings = [f"{option} had no effect {reason}" for option, reason in ineffective.items()]
     if fields.safety_checker and not drawn.safety_checker:
         warnings.append(f"{fields.model_id} has no safety checker; nothing was checked")
+    if fields.loadbalancer:
+        warnings.append(LOAD_BALANCER)
     return "; ".join(warnings) or None
 
 

@@ -1,4 +1,4 @@
-"""The vendor's quality phrases, which `enhance_prompt` adds where a prompt does not have them yet."""
+"""The vendor's quality phrases, which `enhance_prompt` adds as the documented sample's answer shows it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ NEGATIVE_PHRASES = (
 )  # fmt: skip
 
 
+ENOUGH = 3
+"""A prompt with so many of `PROMPT_PHRASES` is the caller's own work, and stays as it is."""
+
+
 def enhanced_prompt(prompt: str) -> str:
-    """The prompt with those of `PROMPT_PHRASES` that it lacks at its end."""
-    return _with_missing(prompt, PROMPT_PHRASES)
+    """The prompt with those of `PROMPT_PHRASES` that it lacks at its end; unchanged where it has `ENOUGH`."""
+    present = {_bare(phrase) for phrase in prompt.split(",")}
+    missing = [phrase for phrase in PROMPT_PHRASES if _bare(phrase) not in present]
+    if len(PROMPT_PHRASES) - len(missing) >= ENOUGH:
+        return prompt
+    return ", ".join(part for part in (prompt.strip().rstrip(","), *missing) if part)
 
 
 def enhanced_negative_prompt(negative_prompt: str) -> str:
-    """The negative prompt with those of `NEGATIVE_PHRASES` that it lacks at its end."""
-    return _with_missing(negative_prompt, NEGATIVE_PHRASES)
-
-
-def _with_missing(text: str, phrases: tuple[str, ...]) -> str:
-    present = {_bare(phrase) for phrase in text.split(",")}
-    missing = [phrase for phrase in phrases if _bare(phrase) not in present]
-    return ", ".join(part for part in (text.strip().rstrip(","), *missing) if part)
+    """The negative prompt and after a blank all of `NEGATIVE_PHRASES`, whatever it has already: brackets are
+    weights, and a phrase in them is another one than the bare words."""
+    whole = ", ".join(NEGATIVE_PHRASES)
+    return f"{negative_prompt} {whole}" if negative_prompt.strip() else whole
 
 
 def _bare(phrase: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NOTES, WITH_KARRAS_SIGMAS
 from server.endpoints.enterprise.wire import yes_no
@@ -34,19 +32,3 @@ def scheduler_meta(choice: SchedulerChoice) -> dict[str, JSON]:
         "algorithm_type": NO_EFFECT if meaningless else choice.algorithm_type,
         "scheduler_note": NOTES.get(choice.name),
     }
-
-
-def no_effect_warnings(choice: SchedulerChoice, asked_for: Collection[str]) -> list[str]:
-    """A warning for each option that the caller sent and that the scheduler does not have.
-
-    Karras sigmas are on unless they are switched off, so only a caller who sends them is warned.
-    """
-    ineffective = {
-        "use_karras_sigmas": bool(choice.use_karras_sigmas) and choice.name not in WITH_KARRAS_SIGMAS,
-        "algorithm_type": choice.algorithm_type is not None and choice.name not in ALGORITHM_TYPES,
-    }
-    return [
-        f"{option} had no effect with {choice.name}"
-        for option, is_ineffective in ineffective.items()
-        if is_ineffective and option in asked_for
-    ]

@@ -43,6 +43,9 @@ PREFIX = f"{ROOT}v1/enterprise"
 Answer: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
 """The body of an answer, before it is JSON."""
 
+_STANDARD_ERRORS = f"{ROOT}v7/"
+"""The paths whose errors have their own statuses in any setting: their client reads none from a 200 body."""
+
 _WIRE_NAMES = {
     "loras": "lora_model",
     "embeddings": "embeddings_model",
@@ -162,8 +165,8 @@ def message(text: object) -> dict[str, object]:
 
 
 def error_response(error: ApiError, request: Request) -> Response:
-    """The dialect's error body; its status is 200 unless the settings ask for the standard ones, or no page
-    was reached at all."""
+    """The dialect's error body; its status is 200 unless the settings or the path ask for the standard ones,
+    or no page was reached at all."""
     headers: dict[str, str] = {}
     body: dict[str, object] = {"status": "error"}
     match error:
@@ -195,8 +198,10 @@ def error_response(error: ApiError, request: Request) -> Response:
             body["request_id"] = call_state(request).request_id
         case _:
             body |= message(str(error))
-    no_page = isinstance(error, NoSuchPage | MethodNotAllowed)
-    legacy = services(request).settings.enterprise_errors == "legacy" and not no_page
+    standard = isinstance(error, NoSuchPage | MethodNotAllowed) or request.url.path.startswith(
+        _STANDARD_ERRORS
+    )
+    legacy = services(request).settings.enterprise_errors == "legacy" and not standard
     return JSONResponse(body, 200 if legacy else error.status, headers)
 
 

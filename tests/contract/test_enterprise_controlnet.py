@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from pydantic import ValidationError
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest
+from pipelines.weights.manifest import ControlNetEntry, Manifest, load_manifest
 from server.endpoints.enterprise.controlnet import ControlNetFields
+from server.endpoints.enterprise.drawing.controlnet_names import DOCUMENTED
 from server.endpoints.enterprise.drawing.preprocessors import ALIASES, PREPROCESSORS, WITHOUT_PREPROCESSOR
 from server.endpoints.enterprise.wire import by_field
 from server.endpoints.fields import field_errors
@@ -66,12 +68,13 @@ def test_the_pages_own_sample_becomes_exactly_this_request():
     )
 
 
-def test_defaults_make_hints_and_guess_nothing():
+def test_defaults_make_no_hints_and_guess_nothing():
     sent_fields = ControlNetFields.model_validate(
         {"model_id": "sd", "prompt": "a cat", "controlnet_model": "depth", "control_image": "AAAA"}
     )
     (control,) = sent_fields.controls(MANIFEST, CONTROL_IMAGE)
-    assert control == Control(name="depth", image=CONTROL_IMAGE, preprocessor="depth", scale=1.0)
+    assert control == Control(name="depth", image=CONTROL_IMAGE, preprocessor=None, scale=1.0)
+    assert sent_fields.num_inference_steps == 21
     assert (sent_fields.guess_mode, sent_fields.strength, sent_fields.redraws) == (False, 0.7, False)
 
 
@@ -119,11 +122,106 @@ def test_hints_are_made_as_each_controlnet_needs_them(changes: dict[str, object]
 
 @pytest.mark.parametrize(
     ("given", "scales"),
-    [(None, (1.0, 1.0)), ("0.5", (0.5, 0.5)), (2, (2.0, 2.0)), ("0, 1.5", (0.0, 1.5))],
+    [(None, (1.0, 1.0)), ("0.5", (0.5, 0.5)), (2.55, (2.55, 2.55)), ("0, 20", (0.0, 20.0))],
 )
 def test_scales_are_one_for_all_or_one_each(given: object, scales: tuple[float, float]):
     drawn = request(controlnet_model="canny,depth", controlnet_conditioning_scale=given)
     assert tuple(control.scale for control in drawn.controls) == scales
+
+
+WITH_INPAINT = MANIFEST.with_entry(
+    "controlnets",
+    "inpaint",
+    ControlNetEntry.model_validate(
+        {"source": {"folder": "inpaint"}, "family": "sd15", "preprocessor": "inpaint"}
+    ),
+)
+
+
+@pytest.mark.parametrize("auto_hint", ["yes", "no", None])
+@pytest.mark.parametrize(
+    ("controlnets", "types", "preprocessors"),
+    [
+        ("inpaint", "inpaint", ["inpaint"]),
+        ("inpaint", None, ["inpaint"]),
+        ("plain", "Inpaint", ["inpaint"]),
+        ("canny,inpaint", "canny,inpaint", ["canny", "inpaint"]),
+        ("canny, inpaint", "inpaint", ["canny", "inpaint"]),
+        ("inpaint,depth", None, ["inpaint", "depth"]),
+    ],
+)
+def test_inpaint_takes_the_picture_and_its_mask_whatever_auto_hint_says(
+    auto_hint: str | None, controlnets: str, types: str | None, preprocessors: list[str]
+):
+    sent_fields = fields(
+        controlnet_model=controlnets, controlnet_type=types, auto_hint=auto_hint, mask_image="AAAA"
+    )
+    sent_fields.validate_together()
+    sent_fields.validate_names(WITH_INPAINT)
+    drawn: Any = sent_fields.to_request(WITH_INPAINT, PICTURES)
+    assert (type(drawn), drawn.image, drawn.mask) == (Inpainting, INIT, MASK)
+    hinted = [each if auto_hint == "yes" or each == "inpaint" else None for each in preprocessors]
+    assert [control.preprocessor for control in drawn.controls] == hinted
+
+
+def test_inpaint_without_a_mask_is_refused_before_anything_is_fetched():
+    with pytest.raises(FieldError, match=r"^mask_image: is needed by the ControlNet for inpainting"):
+        fields(controlnet_model="inpaint", controlnet_type="inpaint").validate_names(WITH_INPAINT)
+
+
+SHIPPED = load_manifest(Path(__file__).parents[2] / "weights.yaml")
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_documented_controlnet_is_here_or_refused_by_name_with_what_is_there(name: str):
+    sent_fields = fields(
+        model_id="stable-diffusion-v1-5",
+        controlnet_model=name,
+        controlnet_type=None,
+        auto_hint="no",
+        mask_image="AAAA",
+    )
+    if name in SHIPPED.controlnets or name == "pose":
+        sent_fields.validate_names(SHIPPED)
+        return
+    assert name in ("face_detector", "blur", "gray", "low_quality", "aesthetic-controlnet")
+    with pytest.raises(FieldError) as caught:
+        sent_fields.validate_names(SHIPPED)
+    assert str(caught.value).startswith(f"controlnet_model: {name} is not on this server")
+    assert "what is: canny, openpose, depth, softedge" in str(caught.value)
+
+
+def test_pose_is_another_name_of_openpose():
+    sent_fields = fields(
+        model_id="stable-diffusion-v1-5", controlnet_model="pose", controlnet_type="pose", auto_hint="yes"
+    )
+    (control,) = sent_fields.controls(SHIPPED, CONTROL_IMAGE)
+    assert (control.name, control.preprocessor) == ("openpose", "openpose")
+
+
+@pytest.mark.parametrize("controlnet_type", [None, "segmentation"])
+def test_a_guide_that_cannot_be_made_is_refused_and_may_be_sent(controlnet_type: str | None):
+    sd15 = {"model_id": "stable-diffusion-v1-5", "controlnet_model": "segmentation"}
+    with pytest.raises(FieldError, match=r"segmentation cannot be made of a picture here"):
+        fields(**sd15, controlnet_type=controlnet_type, auto_hint="yes").validate_names(SHIPPED)
+    fields(**sd15, controlnet_type=controlnet_type, auto_hint="no").validate_names(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, ["strength had no effect without a picture that is redrawn"]),
+        ({"strength": None}, []),
+        ({"strength": 7}, ["strength had no effect without a picture that is redrawn"]),
+        ({"strength": None, "controlnet_type": None, "auto_hint": "no"}, []),
+        ({"strength": None, "auto_hint": "no"}, ["controlnet_type had no effect while auto_hint is no"]),
+        ({"strength": None, "auto_hint": None}, ["controlnet_type had no effect while auto_hint is no"]),
+        ({"strength": 0.5, "control_image": "AAAA"}, []),
+    ],
+)
+def test_options_without_effect_are_named(changes: dict[str, object], warnings: list[str]):
+    named = fields(**changes).without_effect_but_sent()
+    assert [f"{name} had no effect {reason}" for name, reason in named.items()] == warnings
 
 
 def test_a_panorama_may_be_steered_and_as_wide_as_any():
@@ -161,12 +259,12 @@ def test_guess_mode_needs_no_prompt():
             "controlnet_type: must be one, or one for each controlnet_model",
         ),
         (
-            {"controlnet_conditioning_scale": 2.1},
-            "controlnet_conditioning_scale: must be between 0 and 2",
+            {"controlnet_conditioning_scale": 20.1},
+            "controlnet_conditioning_scale: must be between 0 and 20",
         ),
         (
             {"controlnet_conditioning_scale": "-0.1"},
-            "controlnet_conditioning_scale: must be between 0 and 2",
+            "controlnet_conditioning_scale: must be between 0 and 20",
         ),
         (
             {"controlnet_conditioning_scale": "strong"},

@@ -277,3 +277,30 @@ def test_a_replaced_upscaler_is_named_in_the_answer(stage: Stage) -> None:
     said = stage.send("POST", "/api/v5/super_resolution", body).json()
     assert said["warning"] == "RealESRGAN_x2plus is not on this server; fast was used instead"
     assert said["meta"]["model_id"] == "fast"
+
+
+@pytest.mark.parametrize("path", ["/api/v5/controlnet", "/api/v6/controlnet", f"{PREFIX}/controlnet"])
+def test_a_controlnet_for_inpainting_is_asked_for_with_a_mask(stage: Stage, path: str) -> None:
+    body = {**body_of(path, "controlnet"), "controlnet_type": "inpaint", "mask_image": MINE[MASK]}
+    outcome = stage.outcome("POST", path, body)
+    assert outcome.answer.json()["status"] == "success"
+    (asked,) = outcome.requests
+    assert isinstance(asked, Inpainting)
+    assert [control.preprocessor for control in asked.controls] == ["inpaint"]
+
+
+@pytest.mark.parametrize(
+    ("path", "preprocessor", "steps"),
+    [
+        ("/api/v5/controlnet", "canny", 30),
+        ("/api/v6/images/controlnet", "canny", 30),
+        (f"{PREFIX}/controlnet", None, 21),
+    ],
+)
+def test_hints_and_steps_are_by_default_what_each_page_documents(
+    stage: Stage, path: str, preprocessor: str | None, steps: int
+) -> None:
+    (asked,) = stage.outcome("POST", path, body_of(path, "controlnet")).requests
+    assert isinstance(asked, TextToImage)
+    assert [control.preprocessor for control in asked.controls] == [preprocessor]
+    assert asked.num_inference_steps == steps

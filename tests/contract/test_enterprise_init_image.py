@@ -40,6 +40,7 @@ CANONICAL: dict[str, Any] = {
     "scheduler": SchedulerChoice(name="UniPCMultistepScheduler", use_karras_sigmas=True),
     "prompt_weighting": True,
     "strength": 0.7,
+    "replacement": "sensitive_content_text",
     "image": IMAGE,
 }
 
@@ -64,6 +65,11 @@ def test_img2imgs_own_sample_becomes_exactly_this_request():
 def test_inpaints_own_sample_says_steps_and_becomes_exactly_this_request():
     fields = Inpaint.model_validate({**SAMPLE, "mask_image": "https://example.com/mask.png", "steps": "21"})
     assert fields.to_request(MANIFEST, PICTURES) == Inpainting(**CANONICAL, mask=MASK, num_inference_steps=21)
+
+
+def test_the_steps_are_those_of_each_page():
+    assert read(Img2Img).num_inference_steps == 21
+    assert read(Inpaint).num_inference_steps == 20
 
 
 @pytest.mark.parametrize("page", PAGES)

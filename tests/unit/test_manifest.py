@@ -63,6 +63,10 @@ def test_the_shipped_manifest_names_its_pipelines_and_their_repositories() -> No
         "lllyasviel/control_v11p_sd15_mlsd",
         "lllyasviel/control_v11p_sd15_normalbae",
         "lllyasviel/control_v11e_sd15_shuffle",
+        "lllyasviel/control_v11p_sd15_inpaint",
+        "lllyasviel/control_v11f1e_sd15_tile",
+        "lllyasviel/control_v11p_sd15_seg",
+        "monster-labs/control_v1p_sd15_qrcode_monster",
         "diffusers/controlnet-zoe-depth-sdxl-1.0",
     }
     assert [each.hub for each in repositories(shipped) if each.gated] == [

@@ -15,19 +15,28 @@ from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.canonical import canonical
 from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
 from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
+from server.endpoints.enterprise.drawing.controlnet_names import controlnets_meant
 from server.endpoints.enterprise.drawing.draw import draw_and_answer
-from server.endpoints.enterprise.drawing.fields import PictureFields
+from server.endpoints.enterprise.drawing.fields import PictureFields, steps
 from server.endpoints.enterprise.drawing.picture_fields import FORMS, refuse_too_little, url_or_none
-from server.endpoints.enterprise.drawing.preprocessors import PREPROCESSORS, preprocessor_for_each
+from server.endpoints.enterprise.drawing.preprocessors import (
+    INPAINT,
+    PREPROCESSORS,
+    inpaint_or_nothing,
+    preprocessor_for_each,
+)
 from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.wire import yes_no
-from server.endpoints.fields import Flag, Number, PictureField, Text
+from server.endpoints.fields import Flag, Number, PictureField, Text, WholeNumber
 from server.errors import FieldError, MissingField
 from server.jobs.order import JSON
 
+HIGHEST_SCALE = 20
+
 
 class ControlNetFields(PictureFields):
-    """The fields of controlnet.
+    """The fields of controlnet, their defaults as the enterprise page documents them; `families` has those of
+    the v5 page. multi_lingual stays off although both document it as on: their own sample answers say no.
 
     The pictures decide what is drawn: with ``mask_image`` a part of ``init_image`` is repainted; with
     ``control_image`` the whole ``init_image`` is redrawn; ``init_image`` or ``control_image`` alone is the
@@ -36,6 +45,7 @@ class ControlNetFields(PictureFields):
 
     slug: ClassVar[str] = "controlnet"
     summary: ClassVar[str] = "ControlNet"
+    default_steps: ClassVar[int] = 21
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
         "model_id": "stable-diffusion-v1-5",
@@ -78,14 +88,17 @@ class ControlNetFields(PictureFields):
     }
 
     prompt: Text = Field("", description="What to draw; needed unless guess_mode is on.")
+    num_inference_steps: WholeNumber = steps(21)
     controlnet_model: Text = Field(description="ControlNets of this server, a comma list: `canny,depth`.")
     controlnet_type: Text | None = Field(
         None,
         description=f"What auto_hint makes: {', '.join(PREPROCESSORS)}. A comma list, one for each"
-        " ControlNet; by default, and where several ControlNets share one, what each was made for.",
+        " ControlNet; by default, and where several ControlNets share one, what each was made for. With"
+        " `inpaint`, and with a ControlNet for it, init_image without the part in mask_image is the control"
+        " image, whatever auto_hint says.",
     )
     auto_hint: Flag = Field(
-        True,
+        False,
         description="Make the control image of the picture (controlnet_type); no: the picture is the control"
         " image.",
     )
@@ -94,8 +107,8 @@ class ControlNetFields(PictureFields):
     )
     controlnet_conditioning_scale: Text | Number | None = Field(
         None,
-        description="How closely a control image is followed: 0 to 2 each, a comma list, or one number for"
-        " all.",
+        description=f"How closely a control image is followed: 0 to {HIGHEST_SCALE} each, a comma list, or"
+        " one number for all. The pages document up to 2, 5 and 20; beyond 2 pictures fall apart.",
     )
     init_image: PictureField | None = Field(
         None,
@@ -145,7 +158,7 @@ class ControlNetFields(PictureFields):
         Raises:
             FieldError: an unknown ControlNet, preprocessor or scale.
         """
-        names = comma_list(self.controlnet_model)
+        names = self._names(manifest)
         if not names:
             raise MissingField("controlnet_model")
         if len(set(names)) < len(names):
@@ -160,7 +173,7 @@ class ControlNetFields(PictureFields):
         Args:
             control_image: the picture that all of them get, already ``width`` x ``height``.
         """
-        names = comma_list(self.controlnet_model)
+        names = self._names(manifest)
         each = zip(names, self._preprocessors(names, manifest), self._scales(names), strict=True)
         return tuple(
             Control(name=name, image=control_image, preprocessor=preprocessor, scale=scale)
@@ -174,7 +187,7 @@ class ControlNetFields(PictureFields):
 
     def without_effect(self) -> dict[str, str]:
         options = super().without_effect()
-        if not self.auto_hint:
+        if not self.auto_hint and "inpaint" not in (self.controlnet_type or "").lower():
             options["controlnet_type"] = "while auto_hint is no"
         if not self.redraws:
             options["strength"] = "without a picture that is redrawn"
@@ -202,16 +215,25 @@ class ControlNetFields(PictureFields):
             return Inpainting(**arguments, image=image, mask=mask, strength=self.strength)
         return ImageToImage(**arguments, image=image, strength=self.strength)
 
+    def _names(self, manifest: Manifest) -> list[str]:
+        return controlnets_meant(comma_list(self.controlnet_model), manifest, self.model_id)
+
     def _scales(self, names: list[str]) -> list[float]:
         given = self.controlnet_conditioning_scale
-        return number_for_each("controlnet_model", names, "controlnet_conditioning_scale", given, 0, 2)
+        return number_for_each(
+            "controlnet_model", names, "controlnet_conditioning_scale", given, 0, HIGHEST_SCALE
+        )
 
     def _preprocessors(self, names: list[str], manifest: Manifest) -> list[str | None]:
         """The preprocessor of each ControlNet; None where the picture already is its control image."""
-        if not self.auto_hint:
-            return [None] * len(names)
         own = [manifest.controlnets[name].preprocessor for name in names]
-        return preprocessor_for_each(comma_list(self.controlnet_type), own)
+        types = comma_list(self.controlnet_type)
+        preprocessors = (
+            preprocessor_for_each(types, names, own) if self.auto_hint else inpaint_or_nothing(types, own)
+        )
+        if INPAINT in preprocessors and self.mask_image is None:
+            raise FieldError("mask_image", "is needed by the ControlNet for inpainting, beside init_image")
+        return preprocessors
 
 
 router = APIRouter()

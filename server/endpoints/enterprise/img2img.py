@@ -12,15 +12,18 @@ from pipelines.request import ImageToImage
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.canonical import canonical
 from server.endpoints.enterprise.drawing.draw import draw_and_answer
+from server.endpoints.enterprise.drawing.fields import steps
 from server.endpoints.enterprise.drawing.picture_fields import InitImageFields
 from server.endpoints.enterprise.routes import post
+from server.endpoints.fields import WholeNumber
 
 
 class Img2Img(InitImageFields):
-    """The fields of img2img."""
+    """The fields of img2img; its page documents 21 steps where none are sent."""
 
     slug: ClassVar[str] = "img2img"
     summary: ClassVar[str] = "Image to image"
+    default_steps: ClassVar[int] = 21
     example: ClassVar[Mapping[str, object]] = {
         "key": "enterprise_api_key",
         "model_id": "stable-diffusion-v1-5",
@@ -54,6 +57,8 @@ class Img2Img(InitImageFields):
         "nsfw_content_detected": False,
         "meta": {"prompt": "...", "seed": 1793745243, "steps": 30, "W": 512, "H": 512, "strength": 0.7},
     }
+
+    num_inference_steps: WholeNumber = steps(21)
 
     def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> ImageToImage:
         image = pictures["init_image"]

@@ -64,8 +64,12 @@ def noise_scheduler(
     )
 
 
-def shared() -> Iterator[Row]:
-    """The rows of every page that draws with a checkpoint."""
+def shared(steps: int = 20, replacement: str = "black") -> Iterator[Row]:
+    """The rows of every page that draws with a checkpoint.
+
+    Args:
+        steps, replacement: the page's defaults of num_inference_steps and safety_checker_type.
+    """
     yield row("key", an_api_key, answer(status="success"), drawings(1))
     yield row("Idempotency-Key", a_new_word, drawings(1), times=2)
     yield row("webhook", a_receiver, announced(url=SENT, status="success"))
@@ -78,7 +82,7 @@ def shared() -> Iterator[Row]:
     yield row("width", 264, drawn(width=SENT), picture(size=(264, 256)))
     yield row("height", 264, drawn(height=SENT), picture(size=(256, 264)))
     yield row("samples", 3, drawn(seeds=(7, 8, 9)), outputs(3))
-    yield row("num_inference_steps", 21, drawn(num_inference_steps=SENT))
+    yield row("num_inference_steps", steps + 1, drawn(num_inference_steps=SENT))
     yield row("guidance_scale", 3.5, drawn(guidance_scale=SENT))
     yield row("seed", 11, drawn(seeds=(11,)))
     yield from every(
@@ -88,7 +92,7 @@ def shared() -> Iterator[Row]:
     )
     yield row("safety_checker", False, drawn(safety_checker=False))
     yield from every(
-        "safety_checker_type", {word: drawn(replacement=word) for word in REPLACEMENTS}, default="black"
+        "safety_checker_type", {word: drawn(replacement=word) for word in REPLACEMENTS}, default=replacement
     )
     yield row("enhance_prompt", False, drawn(prompt="a cat", negative_prompt=""))
     yield row("multi_lingual", True, drawn(prompt="A CAT"))
@@ -133,7 +137,7 @@ IMG2IMG = Page(
     f"{ENTERPRISE}/img2img",
     {**PLAIN, "init_image": sent_picture(RED)},
     (
-        *shared(),
+        *shared(21, "sensitive_content_text"),
         row("init_image", sent_picture(GREEN), drawn(image=shown(GREEN, 256, 256))),
         row("strength", 0.25, drawn(strength=SENT)),
     ),
@@ -143,7 +147,7 @@ INPAINT = Page(
     f"{ENTERPRISE}/inpaint",
     {**PLAIN, "init_image": sent_picture(RED), "mask_image": sent_picture(WHITE)},
     (
-        *shared(),
+        *shared(replacement="sensitive_content_text"),
         row("init_image", sent_picture(GREEN), drawn(image=shown(GREEN, 256, 256))),
         row("mask_image", sent_picture(GREEN), drawn(mask=shown(GREEN, 256, 256))),
         row("strength", 0.25, drawn(strength=SENT)),
@@ -153,7 +157,7 @@ INPAINT = Page(
 
 def control(
     name: str = "canny",
-    preprocessor: str | None = "canny",
+    preprocessor: str | None = None,
     *,
     colour: tuple[int, int, int] = RED,
     scale: float = 1.0,
@@ -166,16 +170,21 @@ CONTROLNET = Page(
     f"{ENTERPRISE}/controlnet",
     {**PLAIN, "controlnet_model": "canny", "init_image": sent_picture(RED)},
     (
-        *shared(),
-        row("controlnet_model", "depth", drawn(controls=(control("depth", "depth"),))),
-        row("controlnet_type", "hed", drawn(controls=(control(preprocessor="hed"),))),
-        row("auto_hint", False, drawn(controls=(control(preprocessor=None),))),
+        *shared(21),
+        row("controlnet_model", "depth", drawn(controls=(control("depth"),))),
+        row(
+            "controlnet_type",
+            "hed",
+            drawn(controls=(control(preprocessor="hed"),)),
+            beside={"auto_hint": "yes"},
+        ),
+        row("auto_hint", True, drawn(controls=(control(preprocessor="canny"),))),
         row("guess_mode", True, drawn(guess_mode=True)),
         row("controlnet_conditioning_scale", 0.5, drawn(controls=(control(scale=0.5),))),
         row(
             "controlnet_conditioning_scale",
             "0.5,1.5",
-            drawn(controls=(control(scale=0.5), control("depth", "depth", scale=1.5))),
+            drawn(controls=(control(scale=0.5), control("depth", scale=1.5))),
             beside={"controlnet_model": "canny,depth"},
         ),
         row("init_image", sent_picture(GREEN), drawn(controls=(control(colour=GREEN),))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -48,6 +48,24 @@ COMPANIONS = frozenset(
 def _anything(value: object) -> bool:
     """Whether a flag asks for something; it may have any value, since nothing comes of it."""
     return str(value).strip().lower() not in ("", "no", "n", "false", "off", "0")
+
+
+def steps(default: int) -> Any:
+    """The field `num_inference_steps` with this default."""
+    return Field(
+        default,
+        ge=1,
+        le=50,
+        validation_alias=AliasChoices("num_inference_steps", "steps"),
+        description="Denoising steps. Affects the price.",
+    )
+
+
+def replacement(default: Replacement) -> Any:
+    """The field `safety_checker_type` with this default."""
+    return Field(
+        default, description="What replaces a flagged picture; the text is written on a blurred picture."
+    )
 
 
 class PaidFields(WebhookFields, Priced):
@@ -96,13 +114,7 @@ class PictureFields(PaidFields):
     )
     height: Side = Field(512, description="Pixels.")
     samples: WholeNumber = Field(1, ge=1, le=4, description="Pictures to draw. Affects the price.")
-    num_inference_steps: WholeNumber = Field(
-        20,
-        ge=1,
-        le=50,
-        validation_alias=AliasChoices("num_inference_steps", "steps"),
-        description="Denoising steps. Affects the price.",
-    )
+    num_inference_steps: WholeNumber = steps(20)
     guidance_scale: Number = Field(7.5, ge=1, le=20, description="How closely the prompt is followed.")
     seed: Seed = Field(-1, description="Same seed, same picture; random when null or -1.")
     scheduler: NoiseScheduler = Field(
@@ -116,10 +128,7 @@ class PictureFields(PaidFields):
         description="Replace pictures that the checkpoint's checker flags. `nsfw_content_detected` says"
         " whether there were any, `meta.nsfw` has a yes or no for each picture.",
     )
-    safety_checker_type: Replacement = Field(
-        "black",
-        description="What replaces a flagged picture; the text is written on a blurred picture.",
-    )
+    safety_checker_type: Replacement = replacement("black")
     enhance_prompt: Flag = Field(
         True,
         description="Add the vendor's quality phrases to a prompt that has fewer than three of them, and its"

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from pipelines import image_io
 from pipelines.image_io import RGBImage
-from server.endpoints.enterprise.drawing.fields import PictureFields
+from pipelines.request import Replacement
+from server.endpoints.enterprise.drawing.fields import PictureFields, replacement
 from server.endpoints.fields import Number, PictureField
 from server.errors import FieldError, InvalidInputImage
 from server.http.pictures import is_url, read_picture
@@ -20,8 +21,12 @@ FORMS = "An http(s) URL, a data URI or base64; resized to cover width x height a
 
 
 class InitImageFields(PictureFields):
-    """The fields of the operations that redraw a picture, or a part of it."""
+    """The fields of the operations that redraw a picture, or a part of it.
 
+    Their pages document what replaces a flagged picture otherwise than text2img's.
+    """
+
+    safety_checker_type: Replacement = replacement("sensitive_content_text")
     init_image: PictureField = Field(description=f"The picture to start from. {FORMS}")
     strength: Number = Field(
         0.7,

@@ -30,7 +30,7 @@ def photograph(tmp_path: Path) -> Path:
     return given
 
 
-@pytest.mark.client("axios, as the documentation prints it", "JavaScript", error="no picture")
+@pytest.mark.client("axios, as documented", "JavaScript", error="no picture")
 def test_the_documented_axios_sample_is_told_that_it_sends_no_picture(
     server: RunningServer, javascript: Node
 ):
@@ -38,7 +38,7 @@ def test_the_documented_axios_sample_is_told_that_it_sends_no_picture(
     assert said == {"status": 400, "body": {"error": "Invalid input image"}}
 
 
-@pytest.mark.client("axios, as the documentation prints it", "JavaScript", happy="sd1.5-img2img")
+@pytest.mark.client("axios, as documented", "JavaScript", happy="sd1.5-img2img")
 def test_the_axios_sample_draws_with_a_picture(server: RunningServer, javascript: Node, photograph: Path):
     said = javascript.run("segmind_axios.cjs", server.url, server.key, str(photograph))
     assert said["is_jpeg"] is True
@@ -48,7 +48,7 @@ def test_the_axios_sample_draws_with_a_picture(server: RunningServer, javascript
 
 
 @pytest.mark.slow
-@pytest.mark.client("fetch, as the documentation prints it", "JavaScript", happy="kandinsky2.2-txt2img")
+@pytest.mark.client("fetch, as documented", "JavaScript", happy="kandinsky2.2-txt2img")
 def test_a_caller_with_fetch_reads_base64_whatever_else_it_sends(server: RunningServer, javascript: Node):
     said = javascript.run("segmind_fetch.mjs", server.url, server.key)
     assert (said["status"], said["body"]["status"]) == (200, "Success")
@@ -59,14 +59,14 @@ def test_a_caller_with_fetch_reads_base64_whatever_else_it_sends(server: Running
     assert said["body"]["image_format"] == "png"
 
 
-@pytest.mark.client("fetch, as the documentation prints it", "JavaScript", happy="text2img")
+@pytest.mark.client("fetch, as documented", "JavaScript", happy="text2img")
 def test_the_documented_fetch_of_text2img_draws_and_its_urls_open(server: RunningServer, javascript: Node):
     said = javascript.run("enterprise_fetch.mjs", server.url, server.key)
     assert said["answer"]["status"] == "success"
     assert [opened(picture).size for picture in said["pictures"]] == [(256, 256), (256, 256)]
 
 
-@pytest.mark.client("fetch, as the documentation prints it", "JavaScript", error="bad key")
+@pytest.mark.client("fetch, as documented", "JavaScript", error="bad key")
 def test_the_documented_fetch_of_text2img_reads_that_its_key_is_wrong(
     server: RunningServer, javascript: Node
 ):

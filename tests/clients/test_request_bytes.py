@@ -1,7 +1,7 @@
 """Clients whose language or package is not to be had here: what they send, byte for byte, and what they read.
 
-The public source of each was read. Its request is sent as it sends it, with its HTTP library's headers, and its
-answer read as it reads it: into types, where it has them.
+The public source of each was read. Its request is sent as it sends it, with its HTTP library's headers, and
+the answer is read as it reads it: into types, where it has them.
 """
 
 from __future__ import annotations

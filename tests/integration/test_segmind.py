@@ -225,19 +225,19 @@ def run_sample(server: RunningServer, sample: str) -> bytes:
     return content
 
 
-@pytest.mark.client("requests, as the documentation prints it", "Python", happy="kandinsky2.2-txt2img")
+@pytest.mark.client("requests, as documented", "Python", happy="kandinsky2.2-txt2img")
 def test_the_documented_sample_of_kandinsky_draws(server: RunningServer) -> None:
     picture = opened(run_sample(server, program_with_json("kandinsky2.2-txt2img", KANDINSKY22)))
     assert (picture.format, picture.size) == ("JPEG", (512, 768))
 
 
-@pytest.mark.client("requests, as the documentation prints it", "Python", happy="kolors")
+@pytest.mark.client("requests, as documented", "Python", happy="kolors")
 def test_the_documented_sample_of_kolors_draws(server: RunningServer) -> None:
     picture = opened(run_sample(server, program_with_form("kolors", KOLORS)))
     assert (picture.format, picture.size) == ("WEBP", (1024, 1024))
 
 
-@pytest.mark.client("requests, as the documentation prints it", "Python", happy="sd3-med-pose")
+@pytest.mark.client("requests, as documented", "Python", happy="sd3-med-pose")
 def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: bytes) -> None:
     with server.client() as client:
         data_url = f"data:image/png;base64,{base64.b64encode(skeleton).decode()}"
@@ -248,9 +248,7 @@ def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: byt
     assert picture.width / picture.height == pytest.approx(given.width / given.height, rel=0.1)
 
 
-@pytest.mark.client(
-    "requests, as the documentation prints it", "Python", happy="sd1.5-img2img", error="no picture"
-)
+@pytest.mark.client("requests, as documented", "Python", happy="sd1.5-img2img", error="no picture")
 def test_the_documented_sample_of_img2img_names_no_picture_and_draws_with_one(server: RunningServer) -> None:
     with server.client() as client:
         as_it_stands = {**SD15_IMG2IMG, "image": f"toB64('{SD15_IMG2IMG['image']}')"}

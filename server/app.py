@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -23,6 +23,7 @@ from server.database.database import Database, database_url
 from server.endpoints import health, outputs
 from server.endpoints import metrics as metrics_page
 from server.endpoints.enterprise import dialect as enterprise
+from server.endpoints.openapi import TAGS, DocumentedAPI
 from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
@@ -51,11 +52,14 @@ SWEEP_INTERVAL_S = 600.0
 
 def create_app(settings: Settings) -> FastAPI:
     """The whole server as one ASGI application; engines start and stop with its lifespan."""
-    app = FastAPI(
+    app = DocumentedAPI(
         title="Understudy",
         description="Stands in for hosted image-generation APIs: change the base URL, keep the client.",
         version="0.1.0",
         lifespan=_lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=TAGS,
+        servers=_servers(settings),
         redirect_slashes=False,  # see `CallMiddleware`
     )
     app.state.settings = settings
@@ -76,6 +80,15 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=EXPOSED_HEADERS,
     )
     return app
+
+
+def _servers(settings: Settings) -> list[dict[str, str]]:
+    """Where the document says that the server is: a program that writes a client wants an absolute URL."""
+    own = settings.public_url or f"http://{settings.host}:{settings.port}"
+    return [
+        {"url": "/", "description": "This server"},
+        {"url": own.rstrip("/"), "description": "Its own URL"},
+    ]
 
 
 @asynccontextmanager
@@ -173,7 +186,8 @@ def _in_dialect(request: Request, error: errors.ApiError) -> Response:
 async def _recognise(request: Request) -> None:
     """Let the answer say the caller's balance although no page was reached."""
     dialect = enterprise if _is_enterprise(request) else segmind
-    await caller.recognise(request, await dialect.sent_key(request))
+    with suppress(ClientDisconnect):
+        await caller.recognise(request, await dialect.sent_key(request))
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

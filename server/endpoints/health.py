@@ -12,6 +12,13 @@ router = APIRouter(tags=["health"])
 RETRY_AFTER_S = 5
 
 
+_UNAVAILABLE = {
+    "type": "object",
+    "properties": {"status": {"type": "string"}, "reason": {"type": "string"}},
+    "required": ["status", "reason"],
+}
+
+
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process up?")
 async def livez() -> dict[str, str]:
@@ -22,8 +29,14 @@ async def livez() -> dict[str, str]:
 @router.get(
     "/readyz",
     summary="Can anything be drawn?",
-    response_class=Response,
-    responses={503: {"description": "Not now; `reason` says why"}},
+    response_class=JSONResponse,
+    responses={
+        200: {"content": {"application/json": {"example": {"status": "ready"}}}},
+        503: {
+            "description": "Not now; `reason` says why",
+            "content": {"application/json": {"schema": _UNAVAILABLE}},
+        },
+    },
 )
 async def readyz(request: Request) -> Response:
     reason = services(request).dispatch.readiness()

@@ -15,7 +15,12 @@ router = APIRouter(tags=["health"])
 
 
 @router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """Queue length, running requests, whether an engine can draw, jobs by outcome, seconds per stage,
     webhooks.

@@ -19,7 +19,13 @@ from server.http.urls import OUTPUT_PATH, OUTPUT_PATHS
 router = APIRouter(tags=["outputs"])
 
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-_FILE = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {
+    **{f"image/{kind}": _BYTES for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff")},
+    "application/octet-stream": _BYTES,
+    "text/plain": {"schema": {"type": "string"}},
+}
+"""The types of what is stored: pictures, and their base64 where a call asked for that."""
 _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": _FILE},

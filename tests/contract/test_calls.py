@@ -265,3 +265,24 @@ def test_head_on_readyz_says_that_nothing_can_be_drawn(stage: Stage, monkeypatch
     assert (asked.status_code, asked.content) == (503, b"")
     assert asked.headers["retry-after"] == "5"
     assert stage.client.head("/livez").status_code == 200
+
+
+def test_who_hangs_up_before_an_unknown_page_is_no_failure(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {
+        "type": "http", "method": "POST", "path": f"{ENTERPRISE}/nothing", "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    stage.run(stage.client.app, scope, receive, send)
+    assert sent[0]["status"] == 404
+    assert caplog.records == []

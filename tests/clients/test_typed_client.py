@@ -183,6 +183,14 @@ class EnterpriseRefusal(Answer):
     messege: str
 
 
+class WrongKey(Answer):
+    """A typed client reads a map under the misspelt name, which therefore stays empty here."""
+
+    status: Literal["error"]
+    message: str
+    messege: dict[str, list[str]] = {}
+
+
 class InvalidFields(Answer):
     status: Literal["error"]
     message: dict[str, list[str]]
@@ -361,8 +369,8 @@ def test_enterprise_refusals(server: RunningServer):
     assert texts["width"] == ["width must be between 256 and 1024"]
     unknown = enterprise(server, "text2img", **{**TEXT2IMG, "model_id": "none"})
     assert EnterpriseRefusal.model_validate_json(unknown).message == "Model id not found"
-    wrong = enterprise(server, "system_details", key="wrong")
-    assert EnterpriseRefusal.model_validate_json(wrong).messege == "Invalid Api Key"
+    wrong = WrongKey.model_validate_json(enterprise(server, "system_details", key="wrong"))
+    assert wrong.message == "Invalid Api Key"
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,18 @@ UPSCALING = (
         "the vendor's SDKs",
     ),
     Sample(
+        "/api/v6/image_editing/super_resolution",
+        {
+            "key": "",
+            "init_image": PICTURE,
+            "face_enhance": False,
+            "scale": 3,
+            "webhook": None,
+            "track_id": None,
+        },
+        "Image Editing (v6): super resolution",
+    ),
+    Sample(
         "/api/v1/enterprise/super_resolution/make",
         {"key": "", "init_image": PICTURE, "face_enhance": False, "scale": 3, "webhook": None},
         "Enterprise: super resolution server",

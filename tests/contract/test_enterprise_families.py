@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.request import ImageToImage, Inpainting, TextToImage, Upscaling
 from server.app import create_app
-from server.endpoints.enterprise.families import ELSEWHERE, FAMILIES, TAGS
+from server.endpoints.enterprise.families import ELSEWHERE, FAMILIES, TAGS, family_of
 from server.endpoints.enterprise.wire import PREFIX
 from server.settings import Settings
 from tests.contract.parameters.effects import sent_picture
@@ -123,7 +123,10 @@ def test_a_documented_sample_is_enlarged(stage: Stage, sample: Sample) -> None:
     said, asked = sent(stage, sample)
     assert isinstance(asked, Upscaling)
     assert (asked.pipeline, asked.width) == ("fast", 8 * sample.body["scale"])
-    assert said["output"].endswith(".png")
+    output = said["output"]
+    if "image_editing" in sample.path:
+        (output,) = output
+    assert output.endswith(".png")
 
 
 def test_the_documented_crop_and_system_load(stage: Stage) -> None:
@@ -183,14 +186,30 @@ def test_a_caller_is_told_to_fetch_in_the_family_that_it_has_called(tmp_path: Pa
                 continue
             said = stage.send("POST", path, body_of(path, slug)).json()
             assert said["status"] == "processing", said
-            family = max((each for each in FAMILIES if f"{path}/".startswith(f"{each.prefix}/")), key=_length)
+            family = family_of(path)
             own = said["fetch_result"].partition("/api/")[2]
             assert own == f"{family.prefix.removeprefix('/api/')}/fetch/{said['id']}"
             assert stage.send("POST", f"/api/{own}", {}).json()["id"] == said["id"]
 
 
-def _length(family: Any) -> int:
-    return len(family.prefix)
+@pytest.mark.parametrize(
+    ("path", "prefix"),
+    [
+        (f"{PREFIX}/super_resolution", PREFIX),
+        (f"{PREFIX}/super_resolution/make", f"{PREFIX}/super_resolution"),
+        (f"{PREFIX}/text2img", PREFIX),
+        (f"{PREFIX}/images/text2img", f"{PREFIX}/images"),
+        (f"{PREFIX}/images/text2img/text2img", f"{PREFIX}/images/text2img"),
+        (f"{PREFIX}/txt2img/text2img", f"{PREFIX}/txt2img"),
+        ("/api/v3/dreambooth", "/api/v3/dreambooth"),
+        ("/api/v3/text2img", "/api/v3"),
+        ("/api/v6/images/controlnet", "/api/v6/images"),
+        ("/api/v6/controlnet", "/api/v6"),
+        ("/api/v9/anything", PREFIX),
+    ],
+)
+def test_a_path_belongs_to_the_family_that_has_it(path: str, prefix: str) -> None:
+    assert family_of(path).prefix == prefix
 
 
 @pytest.mark.parametrize(
@@ -248,7 +267,7 @@ def test_a_further_path_documents_the_fields_of_its_page(documents: Mapping[str,
     fields, other = (_properties(each) for each in (page, further))
     assert fields.keys() == other.keys()
     changed = {name for name in fields if fields[name] != other[name]}
-    family = max((each for each in FAMILIES if f"{path}/".startswith(f"{each.prefix}/")), key=_length)
+    family = family_of(path)
     slug = PATHS[path]
     assert changed <= family.differences.get(slug, {}).keys()
     assert slug not in ELSEWHERE
@@ -304,3 +323,18 @@ def test_hints_and_steps_are_by_default_what_each_page_documents(
     assert isinstance(asked, TextToImage)
     assert [control.preprocessor for control in asked.controls] == [preprocessor]
     assert asked.num_inference_steps == steps
+
+
+@pytest.mark.parametrize("name", ["base64_string", "init_image"])
+def test_a_picture_as_text_becomes_one_under_a_url(stage: Stage, name: str) -> None:
+    for path in ("/api/v6/base64_to_url", "/api/v6/image_editing/base64_to_url"):
+        said = stage.send("POST", path, {name: f"data:image/png;base64,{MINE[PICTURE]}"}).json()
+        assert stage.stored(said["output"][0]).headers["content-type"] == "image/png"
+        refused = stage.send("POST", path, {name: "https://example.com/a.png"}).json()
+        assert refused["message"] == {"base64_string": ["base64_string must be base64 text"]}
+
+
+@pytest.mark.parametrize("operation", ["text2img", "verify_model", "delete_model", "super_resolution"])
+def test_a_model_may_be_named_as_model(stage: Stage, operation: str) -> None:
+    body = {"prompt": "a cat", "url": MINE[PICTURE], "model": "unheard-of"}
+    assert stage.ask(operation, **body)["message"] == "Model id not found"

@@ -12,8 +12,6 @@ from server.endpoints.enterprise.drawing.meta import request_meta, request_warni
 from server.endpoints.enterprise.drawing.phrases import (
     NEGATIVE_PHRASES,
     PROMPT_PHRASES,
-    enhanced_negative_prompt,
-    enhanced_prompt,
 )
 from server.endpoints.enterprise.text2img import Text2Img
 from server.endpoints.enterprise.wire import by_field
@@ -212,6 +210,12 @@ def test_white_space_around_a_name_is_nothing():
     assert names == ("soft", "animie", "bad-hands")
 
 
+@pytest.mark.parametrize("word", ["no", "none", "null", "None", " no "])
+def test_a_word_for_nothing_names_no_adapter(word: str):
+    drawn = request(embeddings_model=word, lora_model=word, vae=word)
+    assert (drawn.embeddings, drawn.loras, drawn.vae) == ((), (), None)
+
+
 def test_adapters_reach_the_request():
     drawn = request(embeddings_model="bad-hands", vae="soft", tomesd="no")
     assert (drawn.embeddings, drawn.vae, drawn.token_merging_ratio) == (("bad-hands",), "soft", 0.0)
@@ -241,39 +245,6 @@ def test_seeds_of_several_samples_count_up():
     assert request(seed=2**64 - 1, samples=3).seeds == (2**64 - 1, 0, 1)
 
 
-def test_the_enhancement_repeats_nothing_that_is_there():
-    prompt = enhanced_prompt("a cat, cinematic lighting, (raw)")
-    assert prompt.lower().count("cinematic lighting") == 1
-    assert prompt.lower().count("raw") == 1
-    assert enhanced_prompt(prompt) == prompt
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    ["a cat, 8K, RAW, in-frame", "8k, ((RAW)) , in-frame,", "sharp focus,Redshift, f/1.4, a cat, 8K  "],
-)
-def test_a_prompt_with_three_phrases_stays_as_it_is_to_the_byte(prompt: str):
-    assert enhanced_prompt(prompt) == prompt
-
-
-@pytest.mark.parametrize(
-    "prompt", ["a cat, 8K, RAW", "a cat, 8K, 8K, 8K", "8K RAW in-frame", "a cat, 8Kx, unedited film, (raw"]
-)
-def test_a_prompt_with_fewer_gets_those_that_it_lacks(prompt: str):
-    lacking = [phrase for phrase in PROMPT_PHRASES if phrase not in ("8K", "RAW")]
-    assert enhanced_prompt(prompt).startswith(f"{prompt}, DSLR photography, sharp focus")
-    assert [phrase for phrase in lacking if phrase not in enhanced_prompt(prompt)] == []
-
-
-@pytest.mark.parametrize("negative", ["blurry", "ugly, (((mutation))),", ", ".join(NEGATIVE_PHRASES), " a "])
-def test_the_whole_negative_list_is_appended_after_a_blank_whatever_is_there(negative: str):
-    assert enhanced_negative_prompt(negative) == f"{negative} {', '.join(NEGATIVE_PHRASES)}"
-
-
-def test_an_empty_negative_prompt_becomes_the_vendors_list():
-    assert enhanced_negative_prompt("") == ", ".join(NEGATIVE_PHRASES)
-
-
 @pytest.mark.parametrize("by", ["black", "blur", "pixelate", "sensitive_content_text"])
 def test_what_replaces_flagged_pictures_reaches_the_request(by: str):
     assert request(safety_checker_type=by).replacement == by
@@ -285,137 +256,6 @@ def test_highres_fix_reaches_the_request_and_the_answer():
     assert drawn.highres_fix
     meta = request_meta(fields, drawn, MANIFEST.pipelines["sd"])
     assert (meta["highres_fix"], meta["W"]) == ("yes", 1024)
-
-
-def said(**changes: object) -> tuple[dict[str, object], object]:
-    """What `meta` says of the scheduler's options, and the warning."""
-    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", **changes})
-    drawn = fields.to_request(MANIFEST, {})
-    meta = request_meta(fields, drawn, MANIFEST.pipelines["checked"])
-    names = ("use_karras_sigmas", "algorithm_type", "scheduler_note")
-    return {name: meta[name] for name in names}, request_warning(fields, drawn)
-
-
-@pytest.mark.parametrize(
-    ("changes", "karras", "algorithm_type", "warning"),
-    [
-        ({}, "yes", None, None),
-        ({"use_karras_sigmas": "no"}, "no", None, None),
-        ({"scheduler": "DDIMScheduler"}, "no effect", None, None),
-        ({"scheduler": "DDIMScheduler", "use_karras_sigmas": ""}, "no effect", None, None),
-        ({"scheduler": "DDIMScheduler", "use_karras_sigmas": "no"}, "no effect", None, None),
-        (
-            {"scheduler": "DDIMScheduler", "use_karras_sigmas": "yes"},
-            "no effect",
-            None,
-            "use_karras_sigmas had no effect with DDIMScheduler",
-        ),
-        ({"algorithm_type": "none"}, "yes", None, None),
-        ({"algorithm_type": None, "safety_checker_type": "blur"}, "yes", None, None),
-        (
-            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver+++"},
-            "yes",
-            "dpmsolver++",
-            None,
-        ),
-        (
-            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "none"},
-            "yes",
-            None,
-            None,
-        ),
-        (
-            {"algorithm_type": "dpmsolver++"},
-            "yes",
-            "no effect",
-            "algorithm_type had no effect with UniPCMultistepScheduler",
-        ),
-        (
-            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver"},
-            "yes",
-            "sde-dpmsolver",
-            None,
-        ),
-    ],
-)
-def test_the_answer_says_which_of_the_schedulers_options_had_no_effect(
-    changes: dict[str, object], karras: str, algorithm_type: str | None, warning: str | None
-):
-    assert said(**changes) == (
-        {"use_karras_sigmas": karras, "algorithm_type": algorithm_type, "scheduler_note": None},
-        warning,
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "warning"),
-    [
-        *(
-            (
-                {"safety_checker": no, "safety_checker_type": word},
-                "safety_checker_type had no effect while safety_checker is no",
-            )
-            for no in ("no", False, "0")
-            for word in ("no", "none", "blur", 5, "BLACK")
-        ),
-        ({"algorithm_type": "euler"}, "algorithm_type had no effect with UniPCMultistepScheduler"),
-        ({"lora_strength": "strong"}, "lora_strength had no effect without lora_model"),
-        ({"lora_strength": "7"}, "lora_strength had no effect without lora_model"),
-        ({"lora_strength": "0.5,0.7"}, "lora_strength had no effect without lora_model"),
-        ({"lora_strength": ["0.5"]}, "lora_strength had no effect without lora_model"),
-        (
-            {"scheduler": "DDIMScheduler", "use_karras_sigmas": "maybe"},
-            "use_karras_sigmas had no effect with DDIMScheduler",
-        ),
-        (
-            {"scheduler": "PNDMScheduler", "algorithm_type": "x", "lora_strength": None, "safety_checker": 0,
-             "safety_checker_type": "x"},
-            "safety_checker_type had no effect while safety_checker is no;"
-            " algorithm_type had no effect with PNDMScheduler",
-        ),
-    ],
-)  # fmt: skip
-def test_an_option_without_effect_never_ends_a_call_and_is_named(changes: dict[str, object], warning: str):
-    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", **changes})
-    fields.validate_names(MANIFEST)
-    assert request_warning(fields, fields.to_request(MANIFEST, {})) == warning
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"safety_checker_type": "no"}, "safety_checker_type must be one of black, blur, pixelate"),
-        (
-            {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "x"},
-            "algorithm_type must be one of",
-        ),
-        ({"use_karras_sigmas": "maybe"}, "use_karras_sigmas must be true or false"),
-    ],
-)
-def test_an_option_with_effect_still_has_to_be_right(changes: dict[str, object], text: str):
-    ((field, (problem,)),) = texts({**PLAIN, "model_id": "checked", **changes}).items()
-    assert field in changes
-    assert problem.startswith(text)
-
-
-@pytest.mark.parametrize("value", ["yes", True, 1, "perhaps", ["10.0.0.1"]])
-def test_a_load_balancer_is_answered_by_how_several_machines_are_run(value: object):
-    fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", "loadbalancer": value})
-    warning = request_warning(fields, fields.to_request(MANIFEST, {}))
-    assert str(warning).startswith("loadbalancer had no effect: one server draws on all GPUs of its machine")
-    for nothing in ("no", False, None, "", "0"):
-        fields = Text2Img.model_validate({**PLAIN, "model_id": "checked", "loadbalancer": nothing})
-        assert request_warning(fields, fields.to_request(MANIFEST, {})) is None
-
-
-@pytest.mark.parametrize("name", ["DDIMInverseScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler"])
-def test_the_answer_says_what_a_schedulers_name_means_here(name: str):
-    assert said(scheduler=name)[0]["scheduler_note"]
-
-
-def test_an_algorithm_that_the_scheduler_does_not_know_is_refused_before_anything_is_drawn():
-    with pytest.raises(FieldError, match=r"one of dpmsolver, dpmsolver\+\+, sde-dpmsolver\+\+ with"):
-        request(scheduler="DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver")
 
 
 def test_upscale_takes_the_first_upscaler_and_says_so_when_there_is_none():

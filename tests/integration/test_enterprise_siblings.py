@@ -115,7 +115,7 @@ def test_a_guide_steers_the_picture_however_it_is_sent(server: RunningServer):
     blocks = np.kron(PIXELS[:8, :8], np.ones((32, 32, 1), np.uint8))
     edges = np.repeat(cv2.Canny(blocks, 100, 200)[..., None], 3, axis=2)
     same = {"controlnet_model": "canny", "controlnet_type": "canny"}
-    photograph, body = drawn(server, "controlnet", **same, init_image=png(blocks))
+    photograph, body = drawn(server, "controlnet", **same, auto_hint="yes", init_image=png(blocks))
     guide, _ = drawn(server, "controlnet", **same, auto_hint="no", control_image=png(edges))
     other, _ = drawn(server, "controlnet", **same, auto_hint="no", control_image=png(255 - edges))
     assert np.array_equal(photograph, guide)
@@ -138,13 +138,21 @@ def test_several_controlnets_repaint_together(server: RunningServer):
 
 
 def test_a_preprocessor_without_its_weights_is_named(server: RunningServer):
-    body = asked(server, "controlnet", controlnet_model="openpose", init_image=PICTURE)
+    body = asked(server, "controlnet", controlnet_model="openpose", auto_hint="yes", init_image=PICTURE)
     (text,) = body["message"]["auto_hint"]
     assert text.startswith(
         "auto_hint openpose needs weights that are not on this server; send the control image itself instead."
     )
     assert "body_pose_model.pth" in text
     assert "understudy weights pull" in text
+
+
+def test_a_controlnet_for_inpainting_gets_the_picture_without_the_masked_part(server: RunningServer):
+    same = {"controlnet_model": "canny", "init_image": PICTURE, "mask_image": png(MASK)}
+    as_it_is, _ = drawn(server, "controlnet", **same)
+    picture, _ = drawn(server, "controlnet", **same, controlnet_type="inpaint")
+    assert np.array_equal(picture[MASK == 0], PIXELS[MASK == 0])
+    assert not np.array_equal(picture, as_it_is)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class Base64Crop(Operation):
     answer: ClassVar[Mapping[str, object]] = {
         "status": "success",
         **message("image uploaded"),
-        "link": "http://127.0.0.1:8000/outputs/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
+        "link": "http://127.0.0.1:8000/generations/0b9d2a7c-5c1e-4e0f-9a53-1f0f6f3f7c55.png",
         "request_id": 2398,
     }
 

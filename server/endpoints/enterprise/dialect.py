@@ -2,6 +2,7 @@
 
 from server.endpoints.enterprise import (
     base64_crop,
+    base64_to_url,
     controlnet,
     fetch,
     img2img,
@@ -30,6 +31,7 @@ routers = (
     upkeep.router,
     upload_image.router,
     base64_crop.router,
+    base64_to_url.router,
     nsfw_image_check.router,
     super_resolution.router,
 )

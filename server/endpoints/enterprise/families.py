@@ -51,6 +51,7 @@ class PathFamily:
         differences: what is documented otherwise here.
         source: where the paths are from: documented, seen in a client, or inferred.
         shown: whether /docs shows the paths.
+        lists: whether an enlarged picture is answered as every other, in a list of one URL.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PathFamily:
     differences: Differences = field(default_factory=dict[str, Mapping[str, Difference]])
     source: str
     shown: bool = True
+    lists: bool = False
 
 
 def _same(*slugs: str) -> dict[str, str]:
@@ -70,7 +72,7 @@ def _each(slugs: tuple[str, ...], **differences: Difference) -> dict[str, Mappin
     return dict.fromkeys(slugs, differences)
 
 
-ELSEWHERE = ("model_list", "base64_crop")
+ELSEWHERE = ("model_list", "base64_crop", "base64_to_url")
 """The operations that the enterprise documentation does not have."""
 
 DRAWING = ("text2img", "img2img", "inpaint")
@@ -133,6 +135,7 @@ FAMILIES = (
     PathFamily(
         name="enterprise",
         prefix=f"{PREFIX}/image_editing",
+        lists=True,
         differences=_each(("inpaint",), model_id=DEFAULT_CHECKPOINT),
         source="seen in a client",
         shown=False,
@@ -180,21 +183,23 @@ FAMILIES = (
     PathFamily(
         name="v6",
         prefix="/api/v6",
-        operations={**_same("controlnet"), **FETCH},
+        operations={**_same("controlnet", "base64_to_url"), **FETCH},
         differences=CONTROLNET_V5,
-        source="seen in a client; fetch inferred",
+        source="seen in a client; base64_to_url documented; fetch inferred",
     ),
     PathFamily(
         name="v6",
         prefix="/api/v6/image_editing",
-        operations={**_same("super_resolution", "inpaint"), **FETCH},
+        operations={**_same("super_resolution", "inpaint", "base64_to_url"), **FETCH},
+        lists=True,
         differences={
+            "super_resolution": {"scale": Difference(default=3)},
             "inpaint": {
                 "model_id": DEFAULT_CHECKPOINT,
                 "num_inference_steps": Difference(default=30),
                 "guidance_scale": Difference(default=5.0),
                 "safety_checker": NO,
-            }
+            },
         },
         source="documented",
     ),
@@ -270,11 +275,19 @@ def routes_of(operation: type[OperationT]) -> Iterator[Route[OperationT]]:
             yield Route(path, family, differing(operation, family))
 
 
+def family_of(path: str) -> PathFamily:
+    """The family that a path belongs to: the one with the longest prefix of it."""
+    belongs = [
+        each
+        for each in FAMILIES
+        if path.startswith(f"{each.prefix}/") or (path == each.prefix and "" in (each.operations or {}))
+    ]
+    return max(belongs, key=lambda family: len(family.prefix), default=FAMILIES[0])
+
+
 def fetch_path(request: Request, job_id: int) -> str:
     """The path under which the caller of this request, in the same family, gets what has been drawn later."""
-    path = request.url.path
-    prefixes = [each.prefix for each in FAMILIES if f"{path}/".startswith(f"{each.prefix}/")]
-    return f"{max(prefixes, key=len, default=PREFIX)}/fetch/{job_id}"
+    return f"{family_of(request.url.path).prefix}/fetch/{job_id}"
 
 
 def differing(operation: type[OperationT], family: PathFamily) -> type[OperationT]:

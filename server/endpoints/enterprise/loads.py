@@ -129,7 +129,10 @@ class DeleteModel(Operation):
     example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key", "model_id": "my-sdxl"}
     answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("Model deleted on server")}
 
-    model_id: Text = Field(description="Something that was loaded with load_model or load_vae.")
+    model_id: Text = Field(
+        validation_alias=AliasChoices("model_id", "model"),
+        description="Something that was loaded with load_model or load_vae. Also as `model`.",
+    )
 
 
 async def load_model(request: Request, account: Account, fields: LoadModel) -> dict[str, object]:

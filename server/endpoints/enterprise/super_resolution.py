@@ -16,6 +16,7 @@ from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.drawing.draw import draw
 from server.endpoints.enterprise.drawing.fields import PaidFields
 from server.endpoints.enterprise.drawing.picture_fields import read_picture_field, url_or_none
+from server.endpoints.enterprise.families import family_of
 from server.endpoints.enterprise.routes import post
 from server.endpoints.enterprise.wire import yes_no
 from server.endpoints.fields import Flag, PictureField, Text, whole_number
@@ -43,8 +44,8 @@ class SuperResolution(PaidFields):
     slug: ClassVar[str] = "super_resolution"
     summary: ClassVar[str] = "Enlarge a picture"
     description: ClassVar[str | None] = (
-        "`output` is one URL; where the call was answered `processing`, fetch and the webhook have it"
-        " in a list, as of every other operation."
+        "`output` is one URL, below `image_editing` a list of it, as those pages document; where the call was"
+        " answered `processing`, fetch and the webhook have it in a list, as of every other operation."
     )
     price_millicredits: ClassVar[int] = 10
     example: ClassVar[Mapping[str, object]] = {
@@ -111,7 +112,7 @@ class SuperResolution(PaidFields):
 
     def warning(self, drawn: Upscaling) -> str | None:
         """The answer's warning, where another upscaler had to stand in for the one that was named."""
-        if self.model_id is None or self.model_id in FIRST or self.model_id == drawn.pipeline:
+        if self.model_id not in OTHERS or self.model_id == drawn.pipeline:
             return None
         return f"{self.model_id} is not on this server; {drawn.pipeline} was used instead"
 
@@ -146,8 +147,11 @@ async def super_resolution(request: Request, account: Account, fields: SuperReso
     job = await draw(request, account, fields, asked, meta=meta, warning=fields.warning(asked))
     if job.status is not JobStatus.succeeded:
         return processing(request, job)
+    answer = finished(request, job)
+    if family_of(request.url.path).lists:
+        return answer
     (url,) = output_urls(request, job)
-    return {**finished(request, job), "output": url}
+    return {**answer, "output": url}
 
 
 router = APIRouter()

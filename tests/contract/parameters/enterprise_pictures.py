@@ -84,4 +84,16 @@ BASE64_CROP = Page(
     ),
 )
 
-PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE, BASE64_CROP)
+BASE64_TO_URL = tuple(
+    Page(
+        path,
+        {"base64_string": sent_picture(RED)},
+        (
+            row("key", an_api_key, answer(status="success"), picture(colour=RED)),
+            row("base64_string", sent_picture(GREEN, "BMP"), picture(colour=GREEN, format="BMP")),
+        ),
+    )
+    for path in ("/api/v6/base64_to_url", "/api/v6/image_editing/base64_to_url")
+)
+
+PAGES = (SUPER_RESOLUTION, NSFW_IMAGE_CHECK, UPLOAD_IMAGE, BASE64_CROP, *BASE64_TO_URL)

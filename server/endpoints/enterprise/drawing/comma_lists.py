@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from server.errors import FieldError
 
+NOTHING = frozenset({"no", "none", "null"})
+"""The words by which clients, and a sample of the V3 page, say that no adapter is meant."""
+
+
+def named(text: str | None) -> list[str]:
+    """The names in a comma list of adapters; none where one of the words of `NOTHING` is all there is."""
+    names = comma_list(text)
+    return [] if len(names) == 1 and names[0].lower() in NOTHING else names
+
 
 def comma_list(text: str | None) -> list[str]:
     """The items of a comma list, without the white space around them."""

@@ -21,7 +21,7 @@ from pipelines.request import HIGHRES_STRENGTH, CheckpointRequest, Lora, Picture
 from pipelines.schedulers.names import ALGORITHM_TYPES, WITH_KARRAS_SIGMAS, NoiseScheduler
 from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.checkpoints import check_adapters, checkpoint
-from server.endpoints.enterprise.drawing.comma_lists import comma_list, number_for_each
+from server.endpoints.enterprise.drawing.comma_lists import NOTHING, named, number_for_each
 from server.endpoints.enterprise.drawing.scheduler_notes import check_algorithm_type
 from server.endpoints.enterprise.drawing.sizes import LARGEST_SIDE, WIDEST_PANORAMA, Side, Width
 from server.endpoints.enterprise.webhook import WebhookFields
@@ -172,8 +172,8 @@ class PictureFields(PaidFields):
     use_karras_sigmas: Flag = Field(
         True, description="Where the scheduler has them; `meta` says `no effect` where it has not."
     )
-    algorithm_type: AlgorithmType = Field(
-        "none",
+    algorithm_type: AlgorithmType | None = Field(
+        None,
         description="For DPMSolverMultistepScheduler, and but for sde-dpmsolver for "
         "DPMSolverSinglestepScheduler; `meta` says `no effect` with others. dpmsolver+++ is the documented "
         "name of dpmsolver++; none is the scheduler's own. Fewer than twelve steps need one with ++: "
@@ -220,7 +220,7 @@ class PictureFields(PaidFields):
             options["algorithm_type"] = f"with {self.scheduler}"
         if self.scheduler not in WITH_KARRAS_SIGMAS:
             options["use_karras_sigmas"] = f"with {self.scheduler}"
-        if not comma_list(self.lora_model):
+        if not named(self.lora_model):
             options["lora_strength"] = "without lora_model"
         return options
 
@@ -228,7 +228,7 @@ class PictureFields(PaidFields):
         """Those of `without_effect` that the caller has sent, and that ask for something."""
         nothing_asked = {
             "use_karras_sigmas": not self.use_karras_sigmas,
-            "algorithm_type": self.algorithm_type == "none",
+            "algorithm_type": self.algorithm_type in (None, "none"),
         }
         return {
             name: reason
@@ -239,7 +239,8 @@ class PictureFields(PaidFields):
 
     def algorithm(self) -> str | None:
         """The algorithm of the noise scheduler by diffusers' name; None: the scheduler's own."""
-        return {"none": None, "dpmsolver+++": "dpmsolver++"}.get(self.algorithm_type, self.algorithm_type)
+        same = self.algorithm_type
+        return {"none": None, "dpmsolver+++": "dpmsolver++"}.get(same or "none", same)
 
     def loras(self) -> tuple[Lora, ...]:
         """The LoRAs with their strengths.
@@ -247,7 +248,7 @@ class PictureFields(PaidFields):
         Raises:
             FieldError: the strengths are not one for all or one each, between 0.1 and 1.
         """
-        names = comma_list(self.lora_model)
+        names = named(self.lora_model)
         if not names:
             return ()
         strengths = number_for_each("lora_model", names, "lora_strength", self.lora_strength, 0.1, 1)
@@ -255,11 +256,12 @@ class PictureFields(PaidFields):
 
     def embeddings(self) -> list[str]:
         """The names of the textual inversions."""
-        return comma_list(self.embeddings_model)
+        return named(self.embeddings_model)
 
     def own_vae(self) -> str | None:
         """The name of the VAE that replaces the checkpoint's, if any does."""
-        return (self.vae or "").strip() or None
+        text = (self.vae or "").strip()
+        return text if text and text.lower() not in NOTHING else None
 
     def sent_pictures(self) -> Mapping[str, str | bytes]:
         """The caller's pictures as they came, by the names of their fields."""

@@ -55,7 +55,7 @@ def charset_named(name: str, where: str) -> str:
         MalformedBody: it is not known.
     """
     try:
-        found = codecs.lookup(name).name
+        found = codecs.lookup(name.strip("'\" ")).name
     except (LookupError, ValueError):
         found = ""
     if found not in _KNOWN:

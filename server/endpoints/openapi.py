@@ -32,7 +32,8 @@ TAGS = [
         "name": "enterprise",
         "description": "The dialect of stablediffusionapi.com and ModelsLab: everything is POST, answers are"
         " JSON with the URLs of the pictures. The key is in the body's `key` or in a header. Unless the"
-        " server is set otherwise, errors have the status 200 too: look at `status`.",
+        " server is set otherwise, errors have the status 200 too: look at `status`. Every body may be a form"
+        " too, in which a picture may be a file.",
     },
     {"name": "outputs", "description": "Stored pictures. They open without a key."},
     {"name": "health", "description": "For monitors: is the process up, can it draw, what has it done?"},
@@ -151,7 +152,7 @@ def _finish_enterprise(path: str, operation: dict[str, Any], known: dict[str, Sc
     needed = enterprise.answer_schema(
         name,
         sample,
-        may_be_processing=any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", ())),
+        may_be_processing=_draws(operation),
         fetches="/fetch" in path,
     )
     schema = deepcopy(needed[""])
@@ -162,8 +163,14 @@ def _finish_enterprise(path: str, operation: dict[str, Any], known: dict[str, Sc
     for status, answer in operation["responses"].items():
         if status != "200" and "content" in answer:
             answer["content"][JSON_TYPE]["schema"] = reference("EnterpriseError")
-    if "requestBody" in operation:
+    # Some generators write broken code for several bodies without an optional parameter beside them.
+    if _draws(operation):
         _add_forms(operation["requestBody"]["content"])
+
+
+def _draws(operation: Mapping[str, Any]) -> bool:
+    """Whether an operation is paid for, and may be answered before it is done."""
+    return any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", ()))
 
 
 def _add(known: dict[str, Schema], name: str, schema: Schema) -> str:

@@ -31,6 +31,8 @@ def schema_of(sample: object) -> Schema:
         case Mapping():
             values = cast("Mapping[str, object]", sample)
             properties = {name: schema_of(value) for name, value in values.items()}
+            if values.get("status") == "success":  # tells the answer from others; programs ask for it
+                properties["status"] = {"type": "string", "enum": ["success"]}
             required = [name for name in values if name not in _SOMETIMES]
             return {
                 "type": "object",

@@ -60,6 +60,14 @@ def test_every_dialect_gives_the_same_address(stage: Stage) -> None:
         assert stage.client.get(url).status_code == 200
 
 
+def test_a_webhook_names_the_same_addresses_as_the_answer(stage: Stage) -> None:
+    for more in ({}, {"base64": "yes"}, {"temp": "yes"}):
+        asked = {**DRAWN, **more, "webhook": "http://127.0.0.1:9/receiver"}
+        outcome = stage.outcome("POST", f"{ENTERPRISE}/text2img", asked)
+        (announced,) = outcome.announced
+        assert announced["output"] == outcome.answer.json()["output"]
+
+
 def test_an_address_given_out_before_still_opens(stage: Stage, url: str, whole: Answer) -> None:
     earlier = url.replace("/generations/", "/outputs/")
     assert get(stage, earlier).content == whole.content

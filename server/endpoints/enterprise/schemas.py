@@ -117,7 +117,12 @@ SCHEMAS: Mapping[str, Schema] = {
     "EnterpriseDone": {
         "type": "object",
         "description": "It was done, or has begun.",
-        "properties": {"status": _TEXT, "message": _TEXT, "messege": _TEXT, "track_id": _TRACK_ID},
+        "properties": {
+            "status": _word("success"),
+            "message": _TEXT,
+            "messege": _TEXT,
+            "track_id": _TRACK_ID,
+        },
         "required": ["status", "message", "messege"],
     },
 }

@@ -45,7 +45,7 @@ class UploadImage(Operation):
     }
 
     base64_image: PictureField = Field(
-        description="The picture as base64, with or without `data:image/...;base64,` before it."
+        description="The picture as base64, with or without `data:image/...;base64,` before it, or a file."
     )
     image_type: Annotated[Literal["png", "jpg", "jpeg", "webp"], BeforeValidator(_lower)] | None = Field(
         None,

@@ -71,6 +71,132 @@ SD15_IMG2IMG: Mapping[str, Any] = {
 }
 """Sent as JSON, with the base64 of what the URL names; one sample sends ``toB64('URL')`` as it stands."""
 
+SD15_TXT2IMG: Mapping[str, Any] = {
+    "prompt": "calico cat wearing a cosmonaut suit, 3d render, pixar style, 8k, high resolution",
+    "negative_prompt": "nude, disfigured, blurry",
+    "samples": 1,
+    "scheduler": "DDIM",
+    "num_inference_steps": 25,
+    "guidance_scale": 7.5,
+    "seed": 17123564234,
+    "img_width": 512,
+    "img_height": 512,
+    "base64": False,
+}
+"""Sent as JSON by clients; the vendor has no page of it any more."""
+
+SD15_INPAINTING: Mapping[str, Any] = {
+    "prompt": "mecha robot sitting on a bench",
+    "negative_prompt": "Disfigured, cartoon, blurry, nude",
+    "samples": 1,
+    "image": "https://segmind.com/inpainting-input-image.jpeg",
+    "mask": "https://segmind.com/inpainting-input-mask.jpeg",
+    "scheduler": "DDIM",
+    "num_inference_steps": 25,
+    "guidance_scale": 7.5,
+    "strength": 1,
+    "seed": 17123564234,
+    "img_width": 512,
+    "img_height": 512,
+}
+
+SD15_CONTROLNET_CANNY: Mapping[str, Any] = {
+    "image": "https://segmind.com/canny-input.jpeg",
+    "samples": 1,
+    "prompt": "a colorful bird, 4k",
+    "negative_prompt": "Disfigured, cartoon, blurry, nude",
+    "scheduler": "UniPC",
+    "num_inference_steps": 25,
+    "guidance_scale": 7.5,
+    "strength": 1,
+    "seed": 3131738736286,
+    "base64": False,
+}
+
+SD15_CONTROLNET_DEPTH: Mapping[str, Any] = {
+    **SD15_CONTROLNET_CANNY,
+    "image": "https://segmind.com/depth.jpeg",
+    "prompt": "young african american man, black suit, smiling, white background",
+    "negative_prompt": "mangled ears, Disfigured, cartoon, blurry, nude",
+    "seed": 9715432854,
+}
+
+SD15_CONTROLNET_SCRIBBLE: Mapping[str, Any] = {
+    **SD15_CONTROLNET_CANNY,
+    "image": "https://segmind.com/scribble-input.jpeg",
+    "prompt": "steampunk underwater helmet, dark ocean background",
+    "seed": 85497675147333,
+}
+
+SD15_CONTROLNET_SOFTEDGE: Mapping[str, Any] = {
+    **SD15_CONTROLNET_CANNY,
+    "image": "https://segmind.com/soft-edge-input.jpeg",
+    "prompt": "royal chamber with fancy bed",
+    "seed": 131487365682,
+}
+
+SDXL10_TXT2IMG: Mapping[str, Any] = {
+    "prompt": "cinematic film still, 4k, realistic, ((cinematic photo:1.3)) of panda wearing a blue "
+    "spacesuit, sitting in a bar, Fujifilm XT3, long shot, ((low light:1.4)), ((looking straight at the "
+    "camera:1.3)), upper body shot, somber, shallow depth of field, vignette, highly detailed, high budget "
+    "Hollywood movie, bokeh, cinemascope, moody, epic, gorgeous, film grain, grainy",
+    "negative_prompt": "ugly, tiling, poorly drawn hands, poorly drawn feet, poorly drawn face, out of "
+    "frame, extra limbs, disfigured, deformed, body out of frame, blurry, bad anatomy, blurred, watermark, "
+    "grainy, signature, cut off, draft",
+    "style": "base",
+    "samples": 1,
+    "scheduler": "UniPC",
+    "num_inference_steps": 25,
+    "guidance_scale": 8,
+    "strength": 0.2,
+    "high_noise_fraction": 0.8,
+    "seed": 468685,
+    "img_width": 896,
+    "img_height": 1152,
+    "refiner": True,
+    "base64": False,
+}
+
+SDXL_IMG2IMG: Mapping[str, Any] = {
+    "image": "https://segmind-sd-models.s3.amazonaws.com/display_images/sdxl-img2img-ip.jpg",
+    "samples": 1,
+    "prompt": "photorealistic, high-quality, ultra-detailed, image of (an origami bird with a layer that "
+    "makes each folded polygonal section of the origami a different vivid c olor, an origami rainbow of "
+    "color in a forest of origami plants and trees in the background), best quality, masterpiece, masterful "
+    "composition, award, extremely detailed, incredibly high resolution, 32k, 16k, 8k, 4k, UHD, HDR, "
+    "hyperrealistic, photo studio quality, amazing clarity, tack sharp, sharp focus, volumetric lighting, "
+    "cinematic style",
+    "negative_prompt": "nude, disfigured, blurry",
+    "scheduler": "UniPC",
+    "base_model": "juggernaut",
+    "num_inference_steps": 30,
+    "guidance_scale": 6.5,
+    "strength": 0.65,
+    "seed": 98877465625,
+    "base64": False,
+}
+
+SDXL_INPAINT: Mapping[str, Any] = {
+    "image": "https://segmind-sd-models.s3.amazonaws.com/outputs/sdxl_inpaint.jpeg",
+    "mask": "https://segmind-sd-models.s3.amazonaws.com/outputs/sdxl_inpaint_mask.png",
+    "prompt": "A man with black sun glasses",
+    "negative_prompt": "bad quality, painting, blur",
+    "samples": 1,
+    "scheduler": "DDIM",
+    "num_inference_steps": 25,
+    "guidance_scale": 7.5,
+    "seed": 12467,
+    "strength": 0.9,
+    "base64": False,
+}
+
+ESRGAN: Mapping[str, Any] = {
+    "image": "https://www.segmind.com/butterfly.png",
+    "scale": "2",
+    "output_format": "jpeg",
+    "quality": 95,
+}
+
 TEXT2IMG: Mapping[str, Any] = {
     "key": "enterprise_api_key",
     "model_id": "stable-diffusion-v1-5",

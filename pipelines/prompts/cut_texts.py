@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST_QUOTE = 60
-"""The most characters that a warning quotes of what is left out."""
+LONGEST_QUOTE = 40
+"""The most characters that a warning quotes of what is left out: in a header each may take twelve."""
 LONGEST_WORD = 40
 """A text is quoted from the beginning of the word in which it is cut, unless that word is longer: scripts
 without blanks have none."""
@@ -32,7 +32,8 @@ def cut_warnings(
 
 
 def unread(text: str, tokenizer: Any, length: int) -> str:
-    """The end of a text that does not fit into so many tokens, from the word on that is cut."""
+    """The end of a text that does not fit into so many tokens, from the word on that is cut; blanks alone are
+    nothing."""
     if _count(text, tokenizer) <= length:
         return ""
     fits, too_long = 0, len(text)
@@ -44,7 +45,8 @@ def unread(text: str, tokenizer: Any, length: int) -> str:
             too_long = middle
     # The character before `too_long` is the first that does not fit.
     word = next(start for start in range(too_long, -1, -1) if start == 0 or text[start - 1].isspace())
-    return text[word if fits - word <= LONGEST_WORD else fits :]
+    rest = text[word if fits - word <= LONGEST_WORD else fits :]
+    return rest if rest.strip() else ""
 
 
 def _count(text: str, tokenizer: Any) -> int:

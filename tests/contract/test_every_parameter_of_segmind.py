@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.parameters import segmind_pages
+from tests.contract.parameters import segmind_pages, segmind_stable_diffusion
 from tests.contract.parameters.rows import Page, Row
 from tests.contract.parameters.stage import HEADERS, Stage, opened
 from tests.contract.parameters.tables import SEGMIND_PAGES, cases
@@ -27,7 +27,10 @@ def test_a_value_has_its_effects_and_without_it_there_are_none(stage: Stage, pag
     assert trial.refused_without == ""
 
 
-@pytest.mark.parametrize("page", segmind_pages.PAGES, ids=lambda page: page.path)
+MODEL_PAGES = (*segmind_pages.PAGES, *segmind_stable_diffusion.PAGES)
+
+
+@pytest.mark.parametrize("page", MODEL_PAGES, ids=lambda page: page.path)
 def test_v2_draws_the_same_of_a_body_with_every_parameter(stage: Stage, page: Page) -> None:
     body = {**page.body, **{row.parameter: row.value for row in page.rows if row.parameter not in HEADERS}}
     (drawn,) = stage.outcome("POST", page.path, body).requests
@@ -35,4 +38,5 @@ def test_v2_draws_the_same_of_a_body_with_every_parameter(stage: Stage, page: Pa
     queued = stage.send("POST", page.path.replace("/v1/", "/v2/"), body).json()
     images = eventually(lambda: stage.send("GET", queued["response_url"], {}).json().get("images"))
     assert stage.engine.requests[before:] == [drawn]
-    assert [image["content_type"] for image in images] == ["image/png"] * 3
+    assert [image["content_type"] for image in images] == ["image/png"] * len(drawn.seeds)
+    assert len(drawn.seeds) == (1 if page is segmind_stable_diffusion.ESRGAN else 3)

@@ -18,13 +18,24 @@ from pipelines import errors as drawing_errors
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Maintenance
-from pipelines.request import Request
+from pipelines.request import Inpainting, Request
 from server.engines.engine import EngineState
 from server.http.services import Services
 from server.settings import Settings
 from tests.contract.parameters.stage import Answer
+from tests.contract.segmind_refusal import CHECKPOINTS
 
 SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
+FURTHER_SLUGS = [
+    "sd1.5-txt2img",
+    "sd1.5-inpainting",
+    *[f"sd1.5-controlnet-{kind}" for kind in ("canny", "depth", "openpose", "scribble", "softedge", "mlsd")],
+    "sdxl1.0-txt2img",
+    "sdxl1.0-img2img",
+    "sdxl-img2img",
+    "sdxl-inpaint",
+    "esrgan",
+]
 UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
 
 
@@ -98,7 +109,7 @@ class World:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, TestClient]]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "weights.yaml").write_text("pipelines: {}")
+    (folder / "weights.yaml").write_text(json.dumps({"pipelines": CHECKPOINTS}))
     settings = Settings(
         data=folder / "data",
         manifest=folder / "weights.yaml",
@@ -299,9 +310,22 @@ UNGUIDED = ["negative_prompt: has no effect, because guidance begins above 1"]
         ("sd3-med-pose", {"guidance_scale": 1}, []),
         ("sd3-med-pose", {"guidance_scale": 1, "negative_prompt": "rain", "sampler": "euler_pp"}, []),
         ("kandinsky2.2-txt2img", {"negative_prompt": "rain", "scheduler": "DDIM"}, []),
+        (
+            "kolors",
+            {"output_format": "png", "output_quality": 80},
+            ["output_quality: has no effect on a PNG"],
+        ),
+        ("kolors", {"output_format": "png"}, []),
+        ("kolors", {"output_format": "jpg", "output_quality": 80}, []),
+        ("kolors", {"base64": True, "output_format": "png"}, []),
+        (
+            "kolors",
+            {"base64": True, "output_format": "webp"},
+            ["output_format: has no effect beside base64, whose pictures are PNGs"],
+        ),
     ],
 )
-def test_a_negative_prompt_without_guidance_is_warned_of_at_once_and_before_the_engine_s(
+def test_what_a_page_knows_to_be_in_vain_is_warned_of_at_once_and_before_the_engine_s(
     world: World, client: TestClient, slug: str, sent: dict[str, object], warned: list[str]
 ) -> None:
     submitted = client.post(f"/v2/{slug}", json=body(slug, **sent))
@@ -452,7 +476,7 @@ def test_uploads_that_are_no_pictures_are_refused(client: TestClient, given: obj
 
 
 KEYED = [
-    *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in SLUGS],
+    *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in (*SLUGS, *FURTHER_SLUGS)],
     ("GET", "/v1/get-user-credits"),
     ("GET", f"/v2/requests/{UNKNOWN_ID}"),
     ("GET", f"/v1/requests/{UNKNOWN_ID}"),
@@ -575,6 +599,44 @@ def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
     answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", image=noise))
     assert answer.status_code == 413
     assert answer.json()["error"].startswith("image: ")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("slug", [slug for slug in FURTHER_SLUGS if "controlnet" in slug or slug == "esrgan"])
+def test_missing_weights_are_named_before_a_picture_is_fetched_and_cost_nothing(
+    world: World, client: TestClient, version: str, slug: str
+) -> None:
+    before = credits_of(client, world.rich)
+    answer = client.post(f"/{version}/{slug}", json={"prompt": "a cat", "image": "http://127.0.0.1:1/a.png"})
+    assert answer.status_code == 404
+    missing = "upscaler" if slug == "esrgan" else f"ControlNet {slug.removeprefix('sd1.5-controlnet-')}"
+    assert answer.json()["error"].startswith(f"This server has no {missing}")
+    assert "weights.yaml names none" in answer.json()["error"]
+    assert credits_of(client, world.rich) == before
+    assert world.engine.requests == []
+
+
+def test_picture_and_mask_may_be_file_parts_or_base64_in_a_form(world: World, client: TestClient) -> None:
+    files = {"image": ("a.png", png(), "image/png"), "mask": ("b.png", png(64, 64), "image/png")}
+    by_file = client.post("/v1/sd1.5-inpainting", data={"prompt": "a cat"}, files=files)
+    mask = base64.b64encode(png(64, 64)).decode()
+    form = {"prompt": "a cat", "imageUrl": f"data:image/png;base64,{PICTURE}", "maskUrl": mask}
+    by_form = client.post("/v1/sd1.5-inpainting", data=form)
+    assert (by_file.status_code, by_form.status_code) == (200, 200)
+    first, second = world.engine.requests
+    assert isinstance(first, Inpainting)
+    assert isinstance(second, Inpainting)
+    assert (first.image, first.mask) == (second.image, second.mask)
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_a_picture_or_mask_that_is_none_is_refused(client: TestClient, name: str) -> None:
+    sent = {"prompt": "a cat", "image": PICTURE, "mask": PICTURE, name: "not a picture"}
+    answer = client.post("/v1/sd1.5-inpainting", json=sent)
+    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid input image"})
+    fetched = client.post("/v1/sd1.5-inpainting", json={**sent, name: "http://127.0.0.1:1/a.png"})
+    assert fetched.status_code == 400
+    assert fetched.json()["error"].startswith(f"{name}: ")
 
 
 FAILURES = [
@@ -788,7 +850,7 @@ def test_browsers_may_call_and_read_the_accounting(client: TestClient) -> None:
     assert "x-warnings" in answer.headers["access-control-expose-headers"]
 
 
-@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize("slug", [*SLUGS, *FURTHER_SLUGS])
 def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestClient, slug: str) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for version in ("v1", "v2"):
@@ -799,10 +861,17 @@ def test_the_documentation_shows_every_encoding_limits_and_answers(client: TestC
             "multipart/form-data",
             "application/x-www-form-urlencoded",
         }
-        assert content["application/json"]["example"]["prompt"]
+        required = content["application/json"]["schema"]["required"]
+        assert {*required} <= {*content["application/json"]["example"]}
         assert [parameter["name"] for parameter in operation["parameters"]] == ["Idempotency-Key"]
-        assert "prompt" in content["application/json"]["schema"]["required"]
+        assert ("prompt" in required) is (slug != "esrgan")
+        for name in {"image", "mask"} & {*required}:
+            part = content["multipart/form-data"]["schema"]["properties"][name]
+            assert part["format"] == "binary"
         assert "`x-warnings`" in operation["description"]
+        assert any(
+            word in operation["description"] for word in ("The vendor", "the vendor's page", "Clients")
+        )
         assert {"200", "400", "401", "406", "413", "429", "500", "503"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 200
 

@@ -10,7 +10,7 @@ from pipelines.request import PriorTextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kandinsky22_txt2img import Kandinsky22Page
 from server.endpoints.segmind.page import Delivery
-from tests.contract.segmind_refusal import refused
+from tests.contract.segmind_refusal import NO_MANIFEST, refused
 from tests.documented_bodies import KANDINSKY22 as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
@@ -21,7 +21,7 @@ refusal = partial(refused, Kandinsky22Page, prompt="a cat")
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
     page = read(Kandinsky22Page, EXAMPLE)
-    assert page.to_request(None) == PriorTextToImage(
+    assert page.to_request(NO_MANIFEST, {}) == PriorTextToImage(
         pipeline="kandinsky-2-2",
         prompt=EXAMPLE["prompt"],
         negative_prompt=EXAMPLE["negative_prompt"],
@@ -34,7 +34,7 @@ def test_the_documented_example_becomes_exactly_this_request() -> None:
         seeds=(9863172,),
     )
     assert page.delivery() == Delivery("jpeg")
-    assert page.source() is None
+    assert page.sent_pictures() == {}
 
 
 def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
@@ -48,7 +48,7 @@ def test_the_same_example_as_texts_of_a_form_is_the_same_request() -> None:
 
 def test_a_prompt_alone_takes_every_documented_default() -> None:
     page = read(Kandinsky22Page, {"prompt": "a cat"})
-    request = page.to_request(None)
+    request = page.to_request(NO_MANIFEST, {})
     assert request == PriorTextToImage(
         pipeline="kandinsky-2-2",
         prompt="a cat",
@@ -67,14 +67,14 @@ def test_a_prompt_alone_takes_every_documented_default() -> None:
 
 def test_the_default_seed_is_random() -> None:
     page = read(Kandinsky22Page, {"prompt": "a cat"})
-    assert len({page.to_request(None).seeds for _ in range(10)}) == 10
+    assert len({page.to_request(NO_MANIFEST, {}).seeds for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_every_size_is_drawn(side: int) -> None:
     request = read(
         Kandinsky22Page, {"prompt": "a cat", "img_width": side, "img_height": str(side)}
-    ).to_request(None)
+    ).to_request(NO_MANIFEST, {})
     assert (request.width, request.height) == (side, side)
 
 
@@ -123,7 +123,7 @@ def test_fields_that_the_page_does_not_know_are_ignored() -> None:
 
 def test_several_samples_draw_successive_seeds() -> None:
     page = read(Kandinsky22Page, {"prompt": "a cat", "samples": "3", "seed": "1024"})
-    assert page.to_request(None).seeds == (1024, 1025, 1026)
+    assert page.to_request(NO_MANIFEST, {}).seeds == (1024, 1025, 1026)
 
 
 @pytest.mark.parametrize("yes", [True, "true", "True", 1, "yes"])

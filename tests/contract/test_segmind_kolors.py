@@ -10,7 +10,7 @@ from pipelines.request import SchedulerChoice, TextToImage
 from server.endpoints.fields import read
 from server.endpoints.segmind.kolors import KolorsPage
 from server.endpoints.segmind.page import Delivery
-from tests.contract.segmind_refusal import refused
+from tests.contract.segmind_refusal import NO_MANIFEST, refused
 from tests.documented_bodies import KOLORS as EXAMPLE
 
 SCHEDULERS = {
@@ -30,7 +30,7 @@ refusal = partial(refused, KolorsPage, prompt="a cat")
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
     page = read(KolorsPage, {name: str(value) for name, value in EXAMPLE.items()})
-    assert page.to_request(None) == TextToImage(
+    assert page.to_request(NO_MANIFEST, {}) == TextToImage(
         pipeline="kolors",
         prompt=EXAMPLE["prompt"],
         negative_prompt="",
@@ -42,7 +42,7 @@ def test_the_documented_example_becomes_exactly_this_request() -> None:
         scheduler=SchedulerChoice(name="EulerDiscreteScheduler"),
     )
     assert page.delivery() == Delivery("webp", 80)
-    assert page.source() is None
+    assert page.sent_pictures() == {}
 
 
 def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
@@ -51,7 +51,7 @@ def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
 
 def test_a_prompt_alone_takes_every_documented_default() -> None:
     page = read(KolorsPage, {"prompt": "一只猫"})
-    request = page.to_request(None)
+    request = page.to_request(NO_MANIFEST, {})
     assert request == TextToImage(
         pipeline="kolors",
         prompt="一只猫",
@@ -69,12 +69,15 @@ def test_a_prompt_alone_takes_every_documented_default() -> None:
 
 def test_the_default_seed_is_random() -> None:
     page = read(KolorsPage, {"prompt": "a cat"})
-    assert len({page.to_request(None).seeds for _ in range(10)}) == 10
+    assert len({page.to_request(NO_MANIFEST, {}).seeds for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize(("name", "choice"), SCHEDULERS.items())
 def test_every_scheduler_is_translated(name: str, choice: SchedulerChoice) -> None:
-    assert read(KolorsPage, {"prompt": "a cat", "scheduler": name}).to_request(None).scheduler == choice
+    assert (
+        read(KolorsPage, {"prompt": "a cat", "scheduler": name}).to_request(NO_MANIFEST, {}).scheduler
+        == choice
+    )
 
 
 def test_other_schedulers_are_outside_the_enumeration() -> None:
@@ -120,7 +123,7 @@ def test_limits_hold_on_both_sides(field: str, low: int, high: int) -> None:
 
 def test_the_guidance_scale_is_between_0_and_20() -> None:
     assert [
-        read(KolorsPage, {"prompt": "a cat", "cfg": cfg}).to_request(None).guidance_scale
+        read(KolorsPage, {"prompt": "a cat", "cfg": cfg}).to_request(NO_MANIFEST, {}).guidance_scale
         for cfg in (0, "20", 6.5)
     ] == [
         0.0,
@@ -133,7 +136,9 @@ def test_the_guidance_scale_is_between_0_and_20() -> None:
 
 
 def test_any_size_between_the_limits_is_kept_exactly() -> None:
-    request = read(KolorsPage, {"prompt": "a cat", "width": 1000, "height": "701"}).to_request(None)
+    request = read(KolorsPage, {"prompt": "a cat", "width": 1000, "height": "701"}).to_request(
+        NO_MANIFEST, {}
+    )
     assert (request.width, request.height) == (1000, 701)
 
 
@@ -143,7 +148,7 @@ def test_the_prompt_is_required() -> None:
 
 def test_several_images_draw_successive_seeds() -> None:
     page = read(KolorsPage, {"prompt": "a cat", "number_of_images": 3, "seed": 2**64 - 1})
-    assert page.to_request(None).seeds == (2**64 - 1, 0, 1)
+    assert page.to_request(NO_MANIFEST, {}).seeds == (2**64 - 1, 0, 1)
 
 
 @pytest.mark.parametrize("output_format", ["webp", "jpg", "jpeg", "png"])

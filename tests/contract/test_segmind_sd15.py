@@ -11,7 +11,7 @@ from pipelines.request import ImageToImage, SchedulerChoice
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Delivery
 from server.endpoints.segmind.sd15_img2img import SD15ImageToImage
-from tests.contract.segmind_refusal import refused
+from tests.contract.segmind_refusal import NO_MANIFEST, refused
 from tests.documented_bodies import SD15_IMG2IMG as EXAMPLE
 
 SIDES = [512, 576, 640, 704, 768, 832, 896, 960, 1024]
@@ -44,8 +44,8 @@ refusal = partial(refused, SD15ImageToImage, prompt="a cat", image="AAAA")
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
     fields = read(SD15ImageToImage, EXAMPLE)
-    assert fields.source() == EXAMPLE["image"]
-    assert fields.to_request(STRIPES) == ImageToImage(
+    assert fields.sent_pictures() == {"image": EXAMPLE["image"]}
+    assert fields.to_request(NO_MANIFEST, {"image": STRIPES}) == ImageToImage(
         pipeline="stable-diffusion-v1-5",
         prompt="A fantasy landscape, trending on artstation, mystical sky",
         negative_prompt="nude, disfigured, blurry",
@@ -66,7 +66,7 @@ def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
 
 
 def test_a_prompt_and_a_picture_take_every_documented_default() -> None:
-    request = page().to_request(STRIPES)
+    request = page().to_request(NO_MANIFEST, {"image": STRIPES})
     assert request == ImageToImage(
         pipeline="stable-diffusion-v1-5",
         prompt="a cat",
@@ -85,17 +85,17 @@ def test_a_prompt_and_a_picture_take_every_documented_default() -> None:
 
 
 def test_the_default_seed_is_random() -> None:
-    assert len({page().to_request(STRIPES).seeds for _ in range(10)}) == 10
+    assert len({page().to_request(NO_MANIFEST, {"image": STRIPES}).seeds for _ in range(10)}) == 10
 
 
 def test_the_picture_is_cut_to_the_asked_size() -> None:
-    request = page(img_width="768", img_height=1024).to_request(STRIPES)
+    request = page(img_width="768", img_height=1024).to_request(NO_MANIFEST, {"image": STRIPES})
     assert (request.image.width, request.image.height) == (request.width, request.height) == (768, 1024)
 
 
 @pytest.mark.parametrize(("name", "choice"), SCHEDULERS.items())
 def test_every_scheduler_is_translated(name: str, choice: SchedulerChoice) -> None:
-    assert page(scheduler=name).to_request(STRIPES).scheduler == choice
+    assert page(scheduler=name).to_request(NO_MANIFEST, {"image": STRIPES}).scheduler == choice
 
 
 def test_other_schedulers_are_outside_the_enumeration() -> None:
@@ -144,9 +144,9 @@ def test_prompt_and_picture_are_required(field: str) -> None:
     assert refusal(**{field: ""}) == (400, f"{field}: field is required")
 
 
-@pytest.mark.parametrize("name", ["image", "file", "imageUrl"])
+@pytest.mark.parametrize("name", ["image", "file", "imageUrl", "init_image"])
 def test_the_picture_is_found_under_each_of_its_names(name: str) -> None:
-    assert read(SD15ImageToImage, {"prompt": "a cat", name: "AAAA"}).source() == "AAAA"
+    assert read(SD15ImageToImage, {"prompt": "a cat", name: "AAAA"}).sent_pictures() == {"image": "AAAA"}
 
 
 def test_base64_answers_json_with_png() -> None:

@@ -10,8 +10,9 @@ from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
 from server.endpoints.fields import read
 from server.endpoints.segmind.page import Delivery
-from server.endpoints.segmind.sd3_med_pose import SD3MediumPose, output_size
-from tests.contract.segmind_refusal import refused
+from server.endpoints.segmind.sd3_med_pose import SD3MediumPose
+from server.endpoints.segmind.sizes import size_of_a_megapixel
+from tests.contract.segmind_refusal import NO_MANIFEST, refused
 from tests.documented_bodies import SD3_MED_POSE as EXAMPLE
 
 # fmt: off
@@ -37,8 +38,8 @@ refusal = partial(refused, SD3MediumPose, prompt="a cat", image="AAAA")
 
 def test_the_documented_example_becomes_exactly_this_request() -> None:
     fields = read(SD3MediumPose, EXAMPLE)
-    assert fields.source() == EXAMPLE["image"]
-    assert fields.to_request(PORTRAIT) == PoseToImage(
+    assert fields.sent_pictures() == {"image": EXAMPLE["image"]}
+    assert fields.to_request(NO_MANIFEST, {"image": PORTRAIT}) == PoseToImage(
         pipeline="sd3-medium-pose",
         prompt=EXAMPLE["prompt"],
         negative_prompt="low quality,less details",
@@ -59,7 +60,7 @@ def test_the_example_in_the_documentation_is_the_page_s_own() -> None:
 
 
 def test_a_prompt_and_a_picture_take_every_documented_default() -> None:
-    assert page().to_request(PORTRAIT) == PoseToImage(
+    assert page().to_request(NO_MANIFEST, {"image": PORTRAIT}) == PoseToImage(
         pipeline="sd3-medium-pose",
         prompt="a cat",
         negative_prompt="low quality,less details",
@@ -76,23 +77,26 @@ def test_a_prompt_and_a_picture_take_every_documented_default() -> None:
 
 
 def test_only_minus_one_makes_the_fixed_default_seed_random() -> None:
-    assert page(seed=None).to_request(PORTRAIT).seeds == (698845,)
-    assert len({page(seed=-1).to_request(PORTRAIT).seeds for _ in range(10)}) == 10
+    assert page(seed=None).to_request(NO_MANIFEST, {"image": PORTRAIT}).seeds == (698845,)
+    assert len({page(seed=-1).to_request(NO_MANIFEST, {"image": PORTRAIT}).seeds for _ in range(10)}) == 10
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_travels_by_its_name(sampler: str) -> None:
-    assert page(sampler=sampler).to_request(PORTRAIT).scheduler.name == sampler
+    assert page(sampler=sampler).to_request(NO_MANIFEST, {"image": PORTRAIT}).scheduler.name == sampler
 
 
 @pytest.mark.parametrize(("alias", "sampler"), ALIASES.items())
 def test_aliases_mean_the_sampler_that_they_stand_for(alias: str, sampler: str) -> None:
-    assert page(sampler=alias).to_request(PORTRAIT).scheduler.name == sampler
+    assert page(sampler=alias).to_request(NO_MANIFEST, {"image": PORTRAIT}).scheduler.name == sampler
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_is_a_spacing_of_noise_levels(scheduler: str) -> None:
-    assert page(scheduler=scheduler).to_request(PORTRAIT).scheduler.sigma_schedule == scheduler
+    assert (
+        page(scheduler=scheduler).to_request(NO_MANIFEST, {"image": PORTRAIT}).scheduler.sigma_schedule
+        == scheduler
+    )
 
 
 def test_other_names_are_outside_the_enumerations() -> None:
@@ -131,12 +135,14 @@ def test_prompt_and_picture_are_required(field: str) -> None:
 
 
 def test_the_strength_is_how_closely_the_pose_is_kept() -> None:
-    assert page(strength=0).to_request(PORTRAIT).controlnet_conditioning_scale == 0.0
+    assert page(strength=0).to_request(NO_MANIFEST, {"image": PORTRAIT}).controlnet_conditioning_scale == 0.0
 
 
-@pytest.mark.parametrize("name", ["image", "file", "imageUrl"])
+@pytest.mark.parametrize("name", ["image", "file", "imageUrl", "init_image"])
 def test_the_picture_is_found_under_each_of_its_names(name: str) -> None:
-    assert read(SD3MediumPose, {"prompt": "a cat", name: b"\xff\xd8"}).source() == b"\xff\xd8"
+    assert read(SD3MediumPose, {"prompt": "a cat", name: b"\xff\xd8"}).sent_pictures() == {
+        "image": b"\xff\xd8"
+    }
 
 
 def test_base64_answers_json_with_png() -> None:
@@ -158,12 +164,12 @@ def test_base64_answers_json_with_png() -> None:
 def test_the_result_is_about_a_megapixel_in_the_aspect_ratio_of_the_picture(
     given: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
-    assert output_size(*given) == drawn
+    assert size_of_a_megapixel(*given) == drawn
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.3, 0.5, 0.66, 0.75, 1, 1.33, 1.78, 2.39, 4])
 def test_sides_are_multiples_of_64_near_the_ratio(ratio: float) -> None:
-    width, height = output_size(round(3000 * ratio), 3000)
+    width, height = size_of_a_megapixel(round(3000 * ratio), 3000)
     assert (width % 64, height % 64) == (0, 0)
     assert 0.9 * 2**20 <= width * height <= 1.1 * 2**20
     assert width / height == pytest.approx(ratio, rel=0.1)

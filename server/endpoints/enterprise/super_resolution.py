@@ -12,6 +12,7 @@ from pipelines.image_io import RGBImage
 from pipelines.request import Upscaling
 from pipelines.weights.manifest import Manifest
 from server.accounts.accounts import Account
+from server.endpoints.enlarging import refuse_too_large
 from server.endpoints.enterprise.answers import finished, processing
 from server.endpoints.enterprise.drawing.draw import draw
 from server.endpoints.enterprise.drawing.fields import PaidFields
@@ -24,9 +25,6 @@ from server.errors import FieldError, NotFound
 from server.http.services import services
 from server.http.urls import output_urls
 from server.jobs.job import JobStatus
-
-MOST_PIXELS = 32_000_000
-"""The most pixels that a result may have: more would take an engine's memory and minutes of its time."""
 
 
 FIRST = frozenset({"realesr-general-x4v3", "ultra_resolution"})
@@ -98,10 +96,7 @@ class SuperResolution(PaidFields):
             raise NotFound("This server has no upscaler: weights.yaml names none")
         name = self._upscaler(manifest)
         width, height = self.scale * picture.width, self.scale * picture.height
-        if width * height > MOST_PIXELS:
-            megapixels = f"{width * height / 1e6:.1f} megapixels"
-            problem = f"would make {megapixels}; at most {MOST_PIXELS / 1e6:g} may come out"
-            raise FieldError("scale", problem)
+        refuse_too_large(width, height)
         return Upscaling(
             pipeline=name,
             image=picture,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import PriorTextToImage
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import RANDOM_SEED, Flag, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, Page, Side, json_or_jpeg
 from server.endpoints.segmind.routes import routes
@@ -21,6 +22,10 @@ PRIOR_GUIDANCE_SCALE = 4.0
 class Kandinsky22Page(Page, title="Kandinsky22"):
     slug: ClassVar[str] = "kandinsky2.2-txt2img"
     summary: ClassVar[str] = "Kandinsky 2.2: text to image"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for the sizes besides 768 and "
+        "1024: the page's own sample and clients send them."
+    )
     price_millicredits: ClassVar[int] = 10
     default_steps: ClassVar[int] = 20
     example: ClassVar[Mapping[str, object]] = {
@@ -61,7 +66,7 @@ class Kandinsky22Page(Page, title="Kandinsky22"):
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
 
-    def to_request(self, picture: RGBImage | None) -> PriorTextToImage:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PriorTextToImage:
         return PriorTextToImage(
             pipeline="kandinsky-2-2",
             prompt=self.prompt,

@@ -1,7 +1,4 @@
-"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English.
-
-All fields are documented but ``base64``, which a gateway sends to every page.
-"""
+"""POST /v1/kolors and its /v2 twin: text to image with Kolors, prompts in Chinese and English."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import SchedulerChoice, TextToImage
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import RANDOM_SEED, Flag, Number, Seed, Text, WholeNumber, seeds
-from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page
+from server.endpoints.segmind.page import PNG_IN_JSON, Delivery, Page, delivery_warnings
 from server.endpoints.segmind.routes import routes
 from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 from server.jobs.order import PictureFormat
@@ -41,6 +39,11 @@ def noise_scheduler(name: Scheduler) -> SchedulerChoice:
 class KolorsPage(Page, title="Kolors"):
     slug: ClassVar[str] = "kolors"
     summary: ClassVar[str] = "Kolors: text to image"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page, but for `base64`, which a gateway "
+        "sends to every page, and the names of the schedulers, which are inferred. The page prints a "
+        'default seed beside the words "random by default"; it is random.'
+    )
     price_millicredits: ClassVar[int] = 20
     default_steps: ClassVar[int] = 25
     media_types: ClassVar[tuple[str, ...]] = ("image/webp", "image/jpeg", "image/png")
@@ -87,10 +90,12 @@ class KolorsPage(Page, title="Kolors"):
             return PNG_IN_JSON
         return Delivery(PICTURE_FORMATS[self.output_format], self.output_quality)
 
-    def warnings(self) -> list[str]:
-        return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if self.negative_prompt and self.cfg <= 1 else []
+    def warnings(self, manifest: Manifest) -> list[str]:
+        in_vain = self.negative_prompt and self.cfg <= 1
+        without_guidance = [f"negative_prompt: {WITHOUT_GUIDANCE}"] if in_vain else []
+        return without_guidance + delivery_warnings(self, "output_format", "output_quality")
 
-    def to_request(self, picture: RGBImage | None) -> TextToImage:
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> TextToImage:
         return TextToImage(
             pipeline="kolors",
             prompt=self.prompt,

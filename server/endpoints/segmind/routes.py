@@ -19,7 +19,7 @@ _ERROR = {"application/json": {"schema": {"type": "object", "properties": {"erro
 _MEANINGS = {
     400: "A field is missing, malformed or out of range, or the picture cannot be read",
     401: "No API key, or one that is unknown or revoked",
-    404: "No such page or request",
+    404: "No such page or request, or this server lacks what the page draws with",
     405: "Not with this verb",
     406: "Unreadable content type, not enough credits, or a value outside a documented enumeration",
     408: "The body stopped arriving",
@@ -42,7 +42,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def routes(page: type[Page]) -> APIRouter:
     """The routes of a page: ``POST /v1/{slug}`` and ``POST /v2/{slug}``."""
     router = APIRouter(tags=["segmind"], dependencies=[Depends(api_key)])
-    refusals = error_responses(400, 401, 406, 408, 409, 413, 429, 500, 503)
+    refusals = error_responses(400, 401, 404, 406, 408, 409, 413, 429, 500, 503)
 
     async def draw(request: Request) -> Response:
         return await wire.draw(request, page)
@@ -60,7 +60,8 @@ def routes(page: type[Page]) -> APIRouter:
         "`samples`, and `evaluations`, how often the network was really asked for all of them together. "
         "The header `x-warnings` is there when something was sent in vain: a JSON array of texts, in ASCII. "
         "They say which words of a prompt are beyond what the text encoder reads, and which options have no "
-        "effect; with `base64`, they are in the field `warnings` as well.",
+        "effect; with `base64`, they are in the field `warnings` as well."
+        f"\n\n{page.sources}",
         response_class=Response,
         responses={200: _pictures(page), **refusals, **error_responses(504)},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
@@ -72,7 +73,8 @@ def routes(page: type[Page]) -> APIRouter:
         summary=f"{page.summary}, queued",
         description="Answers at once; `status_url` and `response_url` say where to ask for the pictures. "
         "Warnings come with them, as the header `x-warnings` and the field `warnings`; those that do not "
-        "need the pictures come at once.",
+        "need the pictures come at once."
+        f"\n\n{page.sources}",
         response_class=Response,
         responses={200: _submitted(), **refusals},
         openapi_extra={"parameters": [caller.IDEMPOTENCY_KEY_PARAMETER], "requestBody": _request_body(page)},
@@ -82,10 +84,11 @@ def routes(page: type[Page]) -> APIRouter:
 
 def _request_body(page: type[Page]) -> dict[str, Any]:
     schema = page.model_json_schema()
-    upload = schema
-    if "image" in schema["properties"]:
-        file = {**schema["properties"]["image"], "format": "binary"}
-        upload = {**schema, "properties": {**schema["properties"], "image": file}}
+    properties = schema["properties"]
+    files = {
+        name: {**properties[name], "format": "binary"} for name in ("image", "mask") if name in properties
+    }
+    upload = {**schema, "properties": {**properties, **files}}
     content = {
         "application/json": {"schema": schema, "example": page.example},
         "multipart/form-data": {"schema": upload},

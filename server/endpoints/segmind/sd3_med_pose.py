@@ -1,12 +1,7 @@
-"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph.
-
-All fields and their defaults are documented. The page names no sampler but the default and ``p_sampler``, and
-no largest number of samples: those are inferred from the vendor's pages of the same workflow.
-"""
+"""POST /v1/sd3-med-pose and its /v2 twin: Stable Diffusion 3 medium in the pose of a photograph."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -14,9 +9,11 @@ from pydantic import Field
 
 from pipelines.image_io import RGBImage
 from pipelines.request import PoseToImage, SchedulerChoice
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import Flag, Number, Seed, Text, WholeNumber, seeds
 from server.endpoints.segmind.page import Delivery, InputImage, Page, json_or_jpeg
 from server.endpoints.segmind.routes import routes
+from server.endpoints.segmind.sizes import size_of_a_megapixel
 from server.endpoints.segmind.warnings import WITHOUT_GUIDANCE
 
 # fmt: off
@@ -46,23 +43,14 @@ SAMPLER_DESCRIPTION = (
     "`euler`, and `ipndm_v` the same as `lms` but for its last step."
 )
 
-PIXELS = 1024 * 1024
-MULTIPLE = 64
-SIDES = (512, 2048)
-
-
-def output_size(width: int, height: int) -> tuple[int, int]:
-    """The size of about one megapixel that has the same aspect ratio, held between 1:4 and 4:1."""
-    scale = math.sqrt(PIXELS / (width * height))
-    smallest, largest = SIDES
-    wanted = (round(side * scale / MULTIPLE) * MULTIPLE for side in (width, height))
-    fitted = [min(max(side, smallest), largest) for side in wanted]
-    return fitted[0], fitted[1]
-
 
 class SD3MediumPose(Page):
     slug: ClassVar[str] = "sd3-med-pose"
     summary: ClassVar[str] = "Stable Diffusion 3 medium: text to image in a given pose"
+    sources: ClassVar[str] = (
+        "Fields, defaults and limits are those of the vendor's page. It names few samplers (`dpmpp_2m`, "
+        "`ddim`, `p_sampler`) and no largest number of samples: those are inferred."
+    )
     price_millicredits: ClassVar[int] = 25
     default_steps: ClassVar[int] = 20
     example: ClassVar[Mapping[str, object]] = {
@@ -108,17 +96,17 @@ class SD3MediumPose(Page):
     def delivery(self) -> Delivery:
         return json_or_jpeg(self.base64)
 
-    def warnings(self) -> list[str]:
+    def warnings(self, manifest: Manifest) -> list[str]:
         sent = "negative_prompt" in self.model_fields_set
         guided = self.guidance_scale > 1 or self.sampler in GUIDED_AT_ONE
         return [f"negative_prompt: {WITHOUT_GUIDANCE}"] if sent and not guided else []
 
-    def source(self) -> str | bytes:
-        return self.image
+    def sent_pictures(self) -> Mapping[str, str | bytes]:
+        return {"image": self.image}
 
-    def to_request(self, picture: RGBImage | None) -> PoseToImage:
-        assert picture is not None
-        width, height = output_size(picture.width, picture.height)
+    def to_request(self, manifest: Manifest, pictures: Mapping[str, RGBImage]) -> PoseToImage:
+        picture = pictures["image"]
+        width, height = size_of_a_megapixel(picture.width, picture.height)
         return PoseToImage(
             pipeline="sd3-medium-pose",
             prompt=self.prompt,

@@ -102,13 +102,13 @@ def error_response(error: ApiError, request: Request) -> Response:
 
 async def _read_order(request: Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
     fields = read(page, await read_body(request))
+    manifest = services(request).manifest
+    fields.validate_names(manifest)
     idempotency_key = caller.idempotency_key(request)
-    source = fields.source()
-    if source is None:
-        drawable = fields.to_request(None)
-    else:
-        picture = await read_picture(request, source)
-        drawable = await asyncio.to_thread(fields.to_request, picture)
+    pictures = {
+        name: await read_picture(request, sent, name) for name, sent in fields.sent_pictures().items()
+    }
+    drawable = await asyncio.to_thread(fields.to_request, manifest, pictures)
     delivery = fields.delivery()
     base_price = services(request).settings.base_price(page.slug, page.price_millicredits)
     return fields, Order(
@@ -118,7 +118,7 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,
-        options=as_options(fields.warnings()),
+        options=as_options(fields.warnings(manifest)),
         idempotency_key=idempotency_key,
         body_digest=await asyncio.to_thread(body_digest, fields, page.slug) if idempotency_key else None,
     )

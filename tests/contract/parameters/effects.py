@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,15 @@ def drawings(count: int) -> Effect:
 def answer(**fields: object) -> Effect:
     """The answer is JSON with these fields."""
     return Effect(_json, fields)
+
+
+def warned(*texts: str) -> Effect:
+    """The answer warns of exactly this in its header."""
+
+    def found(outcome: Outcome) -> dict[str, object]:
+        return {"warnings": json.loads(outcome.answer.headers.get("x-warnings", "[]"))}
+
+    return Effect(found, {"warnings": [*texts]})
 
 
 def refusal(parameter: str, problem: str) -> Effect:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.contract.segmind_refusal import CHECKPOINTS
+
 
 def _source(name: str) -> dict[str, str]:
     return {"folder": name}
@@ -20,6 +22,7 @@ MANIFEST: dict[str, Any] = {
             "parts": {"pipeline": _source("photographs"), "safety_checker": _source("checker")},
         },
         "drawings": {"family": "sd15", "parts": {"pipeline": _source("drawings")}},
+        **CHECKPOINTS,
         "translator": {"family": "mbart50", "parts": {"pipeline": _source("translator")}},
     },
     "loras": {"more_details": _adapter("more_details"), "pencil": _adapter("pencil")},
@@ -28,6 +31,10 @@ MANIFEST: dict[str, Any] = {
     "controlnets": {
         "canny": {**_adapter("canny"), "preprocessor": "canny"},
         "depth": {**_adapter("depth"), "preprocessor": "depth"},
+        "openpose": {**_adapter("openpose"), "preprocessor": "openpose"},
+        "scribble": {**_adapter("scribble"), "preprocessor": "scribble"},
+        "softedge": {**_adapter("softedge"), "preprocessor": "hed"},
+        "mlsd": {**_adapter("mlsd"), "preprocessor": "mlsd"},
     },
     "upscalers": {"fast": {"source": _source("fast")}, "fine": {"source": _source("fine")}},
     "face_restorers": {"faces": {"source": _source("faces")}},

@@ -142,6 +142,22 @@ SD3 = Page(
     ),
 )
 
+NOISE_SCHEDULER_ROWS = {
+    "DDIM": noise_scheduler("DDIMScheduler"),
+    "DPM Multi": noise_scheduler("DPMSolverMultistepScheduler"),
+    "DPM Single": noise_scheduler("DPMSolverSinglestepScheduler"),
+    "Euler a": noise_scheduler("EulerAncestralDiscreteScheduler"),
+    "Euler": noise_scheduler("EulerDiscreteScheduler"),
+    "Heun": noise_scheduler("HeunDiscreteScheduler"),
+    "DPM2 a Karras": noise_scheduler("KDPM2AncestralDiscreteScheduler", karras=True),
+    "DPM2 Karras": noise_scheduler("KDPM2DiscreteScheduler", karras=True),
+    "LMS": noise_scheduler("LMSDiscreteScheduler"),
+    "PNDM": noise_scheduler("PNDMScheduler"),
+    "DDPM": noise_scheduler("DDPMScheduler"),
+    "UniPC": noise_scheduler("UniPCMultistepScheduler"),
+}
+"""The noise scheduler of each name on the pages of Stable Diffusion."""
+
 SD15 = Page(
     "/v1/sd1.5-img2img",
     {"prompt": "a cat", "seed": 7, "image": sent_picture(RED)},
@@ -151,24 +167,7 @@ SD15 = Page(
         row("samples", 3, drawn(seeds=(7, 8, 9))),
         row("prompt", "a dog", drawn(prompt=SENT)),
         row("negative_prompt", "rain", drawn(negative_prompt=SENT)),
-        *every(
-            "scheduler",
-            {
-                "DDIM": noise_scheduler("DDIMScheduler"),
-                "DPM Multi": noise_scheduler("DPMSolverMultistepScheduler"),
-                "DPM Single": noise_scheduler("DPMSolverSinglestepScheduler"),
-                "Euler a": noise_scheduler("EulerAncestralDiscreteScheduler"),
-                "Euler": noise_scheduler("EulerDiscreteScheduler"),
-                "Heun": noise_scheduler("HeunDiscreteScheduler"),
-                "DPM2 a Karras": noise_scheduler("KDPM2AncestralDiscreteScheduler", karras=True),
-                "DPM2 Karras": noise_scheduler("KDPM2DiscreteScheduler", karras=True),
-                "LMS": noise_scheduler("LMSDiscreteScheduler"),
-                "PNDM": noise_scheduler("PNDMScheduler"),
-                "DDPM": noise_scheduler("DDPMScheduler"),
-                "UniPC": noise_scheduler("UniPCMultistepScheduler"),
-            },
-            default="DDIM",
-        ),
+        *every("scheduler", NOISE_SCHEDULER_ROWS, default="DDIM"),
         row("num_inference_steps", 21, drawn(num_inference_steps=SENT)),
         row("guidance_scale", 3.5, drawn(guidance_scale=SENT)),
         row("strength", 0.25, drawn(strength=SENT)),

@@ -14,10 +14,11 @@ from tests.contract.parameters import (
     enterprise_pictures,
     segmind_others,
     segmind_pages,
+    segmind_stable_diffusion,
 )
 from tests.contract.parameters.rows import Page
 
-SEGMIND_PAGES = (*segmind_pages.PAGES, *segmind_others.PAGES)
+SEGMIND_PAGES = (*segmind_pages.PAGES, *segmind_stable_diffusion.PAGES, *segmind_others.PAGES)
 
 ENTERPRISE_PAGES = (
     *enterprise_drawing.PAGES,

@@ -51,15 +51,13 @@ def test_the_older_sdk_draws_from_a_picture(
 
 
 @pytest.mark.slow
-@pytest.mark.client("segmindapi", "Python", happy="sd1.5-controlnet-*")
-@pytest.mark.parametrize("option", ["Canny", "Depth", "OpenPose", "Scribble", "SoftEdge"])
-def test_the_older_sdk_draws_with_controlnets(
-    server: RunningServer, published: Published, photograph: str, option: str
-):
+@pytest.mark.client("segmindapi", "Python", happy="sd1.5-controlnet-canny")
+def test_the_older_sdk_draws_with_a_controlnet(server: RunningServer, published: Published, photograph: str):
+    """The other four are called alike; the small checkpoints have no ControlNet for them."""
     published("segmindapi")
     import segmindapi
 
-    assert_drawn(segmindapi.ControlNet(server.key).generate("a cat", photograph, option, **STEPS))
+    assert_drawn(segmindapi.ControlNet(server.key).generate("a cat", photograph, "Canny", **STEPS))
 
 
 @pytest.mark.slow
@@ -69,7 +67,7 @@ def test_the_older_sdk_draws_with_sdxl(server: RunningServer, published: Publish
     published("segmindapi")
     import segmindapi
 
-    assert_drawn(segmindapi.SDXL(server.key).generate("a cat", num_inference_steps=10))
+    assert_drawn(segmindapi.SDXL(server.key).generate("a cat", **STEPS))
 
 
 @pytest.mark.slow

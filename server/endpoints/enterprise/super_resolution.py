@@ -26,7 +26,6 @@ from server.http.services import services
 from server.http.urls import output_urls
 from server.jobs.job import JobStatus
 
-
 FIRST = frozenset({"realesr-general-x4v3", "ultra_resolution"})
 """The vendor's names of the first upscaler: the documented default, and the one that its SDKs send."""
 

@@ -75,7 +75,7 @@ async def read_body(request: Request, picture_names: Collection[str] = ()) -> di
     if not is_form:
         raise InvalidContentType
     if encoding == _MULTIPART:
-        return await _parse_multipart(header, body, named)
+        return await _parse_multipart(header, body, named, picture_names)
     return _parse_form(body, named, picture_names)
 
 
@@ -125,7 +125,9 @@ def _refuse_compressed(request: Request, body: bytes) -> None:
         raise UnreadableCoding(coding or "gzip")
 
 
-async def _parse_multipart(header: str, body: bytes, named: str | None) -> dict[str, object]:
+async def _parse_multipart(
+    header: str, body: bytes, named: str | None, picture_names: Collection[str]
+) -> dict[str, object]:
     async def whole() -> AsyncGenerator[bytes]:
         yield body
 
@@ -140,7 +142,7 @@ async def _parse_multipart(header: str, body: bytes, named: str | None) -> dict[
         raise MalformedBody("body: must be valid multipart/form-data") from error
     items = [(name, await _value(item)) for name, item in form.multi_items()]
     await form.close()
-    return _texts(items, named, parser.charsets)
+    return _fields(items, named, parser.charsets, picture_names)
 
 
 class _Parts(MultiPartParser):
@@ -168,21 +170,22 @@ def _parse_form(body: bytes, named: str | None, picture_names: Collection[str]) 
     except ValueError:
         raise MalformedBody("body: must be a valid form") from None
     # Unescaped base64 loses its plus signs in a form.
-    return _texts(
-        [(name, text.replace(" ", "+") if name in picture_names else text) for name, text in pairs],
-        named,
-        repeat(None),
-    )
+    pairs = [(name, text.replace(" ", "+") if name in picture_names else text) for name, text in pairs]
+    return _fields(pairs, named, repeat(None), picture_names)
 
 
-def _texts(
-    pairs: Sequence[tuple[str, str | bytes]], named: str | None, own: Iterable[str | None]
+def _fields(
+    pairs: Sequence[tuple[str, str | bytes]],
+    named: str | None,
+    own: Iterable[str | None],
+    picture_names: Collection[str],
 ) -> dict[str, object]:
     """The fields of a form whose texts have one character for each byte that was sent.
 
     Args:
         named: the charset of the form's content type.
         own: the charset that each field names for itself.
+        picture_names: the fields that may be bytes and no text: some clients send files without a name.
     Raises:
         MalformedBody: a charset is not known.
         FieldError: a text is not of its charset.
@@ -194,8 +197,13 @@ def _texts(
         if isinstance(value, bytes):
             # A file field that was left empty in a browser arrives as a part without bytes.
             fields[name] = value or None
-        else:
+            continue
+        try:
             fields[name] = _text(name, value, its_own or of_all.strip() or named)
+        except FieldError:
+            if name not in picture_names:
+                raise
+            fields[name] = value.encode("latin-1")
     return fields
 
 

@@ -263,6 +263,21 @@ def test_a_picture_of_an_enterprise_form_may_be_a_file(stage: Stage) -> None:
     assert "init_image" in broken["message"]
 
 
+@pytest.mark.parametrize(
+    "headers", ["", "Content-Type: application/octet-stream\r\n", "Content-Type: image/png\r\n"]
+)
+def test_a_file_without_a_name_is_a_file_all_the_same(stage: Stage, headers: str) -> None:
+    values = {"prompt": "a cat", "model_id": "drawings", "width": 256, "height": 256}
+    for path, name in ((f"{ENTERPRISE}/img2img", "init_image"), ("/v1/sd1.5-img2img", "image")):
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n{headers}\r\n'
+        content = head.encode() + png() + b"\r\n" + parts(values)
+        answer = stage.client.post(
+            path, content=content, headers={"key": stage.key, "content-type": MULTIPART}
+        )
+        assert answer.status_code == 200, answer.text
+        assert not answer.text.startswith('{"status":"error"'), answer.text
+
+
 def test_base64_of_an_enterprise_form_keeps_its_plus_signs(stage: Stage) -> None:
     text = base64.b64encode(png()).decode()
     assert "+" in text

@@ -24,7 +24,7 @@ class SDXLTextToImage(SDXLPage):
     sources: ClassVar[str] = (
         "Fields, sizes and the limits of `samples`, `guidance_scale` and `high_noise_fraction` are those "
         "of the vendor's page. The default scheduler and number of steps are those of the vendor's "
-        "JavaScript SDK; the limits of the steps are those of the vendor's pages of other SDXL "
+        "JavaScript SDK; the limits of the steps are the widest of the vendor's pages of other SDXL "
         "checkpoints."
     )
     example: ClassVar[Mapping[str, object]] = {

@@ -140,3 +140,7 @@ class SDXLPage(StableDiffusionPage):
 
     pipeline: ClassVar[str] = "sdxl"
     price_millicredits: ClassVar[int] = 10
+
+    num_inference_steps: WholeNumber = Field(
+        20, ge=10, le=100, description="Denoising steps. Affects the price."
+    )

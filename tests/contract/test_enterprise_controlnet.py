@@ -191,6 +191,13 @@ def test_every_documented_controlnet_is_here_or_refused_by_name_with_what_is_the
     assert "what is: canny, openpose, depth, softedge" in str(caught.value)
 
 
+def test_what_fits_another_kind_of_checkpoint_is_named():
+    sent_fields = fields(model_id="sdxl", controlnet_model="canny")
+    text = "canny was made for another kind of checkpoint; what fits this one: zoe-depth-sdxl"
+    with pytest.raises(FieldError, match=f"^controlnet_model: {text}$"):
+        sent_fields.validate_names(SHIPPED)
+
+
 def test_pose_is_another_name_of_openpose():
     sent_fields = fields(
         model_id="stable-diffusion-v1-5", controlnet_model="pose", controlnet_type="pose", auto_hint="yes"

@@ -111,6 +111,24 @@ def test_every_path_family_knows_the_operation(server: RunningServer, operation:
     assert body["message"]["width"] == ["width must be between 256 and 1024"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("v3/text2img", {}),
+        ("v6/realtime/img2img", {"init_image": PICTURE}),
+    ],
+)
+def test_a_path_that_names_no_checkpoint_draws_with_the_default_one(
+    server: RunningServer, path: str, body: dict[str, object]
+):
+    sent = {"key": server.key, "prompt": "a red circle", "steps": 3, "width": 256, "height": 256, **body}
+    said = HTTP.post(f"{server.url}/api/{path}", json=sent).json()
+    assert said["status"] == "success", said
+    listed = HTTP.post(f"{server.url}/api/v4/dreambooth/model_list", json={"key": server.key}).json()
+    assert said["meta"]["model"] in [each["model_id"] for each in listed]
+    assert HTTP.get(said["output"][0]).headers["content-type"] == "image/png"
+
+
 def test_a_guide_steers_the_picture_however_it_is_sent(server: RunningServer):
     blocks = np.kron(PIXELS[:8, :8], np.ones((32, 32, 1), np.uint8))
     edges = np.repeat(cv2.Canny(blocks, 100, 200)[..., None], 3, axis=2)

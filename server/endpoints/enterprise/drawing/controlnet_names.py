@@ -32,18 +32,19 @@ def controlnets_meant(names: list[str], manifest: Manifest, model_id: str) -> li
 
     Raises:
         NotFound: there is no such checkpoint.
-        FieldError: a documented ControlNet is not here; the text names those that are.
+        FieldError: a documented ControlNet is not here, or one is for another kind of checkpoint; the text
+            names those that are here for this one.
     """
+    family = checkpoint(manifest, model_id).family
+    fitting = ", ".join(name for name, entry in manifest.controlnets.items() if entry.family == family)
     meant = [name if name in manifest.controlnets else ALSO.get(name, name) for name in names]
     for name, given in zip(meant, names, strict=True):
-        if name not in manifest.controlnets and given in DOCUMENTED:
+        entry = manifest.controlnets.get(name)
+        if entry is None and given in DOCUMENTED:
             why = f" ({_WHY[given]})" if given in _WHY else ""
-            problem = f"{given} is not on this server{why}; what is: {_what_is_here(manifest, model_id)}"
+            here = fitting or "none for this checkpoint"
+            raise FieldError("controlnet_model", f"{given} is not on this server{why}; what is: {here}")
+        if entry is not None and entry.family != family and fitting:
+            problem = f"{name} was made for another kind of checkpoint; what fits this one: {fitting}"
             raise FieldError("controlnet_model", problem)
     return meant
-
-
-def _what_is_here(manifest: Manifest, model_id: str) -> str:
-    family = checkpoint(manifest, model_id).family
-    fitting = [name for name, entry in manifest.controlnets.items() if entry.family == family]
-    return ", ".join(fitting) or "none for this checkpoint"

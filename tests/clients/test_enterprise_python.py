@@ -267,6 +267,7 @@ def test_an_agents_tool_says_what_is_wrong(server: RunningServer, published: Pub
 # Two packages of one name that send everything in the URL and the key in a header
 
 
+@pytest.mark.slow
 @pytest.mark.client("stablediffusionapi", "Python", happy="text2img and dreambooth (v3)")
 @pytest.mark.parametrize("page", ["text2img", "dreambooth"])
 def test_a_client_that_sends_its_fields_in_the_url_draws(
@@ -308,6 +309,7 @@ def sdapi(key: str) -> Callable[..., None]:
     return FunctionType(code.replace(co_consts=constants), StableDiffusionAPI.__globals__)
 
 
+@pytest.mark.slow
 @pytest.mark.client("sdapi", "Python", happy="text2img (v3)")
 def test_a_client_with_a_key_written_into_it_draws(
     server: RunningServer, published: Published, tmp_path: Path
@@ -345,6 +347,14 @@ def test_the_vendors_command_draws(server: RunningServer, published: Published, 
         published, server, server.key, "generate", "image", *given, "--output-dir", str(tmp_path)
     )
     assert drawn.returncode == 0, drawn.stderr + drawn.stdout
+    [file] = tmp_path.iterdir()
+    assert Image.open(file).size == (256, 256)
+    file.unlink()
+    job = str(server.answer("text2img", prompt="a cat", model_id=MODEL, **SMALL)["id"])
+    fetched = command_line(
+        published, server, server.key, "generate", "fetch", "--id", job, "--output-dir", str(tmp_path)
+    )
+    assert fetched.returncode == 0, fetched.stderr + fetched.stdout
     [file] = tmp_path.iterdir()
     assert Image.open(file).size == (256, 256)
 

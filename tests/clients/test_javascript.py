@@ -112,8 +112,9 @@ def generated(gateway: httpx.Client, key: str, **body: Any) -> httpx.Response:
     return gateway.post("/v1/images/generations", json=given, headers=headers)
 
 
+@pytest.mark.slow
 @pytest.mark.client("@portkey-ai/gateway", "JavaScript", happy="kandinsky2.2-txt2img, kolors")
-@pytest.mark.parametrize("model", ["kolors", pytest.param("kandinsky2.2-txt2img", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["kolors", "kandinsky2.2-txt2img"])
 def test_a_gateway_reads_pictures_in_base64(server: RunningServer, gateway: httpx.Client, model: str):
     answer = generated(gateway, server.key, model=model)
     assert answer.status_code == 200, answer.text

@@ -27,6 +27,7 @@ def photograph(server: RunningServer) -> str:
     return drawn["output"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.client("segmindapi", "Python", happy="kandinsky2.2-txt2img")
 def test_the_older_sdk_draws(server: RunningServer, published: Published):
     published("segmindapi")

@@ -113,9 +113,18 @@ def resolver(https: int, http: int) -> Callable[..., Any]:
     def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         if name in HOSTS:
-            return ask(LOOPBACK, {443: https, 80: http}[int(port)], *arguments, **options)
-        if name != "localhost" and not ipaddress.ip_address(name).is_loopback:
+            if int(port) not in (443, 80):
+                raise socket.gaierror(f"{name} has the ports 443 and 80 alone")
+            return ask(LOOPBACK, https if int(port) == 443 else http, *arguments, **options)
+        if not _is_here(name):
             raise socket.gaierror(f"{name} is not on this machine")
         return ask(host, port, *arguments, **options)
 
     return resolve
+
+
+def _is_here(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

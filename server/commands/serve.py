@@ -18,6 +18,10 @@ from server.database.database import Database, database_url
 from server.database.errors import UnusableDatabase
 from server.settings import Settings
 
+KEEP_ALIVE_S = 75
+"""The seconds that a connection is kept without a call. Clients ask for their picture every 5 to 60 seconds over one
+connection; a call that meets the closing of it is lost, and most libraries do not send a POST twice."""
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
     """Add the command to the command line."""
@@ -46,7 +50,9 @@ def web_server(settings: Settings, log_level: str) -> uvicorn.Server:
     Its parser is h11. The other one, httptools, loses the body of a request that offers HTTP/2 as well, and
     Java's own client offers it with every call that is not encrypted.
     """
-    configured = uvicorn.Config(create_app(settings), http="h11", log_level=log_level)
+    configured = uvicorn.Config(
+        create_app(settings), http="h11", log_level=log_level, timeout_keep_alive=KEEP_ALIVE_S
+    )
     logging.getLogger("uvicorn.access").addFilter(without_query)
     return uvicorn.Server(configured)
 

@@ -6,11 +6,14 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
+from server.commands.serve import web_server
+from server.settings import Settings
 from tests.running_server import ENTERPRISE, HTTP, RunningServer
 
 MODEL = "stable-diffusion-v1-5"
@@ -176,3 +179,8 @@ def test_the_key_may_stand_in_several_places_at_once(server: RunningServer):
     answer = HTTP.post(f"{server.url}{ENTERPRISE}/system_details", json={"key": server.key}, headers=headers)
     assert answer.json()["status"] == "ok"
     assert HTTP.get(f"{server.url}/v1/get-user-credits", headers=headers).status_code == 200
+
+
+def test_a_connection_outlives_the_pauses_of_who_polls(tmp_path: Path):
+    """The vendor's SDK asks again after 60 seconds, and none of them sends a POST twice."""
+    assert web_server(Settings(data=tmp_path), "info").config.timeout_keep_alive > 60

@@ -19,8 +19,8 @@ from server.database.errors import UnusableDatabase
 from server.settings import Settings
 
 KEEP_ALIVE_S = 75
-"""The seconds that a connection is kept without a call. Clients ask for their picture every 5 to 60 seconds over
-one connection; a call that meets the closing of it is lost, and most libraries do not send a POST twice."""
+"""The seconds that a connection is kept without a call. Clients ask for their picture every 5 to 60 seconds
+over one connection; a call that meets its closing is lost, and most libraries do not send a POST twice."""
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]

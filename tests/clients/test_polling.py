@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.test_enterprise_others import command_line
 from tests.clients.test_enterprise_python import (
     MODEL,
     SMALL,
     Published,
-    command_line,
     local,
     modelslab_py,
     picture,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,8 +28,7 @@ from rich.progress import (
 from pipelines import image_io
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
-from server.app import create_app
-from server.commands.serve import is_free, listen, run_until_stopped
+from server.commands.serve import is_free, listen, run_until_stopped, web_server
 from server.database.database import Database, database_url
 from server.settings import Settings
 
@@ -68,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     settings = settings.model_copy(update={"manifest": Path(built.stdout.strip())})
     api_key = asyncio.run(_demo_key(settings))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
+    server = web_server(settings, "warning")
     visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, arguments.output)
     failures: list[str] = []
 

@@ -79,6 +79,15 @@ async def read_body(request: Request, picture_names: Collection[str] = ()) -> di
     return _parse_form(body, named, picture_names)
 
 
+def read_query(request: Request, picture_names: Collection[str] = ()) -> dict[str, object]:
+    """Parse what stands behind the question mark of a call's URL, as a form is parsed.
+
+    Raises:
+        MalformedBody, FieldError: it is no form, or its text is not UTF-8.
+    """
+    return _parse_form(request.scope["query_string"], None, picture_names)
+
+
 def _begins_as_json(body: bytes) -> bool:
     beginning = body.lstrip()[:64]
     return beginning.decode(json.detect_encoding(beginning), "ignore").lstrip().startswith("{")

@@ -40,6 +40,9 @@ EXPOSED_HEADERS = [
 
 _SLASHES = re.compile("/{2,}")
 
+_HOST = re.compile("^https?://[^/?#]*", re.IGNORECASE)
+"""What comes before the path where a request line has a whole URL, as callers of a proxy send it."""
+
 
 class CallMiddleware:
     """ASGI middleware; plain, because the framework's own base class hides a caller's hang-up."""
@@ -121,4 +124,4 @@ def _plain_path(scope: Scope) -> str:
         sent = scope["raw_path"].decode("ascii", "replace").partition("?")[0]
         path = re.sub("%2f", "%252F", sent, flags=re.IGNORECASE)
         path = unquote(path)
-    return _SLASHES.sub("/", path).rstrip("/") or "/"
+    return _SLASHES.sub("/", _HOST.sub("", path)).rstrip("/") or "/"

@@ -28,6 +28,6 @@ const requestOptions = { method: 'POST', headers: myHeaders, body: raw, redirect
 const result = await fetch(`${host}/api/v1/enterprise/text2img`, requestOptions).then((response) => response.text());
 const answer = JSON.parse(result);
 const pictures = await Promise.all(
-  answer.output.map(async (url) => Buffer.from(await (await fetch(url)).arrayBuffer()).toString('base64')),
+  (answer.output ?? []).map(async (url) => Buffer.from(await (await fetch(url)).arrayBuffer()).toString('base64')),
 );
 console.log(JSON.stringify({ answer, pictures }));

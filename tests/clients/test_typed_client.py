@@ -272,6 +272,7 @@ def test_segmind_base64_answers(server: RunningServer, samples: int):
     assert (metadata.width, metadata.height, metadata.samples) == (512, 512, samples)
 
 
+@pytest.mark.client("strict types", "Python", happy="v2")
 def test_segmind_requests_from_submission_to_result(server: RunningServer):
     with server.client() as client:
         submitted = Submitted.model_validate_json(client.post("/v2/kolors", json=KOLORS).text)
@@ -290,6 +291,7 @@ def test_segmind_requests_from_submission_to_result(server: RunningServer):
     assert result.images[0].file_size == len(HTTP.get(result.output).content)
 
 
+@pytest.mark.client("strict types", "Python", error="failed in v2")
 def test_a_failed_segmind_request(server: RunningServer):
     picture = BytesIO()
     Image.linear_gradient("L").convert("RGB").save(picture, "PNG")
@@ -319,11 +321,13 @@ def test_segmind_companions(server: RunningServer):
     [("/v1/kolors", {}), ("/v1/kolors", {"prompt": "x", "output_format": "gif"}), ("/v1/none", {})],
     ids=["field", "enum", "slug"],
 )
+@pytest.mark.client("strict types", "Python", error="of Segmind")
 def test_segmind_refusals(server: RunningServer, path: str, body: dict[str, Any]):
     with server.client() as client:
         assert Refusal.model_validate_json(client.post(path, json=body).text).error
 
 
+@pytest.mark.client("strict types", "Python", happy="text2img, fetch")
 def test_enterprise_success_and_fetch(server: RunningServer):
     drawn = Success.model_validate_json(enterprise(server, "text2img", **TEXT2IMG, samples="2", seed="7"))
     assert (drawn.meta.n_samples, drawn.meta.seed, len(drawn.output)) == (2, 7, 2)
@@ -341,6 +345,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, demo_manifest_path: Any)
 
 
 @pytest.mark.slow
+@pytest.mark.client("strict types", "Python", happy="processing, then fetch")
 def test_enterprise_processing_and_fetch(impatient: RunningServer):
     begun = Processing.model_validate_json(
         enterprise(impatient, "text2img", **{**TEXT2IMG, "num_inference_steps": 50})
@@ -357,6 +362,7 @@ def test_enterprise_processing_and_fetch(impatient: RunningServer):
     assert eventually(fetched).output == begun.future_links
 
 
+@pytest.mark.client("strict types", "Python", error="of enterprise")
 def test_enterprise_refusals(server: RunningServer):
     texts = InvalidFields.model_validate_json(enterprise(server, "text2img", model_id="x", width=1)).message
     assert texts["prompt"] == ["The prompt field is required."]
@@ -396,11 +402,13 @@ def encoded(width: int = 256, height: int = 256) -> str:
         ("controlnet", {"init_image": encoded(), "controlnet_model": "canny", "auto_hint": "yes"}),
     ],
 )
+@pytest.mark.client("strict types", "Python", happy="img2img, inpaint, controlnet")
 def test_the_siblings_of_text2img_answer_like_it(server: RunningServer, operation: str, own: dict[str, Any]):
     drawn = Success.model_validate_json(enterprise(server, operation, **TEXT2IMG, **own))
     assert Fetched.model_validate_json(enterprise(server, f"fetch/{drawn.id}")).output == drawn.output
 
 
+@pytest.mark.client("strict types", "Python", happy="super_resolution, upload_image, nsfw_image_check")
 def test_operations_on_pictures(server: RunningServer):
     uploaded = UploadedImage.model_validate_json(
         enterprise(server, "upload_image", base64_image=encoded(64, 64), image_type="png")

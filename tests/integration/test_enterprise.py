@@ -32,6 +32,7 @@ def picture(url: str) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
+@pytest.mark.client("requests, as documented", "Python", happy="text2img")
 def test_the_documented_sample_works_with_only_the_host_changed(server: RunningServer):
     url = f"{server.url}/api/v1/enterprise/text2img"
     payload = json.dumps({**TEXT2IMG, "key": server.key, "model_id": MODEL})

@@ -76,6 +76,7 @@ def sdk(server: RunningServer, key: str | None = None) -> segmind.SegmindClient:
 @pytest.mark.parametrize(
     "slug", [SLUGS[0], *(pytest.param(slug, marks=pytest.mark.slow) for slug in SLUGS[1:])]
 )
+@pytest.mark.client("segmind", "Python", happy="run_sync of the four documented pages")
 def test_the_sdk_draws_synchronously(server: RunningServer, skeleton: bytes, slug: str) -> None:
     response = sdk(server).run_sync(slug, **params(slug, skeleton))
     picture = opened(response.content)
@@ -89,6 +90,7 @@ def test_the_sdk_draws_synchronously(server: RunningServer, skeleton: bytes, slu
 
 
 @pytest.mark.parametrize("slug", [pytest.param(SLUGS[0], marks=pytest.mark.slow), *SLUGS[1:]])
+@pytest.mark.client("segmind", "Python", happy="run, which polls v2")
 def test_the_sdk_draws_through_the_queue_and_finds_the_same_picture(
     server: RunningServer, skeleton: bytes, slug: str
 ) -> None:
@@ -100,6 +102,7 @@ def test_the_sdk_draws_through_the_queue_and_finds_the_same_picture(
     opened(stored.content)
 
 
+@pytest.mark.client("segmind", "Python", happy="submit")
 def test_the_sdk_handle_tells_status_and_result(server: RunningServer) -> None:
     job = sdk(server).submit_async("kolors", **params("kolors", b""))
     assert job.status()["status"] in ("QUEUED", "PROCESSING", "COMPLETED")
@@ -122,6 +125,7 @@ ERRORS: list[tuple[str, dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize(("slug", "body", "status", "detail"), ERRORS)
+@pytest.mark.client("segmind", "Python", error="wrong value, unknown model")
 def test_the_sdk_raises_its_error_with_the_documented_text(
     server: RunningServer, slug: str, body: dict[str, Any], status: int, detail: str
 ) -> None:
@@ -131,6 +135,7 @@ def test_the_sdk_raises_its_error_with_the_documented_text(
         assert (raised.value.status, raised.value.detail) == (status, detail)
 
 
+@pytest.mark.client("segmind", "Python", error="bad key")
 def test_the_sdk_learns_of_a_wrong_key(server: RunningServer) -> None:
     with pytest.raises(SegmindError) as raised:
         sdk(server, "SG_wrong").run_sync("kolors", prompt="x")
@@ -140,6 +145,7 @@ def test_the_sdk_learns_of_a_wrong_key(server: RunningServer) -> None:
     )
 
 
+@pytest.mark.client("segmind", "Python", error="no credits")
 def test_the_sdk_learns_of_missing_credits(server: RunningServer) -> None:
     key = server.account("penniless", 0.001)
     with pytest.raises(SegmindError) as raised:
@@ -149,6 +155,7 @@ def test_the_sdk_learns_of_missing_credits(server: RunningServer) -> None:
     assert raised.value.detail.startswith("Insufficient credits: balance 0.001, required ")
 
 
+@pytest.mark.client("segmind", "Python", error="failed in v2")
 def test_the_sdk_learns_why_a_queued_request_failed_and_is_not_charged(server: RunningServer) -> None:
     key = server.account("nobody there", 1)
     picture = base64.b64encode(photograph()).decode()
@@ -192,6 +199,7 @@ def test_dpm_adaptive_is_reported_with_the_evaluations_that_it_really_made(
     assert told == [evaluations, evaluations]
 
 
+@pytest.mark.client("segmind", "Python", happy="upload-asset")
 def test_the_sdk_uploads_a_picture_that_a_call_can_name(
     server: RunningServer, skeleton: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,16 +225,19 @@ def run_sample(server: RunningServer, sample: str) -> bytes:
     return content
 
 
+@pytest.mark.client("requests, as documented", "Python", happy="kandinsky2.2-txt2img")
 def test_the_documented_sample_of_kandinsky_draws(server: RunningServer) -> None:
     picture = opened(run_sample(server, program_with_json("kandinsky2.2-txt2img", KANDINSKY22)))
     assert (picture.format, picture.size) == ("JPEG", (512, 768))
 
 
+@pytest.mark.client("requests, as documented", "Python", happy="kolors")
 def test_the_documented_sample_of_kolors_draws(server: RunningServer) -> None:
     picture = opened(run_sample(server, program_with_form("kolors", KOLORS)))
     assert (picture.format, picture.size) == ("WEBP", (1024, 1024))
 
 
+@pytest.mark.client("requests, as documented", "Python", happy="sd3-med-pose")
 def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: bytes) -> None:
     with server.client() as client:
         data_url = f"data:image/png;base64,{base64.b64encode(skeleton).decode()}"
@@ -237,6 +248,7 @@ def test_the_documented_sample_of_sd3_draws(server: RunningServer, skeleton: byt
     assert picture.width / picture.height == pytest.approx(given.width / given.height, rel=0.1)
 
 
+@pytest.mark.client("requests, as documented", "Python", happy="sd1.5-img2img", error="no picture")
 def test_the_documented_sample_of_img2img_names_no_picture_and_draws_with_one(server: RunningServer) -> None:
     with server.client() as client:
         as_it_stands = {**SD15_IMG2IMG, "image": f"toB64('{SD15_IMG2IMG['image']}')"}

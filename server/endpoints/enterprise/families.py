@@ -166,6 +166,22 @@ FAMILIES = (
     ),
     PathFamily(
         name="v6",
+        prefix="/api/v6/images/text2img",
+        operations={**_same(*DRAWING, "controlnet"), **FETCH},
+        differences=COMMUNITY,
+        source="seen in a client",
+        shown=False,
+    ),
+    PathFamily(
+        name="v6",
+        prefix="/api/v7/images",
+        operations={"text-to-image": "text2img", "image-to-image": "img2img", **_same("inpaint"), **FETCH},
+        differences=COMMUNITY,
+        source="seen in a client, whose defaults are inferred from v6",
+        shown=False,
+    ),
+    PathFamily(
+        name="v6",
         prefix="/api/v6",
         operations={**_same("controlnet", "base64_to_url"), **FETCH},
         differences=CONTROLNET_V5,

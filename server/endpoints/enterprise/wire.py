@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from server.accounts.accounts import Account
-from server.endpoints.body import read_body
+from server.endpoints.body import read_body, read_query
 from server.endpoints.fields import Fields, Text, field_errors, picture_names
 from server.errors import (
     ApiError,
@@ -39,6 +39,10 @@ ROOT = "/api/"
 
 PREFIX = f"{ROOT}v1/enterprise"
 """The paths of the enterprise documentation; `families` has the vendor's others."""
+
+_STANDARD_ERRORS = f"{ROOT}v7/"
+"""The paths whose errors have their own statuses in any setting: their client reads none from a 200 body."""
+
 
 Answer: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
 """The body of an answer, before it is JSON."""
@@ -104,11 +108,13 @@ async def read(request: Request, operation: type[OperationT]) -> tuple[Account, 
 
 
 async def _read_body(request: Request, operation: type[Operation]) -> Mapping[str, object]:
-    """The body as names and values; none at all has no values."""
+    """The body as names and values, over those of the URL: two published clients send an empty body."""
+    pictures = picture_names(operation)
     try:
+        named_in_url = read_query(request, pictures)
         if not (await request.body()).strip():
-            return {}
-        return await read_body(request, picture_names(operation))
+            return named_in_url
+        return {**named_in_url, **await read_body(request, pictures)}
     except ApiError as error:
         await caller.recognise(request, caller.header_key(request))
         if isinstance(error, InvalidContentType):
@@ -160,8 +166,8 @@ def message(text: object) -> dict[str, object]:
 
 
 def error_response(error: ApiError, request: Request) -> Response:
-    """The dialect's error body; its status is 200 unless the settings ask for the standard ones, or no page
-    was reached at all."""
+    """The dialect's error body; its status is 200 unless the settings or the path ask for the standard ones,
+    or no page was reached at all."""
     headers: dict[str, str] = {}
     body: dict[str, object] = {"status": "error"}
     match error:
@@ -189,8 +195,10 @@ def error_response(error: ApiError, request: Request) -> Response:
             body["request_id"] = call_state(request).request_id
         case _:
             body |= message(described(error))
-    no_page = isinstance(error, NoSuchPage | MethodNotAllowed)
-    legacy = services(request).settings.enterprise_errors == "legacy" and not no_page
+    standard = isinstance(error, NoSuchPage | MethodNotAllowed) or request.url.path.startswith(
+        _STANDARD_ERRORS
+    )
+    legacy = services(request).settings.enterprise_errors == "legacy" and not standard
     return JSONResponse(body, 200 if legacy else error.status, headers)
 
 

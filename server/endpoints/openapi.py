@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from server.endpoints.enterprise import families
 from server.endpoints.enterprise import schemas as enterprise
 from server.endpoints.enterprise.wire import PREFIX, ROOT
 from server.endpoints.samples import Schema, reference, schema_of
@@ -35,6 +36,7 @@ TAGS = [
         " server is set otherwise, errors have the status 200 too: look at `status`. Every body may be a form"
         " too, in which a picture may be a file.",
     },
+    *({"name": name, "description": text} for name, text in families.TAGS if name != "enterprise"),
     {"name": "outputs", "description": "Stored pictures. They open without a key."},
     {"name": "health", "description": "For monitors: is the process up, can it draw, what has it done?"},
 ]
@@ -225,7 +227,7 @@ def _is_error(content: Mapping[str, Any]) -> bool:
 
 def _headers(status: str, answer: Mapping[str, Any], operation: Mapping[str, Any]) -> list[str]:
     names = ["x-request-id"]
-    is_enterprise = "enterprise" in operation.get("tags", ())
+    is_enterprise = operation.get("security") == _ENTERPRISE_KEYS
     if status != "401" and (is_enterprise or "segmind" in operation.get("tags", ())):
         names.append("x-remaining-credits")
     pictures = any(each.startswith("image/") for each in answer.get("content", {}))

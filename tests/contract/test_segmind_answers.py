@@ -671,7 +671,6 @@ def test_a_picture_or_mask_that_is_none_is_refused(client: TestClient, name: str
 
 FAILURES = [
     (drawing_errors.AnnotatorMissing("image", "is no skeleton"), 400, "image: is no skeleton"),
-    (drawing_errors.AnnotatorMissing("preprocessor", "hed is missing"), 400, "image: hed is missing"),
     (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
     (drawing_errors.OutOfMemory("does not fit"), 503, "does not fit"),
     (drawing_errors.DrawingFailed("secret /path"), 500, "Internal server error. Please try again."),
@@ -781,11 +780,11 @@ def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(
     world: World, client: TestClient
 ) -> None:
     before = credits_of(client, world.rich)
-    world.engine.failure = drawing_errors.AnnotatorMissing("preprocessor", "hed is missing")
+    world.engine.failure = drawing_errors.AnnotatorMissing("image", "is no skeleton")
     submitted = client.post("/v2/sd3-med-pose", json=body("sd3-med-pose")).json()
     failed = wait_for_end(client, submitted["status_url"])
     assert failed.status_code == 422
-    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: hed is missing")
+    assert (failed.json()["status"], failed.json()["error"]) == ("FAILED", "image: is no skeleton")
     result = client.get(submitted["response_url"])
     assert (result.status_code, result.json()["status"]) == (422, "FAILED")
     assert credits_of(client, world.rich) == before

@@ -25,7 +25,7 @@ from tests.contract.parameters.segmind_pages import (
     SIDES,
 )
 
-BLUE = (30, 30, 200)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 PROMPTS = (
     *CALLER,
@@ -61,13 +61,13 @@ SD15_TXT2IMG = Page(
 
 SD15_INPAINTING = Page(
     "/v1/sd1.5-inpainting",
-    {"prompt": "a cat", "seed": 7, "image": sent_picture(RED), "mask": sent_picture(BLUE)},
+    {"prompt": "a cat", "seed": 7, "image": sent_picture(RED), "mask": sent_picture(WHITE)},
     (
         *PROMPTS,
         *schedulers("DDIM"),
-        *sides(image=RED, mask=BLUE),
+        *sides(image=RED, mask=WHITE),
         row("image", sent_picture(GREEN), drawn(image=shown(GREEN, 512, 512))),
-        row("mask", sent_picture(GREEN), drawn(mask=shown(GREEN, 512, 512))),
+        row("mask", sent_picture(BLACK), drawn(mask=shown(BLACK, 512, 512))),
         row("strength", 0.25, drawn(strength=SENT)),
     ),
 )
@@ -145,12 +145,12 @@ def sdxl_img2img(slug: str) -> Page:
 
 SDXL_INPAINT = Page(
     "/v1/sdxl-inpaint",
-    {"prompt": "a cat", "seed": 7, "image": sent_picture(RED), "mask": sent_picture(BLUE)},
+    {"prompt": "a cat", "seed": 7, "image": sent_picture(RED), "mask": sent_picture(WHITE)},
     (
         *PROMPTS,
         *schedulers("DDIM"),
         row("image", sent_picture(GREEN), drawn(image=shown(GREEN, 1024, 1024))),
-        row("mask", sent_picture(GREEN), drawn(mask=shown(GREEN, 1024, 1024))),
+        row("mask", sent_picture(BLACK), drawn(mask=shown(BLACK, 1024, 1024))),
         row("strength", 0.25, drawn(strength=SENT)),
     ),
 )

@@ -117,11 +117,10 @@ def read_prompt_syntax(fields: F, manifest: Manifest) -> tuple[F, list[str]]:
         loras = {manifest.id_of(lora.name): lora.scale for lora in fields.loras()}
         for tag in tags:
             warnings += _use(tag, loras, fields.model_id, manifest)
-        changes |= {
-            "prompt": without_tags(fields.prompt),
-            "lora_model": ",".join(loras) or None,
-            "lora_strength": ",".join(str(scale) for scale in loras.values()) or None,
-        }
+        changes["prompt"] = without_tags(fields.prompt)
+        if loras or fields.lora_model:
+            changes["lora_model"] = ",".join(loras) or None
+            changes["lora_strength"] = ",".join(str(scale) for scale in loras.values()) or None
     return fields.model_copy(update=changes), list(dict.fromkeys(warnings))
 
 

@@ -238,8 +238,10 @@ def from_drawing(error: drawing.GenerationError, names: Mapping[str, str] | None
             return FieldError(names.get(error.field, error.field), error.problem)
         case drawing.UnknownPipeline():
             return NotFound(str(error))
+        case drawing.UnusableCheckpoint() if "pipeline" in names:
+            return FieldError(names["pipeline"], str(error))
         case drawing.UnusableCheckpoint():
-            return FieldError("pipeline", str(error))
+            return NotDrawn(str(error))
         case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
         case drawing.NumbersOutOfRange():

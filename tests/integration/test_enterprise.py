@@ -226,7 +226,7 @@ def test_unknown_operations_and_verbs_answer_in_the_dialect(server: RunningServe
 def test_what_the_server_has_is_listed(server: RunningServer):
     assert len(server.post("schedulers_list").json()["schedulers"]) == 18
     models = server.post("get_all_models").json()["models"]
-    assert {model["model_id"] for model in models} == {MODEL, "sdxl"}
+    assert {model["model_id"] for model in models} == {MODEL, "runwayml/stable-diffusion-v1-5", "sdxl"}
     assert set(models[0]) == {"load_data", "model_id"}
     details = server.post("system_details").json()
     assert (details["model_count"], details["status"]) == (2, "ok")

@@ -8,25 +8,24 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pipelines.weights.configs import configuration
 from pipelines.weights.fetch_process import Fetched, FetchRequest, fetch
 from pipelines.weights.kinds import Precision
 from tests.integration.hub_server import HubServer, Repo
 
-INDEX = (
-    b'{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],'
-    b' "vae": ["diffusers", "AutoencoderKL"]}'
-)
 FULL, HALF = b"in full precision", b"in half precision"
-UNET, VAE = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
-
+UNET, VAE, TEXT = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"
+CONFIGS = configuration("stable-diffusion-v1-5")
 
 BOTH = Repo(
     {
-        "model_index.json": INDEX, "unet/config.json": b"{}", "vae/config.json": b"{}",
-        f"{UNET}.safetensors": FULL, f"{UNET}.fp16.safetensors": HALF, f"{VAE}.safetensors": FULL,
-        f"{VAE}.fp16.safetensors": HALF,
+        **{str(file.relative_to(CONFIGS)): file.read_bytes() for file in CONFIGS.rglob("*.json")},
+        **{f"{weights}.safetensors": FULL for weights in (UNET, VAE, TEXT)},
+        **{f"{weights}.fp16.safetensors": HALF for weights in (UNET, VAE, TEXT)},
+        "tokenizer/vocab.json": b"{}",
+        "tokenizer/merges.txt": b"",
     }
-)  # fmt: skip
+)
 ONLY_HALF = Repo({name: data for name, data in BOTH.files.items() if data != FULL})
 ONLY_FULL = Repo({name: data for name, data in BOTH.files.items() if data != HALF})
 ONE_VAE = Repo(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
-from server.endpoints.segmind import kolors, sd15_img2img
+from server.endpoints.segmind import kolors, stable_diffusion
 from tests.numerics.gaussian_target import CPU, STABLE_DIFFUSION, GaussianTarget, sampler
 
 KOLORS: dict[str, Any] = {
@@ -43,8 +43,8 @@ def test_the_sde_karras_of_kolors_is_that_algorithm_on_karras_noise_levels() -> 
 
 
 @pytest.mark.parametrize(("name", "every"), [("DPM2 Karras", 2), ("DPM2 a Karras", 2)])
-def test_dpm2_karras_moves_through_karras_noise_levels(name: sd15_img2img.Scheduler, every: int) -> None:
-    one = sampler(sd15_img2img.NOISE_SCHEDULERS[name], STABLE_DIFFUSION, 10)
+def test_dpm2_karras_moves_through_karras_noise_levels(name: stable_diffusion.Scheduler, every: int) -> None:
+    one = sampler(stable_diffusion.NOISE_SCHEDULERS[name], STABLE_DIFFUSION, 10)
     target = GaussianTarget(STABLE_DIFFUSION)
     visited: list[float] = []
     latents = one.from_noise(torch.zeros(1, 4, 8, 8))
@@ -54,9 +54,9 @@ def test_dpm2_karras_moves_through_karras_noise_levels(name: sd15_img2img.Schedu
     assert is_karras(np.array(visited[::every]), tolerance=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in sd15_img2img.NOISE_SCHEDULERS if "Karras" not in name])
-def test_the_others_do_not(name: sd15_img2img.Scheduler) -> None:
-    scheduler: Any = make_scheduler(sd15_img2img.NOISE_SCHEDULERS[name], STABLE_DIFFUSION)
+@pytest.mark.parametrize("name", [name for name in stable_diffusion.NOISE_SCHEDULERS if "Karras" not in name])
+def test_the_others_do_not(name: stable_diffusion.Scheduler) -> None:
+    scheduler: Any = make_scheduler(stable_diffusion.NOISE_SCHEDULERS[name], STABLE_DIFFUSION)
     assert not getattr(scheduler.config, "use_karras_sigmas", False)
 
 

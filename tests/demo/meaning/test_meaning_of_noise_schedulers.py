@@ -17,7 +17,7 @@ from pipelines.demo.world.world import render, simple_scene
 from pipelines.image_io import RGBImage
 from pipelines.request import ImageToImage, Request, SchedulerChoice
 from pipelines.schedulers.names import ALGORITHM_TYPES, NAMES, WITH_KARRAS_SIGMAS
-from server.endpoints.segmind import kolors, sd15_img2img
+from server.endpoints.segmind import kolors, stable_diffusion
 from tests.demo.meaning.looking import apart, drawn, pixels, prompted, right
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_schedulers_of_the_img2img_page_draw_a_picture_over_in_their_own_ways(lo
     def ask_over(scheduler: SchedulerChoice) -> ImageToImage:
         return ImageToImage(**prompted(ask(scheduler=scheduler)), image=begin, strength=0.75)
 
-    images = pictures(local_loop, dict(sd15_img2img.NOISE_SCHEDULERS), ask_over)
+    images = pictures(local_loop, dict(stable_diffusion.NOISE_SCHEDULERS), ask_over)
     assert alike(images) == [{"Euler a", "DDPM"}]
 
 
@@ -95,7 +95,7 @@ def test_whatever_is_drawn_over_weakly_has_no_more_grain_than_ddim_gives_it(
     """The picture is a plain one: grain in it was drawn."""
     plain = RGBImage(SIDE, SIDE, bytes((40, 90, 160)) * SIDE**2)
     choices = {
-        **sd15_img2img.NOISE_SCHEDULERS,
+        **stable_diffusion.NOISE_SCHEDULERS,
         **{name: SchedulerChoice(name=name) for name in NAMES},
         **{
             f"{name} karras": SchedulerChoice(name=name, use_karras_sigmas=True)

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import (
@@ -95,6 +95,12 @@ def _text(value: object) -> str:
 
 
 def _picture(value: object) -> str | bytes:
+    # Clients of pages that take several pictures send a list here too.
+    if isinstance(value, list):
+        pictures = cast("list[object]", value)
+        if len(pictures) > 1:
+            raise PydanticCustomError("picture", "must be one picture, not a list of several")
+        value = pictures[0] if pictures else None
     if not isinstance(value, str | bytes):
         raise PydanticCustomError("picture", "must be base64 text, a URL or a file")
     return value

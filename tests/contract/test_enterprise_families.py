@@ -139,6 +139,15 @@ def test_the_documented_crop_and_system_load(stage: Stage) -> None:
     assert {"queue_num": 0, "queue_time": 0, "status": "ok"}.items() <= load.items()
 
 
+@pytest.mark.parametrize(
+    "path", [path for path, slug in PATHS.items() if slug == "fetch" and "{id}" not in path]
+)
+def test_the_name_that_the_first_answer_gives_an_id_is_known_to_fetch(stage: Stage, path: str) -> None:
+    id = stage.ask("text2img", model_id="drawings", prompt="a cat", width=256, height=256)["id"]
+    for sent in (id, str(id)):
+        assert stage.send("POST", path, {"id": sent}).json()["status"] == "success"
+
+
 @pytest.mark.parametrize("version", ["v4", "v3"])
 def test_a_model_list_is_get_all_models_as_a_bare_array(stage: Stage, version: str) -> None:
     models = stage.send("POST", f"/api/{version}/dreambooth/model_list", {}).json()

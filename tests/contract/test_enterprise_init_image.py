@@ -116,3 +116,21 @@ def test_meta_repeats_what_was_redrawn_how_much_but_no_picture(page: type[InitIm
     meta = request_meta(fields, fields.to_request(MANIFEST, PICTURES), MANIFEST.pipelines["sd"])
     assert (meta["strength"], meta["init_image"]) == (0.7, SAMPLE["init_image"])
     assert read(page, init_image="iVBORw0KGgo=").own_meta()["init_image"] is None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_of_one_picture_is_that_picture(page: type[InitImageFields]):
+    assert read(page, init_image=["https://example.com/a.png"]).init_image == "https://example.com/a.png"
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("junk", [[], [5], [None], [["https://example.com/a.png"]], {}])
+def test_a_list_without_a_picture_is_refused(page: type[InitImageFields], junk: object):
+    said = "init_image must be base64 text, a URL or a file"
+    assert texts(page, init_image=junk) == {"init_image": [said]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_several_pictures_are_refused_where_one_is_taken(page: type[InitImageFields]):
+    said = "init_image must be one picture, not a list of several"
+    assert texts(page, init_image=["https://example.com/a.png"] * 2) == {"init_image": [said]}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.answers import fetched
@@ -32,7 +32,12 @@ class Fetch(Operation):
         "output": ["http://127.0.0.1:8000/generations/...-0.png"],
     }
 
-    request_id: WholeNumber | None = Field(None, description="The id that the first answer gave.")
+    request_id: WholeNumber | None = Field(
+        None,
+        # `id` is seen in clients, which send back what the first answer calls it.
+        validation_alias=AliasChoices("request_id", "id"),
+        description="The id that the first answer gave.",
+    )
 
 
 async def fetch(request: Request, account: Account, fields: Fetch) -> dict[str, object]:

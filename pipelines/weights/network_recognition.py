@@ -10,9 +10,9 @@ from pipelines.weights.layouts.networks import VAE_PREFIXES
 from pipelines.weights.text_widths import FAMILY_BY_TEXT_WIDTH, FOREIGN_BY_TEXT_WIDTH
 
 _SIZE_READERS = ("add_embedding.linear_1.weight", "label_emb.0.0.weight")
-_TEXT_READERS = re.compile(r"attn2\.to_k\.weight$")
-_ATTENTIONS_OF_SD15 = re.compile(r"down_blocks\.0\.attentions|input_blocks\.1\.1")
-_ATTENTIONS_OF_SDXL = re.compile(r"transformer_blocks\.[1-9]|_blocks\.\d\.attentions|input_blocks\.[78]\.1")
+_TEXT_READERS = re.compile(r"attn2[._](processor\.)?to_k\.weight$")
+_PLACES_IN_SD15 = re.compile(r"down\.blocks\.0\.attentions|input\.blocks\.1\.1")
+_PLACES_IN_SDXL = re.compile(r"transformer\.blocks\.[1-9]|\.blocks\.\d\.attentions|input\.blocks\.[78]\.1")
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -35,10 +35,10 @@ def controlnet_family(shapes: Shapes) -> StableDiffusionFamily:
             raise Unrecognised(f"it is a ControlNet for {foreign}; this server draws with SD1.5 and SDXL")
         if width in FAMILY_BY_TEXT_WIDTH:
             return FAMILY_BY_TEXT_WIDTH[width]
-    names = " ".join(shapes)
-    if _ATTENTIONS_OF_SD15.search(names):
+    names = " ".join(shapes).replace("_", ".")
+    if _PLACES_IN_SD15.search(names):
         return "sd15"
-    if _ATTENTIONS_OF_SDXL.search(names):
+    if _PLACES_IN_SDXL.search(names):
         return "sdxl"
     raise Unrecognised("it is a ControlNet for another network than those of SD1.5 and SDXL")
 

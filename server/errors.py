@@ -78,6 +78,8 @@ class InvalidInputImage(ApiError):
 
 
 class MissingKey(ApiError):
+    """The call has no API key."""
+
     status = 401
 
     def __init__(self) -> None:
@@ -85,6 +87,8 @@ class MissingKey(ApiError):
 
 
 class InvalidKey(ApiError):
+    """No account has this API key."""
+
     status = 401
 
     def __init__(self) -> None:
@@ -120,6 +124,8 @@ class MethodNotAllowed(ApiError):
 
 
 class InvalidContentType(ApiError):
+    """The body has a content type that the page does not read."""
+
     status = 406
 
     def __init__(self) -> None:
@@ -162,6 +168,8 @@ class UnreadableCoding(ApiError):
 
 
 class IdempotencyConflict(ApiError):
+    """The idempotency key belongs to a call with another body."""
+
     status = 409
 
     def __init__(self) -> None:
@@ -169,6 +177,8 @@ class IdempotencyConflict(ApiError):
 
 
 class BodyTooLarge(ApiError):
+    """The body of a call has more bytes than the configured limit, or a picture in it has."""
+
     status = 413
 
 
@@ -190,6 +200,8 @@ class Unavailable(ApiError):
 
 
 class QueueTimeout(ApiError):
+    """The request waited in the queue for longer than the configured time."""
+
     status = 504
 
     def __init__(self) -> None:
@@ -197,6 +209,8 @@ class QueueTimeout(ApiError):
 
 
 class InternalError(ApiError):
+    """A fault of the server itself, told in a text that gives nothing away."""
+
     status = 500
 
     def __init__(self) -> None:

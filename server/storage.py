@@ -40,6 +40,7 @@ _KEPT, _TEMPORARY = "kept", "temporary"
 
 
 def now() -> datetime:
+    """The present time, in UTC."""
     return datetime.now(UTC)
 
 

@@ -12,7 +12,7 @@ from pipelines.weights.formats import NO_PICKLES
 ENOUGH = 512
 """The most first bytes that are looked at to tell what a file is."""
 
-_MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 """The most bytes that the header of a .safetensors file may have; the format's own reader takes no more."""
 
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -50,7 +50,7 @@ def length_of_header(start: bytes) -> int | None:
     if len(start) < 9 or start[8:9] != b"{":
         return None
     length: int = struct.unpack("<Q", start[:8])[0]
-    return length if 2 <= length <= _MAX_HEADER_BYTES else None
+    return length if 2 <= length <= MAX_HEADER_BYTES else None
 
 
 def foreign(start: bytes) -> str | None:

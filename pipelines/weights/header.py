@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pipelines.weights.beginnings import ENOUGH, foreign
+from pipelines.weights.beginnings import ENOUGH, MAX_HEADER_BYTES, foreign
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a file's tensors by their names."""
-
-MAX_HEADER_BYTES = 100_000_000
-"""The most bytes that the header of a .safetensors file may have; the format's own reader takes no more."""
 
 
 class Unrecognised(Exception):
@@ -75,15 +72,6 @@ def read_header(path: Path) -> Header:
     if size != 8 + length + end:
         raise Unrecognised("it is cut off, or has something after its tensors")
     return Header(shapes, dtypes, metadata)
-
-
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of a file's tensors from its header.
-
-    Raises:
-        Unrecognised: as for `read_header`.
-    """
-    return dict(read_header(path).shapes)
 
 
 def _named(start: bytes) -> str:

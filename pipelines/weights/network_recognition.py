@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from pipelines.weights.header import Shapes, Unrecognised
 from pipelines.weights.kinds import StableDiffusionFamily
 from pipelines.weights.layouts.networks import VAE_PREFIXES
-from pipelines.weights.text_widths import family_by_attentions
+from pipelines.weights.text_widths import FAMILY_BY_TEXT_WIDTH, FOREIGN_BY_TEXT_WIDTH
 
 _SIZE_READERS = ("add_embedding.linear_1.weight", "label_emb.0.0.weight")
+_TEXT_READERS = re.compile(r"attn2[._](processor\.)?to_k\.weight$")
+_PLACES_IN_SD15 = re.compile(r"down\.blocks\.0\.attentions|input\.blocks\.1\.1")
+_PLACES_IN_SDXL = re.compile(r"transformer\.blocks\.[1-9]|\.blocks\.\d\.attentions|input\.blocks\.[78]\.1")
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -24,7 +29,18 @@ def controlnet_family(shapes: Shapes) -> StableDiffusionFamily:
     if not any("transformer_blocks" in key for key in shapes):
         # Without any attention, the reader of the picture's size tells SDXL.
         return "sdxl" if any(key.endswith(_SIZE_READERS) for key in shapes) else "sd15"
-    return family_by_attentions(shapes, "ControlNet")
+    for width in (shape[-1] for key, shape in shapes.items() if shape and _TEXT_READERS.search(key)):
+        if width in FOREIGN_BY_TEXT_WIDTH:
+            foreign = FOREIGN_BY_TEXT_WIDTH[width]
+            raise Unrecognised(f"it is a ControlNet for {foreign}; this server draws with SD1.5 and SDXL")
+        if width in FAMILY_BY_TEXT_WIDTH:
+            return FAMILY_BY_TEXT_WIDTH[width]
+    names = " ".join(shapes).replace("_", ".")
+    if _PLACES_IN_SD15.search(names):
+        return "sd15"
+    if _PLACES_IN_SDXL.search(names):
+        return "sdxl"
+    raise Unrecognised("it is a ControlNet for another network than those of SD1.5 and SDXL")
 
 
 def is_vae(shapes: Shapes) -> bool:

@@ -28,6 +28,8 @@ MAX_GRANT = 10**15
 
 
 class Movement(StrEnum):
+    """The kinds of rows in the ledger."""
+
     grant = "grant"
     hold = "hold"
     capture = "capture"

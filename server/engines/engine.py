@@ -12,6 +12,8 @@ from pipelines.request import Request as DrawRequest
 
 
 class EngineState(StrEnum):
+    """Whether an engine can draw, soon will, or does not."""
+
     starting = "starting"
     """The engine cannot draw yet but soon will: requests wait for it."""
     ready = "ready"

@@ -12,6 +12,8 @@ from server.jobs.order import Order
 
 
 class JobStatus(StrEnum):
+    """The state of a job, as its row in the database has it."""
+
     queued = "queued"
     running = "running"
     succeeded = "succeeded"

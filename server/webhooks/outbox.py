@@ -35,6 +35,8 @@ GIVE_UP_AFTER = timedelta(days=5)
 
 
 class WebhookStatus(StrEnum):
+    """The state of a message, as its row in the outbox has it."""
+
     pending = "pending"
     delivered = "delivered"
     failed = "failed"

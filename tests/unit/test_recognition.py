@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.weights.header import Shapes, Unrecognised, read_shapes
+from pipelines.weights.header import Shapes, Unrecognised, read_header
 from pipelines.weights.recognition import Recognised, recognise
 
 UNET = "model.diffusion_model"
@@ -105,7 +105,7 @@ def written(path: Path, header: object, data: bytes = b"") -> Path:
 def test_names_and_shapes_are_read_from_the_header(tmp_path: Path) -> None:
     tensor = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     path = written(tmp_path / "x", {"__metadata__": {"format": "pt"}, "emb": tensor}, bytes(24))
-    assert read_shapes(path) == {"emb": (2, 3)}
+    assert read_header(path).shapes == {"emb": (2, 3)}
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02", b"<html>" * 9, struct.pack("<Q", 10**9) + b"{}"])
@@ -113,7 +113,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(Unrecognised, match=r"not a \.safetensors file"):
-        read_shapes(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 )
 def test_a_header_that_says_something_else_is_refused(tmp_path: Path, header: object) -> None:
     with pytest.raises(Unrecognised, match=r"not a \.safetensors file"):
-        read_shapes(written(tmp_path / "x", header))
+        read_header(written(tmp_path / "x", header))
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     tensor = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     with pytest.raises(Unrecognised, match="cut off"):
-        read_shapes(written(tmp_path / "x", {"emb": tensor}, bytes(20)))
+        read_header(written(tmp_path / "x", {"emb": tensor}, bytes(20)))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -13,160 +11,20 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-import server.app
 from pipelines import errors as drawing_errors
-from pipelines.drawing import Drawing, Timings
-from pipelines.image_io import RGBImage
-from pipelines.messages import Maintenance
-from pipelines.request import Inpainting, Request
 from server.engines.engine import EngineState
-from server.http.services import Services
-from server.settings import Settings
-from tests.contract.parameters.stage import Answer
-from tests.contract.segmind_refusal import CHECKPOINTS
-
-SLUGS = ["kandinsky2.2-txt2img", "kolors", "sd3-med-pose", "sd1.5-img2img"]
-FURTHER_SLUGS = [
-    "sd1.5-txt2img",
-    "sd1.5-inpainting",
-    *[f"sd1.5-controlnet-{kind}" for kind in ("canny", "depth", "openpose", "scribble", "softedge", "mlsd")],
-    "sdxl1.0-txt2img",
-    "sdxl1.0-img2img",
-    "sdxl-img2img",
-    "sdxl-inpaint",
-    "esrgan",
-]
-UNKNOWN_ID = "6ad2c1a8-94c2-4a51-9a3e-3a5c74a1b0d2"
-
-
-class PaintEngine:
-    """Paints each picture in a colour made of its seed, at once, or when the gate is open, or fails."""
-
-    name = "paint"
-    group_pixels = 4 * 2**20
-    resident = frozenset[str]()
-
-    def __init__(self) -> None:
-        self.state, self.reason = EngineState.ready, None
-        self.failure: Exception | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.requests: list[Request] = []
-        self.warnings: tuple[str, ...] = ()
-
-    def watch(self, on_change: Callable[[], None]) -> None: ...
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def restart(self) -> None: ...
-
-    async def maintain(self, maintenance: Maintenance) -> None: ...
-
-    async def draw(
-        self, ticket_id: str, request: Request, on_progress: Callable[[int, int], None]
-    ) -> Drawing:
-        self.requests.append(request)
-        await self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
-        area = request.width * request.height
-        images = (
-            RGBImage(request.width, request.height, bytes([seed % 256, 9, 99]) * area)
-            for seed in request.seeds
-        )
-        return Drawing(
-            images=tuple(images),
-            flagged=None,
-            warnings=self.warnings,
-            timings=Timings(encode_s=0, denoise_s=0, decode_s=0, evaluations=41 * len(request.seeds)),
-        )
-
-
-class World:
-    """The engine behind the application, and who may call.
-
-    Attributes:
-        rich, poor, other: API keys; the poor one's account has 0.015 credits.
-    """
-
-    def __init__(self, services: Services, engine: PaintEngine, call: Callable[..., Any]) -> None:
-        self.engine, self.call = engine, call
-        self._services = services
-        self.rich, self.poor, self.other = (
-            self._key("rich", 10**9),
-            self._key("poor", 15),
-            self._key("other", 1000),
-        )
-
-    def _key(self, name: str, millicredits: int) -> str:
-        account = self.call(self._services.accounts.create, name)
-        self.call(self._services.credits.grant, account.id, millicredits)
-        return self.call(self._services.accounts.create_key, account.id)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, TestClient]]:
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "weights.yaml").write_text(json.dumps({"pipelines": CHECKPOINTS}))
-    settings = Settings(
-        data=folder / "data",
-        manifest=folder / "weights.yaml",
-        queue_limit=2,
-        max_body_mb=3,
-        max_image_mb=1,
-        prices_millicredits={"kolors": 1000},
-    )
-    engine = PaintEngine()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server.app, "local_engines", lambda _: [engine])
-        application = server.app.create_app(settings)
-        with TestClient(application, raise_server_exceptions=False) as client:
-            assert client.portal is not None
-            yield World(application.state.services, engine, client.portal.call), client
-
-
-@pytest.fixture
-def world(running: tuple[World, TestClient]) -> Iterator[World]:
-    world, _ = running
-    yield world
-    world.engine.state, world.engine.failure = EngineState.ready, None
-    world.engine.warnings = ()
-    world.engine.requests.clear()
-
-
-@pytest.fixture
-def client(running: tuple[World, TestClient], world: World) -> TestClient:
-    _, client = running
-    client.headers["x-api-key"] = world.rich
-    return client
-
-
-def png(width: int = 96, height: int = 64) -> bytes:
-    file = BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 30)).save(file, "PNG")
-    return file.getvalue()
-
-
-PICTURE = base64.b64encode(png()).decode()
-
-
-def body(slug: str, **more: object) -> dict[str, object]:
-    """A body for the page that is drawn quickly."""
-    picture = {"image": PICTURE} if slug in ("sd3-med-pose", "sd1.5-img2img") else {}
-    small = {"width": 512, "height": 512} if slug == "kolors" else {"img_width": 512, "img_height": 512}
-    return {"prompt": "a cat", "seed": 7, **picture, **small, **more}
-
-
-def credits_of(client: TestClient, key: str) -> float:
-    answer = client.get("/v1/get-user-credits", headers={"x-api-key": key})
-    return answer.json()["credits"]
-
-
-def picture_of(answer: Answer) -> Image.Image:
-    assert answer.status_code == 200, answer.text
-    return Image.open(BytesIO(answer.content))
+from tests.contract.segmind_application.application import (
+    FURTHER_SLUGS,
+    SLUGS,
+    UNKNOWN_ID,
+    World,
+    body,
+    credits_of,
+    opened,
+    picture_of,
+    png,
+    wait_for_end,
+)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -366,145 +224,6 @@ def test_of_several_raw_pictures_the_first_is_the_body_and_all_are_listed(client
     assert opened(client, urls[0]).content == answer.content
 
 
-def opened(client: TestClient, url: str) -> Answer:
-    """The answer to anybody who opens an output without a key."""
-    return client.get(url, headers={"x-api-key": ""})
-
-
-def test_a_stored_output_opens_without_a_key_and_is_never_taken_for_a_page(client: TestClient) -> None:
-    answer = client.post("/v1/kolors", json=body("kolors", number_of_images=2))
-    url = json.loads(answer.headers["x-output-urls"])[1]
-    seen = opened(client, url)
-    assert seen.headers["content-type"] == "image/webp"
-    assert seen.headers["x-content-type-options"] == "nosniff"
-    assert client.head(url).status_code == 200
-    assert "x-remaining-credits" not in seen.headers
-
-
-@pytest.mark.parametrize("name", ["nothing.png", "%2e%2e%2fdb.sqlite", "a/b.png", "%00.png"])
-def test_an_unknown_output_is_not_found(client: TestClient, name: str) -> None:
-    answer = client.get(f"/generations/{name}")
-    assert (answer.status_code, list(answer.json())) == (404, ["error"])
-
-
-@pytest.mark.parametrize("given", [
-    {"image": PICTURE},
-    {"image": f"data:image/png;base64,{PICTURE}"},
-    {"image": PICTURE.rstrip("=") + "\n"},
-    {"imageUrl": f"data:image/png;base64,{PICTURE}"},
-])  # fmt: skip
-def test_the_picture_may_be_any_text_that_holds_it(
-    world: World, client: TestClient, given: dict[str, str]
-) -> None:
-    for encoding in ("json", "data"):
-        answer = client.post("/v1/sd3-med-pose", **{encoding: {"prompt": "a cat", **given}})
-        assert answer.status_code == 200, answer.text
-    assert [(drawn.image.width, drawn.image.height) for drawn in world.engine.requests] == [(96, 64)] * 2
-
-
-@pytest.mark.parametrize("name", ["image", "file"])
-def test_the_picture_may_be_a_file_part(client: TestClient, name: str) -> None:
-    files = {name: ("a.png", png(), "image/png")}
-    answer = client.post("/v1/sd1.5-img2img", data={"prompt": "a cat", "samples": "1"}, files=files)
-    assert picture_of(answer).size == (512, 512)
-
-
-@pytest.mark.parametrize("picture", [
-    "toB64('https://www.segmind.com/sd-img2img-input.jpeg')",
-    "not a picture",
-    base64.b64encode(b"neither is this").decode(),
-    PICTURE[:60],
-    "data:image/png;base64,",
-    "\ud800",
-])  # fmt: skip
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_text_that_holds_no_picture_is_refused(client: TestClient, version: str, picture: str) -> None:
-    answer = client.post(
-        f"/{version}/sd1.5-img2img", content=json.dumps({"prompt": "a cat", "image": picture}).encode()
-    )
-    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid input image"})
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/a.png", "http://169.254.169.254/latest", "http://[::1]/x", "http://"]
-)
-def test_a_picture_at_a_private_address_is_not_fetched(client: TestClient, url: str) -> None:
-    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", image=url))
-    assert answer.status_code == 400
-    assert answer.json()["error"].startswith("image: ") or answer.json()["error"] == "Invalid input image"
-
-
-def test_an_uploaded_picture_can_be_named_by_its_url(world: World, client: TestClient) -> None:
-    upload = client.post("/upload-asset", json={"data_urls": [f"data:image/png;base64,{PICTURE}"]})
-    said = upload.json()
-    assert said["file_urls"] == said["urls"]
-    assert isinstance(said["message"], str)
-    stored = opened(client, said["urls"][0])
-    assert (stored.content, stored.headers["content-type"]) == (png(), "image/png")
-    answer = client.post("/v1/sd3-med-pose", json={"prompt": "a cat", "image": said["urls"][0] + "?v=1"})
-    assert answer.status_code == 200, answer.text
-    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)
-    gone = client.post(
-        "/v1/sd3-med-pose", json={"prompt": "a cat", "image": "http://testserver/generations/gone.png"}
-    )
-    assert (gone.status_code, gone.json()) == (400, {"error": "image: this upload does not exist any more"})
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "http://localhost:8000",
-        "http://127.0.0.1",
-        "https://pictures.example",
-        "https://pictures.example/below",
-    ],
-)
-def test_a_picture_of_this_server_is_read_from_storage_under_any_of_its_names(
-    world: World, client: TestClient, host: str
-) -> None:
-    upload = client.post("/upload-asset", json={"data_urls": [f"data:image/png;base64,{PICTURE}"]})
-    path = upload.json()["urls"][0].removeprefix("http://testserver")
-    fields = {"prompt": "a cat", "image": f" {host}{path}?download=1#top"}
-    answer = client.post("/v1/sd3-med-pose", json=fields)
-    assert answer.status_code == 200, answer.text
-    assert (world.engine.requests[0].image.width, world.engine.requests[0].image.height) == (96, 64)
-
-
-@pytest.mark.parametrize(
-    "path", ["/outputs/", "/outputs/../accounts.db", "/outputs/no-such-file.png", "/outputs/%00"]
-)
-def test_what_does_not_lie_in_storage_is_another_servers(client: TestClient, path: str) -> None:
-    fields = {"prompt": "a cat", "image": f"http://127.0.0.1:1{path}"}
-    answer = client.post("/v1/sd3-med-pose", json=fields)
-    problem = "image: could not be fetched: its address is not a public one"
-    assert (answer.status_code, answer.json()) == (400, {"error": problem})
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_uploads_are_kept_as_they_are(client: TestClient, kind: str) -> None:
-    file = BytesIO()
-    Image.new("RGB", (8, 8), "red").save(file, kind)
-    data_url = f"data:image/whatever;base64,{base64.b64encode(file.getvalue()).decode()}"
-    url = client.post("/v1/upload-asset", json={"data_urls": [data_url]}).json()["file_urls"][0]
-    stored = opened(client, url)
-    assert (stored.content, stored.headers["content-type"]) == (file.getvalue(), Image.MIME[kind])
-
-
-@pytest.mark.parametrize(("given", "error"), [
-    (None, "data_urls: field is required"),
-    ([], "data_urls: must be 1 to 20 data URLs"),
-    (["data:,"] * 21, "data_urls: must be 1 to 20 data URLs"),
-    (["https://example.com/a.png"], "data_urls: must be 1 to 20 data URLs"),
-    ([7], "data_urls: must be 1 to 20 data URLs"),
-    (["data:image/png;base64,AAAA"], "Invalid input image"),
-    (["data:image/svg+xml;base64,PHN2Zy8+"], "Invalid input image"),
-    ([f"data:image/png;base64,{PICTURE}", "data:text/html,x"], "Invalid input image"),
-])  # fmt: skip
-def test_uploads_that_are_no_pictures_are_refused(client: TestClient, given: object, error: str) -> None:
-    answer = client.post("/upload-asset", json={"data_urls": given})
-    assert (answer.status_code, answer.json()) == (400, {"error": error})
-
-
 KEYED = [
     *[("POST", f"/{version}/{slug}") for version in ("v1", "v2") for slug in (*SLUGS, *FURTHER_SLUGS)],
     ("GET", "/v1/get-user-credits"),
@@ -624,51 +343,6 @@ def test_a_body_over_the_limit_is_too_large(client: TestClient) -> None:
     assert (answer.status_code, list(answer.json())) == (413, ["error"])
 
 
-def test_a_picture_over_the_limit_is_too_large(client: TestClient) -> None:
-    noise = base64.b64encode(b"\x89PNG" + bytes(1_000_001)).decode()
-    answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", image=noise))
-    assert answer.status_code == 413
-    assert answer.json()["error"].startswith("image: ")
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize("slug", [slug for slug in FURTHER_SLUGS if "controlnet" in slug or slug == "esrgan"])
-def test_missing_weights_are_named_before_a_picture_is_fetched_and_cost_nothing(
-    world: World, client: TestClient, version: str, slug: str
-) -> None:
-    before = credits_of(client, world.rich)
-    answer = client.post(f"/{version}/{slug}", json={"prompt": "a cat", "image": "http://127.0.0.1:1/a.png"})
-    assert answer.status_code == 404
-    missing = "upscaler" if slug == "esrgan" else f"ControlNet {slug.removeprefix('sd1.5-controlnet-')}"
-    assert answer.json()["error"].startswith(f"This server has no {missing}")
-    assert "weights.yaml names none" in answer.json()["error"]
-    assert credits_of(client, world.rich) == before
-    assert world.engine.requests == []
-
-
-def test_picture_and_mask_may_be_file_parts_or_base64_in_a_form(world: World, client: TestClient) -> None:
-    files = {"image": ("a.png", png(), "image/png"), "mask": ("b.png", png(64, 64), "image/png")}
-    by_file = client.post("/v1/sd1.5-inpainting", data={"prompt": "a cat"}, files=files)
-    mask = base64.b64encode(png(64, 64)).decode()
-    form = {"prompt": "a cat", "imageUrl": f"data:image/png;base64,{PICTURE}", "maskUrl": mask}
-    by_form = client.post("/v1/sd1.5-inpainting", data=form)
-    assert (by_file.status_code, by_form.status_code) == (200, 200)
-    first, second = world.engine.requests
-    assert isinstance(first, Inpainting)
-    assert isinstance(second, Inpainting)
-    assert (first.image, first.mask) == (second.image, second.mask)
-
-
-@pytest.mark.parametrize("name", ["image", "mask"])
-def test_a_picture_or_mask_that_is_none_is_refused(client: TestClient, name: str) -> None:
-    sent = {"prompt": "a cat", "image": PICTURE, "mask": PICTURE, name: "not a picture"}
-    answer = client.post("/v1/sd1.5-inpainting", json=sent)
-    assert (answer.status_code, answer.json()) == (400, {"error": "Invalid input image"})
-    fetched = client.post("/v1/sd1.5-inpainting", json={**sent, name: "http://127.0.0.1:1/a.png"})
-    assert fetched.status_code == 400
-    assert fetched.json()["error"].startswith(f"{name}: ")
-
-
 FAILURES = [
     (drawing_errors.AnnotatorMissing("image", "is no skeleton"), 400, "image: is no skeleton"),
     (drawing_errors.PoseNotFound("image", "nobody was found"), 400, "image: nobody was found"),
@@ -766,14 +440,6 @@ def test_a_queued_request_is_followed_to_its_picture(world: World, client: TestC
             image["file_size"],
         )
         assert image["url"].endswith(f"/generations/{image['file_name']}")
-
-
-def wait_for_end(client: TestClient, status_url: str) -> Answer:
-    for _ in range(1000):
-        answer = client.get(status_url)
-        if answer.json()["status"] in ("COMPLETED", "FAILED"):
-            return answer
-    raise AssertionError("the request has not ended")
 
 
 def test_a_queued_request_that_fails_says_so_with_422_and_costs_nothing(

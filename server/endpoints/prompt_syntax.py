@@ -52,7 +52,7 @@ def meaningless(prompt: str, *, advice: bool = True) -> list[str]:
     """
     rest = TAG.sub(" ", prompt)
     found = [
-        (sentence if advice else sentence.partition(";")[0]).format(_quoted(match[0]))
+        (sentence if advice else sentence.partition(";")[0]).format(quoted(match[0]))
         for sentence, pattern in _MEANINGLESS.items()
         for match in pattern.finditer(rest)
     ]
@@ -86,6 +86,6 @@ def _shouted(prompt: str) -> Iterator[str]:
             yield word
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """The text, cut where it is long."""
     return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from server.endpoints.prompt_syntax import TAG, meaningless, without_tags
+from server.endpoints.prompt_syntax import TAG, meaningless, quoted, without_tags
 from server.endpoints.segmind.page import Page
 
 P = TypeVar("P", bound=Page)
 
 _PROMPTS = ("prompt", "negative_prompt")
-_MOST_TAGS_TOLD = 12
+_MOST_WARNINGS = 12
+"""The most that are told of one page, because headers have to be short."""
 
 
 def read_prompt_syntax(fields: P) -> tuple[P, list[str]]:
@@ -29,10 +30,10 @@ def read_prompt_syntax(fields: P) -> tuple[P, list[str]]:
         if tags:
             changes[name] = without_tags(prompt)
         warnings += [
-            f"{name}: {tag} had no effect: this page has no LoRAs or hypernetworks"
-            for tag in tags[:_MOST_TAGS_TOLD]
+            f"{name}: {quoted(tag)} had no effect: this page has no LoRAs or hypernetworks" for tag in tags
         ]
-        if len(tags) > _MOST_TAGS_TOLD:
-            warnings.append(f"{name}: {len(tags) - _MOST_TAGS_TOLD} more tags had no effect")
         warnings += [f"{name}: {sentence}" for sentence in meaningless(prompt, advice=False)]
+    more = len(warnings) - _MOST_WARNINGS
+    if more > 0:
+        warnings = [*warnings[:_MOST_WARNINGS], f"{more} more things in the prompts have no meaning here"]
     return (fields.model_copy(update=changes) if changes else fields), warnings

@@ -22,6 +22,9 @@ _NO_REQUEST = TextToImage(
     pipeline="", prompt="", width=0, height=0, num_inference_steps=0, guidance_scale=0, seeds=()
 )
 
+_FIELD_NAMES = "field names"
+"""The key of an order's ``field_names`` among its options, none of which has a blank in its name."""
+
 _BALANCE = select(accounts.c.balance).where(accounts.c.id == jobs.c.account_id).correlate(jobs)
 
 COLUMNS: tuple[ColumnElement[Any], ...] = (
@@ -56,7 +59,7 @@ def write(job: Job) -> dict[str, Any]:
         "base64_files": order.base64_files,
         "temporary": order.temporary,
         "synchronous": order.synchronous,
-        "options": dict(order.options),
+        "options": {**order.options, _FIELD_NAMES: dict(order.field_names)},
         "idempotency_key": order.idempotency_key,
         "body_digest": order.body_digest,
     }
@@ -129,6 +132,8 @@ def _write_request(request: PictureRequest) -> str:
 
 
 def _read(row: Row[Any], request: PictureRequest) -> Job:
+    options = dict(row.options)
+    field_names = options.pop(_FIELD_NAMES, {})  # rows of earlier versions lack them
     return Job(
         id=row.id,
         account_id=row.account_id,
@@ -141,7 +146,8 @@ def _read(row: Row[Any], request: PictureRequest) -> Job:
             base64_files=row.base64_files,
             temporary=row.temporary,
             synchronous=row.synchronous,
-            options=row.options,
+            options=options,
+            field_names=field_names,
             idempotency_key=row.idempotency_key,
             body_digest=row.body_digest,
         ),

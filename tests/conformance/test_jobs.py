@@ -46,6 +46,7 @@ async def test_an_opened_job_says_everything_that_was_ordered(jobs: Jobs, ada: A
         base64_files=True,
         temporary=True,
         options={"track_id": "x\0", "sizes": [1, 2.5, None, {"deep": True}]},
+        field_names={"image": "init_image"},
     )
     job, replayed = await jobs.open(ada.id, order)
     assert not replayed

@@ -13,12 +13,9 @@ from PIL import Image
 
 from pipelines.request import Lora
 from pipelines.weights.manifest import Manifest
-from server.endpoints.enterprise.drawing.prompt_syntax import (
-    meaningless,
-    read_prompt_syntax,
-    without_tags,
-)
+from server.endpoints.enterprise.drawing.prompt_syntax import read_prompt_syntax
 from server.endpoints.enterprise.text2img import Text2Img
+from server.endpoints.prompt_syntax import meaningless, without_tags
 from server.errors import FieldError
 from tests.contract.parameters.stage import Stage, opened
 

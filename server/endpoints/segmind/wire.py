@@ -15,6 +15,7 @@ from server.amounts import in_credits
 from server.endpoints.fields import body_digest, read
 from server.endpoints.segmind.body import MASK_NAMES, read_body
 from server.endpoints.segmind.page import Delivery, Page
+from server.endpoints.segmind.prompt_syntax import read_prompt_syntax
 from server.endpoints.segmind.warnings import as_options, warning_fields, warning_headers
 from server.errors import ApiError, InternalError, QueueFull, Unavailable, UnreadableCoding
 from server.http import caller
@@ -94,13 +95,14 @@ def error_response(error: ApiError, request: Request) -> Response:
 async def _read_order(request: Request, page: type[Page], *, synchronous: bool) -> tuple[Page, Order]:
     fields = read(page, await read_body(request))
     manifest = services(request).manifest
+    drawn, syntax = await asyncio.to_thread(read_prompt_syntax, fields)
     fields.validate_names(manifest)
     idempotency_key = caller.idempotency_key(request)
     pictures = {
         name: await read_picture(request, sent, name, mask=name in MASK_NAMES)
         for name, sent in fields.sent_pictures().items()
     }
-    drawable = await asyncio.to_thread(fields.to_request, manifest, pictures)
+    drawable = await asyncio.to_thread(drawn.to_request, manifest, pictures)
     delivery = fields.delivery()
     base_price = services(request).settings.base_price(page.slug, page.price_millicredits)
     return fields, Order(
@@ -110,7 +112,7 @@ async def _read_order(request: Request, page: type[Page], *, synchronous: bool) 
         picture_format=delivery.picture_format,
         quality=delivery.quality,
         synchronous=synchronous,
-        options=as_options(fields.warnings(manifest)),
+        options=as_options([*fields.warnings(manifest), *syntax]),
         request_id=call_state(request).request_id,
         field_names=page.field_names,
         idempotency_key=idempotency_key,

@@ -203,6 +203,23 @@ def test_a_replayed_answer_warns_again(world: World, client: TestClient) -> None
     assert len(world.engine.requests) == 1
 
 
+@pytest.mark.parametrize("slug", ["kolors", "sd1.5-img2img", "sdxl1.0-txt2img"])
+def test_syntax_of_other_programs_is_told_and_its_tags_are_not_drawn(
+    world: World, client: TestClient, slug: str
+) -> None:
+    sent = body(slug, prompt="a fox <lora:pencil:0.8> BREAK snow", base64=True)
+    told = [
+        "prompt: <lora:pencil:0.8> had no effect: this page has no LoRAs or hypernetworks",
+        "prompt: BREAK is read as a word and has no meaning here",
+    ]
+    headers = {"idempotency-key": f"pasted-{slug}"}
+    for answer in [client.post(f"/v1/{slug}", json=sent, headers=headers) for _ in range(2)]:
+        assert answer.json()["warnings"] == json.loads(answer.headers["x-warnings"])
+        assert {*told} <= {*answer.json()["warnings"]}
+    (drawn,) = world.engine.requests
+    assert drawn.prompt == "a fox BREAK snow"
+
+
 def test_base64_of_several_is_a_list_in_the_order_of_the_seeds(client: TestClient) -> None:
     answer = client.post("/v1/sd1.5-img2img", json=body("sd1.5-img2img", base64="yes", samples="3"))
     said = answer.json()

@@ -25,7 +25,7 @@ async def read_picture(
         mask: whether it says what is to be repainted; see `image_io.decode_mask`.
     Raises:
         InvalidInputImage: the bytes are no picture.
-        BodyTooLarge, FieldError: naming the field.
+        FieldTooLarge, FieldError: naming the field.
     """
     server = services(request)
     limits = picture_limits(request)
@@ -41,9 +41,9 @@ async def read_picture(
     except NotFetched as error:
         raise errors.FieldError(field, str(error)) from error
     except TooLargeToFetch as error:
-        raise errors.BodyTooLarge(f"{field}: {error}") from error
+        raise errors.FieldTooLarge(field, str(error)) from error
     except ImageTooLarge as error:
-        raise errors.BodyTooLarge(f"{field}: {error.problem}") from error
+        raise errors.FieldTooLarge(field, error.problem) from error
     except InvalidImage as error:
         raise errors.InvalidInputImage(error.problem) from error
 

@@ -123,7 +123,7 @@ def test_errors_name_the_field(server: RunningServer, operation: str, fields: di
 def test_a_picture_that_is_too_large_is_told_with_its_field(server: RunningServer):
     huge = png(np.zeros((8000, 8000), np.uint8))
     body = asked(server, "inpaint", init_image=PICTURE, mask_image=huge)
-    assert body["message"] == "mask_image: has more than 50 megapixels"
+    assert body["message"] == {"mask_image": ["mask_image has more than 50 megapixels"]}
 
 
 @pytest.mark.parametrize("operation", ["img2img", "inpaint", "controlnet"])

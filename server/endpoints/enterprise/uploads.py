@@ -20,7 +20,7 @@ async def read_upload(request: Request, given: str | bytes, field: str) -> tuple
     asked for.
 
     Raises:
-        FieldError, BodyTooLarge: naming the field.
+        FieldError, FieldTooLarge: naming the field.
     """
     if isinstance(given, str) and "://" in given[:16]:
         raise FieldError(field, "must be base64 text")

@@ -68,7 +68,7 @@ async def read_and_crop(
     """The picture or mask that a field holds, resized to cover ``width`` x ``height`` and centre-cropped.
 
     Raises:
-        FieldError, BodyTooLarge: naming the field.
+        FieldError, FieldTooLarge: naming the field.
     """
     picture = await read_picture_field(request, given, field)
     return await asyncio.to_thread(image_io.cover, picture, width, height)
@@ -78,7 +78,7 @@ async def read_picture_field(request: Request, given: str | bytes, field: str) -
     """The picture that a field holds, in its own size.
 
     Raises:
-        FieldError, BodyTooLarge: naming the field.
+        FieldError, FieldTooLarge: naming the field.
     """
     try:
         return await read_picture(request, given, field, mask=field == MASK_FIELD)

@@ -47,6 +47,7 @@ class Offered:
     Attributes:
         chunked: its length is not said beforehand.
         endless: its bytes are sent again and again.
+        marked: it has an ETag.
         silent: the request is taken, and nothing is ever answered.
         stops_after: so many bytes are sent and then no more, while the connection stays open.
         stopped: called when they were sent, in the thread that sends.
@@ -55,6 +56,7 @@ class Offered:
     data: bytes
     chunked: bool = False
     endless: bool = False
+    marked: bool = True
     silent: bool = False
     stops_after: int | None = None
     stopped: Callable[[], None] = lambda: None
@@ -115,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             {"Transfer-Encoding": "chunked"} if file.chunked else {"Content-Length": len(file.data) - start}
         )
         part = {"Content-Range": f"bytes {start}-{len(file.data) - 1}/{len(file.data)}"} if span else {}
-        self._head(206 if span else 200, {"ETag": '"this one"', **part, **length})
+        mark = {"ETag": '"this one"'} if file.marked else {}
+        self._head(206 if span else 200, mark | part | length)
         try:
             self._body(name, file, start)
         except OSError:

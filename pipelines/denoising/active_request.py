@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -20,7 +20,7 @@ Stage: TypeAlias = Literal["encode", "denoise", "decode"]
 class Stopwatch:
     """The seconds that one request has spent in each stage, by the clock of the device."""
 
-    _seconds: Counter[Stage] = field(default_factory=Counter)
+    _seconds: defaultdict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     _spans: deque[tuple[Stage, Mark, Mark]] = field(default_factory=deque)
 
     def count(self, stage: Stage, begin: Mark, end: Mark) -> None:

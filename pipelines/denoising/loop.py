@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Protocol, TypeVar
 
 import torch
@@ -17,8 +19,10 @@ from pipelines.denoising.active_request import ActiveRequest, Stage
 from pipelines.denoising.blame import in_callers_words
 from pipelines.denoising.device_clock import Clock, Mark, clock_of
 from pipelines.denoising.groups import Group, Groups
+from pipelines.denoising.handing_over import handed_over
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
+from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.group import PATIENCE_S
@@ -65,8 +69,9 @@ class Loop:
         self._group_pixels = group_pixels
         self._mark = clock or clock_of(device or torch.device("cpu"))
         self._patience_s = patience_s
-        self._waiting: deque[ActiveRequest] = deque()
+        self._waiting = Waiting()
         self._running: dict[str, ActiveRequest] = {}
+        self._needed: Counter[str] = Counter()
         self._groups = Groups(group_pixels)
         self._finishing: deque[tuple[ActiveRequest, Sample]] = deque()
         self._answering: deque[tuple[ActiveRequest, DirectAnswer]] = deque()
@@ -89,11 +94,11 @@ class Loop:
 
     def submit(self, ticket_id: str, request: Request) -> None:
         """Take a request; it joins the running groups at one of the next turns."""
-        self._waiting.append(ActiveRequest(ticket_id, request, time.monotonic()))
+        self._waiting.add(ActiveRequest(ticket_id, request, time.monotonic()))
 
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
-        self._waiting = deque(active for active in self._waiting if active.ticket_id != ticket_id)
+        self._waiting.remove(ticket_id)
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
@@ -143,30 +148,41 @@ class Loop:
 
         A request that does not fit yet lets others past, but not for longer than ``patience_s``.
         """
-        passed: list[ActiveRequest] = []
-        while self._waiting:
-            active = self._waiting.popleft()
-            draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
+        while active := self._next_to_admit():
+            self._waiting.remove(active.ticket_id)
             try:
-                if draining or not self._fits(active):
-                    passed.append(active)
-                else:
-                    self._encode(active)
+                self._can_open(pipelines_of(active.request))
+                self._encode(active)
             except Exception as error:
                 self._fail(active, error)
-        self._waiting.extend(passed)
 
-    def _fits(self, active: ActiveRequest) -> bool:
-        request = active.request
-        beside = self._groups.pixels[request.pipeline]
-        if beside and beside + request.pixels > self._group_pixels:
-            return False
-        needed = pipelines_of(request)
+    def _next_to_admit(self) -> ActiveRequest | None:
+        if not self._waiting:
+            return None
+        room = cache(self._room)
+        oldest = self._waiting.oldest()
+        if oldest.request.pixels <= room(pipelines_of(oldest.request)):
+            return oldest
+        if time.monotonic() - oldest.since > self._patience_s:
+            return None
+        return self._waiting.oldest_within(room)
+
+    def _room(self, needed: Needed) -> float:
+        """The most pixels of a request that may begin now and needs these pipelines; infinite beside none."""
+        try:
+            if not self._can_open(needed):
+                return -1
+        except Exception:
+            return math.inf  # there is no such pipeline: who asks for it is to be told so at once
+        beside = self._groups.pixels[needed[0]]
+        return self._group_pixels - beside if beside else math.inf
+
+    def _can_open(self, needed: Needed) -> bool:
         in_use = {*self._in_use(), *needed}
         return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
 
     def _in_use(self) -> set[str]:
-        return {name for active in self._running.values() for name in pipelines_of(active.request)}
+        return set(self._needed)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline
@@ -174,6 +190,7 @@ class Loop:
         with self._timed("encode", [active]):
             encoded = self._relieved(lambda: pipeline.encode(active.request), {*self._in_use(), name})
         self._running[active.ticket_id] = active
+        self._needed.update(pipelines_of(active.request))
         if isinstance(encoded, DirectAnswer):
             self._answering.append((active, encoded))
             return
@@ -272,29 +289,11 @@ class Loop:
         def finish() -> Sample | Picture:
             sample.generator.set_state(before)
             result = sample.finish(sample)
-            return self._handed_over(sample, result) if isinstance(result, Handover) else result
+            if not isinstance(result, Handover):
+                return result
+            return handed_over(sample, result, self._pool.open(result.request.pipeline, self._in_use()))
 
         return finish
-
-    def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
-        """The sample that goes on in the other pipeline, in the place of the finished one.
-
-        When the other pipeline answers directly, the same sample is returned, and finishing it gives that
-        answer.
-        """
-        pipeline = self._pool.open(handover.request.pipeline, self._in_use())
-        encoded = pipeline.encode(handover.request)
-        if isinstance(encoded, DirectAnswer):
-            return replace(sample, finish=lambda _: handover.taken_back(_picture(encoded.answer())))
-        (further,) = encoded
-
-        def finish(done: Sample) -> Picture:
-            result = further.finish(done)
-            assert isinstance(result, Picture)
-            return handover.taken_back(result)
-
-        before = sample.evaluations_before + sample.sampler.total
-        return replace(further, index=sample.index, finish=finish, evaluations_before=before)
 
     def _report(self, active: ActiveRequest, drawing: Drawing) -> None:
         self._leave(active)
@@ -327,16 +326,11 @@ class Loop:
         self._events.append(Failed(active.ticket_id, error))
 
     def _leave(self, active: ActiveRequest) -> None:
-        self._running.pop(active.ticket_id, None)
+        if self._running.pop(active.ticket_id, None):
+            self._needed -= Counter(pipelines_of(active.request))
         self._finishing = deque(member for member in self._finishing if member[0] is not active)
         self._answering = deque(member for member in self._answering if member[0] is not active)
         self._groups.leave(active)
-
-
-def _picture(drawing: Drawing) -> Picture:
-    """The picture of a direct answer that has one."""
-    (image,) = drawing.images
-    return Picture(image, warnings=drawing.warnings)
 
 
 def _attempt(samples: list[Sample]) -> Exception | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -51,9 +51,6 @@ class Work:
     needs: Needs
 
 
-def together(works: list[Work]) -> dict[str, Parts]:
-    """The parts that all these requests need for their steps, by pipeline."""
-    held: dict[str, Parts] = {}
-    for work in works:
-        held[work.pipeline] = held.get(work.pipeline, NOTHING) | work.needs.drawing
-    return held
+Running: TypeAlias = Mapping[str, Collection[Needs]]
+"""What the requests that run need, by pipeline. Of a pipeline without needs, its request has not come so far
+that they are known."""

@@ -1,20 +1,22 @@
-"""Whether requests fit a device together: the most bytes that they need there at one moment."""
+"""Whether requests fit a device together: the most bytes of weights that they need there at one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from pipelines.denoising.needs import NOTHING, Needs, Work
-from pipelines.weights.manifest import PipelineEntry
+from pipelines.denoising.needs import Needs, Work
+from pipelines.request import Control
+from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.memory import (
+    CONTEXT_BYTES,
+    activation_bytes,
+    needed_bytes,
+    stages,
+    weights_at_once,
+)
 
-GIGABYTE = 10**9
-"""Bytes of a gigabyte, as the manifest counts them in ``vram_gb``."""
-
-WHOLE = "whole"
-"""The only part of a pipeline of which nothing is known but its size."""
-
-Sizes = Callable[[str], Mapping[str, int]]
-"""The bytes of a pipeline's parts, by the pipeline's name."""
+Sizes = Callable[[str, str], int]
+"""The bytes of a part, by the names of its pipeline and its own."""
 
 
 def peak_bytes(running: Iterable[Work], new: Iterable[Work], sizes: Sizes) -> int:
@@ -24,32 +26,45 @@ def peak_bytes(running: Iterable[Work], new: Iterable[Work], sizes: Sizes) -> in
     that, one request at a time is encoded or finished.
     """
     running, new = list(running), list(new)
-    known: dict[str, Mapping[str, int]] = {}
-
-    def total(parts: Iterable[tuple[str, str]]) -> int:
-        return sum(known.setdefault(name, sizes(name)).get(part, 0) for name, part in set(parts))
-
-    def of(works: Iterable[Work]) -> set[tuple[str, str]]:
-        return {(work.pipeline, part) for work in works for part in work.needs.drawing}
-
-    before, after = of(running), of([*running, *new])
-    moments = [after]
-    moments += [before | {(work.pipeline, part) for part in work.needs.encode} for work in new]
-    moments += [after | {(work.pipeline, part) for part in work.needs.finish} for work in (*running, *new)]
-    return max(map(total, moments), default=0)
+    before = {(work.pipeline, part) for work in running for part in work.needs.drawing}
+    after = before | {(work.pipeline, part) for work in new for part in work.needs.drawing}
+    moments = {frozenset(after)}
+    moments |= {frozenset(before | {(work.pipeline, part) for part in work.needs.encode}) for work in new}
+    moments |= {
+        frozenset(after | {(work.pipeline, part) for part in work.needs.finish}) for work in (*running, *new)
+    }
+    return max(sum(sizes(*part) for part in moment) for moment in moments)
 
 
 def whole(parts: Iterable[str]) -> Needs:
     """The needs of a pipeline whose parts are all on the device, or none."""
-    everything = frozenset(parts)
-    return Needs(encode=everything, denoise={"denoise": everything}, finish=NOTHING)
-
-
-def expected_parts(entry: PipelineEntry) -> dict[str, int]:
-    """The bytes of each part of a pipeline that was not opened yet, as far as they are known."""
-    return {WHOLE: int((entry.vram_gb or 0) * GIGABYTE)}
+    return Needs(denoise={"denoise": frozenset(parts)})
 
 
 def expected_needs(entry: PipelineEntry) -> Needs:
-    """What a request to a pipeline needs that was not opened yet."""
-    return whole([WHOLE])
+    """What any request needs of a pipeline of which no request is known, or that was not opened yet."""
+    needed = {stage: frozenset(parts) for stage, parts in stages(entry).items()}
+    nothing = frozenset[str]()
+    encode, finish = needed.pop("encode", nothing), needed.pop("finish", nothing)
+    return Needs(encode, {str(stage): parts for stage, parts in needed.items()}, finish)
+
+
+def with_controls(needs: Needs, controls: Iterable[Control]) -> Needs:
+    """The needs with the ControlNets that a request adds."""
+    added = frozenset(f"controlnet:{control.name}" for control in controls)
+    denoise = {stage: parts | added for stage, parts in needs.denoise.items()}
+    return Needs(needs.encode, denoise, needs.finish)
+
+
+def weights_budget(manifest: Manifest, device_bytes: int) -> int:
+    """The bytes of a device that weights may take: all but the context's and the activations'.
+
+    The reserve is for the activations of whatever the manifest has that fits the device. Where that would
+    leave no room for a pipeline that fits by itself, it is smaller: others give that pipeline room while it
+    draws.
+    """
+    most = device_bytes - CONTEXT_BYTES
+    fitting = [entry for entry in manifest.openable().values() if needed_bytes(entry) <= device_bytes]
+    reserve = max((activation_bytes(entry, stage) for entry in fitting for stage in stages(entry)), default=0)
+    largest = max((weights_at_once(entry) for entry in fitting), default=0)
+    return max(most - reserve, min(most, largest))

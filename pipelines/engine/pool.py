@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,17 +10,18 @@ import torch
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.denoising.needs import NOTHING, InUse, Needs, Parts, Work
+from pipelines.denoising.needs import NOTHING, InUse, Needs, Parts, Running, Work
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.engine.mover import Mover, mover_of
 from pipelines.engine.parts import Anywhere, Opened, own_tensors
 from pipelines.engine.places import Places
-from pipelines.engine.plan import expected_needs, expected_parts, peak_bytes, whole
+from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with_controls
 from pipelines.errors import CheckpointUnavailable, GenerationError, NeverFits, is_out_of_memory
 from pipelines.families.registry import open_pipeline
 from pipelines.messages import PartResidency
-from pipelines.request import Request, pipelines_of
+from pipelines.request import Prompted, Request, pipelines_of
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import controlnet_bytes, part_bytes
 
 log = logging.getLogger(__name__)
 
@@ -94,22 +94,32 @@ class PipelinePool:
         """The names of the pipelines that the manifest wants resident from the start."""
         return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
-    def can_take(self, request: Request, beside: Collection[Work]) -> bool:
+    def can_open(self, name: str, running: Running) -> bool:
+        """Whether any request to that pipeline fits beside those that run, as far as sizes are known.
+
+        One that does not fit even when nothing else runs has no need to wait.
+
+        Raises:
+            UnknownPipeline: not in the manifest.
+        """
+        works = [Work(name, self._expected(name))]
+        most = max(self.budget_bytes, peak_bytes([], works, self._own_bytes))
+        running = {other: needs for other, needs in running.items() if needs or other != name}
+        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= most
+
+    def can_take(self, request: Request, running: Running) -> bool:
         """Whether the request fits beside those that run, as far as sizes are known.
 
         Raises:
             UnknownPipeline: it names one that is not in the manifest.
             NeverFits: it does not fit the device even when it is alone.
         """
-        works = [Work(request.pipeline, self._needs(request.pipeline, request))]
-        works += [Work(name, whole(self._sizes(name))) for name in pipelines_of(request)[1:]]
-        running = [work if self._moves else self._as_whole(work) for work in beside]
-        busy = {work.pipeline for work in beside}
-        alone = peak_bytes([], works, lambda name: self._sizes(name, own=True))
+        name, *others = pipelines_of(request)
+        works = [Work(name, self._needs(name, request)), *(Work(each, self._whole(each)) for each in others)]
+        alone = peak_bytes([], works, self._own_bytes)
         if alone > self.budget_bytes:
-            raise NeverFits(request.pipeline, alone, self.budget_bytes)
-        together = peak_bytes(running, works, lambda name: self._sizes(name, own=name not in busy))
-        return together <= self.budget_bytes
+            raise NeverFits(name, alone, self.budget_bytes)
+        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= self.budget_bytes
 
     def open(self, name: str, in_use: InUse = NOBODY) -> Pipeline:
         """The pipeline of that name, opened first if it is not; `bring` puts its parts on the device.
@@ -123,7 +133,8 @@ class PipelinePool:
         """
         places = self._places
         if name not in places.opened:
-            expected = sum(self._sizes(name).values())
+            entry = self._manifest.pipeline(name)
+            expected = sum(self._measured.get(name, part_bytes(entry)).values())
             if self._moves:
                 places.make_room_on_host(expected, in_use)
             else:
@@ -200,27 +211,50 @@ class PipelinePool:
 
     def _needs(self, name: str, request: Request) -> Needs:
         opened = self._places.opened.get(name)
-        if not self._moves:
-            return whole(self._sizes(name))
-        if opened is None:
-            return expected_needs(self._manifest.pipeline(name))
+        if opened is None or not self._moves:
+            controls = request.controls if isinstance(request, Prompted) else ()
+            return with_controls(self._expected(name), controls)
         needs = opened.pipeline.needs(request)
         opened.drawing = needs.drawing | needs.finish
         return needs
 
-    def _as_whole(self, work: Work) -> Work:
-        return Work(work.pipeline, whole(self._sizes(work.pipeline)))
+    def _expected(self, name: str) -> Needs:
+        """What any request needs of a pipeline."""
+        return expected_needs(self._manifest.pipeline(name)) if self._moves else self._whole(name)
 
-    def _sizes(self, name: str, *, own: bool = False) -> Mapping[str, int]:
-        """The bytes of each part.
+    def _whole(self, name: str) -> Needs:
+        """All of a pipeline: on a CPU it comes and goes as a whole."""
+        opened = self._places.opened.get(name)
+        return whole(opened.parts if opened else part_bytes(self._manifest.pipeline(name)))
 
-        Args:
-            own: without what requests have put on the checkpoint's networks.
-        """
-        if opened := self._places.opened.get(name):
-            parts = opened.parts.values()
-            return {part.name: part.own_bytes if own else part.nbytes for part in parts}
-        return self._measured.get(name) or expected_parts(self._manifest.pipeline(name))
+    def _works(self, running: Running) -> list[Work]:
+        """What the requests that run need; all of a pipeline of which nothing more is known."""
+        return [
+            Work(name, needs)
+            for name, each in running.items()
+            for needs in (each if each and self._moves else [self._whole(name)])
+        ]
+
+    def _own_bytes(self, name: str, part: str) -> int:
+        """The bytes of a part without what requests have put on it; those of a ControlNet that is added."""
+        opened = self._places.opened.get(name)
+        if opened and part in opened.parts:
+            return opened.parts[part].own_bytes
+        entry = self._manifest.pipeline(name)
+        if part.startswith("controlnet:"):
+            return controlnet_bytes(entry)
+        return self._measured.get(name, part_bytes(entry)).get(part, 0)
+
+    def _bytes_beside(self, running: Running) -> Sizes:
+        """The bytes of parts with what requests have put on those that are in use."""
+
+        def sizes(name: str, part: str) -> int:
+            opened = self._places.opened.get(name)
+            if name in running and opened and part in opened.parts:
+                return opened.parts[part].nbytes
+            return self._own_bytes(name, part)
+
+        return sizes
 
     # Opening
 

@@ -20,13 +20,15 @@ from pipelines.denoising.blame import in_callers_words
 from pipelines.denoising.device_clock import Clock, Mark, clock_of
 from pipelines.denoising.groups import Group, Groups
 from pipelines.denoising.handing_over import handed_over
+from pipelines.denoising.in_use import parts_in_use, running_needs
+from pipelines.denoising.needs import NOTHING, InUse, Parts, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.group import PATIENCE_S
-from pipelines.messages import Drawn, Event, Failed, Residency
+from pipelines.messages import Drawn, Event, Failed, PartResidency, Residency
 from pipelines.request import Request, pipelines_of
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,13 @@ class Pool(Protocol):
     def resident(self) -> tuple[str, ...]: ...
     @property
     def used_bytes(self) -> int: ...
-    def can_open(self, name: str, in_use: Collection[str]) -> bool: ...
-    def open(self, name: str, in_use: Collection[str]) -> Pipeline: ...
-    def relieve(self, in_use: Collection[str]) -> bool: ...
+    @property
+    def parts(self) -> tuple[PartResidency, ...]: ...
+    def can_open(self, name: str, running: Running) -> bool: ...
+    def can_take(self, request: Request, running: Running) -> bool: ...
+    def open(self, name: str, in_use: InUse) -> Pipeline: ...
+    def bring(self, name: str, parts: Parts, in_use: InUse) -> None: ...
+    def relieve(self, in_use: InUse) -> bool: ...
 
 
 class Loop:
@@ -76,7 +82,7 @@ class Loop:
         self._finishing: deque[tuple[ActiveRequest, Sample]] = deque()
         self._answering: deque[tuple[ActiveRequest, DirectAnswer]] = deque()
         self._events: list[Event] = []
-        self._resident: tuple[str, ...] = ()
+        self._loaded: set[str | PartResidency] = set()
         self._last_steps: deque[Mark] = deque(maxlen=2)
 
     @property
@@ -137,9 +143,10 @@ class Loop:
 
     def _news(self) -> list[Event]:
         """What happened since the last time."""
-        if set(self._pool.resident) != set(self._resident):  # their order is that of use
-            self._resident = self._pool.resident
-            self._events.append(Residency(self._resident, self._pool.used_bytes))
+        resident, parts = self._pool.resident, self._pool.parts
+        if (loaded := {*resident, *parts}) != self._loaded:  # their order is that of use
+            self._loaded = loaded
+            self._events.append(Residency(resident, self._pool.used_bytes, parts))
         events, self._events = self._events, []
         return events
 
@@ -149,11 +156,13 @@ class Loop:
         A request that does not fit yet lets others past, but not for longer than ``patience_s``.
         """
         while active := self._next_to_admit():
-            self._waiting.remove(active.ticket_id)
             try:
-                self._can_open(pipelines_of(active.request))
+                if not self._pool.can_take(active.request, self._running_needs()) and self._running:
+                    return
+                self._waiting.remove(active.ticket_id)
                 self._encode(active)
             except Exception as error:
+                self._waiting.remove(active.ticket_id)
                 self._fail(active, error)
 
     def _next_to_admit(self) -> ActiveRequest | None:
@@ -178,17 +187,28 @@ class Loop:
         return self._group_pixels - beside if beside else math.inf
 
     def _can_open(self, needed: Needed) -> bool:
-        in_use = {*self._in_use(), *needed}
-        return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
+        running = {**dict.fromkeys(needed, ()), **self._running_needs()}
+        fit = [self._pool.can_open(each, running) for each in needed]  # each: one may be unknown
+        return not self._running or all(fit)
 
-    def _in_use(self) -> set[str]:
-        return set(self._needed)
+    def _running_needs(self) -> Running:
+        return running_needs(self._needed, self._running.values())
+
+    def _in_use(self) -> InUse:
+        return parts_in_use(self._needed, self._groups)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline
-        pipeline = self._pool.open(name, self._in_use())
+        in_use = self._in_use()
+        pipeline = self._pool.open(name, in_use)
+        active.needs[name] = pipeline.needs(active.request)
+
+        def encode() -> list[Sample] | DirectAnswer:
+            self._pool.bring(name, pipeline.needs(active.request).encode, in_use)
+            return pipeline.encode(active.request)
+
         with self._timed("encode", [active]):
-            encoded = self._relieved(lambda: pipeline.encode(active.request), {*self._in_use(), name})
+            encoded = self._relieved(encode, {name: NOTHING, **in_use})
         self._running[active.ticket_id] = active
         self._needed.update(pipelines_of(active.request))
         if isinstance(encoded, DirectAnswer):
@@ -208,8 +228,9 @@ class Loop:
         group = self._groups.next()
         with self._timed("denoise", group.requests()):
             try:
-                pipeline = self._pool.open(group.key.pipeline, self._in_use())
-                self._relieved(lambda: pipeline.attach(group.key), self._in_use())
+                in_use = self._in_use()
+                pipeline = self._pool.open(group.key.pipeline, in_use)
+                self._relieved(lambda: self._attach(pipeline, group, in_use), in_use)
             except Exception as error:
                 for active in group.requests():
                     self._fail(active, error)
@@ -218,6 +239,10 @@ class Loop:
         self._last_steps.append(self._mark())
         self._events.extend(active.progress() for active in group.requests())
         self._finishing.extend(self._groups.take_done(group))
+
+    def _attach(self, pipeline: Pipeline, group: Group, in_use: InUse) -> None:
+        self._pool.bring(group.key.pipeline, group.parts, in_use)
+        pipeline.attach(group.key)
 
     @contextmanager
     def _timed(self, stage: Stage, requests: Collection[ActiveRequest]) -> Iterator[None]:
@@ -252,7 +277,7 @@ class Loop:
 
     def _finish(self, active: ActiveRequest, sample: Sample) -> None:
         """Make the picture of a sample that is done, or let it enter its next stage."""
-        result = self._done(active, self._finisher(sample))
+        result = self._done(active, self._finisher(active, sample))
         match result:
             case Sample():
                 active.samples[result.index] = result
@@ -266,7 +291,13 @@ class Loop:
 
     def _answer(self, active: ActiveRequest, direct: DirectAnswer) -> None:
         """Give the direct answer to a request; it is all decoding."""
-        drawing = self._done(active, direct.answer)
+        name, in_use = active.request.pipeline, self._in_use()
+
+        def answer() -> Drawing:
+            self._pool.bring(name, active.needs[name].finish, in_use)
+            return direct.answer()
+
+        drawing = self._done(active, answer)
         if drawing is not None:
             self._report(active, replace(drawing, timings=active.timings()))
 
@@ -279,7 +310,7 @@ class Loop:
             self._fail(active, error)
             return None
 
-    def _finisher(self, sample: Sample) -> Callable[[], Sample | Picture]:
+    def _finisher(self, active: ActiveRequest, sample: Sample) -> Callable[[], Sample | Picture]:
         """The work of finishing a sample, which may be done twice.
 
         The second time it finds the sample's generator as the first time did.
@@ -288,10 +319,16 @@ class Loop:
 
         def finish() -> Sample | Picture:
             sample.generator.set_state(before)
+            name, in_use = sample.key.pipeline, self._in_use()
+            self._pool.bring(name, active.needs[name].finishing(sample.key.stage), in_use)
             result = sample.finish(sample)
             if not isinstance(result, Handover):
                 return result
-            return handed_over(sample, result, self._pool.open(result.request.pipeline, self._in_use()))
+            name = result.request.pipeline
+            other = self._pool.open(name, in_use)
+            active.needs[name] = other.needs(result.request)
+            self._pool.bring(name, active.needs[name].encode, in_use)
+            return handed_over(sample, result, other)
 
         return finish
 
@@ -299,7 +336,7 @@ class Loop:
         self._leave(active)
         self._events.append(Drawn(active.ticket_id, drawing))
 
-    def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
+    def _relieved(self, work: Callable[[], T], in_use: InUse) -> T:
         """Do the work. When memory runs out, evict what may leave and do it once more."""
         try:
             return work()

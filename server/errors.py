@@ -96,7 +96,7 @@ class InvalidKey(ApiError):
 
 
 class Forbidden(ApiError):
-    """The operation changes the server for everyone and needs an administrator's key."""
+    """The operation changes the server for everyone, or shows all of it, and needs an administrator's key."""
 
     status = 403
 

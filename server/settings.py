@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SECRETS = ("database_url", "storage_access_key", "storage_secret_key", "webhook_secret")
+SECRETS = ("database_url", "storage_access_key", "storage_secret_key", "webhook_secret", "admin_key")
 """The settings that are never shown, and that a file may hold in place of the environment."""
 
 STORES = frozenset({"s3", "gs", "az"})
@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """The secret that signs webhooks: ``whsec_`` and base64 of 24 to 64 bytes; None: made in ``data``."""
     png_metadata: bool = True
     """Whether the generation parameters are written into PNGs."""
+    admin_key: SecretStr | None = None
+    """The administrator's key with which the command line asks a running server; no server needs it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def base_price(self, name: str, default: int) -> int:

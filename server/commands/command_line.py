@@ -21,6 +21,7 @@ DISTRIBUTION = "understudy-server"
 
 COMMANDS = {
     "serve": "Answer requests until Ctrl-C.",
+    "ps": "Show the engines, what is loaded, what runs and waits.",
     "demo": "Serve small checkpoints and draw one picture through each page.",
     "keys": "Create, import, list and revoke API keys.",
     "credits": "Grant and show credits.",

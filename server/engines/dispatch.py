@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from server import errors
 from server.engines.engine import Engine, EngineState
 from server.engines.held import Held
 from server.engines.queue import JobQueue, Offer
+from server.engines.report import EngineReport, Report, running_request, waiting_requests
 from server.engines.ticket import Ticket
 
 ATTEMPTS = 2
@@ -54,6 +56,14 @@ class Dispatch:
     def running(self) -> int:
         """The number of requests that engines hold now."""
         return sum(len(tickets) for tickets in self._held.values())
+
+    def report(self) -> Report:
+        """What every engine has loaded and draws, and what waits."""
+        engines = (
+            EngineReport(engine, tuple(map(running_request, self._held[name].values())))
+            for name, engine in self._engines.items()
+        )
+        return Report(tuple(engines), waiting_requests(self._queue.tickets))
 
     def resident(self) -> tuple[str, ...]:
         """The pipelines that some engine can draw without loading anything, sorted."""
@@ -180,7 +190,12 @@ class Dispatch:
             if engine.state is not EngineState.ready:
                 raise EngineLost("The engine was lost before it began")
             ticket.attempts += 1
-            return await engine.draw(ticket.id, ticket.request, on_progress)
+
+            def note_progress(done: int, total: int) -> None:
+                ticket.evaluations = done, total
+                on_progress(done, total)
+
+            return await engine.draw(ticket.id, ticket.request, note_progress)
         finally:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.
             for name, tickets in self._held.items():
@@ -218,6 +233,7 @@ class Dispatch:
         ):
             ticket, name = taken
             self._held[name][ticket.id] = ticket
+            ticket.taken_since, ticket.evaluations = time.monotonic(), (0, 0)
             self._held_pixels[name].add(ticket.key, ticket.request.pixels)
 
     def _offer(self, engine: Engine) -> Offer:

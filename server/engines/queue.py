@@ -118,6 +118,11 @@ class JobQueue:
         return len(self._tickets)
 
     @property
+    def tickets(self) -> list[Ticket]:
+        """All tickets that wait, for whoever looks after the server."""
+        return list(self._tickets.values())
+
+    @property
     def expected_wait_s(self) -> float:
         """The seconds for which a request that lined up now would wait, at the pace so far."""
         return self._pace_s * len(self)

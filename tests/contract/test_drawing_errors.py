@@ -29,7 +29,7 @@ from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
 from pipelines.messages import Drawn, Failed, Maintenance, PartResidency
 from pipelines.request import Request, Rewriting, Upscaling
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.errors import CallerGone, InternalError
 from server.http.services import Services
 from server.settings import Settings
@@ -115,6 +115,7 @@ class OnePipeline:
     """A pool of nothing but a pipeline that fails."""
 
     resident: tuple[str, ...] = ()
+    memory = EngineMemory()
     used_bytes = 0
     parts: tuple[PartResidency, ...] = ()
 

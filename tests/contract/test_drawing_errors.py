@@ -250,7 +250,7 @@ def example(kind: type[drawing.GenerationError]) -> drawing.GenerationError:
     if issubclass(kind, drawing.InvalidInput):
         return kind("loras", "fox-lora cannot\nbe drawn")
     if issubclass(kind, drawing.NeverFits):
-        return kind("fox-checkpoint", 13_000_000_000, 11_400_000_000)
+        return kind("fox-lora", 13_000_000_000, 11_400_000_000)
     return kind("fox-lora cannot be drawn")
 
 
@@ -453,3 +453,19 @@ def test_nobody_is_blamed_for_want_of_memory(raised: Exception) -> None:
 def test_where_no_adapter_is_named_none_is_blamed() -> None:
     with pytest.raises(ValueError, match="x"), blaming("loras", []):
         raise ValueError("x")
+
+
+def test_what_never_fits_says_what_it_needs_and_nobody_is_asked_to_come_back(world: World) -> None:
+    before = world.balance
+    words = "sdxl needs 13.0 GB of a device's memory, and there are 11.4 GB"
+    for error, comes_back in (
+        (drawing.NeverFits("sdxl", 13_000_000_000, 11_400_000_000), False),
+        (drawing.OutOfMemory(words), True),
+    ):
+        world.fail("load", error)
+        for answer in (world.segmind("v1"), world.text2img()):
+            assert answer.status_code == 503
+            assert words in answer.text
+            assert ("retry-after" in answer.headers) == comes_back
+            assert "try again" not in answer.text.lower()
+    assert world.balance == before

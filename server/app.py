@@ -20,6 +20,7 @@ from server import errors
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
 from server.database.database import Database, database_url
+from server.endpoints import engines as engines_page
 from server.endpoints import health, outputs
 from server.endpoints import metrics as metrics_page
 from server.endpoints.enterprise import dialect as enterprise
@@ -27,6 +28,7 @@ from server.endpoints.openapi import TAGS, DocumentedAPI
 from server.endpoints.segmind import dialect as segmind
 from server.engines.devices import local_engines
 from server.engines.dispatch import Dispatch
+from server.engines.engine_metrics import show_engines
 from server.engines.queue import JobQueue
 from server.http import caller
 from server.http.call_state import call_state
@@ -63,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # see `CallMiddleware`
     )
     app.state.settings = settings
-    for router in (*segmind.routers, *enterprise.routers, health.router, outputs.router, metrics_page.router):
+    pages = health.router, outputs.router, metrics_page.router, engines_page.router
+    for router in (*segmind.routers, *enterprise.routers, *pages):
         app.include_router(router)
     app.add_exception_handler(errors.ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -119,6 +122,7 @@ async def _running(app: FastAPI, database: Database) -> AsyncGenerator[None]:
     metrics.watch("queue_length", "Requests that wait for an engine", lambda: dispatch.queue_length)
     metrics.watch("running", "Requests that an engine has", lambda: dispatch.running)
     metrics.watch("ready", "1 while an engine can draw", lambda: dispatch.readiness() is None)
+    show_engines(metrics, dispatch)
     webhooks = Webhooks(database)
     public_http = PublicHTTP(settings.fetch_allowed_hosts)
     deliveries = Deliveries(webhooks, public_http, webhook_secret(settings), metrics)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from pipelines.drawing import Timings
 
@@ -40,6 +42,16 @@ class Metrics:
         """Show the number that ``value`` returns whenever somebody reads the metrics."""
         Gauge(f"understudy_{name}", meaning, registry=self._registry).set_function(value)
 
+    def watch_each(
+        self,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        values: Callable[[], Iterable[tuple[Sequence[str], float]]],
+    ) -> None:
+        """Show the numbers that ``values`` returns with their labels, whenever somebody reads the metrics."""
+        self._registry.register(_Watched(f"understudy_{name}", meaning, labels, values))
+
     def count_job(self, endpoint: str, outcome: str) -> None:
         """Count a job that has ended. ``outcome``: succeeded, failed or cancelled."""
         self._jobs.labels(endpoint, outcome).inc()
@@ -65,3 +77,22 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in the exposition format of Prometheus."""
         return generate_latest(self._registry)
+
+
+class _Watched(Collector):
+    """Numbers of which there are different ones each time."""
+
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        labels: Sequence[str],
+        values: Callable[[], Iterable[tuple[Sequence[str], float]]],
+    ) -> None:
+        self._name, self._meaning, self._labels, self._values = name, meaning, labels, values
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._meaning, labels=self._labels)
+        for labels, value in self._values():
+            family.add_metric(labels, value)
+        yield family

@@ -37,6 +37,10 @@ TAGS = [
         " too, in which a picture may be a file.",
     },
     *({"name": name, "description": text} for name, text in families.TAGS if name != "enterprise"),
+    {
+        "name": "administration",
+        "description": "For administrators: what the server has and does. The key is in a header.",
+    },
     {"name": "outputs", "description": "Stored pictures. They open without a key."},
     {"name": "health", "description": "For monitors: is the process up, can it draw, what has it done?"},
 ]
@@ -201,7 +205,7 @@ def _add_forms(content: dict[str, Any]) -> None:
 
 def _finish_other(path: str, operation: dict[str, Any]) -> None:
     answers = operation["responses"]
-    if "segmind" in operation.get("tags", ()):
+    if {"segmind", "administration"} & {*operation.get("tags", ())}:
         operation["security"] = _HEADER_KEYS
         if "requestBody" in operation:
             answers["415"] = {"description": "The body is compressed", "content": {JSON_TYPE: {}}}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
-from pipelines.group import GroupKey
 from pipelines.messages import ClearCache, Maintenance, Reload
 from pipelines.request import Prompted, pipelines_of
 from pipelines.request import Request as DrawRequest
 from server import errors
 from server.engines.engine import Engine, EngineState
-from server.engines.queue import JobQueue, Offer, Ticket
+from server.engines.held import Held
+from server.engines.queue import JobQueue, Offer
+from server.engines.report import EngineReport, Report, running_request, waiting_requests
+from server.engines.ticket import Ticket
 
 ATTEMPTS = 2
 """The most engines that may be lost while they draw one request: it may be the request that kills them."""
@@ -34,6 +36,7 @@ class Dispatch:
         self._queue = queue
         self._queue_timeout_s = queue_timeout_s
         self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
+        self._held_pixels = {name: Held() for name in self._engines}
         self._draining: str | None = None
         self._restart: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -53,6 +56,14 @@ class Dispatch:
     def running(self) -> int:
         """The number of requests that engines hold now."""
         return sum(len(tickets) for tickets in self._held.values())
+
+    def report(self) -> Report:
+        """What every engine has loaded and draws, and what waits."""
+        engines = (
+            EngineReport(engine, tuple(map(running_request, self._held[name].values())))
+            for name, engine in self._engines.items()
+        )
+        return Report(tuple(engines), waiting_requests(self._queue.tickets))
 
     def resident(self) -> tuple[str, ...]:
         """The pipelines that some engine can draw without loading anything, sorted."""
@@ -179,11 +190,17 @@ class Dispatch:
             if engine.state is not EngineState.ready:
                 raise EngineLost("The engine was lost before it began")
             ticket.attempts += 1
-            return await engine.draw(ticket.id, ticket.request, on_progress)
+
+            def note_progress(done: int, total: int) -> None:
+                ticket.evaluations = done, total
+                on_progress(done, total)
+
+            return await engine.draw(ticket.id, ticket.request, note_progress)
         finally:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.
-            for tickets in self._held.values():
-                tickets.pop(ticket.id, None)
+            for name, tickets in self._held.items():
+                if tickets.pop(ticket.id, None):
+                    self._held_pixels[name].remove(ticket.key, ticket.request.pixels)
             self._news.set()
 
     async def _maintain(self, command: Callable[[str], Maintenance]) -> None:
@@ -216,15 +233,15 @@ class Dispatch:
         ):
             ticket, name = taken
             self._held[name][ticket.id] = ticket
+            ticket.taken_since, ticket.evaluations = time.monotonic(), (0, 0)
+            self._held_pixels[name].add(ticket.key, ticket.request.pixels)
 
     def _offer(self, engine: Engine) -> Offer:
-        held: Counter[GroupKey] = Counter()
-        for ticket in self._held[engine.name].values():
-            held[ticket.key] += ticket.request.pixels
+        held = self._held_pixels[engine.name]
         return Offer(
             engine=engine.name,
             group_pixels=engine.group_pixels,
-            resident=engine.resident | {key.pipeline for key in held},
+            resident=engine.resident | held.pipelines,
             held=held,
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
-from pipelines.messages import Maintenance
+from pipelines.messages import Maintenance, PartResidency
 from pipelines.request import Request as DrawRequest
 
 
@@ -20,6 +21,24 @@ class EngineState(StrEnum):
     failed = "failed"
     """The engine could not be started several times; it is tried again, but nobody should wait for that."""
     stopped = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """What an engine has loaded.
+
+    Attributes:
+        device: where it draws; None where it has not said so.
+        budget_bytes: the most bytes that all parts may take on the device at one moment; None where the
+            engine has not said so.
+        used_bytes: the bytes of the parts on the device.
+        parts: every loaded part of every pipeline, on the device or in the host's memory.
+    """
+
+    device: str | None = None
+    budget_bytes: int | None = None
+    used_bytes: int = 0
+    parts: tuple[PartResidency, ...] = ()
 
 
 class Engine(Protocol):
@@ -46,6 +65,11 @@ class Engine(Protocol):
     @property
     def resident(self) -> frozenset[str]:
         """The names of the pipelines that it can draw without loading anything."""
+        ...
+
+    @property
+    def memory(self) -> EngineMemory:
+        """What is loaded in which bytes; nothing while it is not ready."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:

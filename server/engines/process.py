@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from pipelines.drawing import Drawing
@@ -30,7 +30,7 @@ from pipelines.messages import (
 from pipelines.request import Request as DrawRequest
 from server.engines import child
 from server.engines.child import ChildProcess, Target
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.engines.silence import Silence
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class LocalEngine:
         self.state = EngineState.stopped
         self.reason: str | None = "not started"
         self.resident: frozenset[str] = frozenset()
+        self.memory = EngineMemory()
         self._config = config
         self._target = target
         self._watchers: list[Callable[[], None]] = []
@@ -192,7 +193,7 @@ class LocalEngine:
     def _set_state(self, state: EngineState, reason: str | None) -> None:
         self.state, self.reason = state, reason
         if state is not EngineState.ready:
-            self.resident = frozenset()
+            self.resident, self.memory = frozenset(), EngineMemory()
         self._notify_watchers()
 
     def _notify_watchers(self) -> None:
@@ -222,12 +223,14 @@ class LocalEngine:
                     self._set_state(EngineState.starting, f"loading {pipeline}")
             case Broken(reason):
                 self._broken = reason
-            case Ready(_, resident):
+            case Ready(device, resident, budget_bytes):
                 self._was_ready, self._failed_starts = True, 0
                 self.resident = frozenset(resident)
+                self.memory = EngineMemory(device=device, budget_bytes=budget_bytes)
                 self._set_state(EngineState.ready, None)
-            case Residency(resident, _):
+            case Residency(resident, used_bytes, parts):
                 self.resident = frozenset(resident)
+                self.memory = replace(self.memory, used_bytes=used_bytes, parts=parts)
                 self._notify_watchers()
             case Progress(ticket_id, done, total):
                 if waiting := self._in_flight.get(ticket_id):

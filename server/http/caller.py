@@ -57,6 +57,24 @@ async def recognise(request: Request, api_key: str | None) -> None:
         await authenticate(request, api_key)
 
 
+async def administrator(request: Request, account: Account, api_key: str | None, page: str) -> Account:
+    """The account that calls, which has to be an administrator's.
+
+    Args:
+        account: whose the key is, by `authenticate`.
+        page: what the refusal calls the page.
+    Raises:
+        Forbidden: the key is not an administrator's; in open mode too, where any other key does for drawing.
+    """
+    server = services(request)
+    if not account.is_administrator and server.settings.auth == "open":
+        with suppress(errors.InvalidKey):
+            account = await server.accounts.authenticate(api_key or "")
+    if not account.is_administrator:
+        raise errors.Forbidden(f"{page} needs an administrator's key")
+    return account
+
+
 async def authenticate_by_header(request: Request) -> Account:
     """The account of the key in a header of the request; see `authenticate`."""
     return await authenticate(request, header_key(request))

@@ -15,7 +15,7 @@ from pipelines.messages import ClearCache, Maintenance
 from pipelines.request import Request, TextToImage
 from server import errors
 from server.engines.dispatch import Dispatch
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.engines.queue import JobQueue
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +46,7 @@ class HandEngine:
         self.name, self.group_pixels = name, 4 * 512 * 512
         self.state, self.reason = EngineState.stopped, "not started"
         self.resident = frozenset(resident.split())
+        self.memory = EngineMemory(device="cuda:0", budget_bytes=24 * 10**9)
         self.drawings: dict[str, asyncio.Future[Drawing]] = {}
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None

@@ -19,7 +19,7 @@ from server.accounts.accounts import Account, Accounts
 from server.accounts.credits import Credits
 from server.database.database import Database, database_url
 from server.engines.dispatch import Dispatch
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.engines.queue import JobQueue
 from server.jobs.job import Job, JobStatus
 from server.jobs.jobs import Jobs
@@ -37,6 +37,7 @@ class GatedEngine:
     name = "gated"
     group_pixels = 4 * 64 * 64
     resident = frozenset[str]()
+    memory = EngineMemory()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

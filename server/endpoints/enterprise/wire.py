@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from fastapi import Request
@@ -16,7 +15,6 @@ from server.endpoints.fields import Fields, Text, field_errors, picture_names
 from server.errors import (
     ApiError,
     FieldError,
-    Forbidden,
     InsufficientCredits,
     InternalError,
     InvalidContentType,
@@ -145,14 +143,8 @@ async def read_as_administrator(request: Request, operation: type[OperationT]) -
         MalformedBody, MissingKey, InvalidKey, InvalidFields: see `read`.
     """
     account, fields = await read(request, operation)
-    server = services(request)
-    if not account.is_administrator and server.settings.auth == "open":
-        with suppress(InvalidKey):
-            account = await server.accounts.authenticate(_key(request, {"key": fields.key}) or "")
-    if not account.is_administrator:
-        name = request.url.path.rpartition("/")[2]
-        raise Forbidden(f"{name} changes this server for everyone and needs an administrator's key")
-    return account, fields
+    page = f"{request.url.path.rpartition('/')[2]} changes this server for everyone and"
+    return await caller.administrator(request, account, _key(request, {"key": fields.key}), page), fields
 
 
 def yes_no(value: bool) -> str:

@@ -23,7 +23,7 @@ from pipelines.messages import Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
 from pipelines.weights.fetch_process import Fetched
 from pipelines.weights.kinds import SECTIONS
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.http.services import Services
 from server.settings import Settings
 from tests.contract.parameters.manifest import MANIFEST
@@ -51,6 +51,7 @@ class RecordingEngine:
     name = "recording"
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
+    memory = EngineMemory()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

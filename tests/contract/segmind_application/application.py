@@ -15,7 +15,7 @@ from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
 from pipelines.messages import Maintenance
 from pipelines.request import Request
-from server.engines.engine import EngineState
+from server.engines.engine import EngineMemory, EngineState
 from server.http.services import Services
 from tests.contract.parameters.stage import Answer
 
@@ -39,6 +39,7 @@ class PaintEngine:
     name = "paint"
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
+    memory = EngineMemory()
 
     def __init__(self) -> None:
         self.state, self.reason = EngineState.ready, None

@@ -199,6 +199,12 @@ class Unavailable(ApiError):
     retry_after_s = 10
 
 
+class DeviceTooSmall(ApiError):
+    """No device of this server has memory enough for the request: asking again is of no use."""
+
+    status = 503
+
+
 class QueueTimeout(ApiError):
     """The request waited in the queue for longer than the configured time."""
 
@@ -256,6 +262,8 @@ def from_drawing(error: drawing.GenerationError, names: Mapping[str, str] | None
             return FieldError(names["pipeline"], str(error))
         case drawing.UnusableCheckpoint():
             return NotDrawn(str(error))
+        case drawing.NeverFits():
+            return DeviceTooSmall(str(error))
         case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
         case drawing.NumbersOutOfRange():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +48,9 @@ class Checkpoint:
     Attributes:
         name: the pipeline's name in the manifest.
         weights: folder of downloaded repositories and the lock.
-        device: where its networks are put.
+        device: where the pipeline draws.
+        opened_on: where its networks are put when they are opened; None: on the device.
+        readers: for each network that was opened, what reads it from its files once more.
     """
 
     name: str
@@ -55,6 +58,15 @@ class Checkpoint:
     entry: PipelineEntry
     weights: Path
     device: torch.device
+    opened_on: torch.device | None = None
+    readers: dict[torch.nn.Module, Callable[[], torch.nn.Module]] = field(
+        default_factory=dict[torch.nn.Module, Callable[[], torch.nn.Module]], compare=False
+    )
+
+    @property
+    def place(self) -> torch.device:
+        """Where its networks are put when they are opened."""
+        return self.opened_on or self.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,7 +95,7 @@ class Checkpoint:
         with self._opening():
             if source.dummy is not None:
                 config = configuration(source.dummy)
-                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components)
+                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components, self.place)
             elif source.file is not None:
                 opened = self._single_file(source, cls, components)
             else:
@@ -95,10 +107,16 @@ class Checkpoint:
                     **components,
                 )
             opened.set_progress_bar_config(disable=True)
-            return opened.to(self.device)
+            again = replace(self, readers={})
+            for name, network in opened.components.items():
+                if isinstance(network, torch.nn.Module):
+                    network.to(self.place)
+                    if name not in components:
+                        self.readers[network] = partial(again.component, part, name, type(network))
+            return opened
 
-    def module(self, part: str, cls: type[M]) -> M:
-        """Open a single network of diffusers or transformers.
+    def component(self, part: str, name: str, cls: type[M]) -> M:
+        """Open one network of a diffusers pipeline by itself.
 
         Raises:
             CheckpointUnavailable: as for `pipeline`.
@@ -106,7 +124,34 @@ class Checkpoint:
         source = self.entry.parts[part]
         with self._opening():
             if source.dummy is not None:
-                return dummies.network(cls, configuration(source.dummy), self.device, self.dtype)
+                config = configuration(source.dummy) / name
+                return dummies.network(cls, config, self.device, self.dtype, self.place)
+            opened: Any
+            path = local(self.manifest, source, self.weights)
+            if source.file is not None:
+                opened = single_file.network(path, self._configuration(source), self.dtype, name)
+            else:
+                opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
+                    path / name, dtype=self.dtype, use_safetensors=True, local_files_only=True
+                )
+            return opened.to(self.place)
+
+    def module(self, part: str, cls: type[M]) -> M:
+        """Open a single network of diffusers or transformers.
+
+        Raises:
+            CheckpointUnavailable: as for `pipeline`.
+        """
+        opened = self._module(part, cls)
+        self.readers[opened] = partial(replace(self, readers={})._module, part, cls)
+        return opened
+
+    def _module(self, part: str, cls: type[M]) -> M:
+        source = self.entry.parts[part]
+        with self._opening():
+            if source.dummy is not None:
+                config = configuration(source.dummy)
+                return dummies.network(cls, config, self.device, self.dtype, self.place)
             path = local(self.manifest, source, self.weights)
             opened: Any
             if source.file is not None and cls is AutoencoderKL:
@@ -121,7 +166,7 @@ class Checkpoint:
                 opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
                     path, dtype=self.dtype, use_safetensors=True, local_files_only=True
                 )
-            return opened.to(self.device)
+            return opened.to(self.place)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """All tensors of a part that is one file: safetensors, or a pickle, of which nothing else is read.
@@ -148,7 +193,7 @@ class Checkpoint:
         path = local(self.manifest, source, self.weights)
         config = self._configuration(source)
         parts = single_file.components(path, config, self.dtype, without=components)
-        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components})
+        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components}, self.place)
 
     def _configuration(self, source: Source) -> Path:
         """The folder of a configuration: the one beside the manifest, else the one that ships."""

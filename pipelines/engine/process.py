@@ -17,6 +17,9 @@ from pipelines.weights.loaded import load_full_manifest
 CUDA_SHARE = 0.8
 """The part of a CUDA device's memory that weights may take without a budget; activations need the rest."""
 
+PAUSE_S = 0.0005
+"""The seconds for which a device that is two steps behind is left alone, unless a command comes."""
+
 
 def open_pool(config: EngineConfig) -> PipelinePool:
     """Open the pool that a configuration describes; on a CPU, let this process reuse freed memory."""
@@ -57,23 +60,24 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     loop = Loop(pool, config.group_pixels, device=device)
     connection.send(Ready(config.device, pool.resident))
     while True:
-        while loop.idle or connection.poll():
-            try:
-                command = connection.recv()
-            except EOFError:
-                return
-            match command:
-                case Draw(ticket_id, request):
-                    loop.submit(ticket_id, request)
-                case Cancel(ticket_id):
-                    loop.cancel(ticket_id)
-                case ClearCache(maintenance_id):
-                    pool.clear_cache()
-                    connection.send(Done(maintenance_id))
-                case Reload(maintenance_id):
-                    pool.reload(load_full_manifest(config.manifest, config.weights))
-                    connection.send(Done(maintenance_id))
-                case Stop():
+        for events in loop.turn_in_parts():
+            for event in events:
+                connection.send(event)
+            while loop.idle or connection.poll(PAUSE_S if loop.device_is_behind else 0):
+                try:
+                    command = connection.recv()
+                except EOFError:
                     return
-        for event in loop.turn():
-            connection.send(event)
+                match command:
+                    case Draw(ticket_id, request):
+                        loop.submit(ticket_id, request)
+                    case Cancel(ticket_id):
+                        loop.cancel(ticket_id)
+                    case ClearCache(maintenance_id):
+                        pool.clear_cache()
+                        connection.send(Done(maintenance_id))
+                    case Reload(maintenance_id):
+                        pool.reload(load_full_manifest(config.manifest, config.weights))
+                        connection.send(Done(maintenance_id))
+                    case Stop():
+                        return

@@ -49,12 +49,6 @@ def controlnet_bytes(entry: PipelineEntry) -> int:
     return numbers * _BYTES[entry.dtype]
 
 
-def controlnet_bytes(entry: PipelineEntry) -> int:
-    """The bytes of a ControlNet that a request adds to an entry; none where the family takes none."""
-    numbers = CONTROLNET_NUMBERS[entry.family] if entry.family in ("sd15", "sdxl") else 0
-    return numbers * _BYTES[entry.dtype]
-
-
 def stages(entry: PipelineEntry) -> dict[Stage, tuple[str, ...]]:
     """The networks that each stage of drawing needs, in the order of drawing."""
     there = part_bytes(entry)
@@ -106,16 +100,6 @@ def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
         stage: sum(sizes[name] for name in names) + activation_bytes(entry, stage)
         for stage, names in moments(entry).items()
     }
-
-
-def weights_at_once(entry: PipelineEntry) -> int:
-    """The most bytes of weights that one request needs at one moment.
-
-    Texts are read first. What takes steps stays until the picture is decoded.
-    """
-    sizes, needed = part_bytes(entry), stages(entry)
-    drawing = {name for stage, names in needed.items() if stage != "encode" for name in names}
-    return max(sum(sizes[name] for name in names) for names in (needed.get("encode", ()), drawing))
 
 
 def needed_bytes(entry: PipelineEntry) -> int:

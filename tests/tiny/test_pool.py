@@ -86,7 +86,9 @@ def test_many_switches_leave_no_weights_behind(random_manifest: Manifest, sizes:
     assert living_bytes() == before
 
 
-def test_what_is_in_use_never_leaves_and_what_is_pinned_not_before_others(random_manifest: Manifest, sizes: dict[str, int]):
+def test_what_is_in_use_never_leaves_and_what_is_pinned_not_before_others(
+    random_manifest: Manifest, sizes: dict[str, int]
+):
     pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
     pool.open(SD15)
     pool.open(KOLORS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
@@ -17,6 +18,14 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenize
 
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
+
+Dtypes: TypeAlias = torch.dtype | Mapping[str, torch.dtype]
+"""The dtype of all networks of a pipeline, or of each by its name; ``default`` is that of all others."""
+
+
+def of_name(dtypes: Dtypes, name: str) -> torch.dtype:
+    """The dtype of the network of that name."""
+    return dtypes if isinstance(dtypes, torch.dtype) else dtypes.get(name, dtypes["default"])
 
 
 def network(
@@ -81,7 +90,7 @@ def pipeline(
     cls: type[Any],
     config: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: Dtypes,
     components: dict[str, Any],
     place: torch.device | None = None,
 ) -> Any:
@@ -94,7 +103,8 @@ def pipeline(
             continue
         if isinstance(value, list):
             library, class_name = value
-            built[name] = library and _component(library, class_name, config / name, device, dtype, place)
+            own = of_name(dtype, name)
+            built[name] = library and _component(library, class_name, config / name, device, own, place)
         else:
             built[name] = value
     return cls(**built)

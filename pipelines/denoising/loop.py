@@ -98,6 +98,11 @@ class Loop:
         """Whether there is nothing to do until the next `submit`."""
         return not (self._waiting or self._running)
 
+    @property
+    def in_use(self) -> set[str]:
+        """The names of the pipelines that running requests need."""
+        return self._in_use()
+
     def submit(self, ticket_id: str, request: Request) -> None:
         """Take a request; it joins the running groups at one of the next turns."""
         stopwatch = Stopwatch(self._device)

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.errors import CheckpointUnavailable, InvalidInput, UnknownAdapter
 from pipelines.request import Lora, SchedulerChoice
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 from tests.drawing import (

@@ -1,4 +1,4 @@
-"""Whole pipelines and single networks of a folder, as ``from_pretrained`` opens them, beside a loop that draws."""
+"""Pipelines and networks of a folder, opened as ``from_pretrained`` does, but beside a loop that draws."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from yaml import YAMLError
 from pipelines.weights import lock
 from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import part_bytes
+from pipelines.weights.networks import GIGABYTE
 from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
 
@@ -83,7 +85,7 @@ def _list(arguments: argparse.Namespace) -> int:
     locked = read.repositories
     rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE", "ALSO")]
     for name, entry in manifest.openable().items():
-        size = f"{entry.vram_gb:.1f}{'' if entry.vram_measured else '*'}" if entry.vram_gb else "?"
+        size = f"{sum(part_bytes(entry).values()) / GIGABYTE:.1f}"
         loaded = "at start" if entry.resident else "on demand"
         gated = " (gated)" if entry.gated else ""
         about = (name, entry.family, _state(manifest, name, locked), size, loaded, entry.license + gated)
@@ -94,7 +96,7 @@ def _list(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("\n* computed from parameter counts, for the weights alone; not measured")
+    print("\nGB: of all networks together, without what drawing takes beside them")
     return 0
 
 

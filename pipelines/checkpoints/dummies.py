@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenizer
 
+from pipelines.checkpoints import skeletons
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
 
@@ -69,15 +69,9 @@ def skeleton(cls: Any, config: Path) -> Any:
 
 def skeleton_of(cls: Any, values: dict[str, Any]) -> Any:
     """A network as `skeleton` makes it, of a configuration that was read already."""
-    with init_empty_weights(include_buffers=False):
-        if cls is ChatGLMModel:
-            # Its own empty_init would allocate everything on the host.
-            return ChatGLMModel(ChatGLMConfig(**values), empty_init=False)
-        return (
-            cls.from_config(values)  # pyright: ignore[reportAttributeAccessIssue]
-            if issubclass(cls, ModelMixin)
-            else cls(cls.config_class(**values))
-        )
+    if cls is ChatGLMModel:
+        return skeletons.skeleton(cls, ChatGLMConfig(**values))
+    return skeletons.skeleton(cls, values if issubclass(cls, ModelMixin) else cls.config_class(**values))
 
 
 def _fill(name: str, empty: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

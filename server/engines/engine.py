@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
-from pipelines.messages import Maintenance, PartResidency
+from pipelines.messages import Absent, Maintenance, PartResidency
 from pipelines.request import Request as DrawRequest
 
 
@@ -70,6 +70,11 @@ class Engine(Protocol):
     @property
     def memory(self) -> EngineMemory:
         """What is loaded in which bytes; nothing while it is not ready."""
+        ...
+
+    @property
+    def absences(self) -> tuple[Absent, ...]:
+        """All that the manifest names and the engine cannot draw with, for want of whole weights."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, OutOfMemory
 from pipelines.image_io import RGBImage
-from pipelines.messages import ClearCache, Maintenance
+from pipelines.messages import Absent, ClearCache, Maintenance
 from pipelines.request import Request, TextToImage
 from server import errors
 from server.engines.dispatch import Dispatch
@@ -47,6 +47,7 @@ class HandEngine:
         self.state, self.reason = EngineState.stopped, "not started"
         self.resident = frozenset(resident.split())
         self.memory = EngineMemory(device="cuda:0", budget_bytes=24 * 10**9)
+        self.absences: tuple[Absent, ...] = ()
         self.drawings: dict[str, asyncio.Future[Drawing]] = {}
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None

@@ -19,7 +19,7 @@ import server.app
 import server.loading.loads
 from pipelines.drawing import Drawing
 from pipelines.image_io import RGBImage
-from pipelines.messages import Maintenance
+from pipelines.messages import Absent, Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
 from pipelines.weights.fetch_process import Fetched
 from pipelines.weights.kinds import SECTIONS
@@ -52,6 +52,7 @@ class RecordingEngine:
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
     memory = EngineMemory()
+    absences: tuple[Absent, ...] = ()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

@@ -12,24 +12,23 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from transformers.utils import logging as transformers_logging
-
-from pipelines.checkpoints import tokenizers
+from pipelines import checkpoints as opening
+from pipelines import prompts
 from pipelines.demo import checkpoints, world
-from pipelines.demo.checkpoints.parts import WEIGHTS
-from pipelines.prompts import languages
 
 _BUILDERS = (
     "sd15", "safety_checker", "kandinsky22", "kolors", "sd3", "sdxl", "controlnets", "language", "upscaler",
     "face_restorer",
 )  # fmt: skip
-"""Modules of `checkpoints`; ``build(folder: Path)`` of each writes the folders that weights.yaml names. The demo
-draws with the first ones while the others are still being built."""
+"""Modules of `checkpoints`; ``build(folder: Path)`` of each writes the folders that weights.yaml names.
+
+The demo draws with the first ones while the others are still being built."""
 
 _MANIFEST = Path(__file__).with_name("weights.yaml")
 
-_LANGUAGES = Path(languages.__file__)
-"""The file whose language codes are tokens of the small translator."""
+_BESIDES = (Path(opening.__path__[0]) / "tokenizers.py", Path(prompts.__path__[0]) / "languages.py")
+"""The files outside the demo of which the checkpoints are made: tokenizers, and the languages' codes, which are
+tokens of the small translator."""
 
 _DONE = ".built"
 """The folder of what is built: one file for each builder, which names what the builder has written."""
@@ -122,7 +121,8 @@ def _sweep(folder: Path) -> None:
 def sources() -> list[Path]:
     """The files that checkpoints are made of: after a change of one of them all are built anew."""
     modules = (path for room in (checkpoints, world) for path in Path(room.__path__[0]).glob("*.py"))
-    return [*modules, Path(tokenizers.__file__), _LANGUAGES, _MANIFEST, *WEIGHTS.glob("*.safetensors")]
+    weights = _MANIFEST.with_name("weights").glob("*.safetensors")
+    return [*modules, *_BESIDES, _MANIFEST, *weights]
 
 
 def built_once(cache: Path, name: str, sources: Iterable[Path], build: Callable[[Path], object]) -> Path:
@@ -152,14 +152,18 @@ def _digest(layout: bytes, sources: Iterable[Path]) -> str:
 
 
 def main(cache: Path) -> None:
-    """Print the path of the manifest, and then a line for each checkpoint that is there: its name, ``1/10``."""
-    transformers_logging.disable_progress_bar()
+    """Print the manifest's path, then for each checkpoint that is there ``sd15 1/10 built`` or ``... kept``."""
     try:
         folder = place(cache)
         print(folder / _MANIFEST.name, flush=True)
+        # Not at the top: it takes seconds, in which the demo's server starts already.
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         work = builders()
+        kept = {name for name in work if (folder / _DONE / name).exists()}
         for number, name in enumerate(build_missing(folder, work), 1):
-            print(f"{name} {number}/{len(work)}", flush=True)
+            print(name, f"{number}/{len(work)}", "kept" if name in kept else "built", flush=True)
     except OSError as error:
         sys.exit(f"The small checkpoints cannot be written to {cache}: {error.strerror or error}")
 

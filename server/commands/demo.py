@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
-import subprocess
+import socket
 import sys
 import threading
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from pipelines import image_io
-from server.accounts.accounts import Accounts
-from server.accounts.credits import Credits
+from server.commands.demo_build import Building, NotBuilt
+from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
+from server.commands.demo_progress import DemoProgress
+from server.commands.demo_visit import Page, Visit, five_pages
 from server.commands.serve import is_free, listen, run_until_stopped, web_server
-from server.database.database import Database, database_url
 from server.settings import Settings
 
-ACCOUNT = "demo"
-CREDITS_MILLI = 1_000_000
-START_TIMEOUT_S = 120.0
+INTERRUPTED = 130
+PAGES = 5
 
 console = Console()
 
@@ -46,180 +35,97 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
     )
     parser.add_argument("--once", action="store_true", help="stop after the pictures")
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
+    parser.add_argument("--output", type=Path, help="folder for the pictures (in the demo's own folder)")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = {"port": arguments.port} if arguments.port else {}
-    settings = Settings(**given)
+    try:
+        return run(port=arguments.port, output=arguments.output, once=arguments.once)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def run(*, port: int | None, output: Path | None, once: bool) -> int:
+    """Build, serve and draw; return the exit status."""
+    if find_spec("torch") is None:
+        return _complain("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
+    settings = demo_settings(**({"port": port} if port else {}))
+    settings.data.mkdir(parents=True, exist_ok=True)
     listener = listen(settings)
     if listener is None or not is_free(settings):
         return 2
-    console.print("Building the small checkpoints ...")
-    # In a process of its own: building needs torch, which the API process never loads.
-    built = subprocess.run(
-        [sys.executable, "-m", "pipelines.demo.build", str(settings.data)], stdout=subprocess.PIPE, text=True
-    )
-    if built.returncode:
-        console.print("[red]The small checkpoints could not be built.")
-        return 1
-    settings = settings.model_copy(update={"manifest": Path(built.stdout.strip())})
-    api_key = asyncio.run(_demo_key(settings))
-    server = web_server(settings, "warning")
-    visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, arguments.output)
+    progress = DemoProgress(console, PAGES)
+    try:
+        with Building(settings.data, progress.built) as building:
+            settings = settings.model_copy(update={"manifest": building.manifest()})
+            pages = five_pages(building.wait_for)
+            return serve_and_draw(settings, listener, pages, output, progress, once=once)
+    except NotBuilt as error:
+        return _complain(str(error))
+
+
+def serve_and_draw(
+    settings: Settings,
+    listener: socket.socket,
+    pages: Sequence[Page],
+    output: Path | None,
+    progress: DemoProgress,
+    *,
+    once: bool,
+) -> int:
+    """Serve until Ctrl-C, or until the pictures are drawn; return the exit status.
+
+    Args:
+        output: the folder of the pictures; None: one in the demo's own folder.
+        once: stop after the pictures.
+    """
+    api_key = asyncio.run(demo_key(settings))
+    server = web_server(settings, settings.log_level)
+    url = _url(settings)
+    visit = Visit(url, api_key)
     failures: list[str] = []
 
-    def visitor() -> None:
+    def draw() -> None:
         try:
-            failures.extend(visit.run())
-            if not arguments.once:
-                visit.print_example_call()
-        except Exception as error:
+            with progress:
+                failures.extend(visit.run(pages, output or settings.data / "pictures", progress))
+        except (OSError, RuntimeError) as error:
             failures.append(str(error))
-        finally:
-            if arguments.once:
-                server.should_exit = True
+        for failure in failures:
+            console.print(failure, style="red", markup=False, highlight=False)
+        if once or visit.leaving.is_set():
+            server.should_exit = True
+        else:
+            _say_what_next(url, api_key, settings.data / KEY_FILE)
 
-    thread = threading.Thread(target=visitor, daemon=True)
-    thread.start()
+    drawing = threading.Thread(target=draw, daemon=True)
+    drawing.start()
     run_until_stopped(server, listener)
-    if arguments.once:
-        thread.join()
-    for failure in failures:
-        console.print(f"[red]{failure}")
+    visit.leaving.set()
+    if once:
+        drawing.join()
     return 1 if failures else 0
 
 
-async def _demo_key(settings: Settings) -> str:
-    """Create an API key of the demo account, which is itself created and credited on first use."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    database = Database(database_url(settings))
-    try:
-        await database.migrate()
-        accounts = Accounts(database)
-        account = await accounts.find(ACCOUNT)
-        if account is None:
-            account = await accounts.create(ACCOUNT, is_administrator=True)
-        if account.balance < CREDITS_MILLI:
-            await Credits(database).grant(account.id, CREDITS_MILLI, "demo")
-        return await accounts.create_key(account.id, "demo")
-    finally:
-        await database.close()
+def _url(settings: Settings) -> str:
+    """The address by which this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-@dataclass
-class _Visit:
-    """A client that visits the five pages, over HTTP as any other client does."""
+def _say_what_next(url: str, api_key: str, kept: Path) -> None:
+    """Print a call that the reader can repeat, and last the page to open."""
+    body = json.dumps({"prompt": "a red circle on a blue background"})
+    print(
+        f"\nServing until Ctrl-C, with one API key, the same at each start (kept in {kept}):\n{api_key}\n\n"
+        f"curl -sS {url}/v1/kandinsky2.2-txt2img -H 'x-api-key: {api_key}' "
+        f"-H 'content-type: application/json' -d '{body}' -o picture.jpg\n\n"
+        f"Open {url}/docs",
+        flush=True,
+    )
 
-    url: str
-    api_key: str
-    output: Path
-    pictures: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
-    def run(self) -> list[str]:
-        """Draw the pictures and write them; return what went wrong, in words."""
-        self.output.mkdir(parents=True, exist_ok=True)
-        failures: list[str] = []
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        pages = (self._kandinsky, self._kolors, self._pose, self._img2img, self._text2img)
-        with (
-            httpx.Client(base_url=self.url, headers={"x-api-key": self.api_key}, timeout=300) as client,
-            Progress(*columns, console=console) as progress,
-        ):
-            task = progress.add_task("waiting for the engine", total=len(pages))
-            self._wait_until_ready(client)
-            for page in pages:
-                name = page.__name__.removeprefix("_")
-                progress.update(task, description=f"drawing through {name}")
-                try:
-                    file_name, picture = page(client)
-                except (httpx.HTTPError, KeyError, RuntimeError) as error:
-                    failures.append(f"{name}: {error}")
-                    continue
-                self.pictures[name] = picture
-                (self.output / file_name).write_bytes(picture)
-                progress.advance(task)
-            progress.update(task, description="done")
-        console.print(f"{len(self.pictures)} pictures in {self.output}/")
-        return failures
-
-    def _wait_until_ready(self, client: httpx.Client) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        reason = "no answer"
-        while time.monotonic() < deadline:
-            try:
-                answer = client.get("/readyz")
-                if answer.status_code == 200:
-                    return
-                reason = answer.text
-            except httpx.TransportError as error:
-                reason = str(error)
-            time.sleep(0.2)
-        raise RuntimeError(f"the server did not become ready: {reason}")
-
-    def _post(self, client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
-        answer = client.post(path, json=body)
-        if answer.status_code != 200:
-            raise RuntimeError(f"{path} answered {answer.status_code}: {answer.text[:200]}")
-        return answer
-
-    def _kandinsky(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {"prompt": "a red circle on a blue background", "seed": 1}
-        return "kandinsky2.2-txt2img.jpg", self._post(client, "/v1/kandinsky2.2-txt2img", body).content
-
-    def _kolors(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {"prompt": "黄色背景上的绿色星星", "seed": 2}
-        return "kolors.webp", self._post(client, "/v1/kolors", body).content
-
-    def _pose(self, client: httpx.Client) -> tuple[str, bytes]:
-        # Not at the top: it needs NumPy, which an image without engines does not have.
-        from pipelines.demo.world.figure import demo_skeleton
-
-        skeleton = image_io.encode(demo_skeleton(512, 768), "png")
-        body = {
-            "prompt": "an orange figure on a blue background",
-            "image": base64.b64encode(skeleton).decode(),
-            "seed": 3,
-            "base64": True,
-        }
-        answer = self._post(client, "/v1/sd3-med-pose", body)
-        return "sd3-med-pose.png", base64.b64decode(answer.json()["image"])
-
-    def _img2img(self, client: httpx.Client) -> tuple[str, bytes]:
-        image = base64.b64encode(self.pictures["kandinsky"]).decode()
-        body = {"prompt": "a yellow square on a green background", "image": image, "seed": 4}
-        return "sd1.5-img2img.jpg", self._post(client, "/v1/sd1.5-img2img", body).content
-
-    def _text2img(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {
-            "key": self.api_key,
-            "model_id": "stable-diffusion-v1-5",
-            "prompt": "a white triangle on a purple background",
-            "seed": 5,
-        }
-        answer = self._post(client, "/api/v1/enterprise/text2img", body).json()
-        while answer["status"] == "processing":
-            time.sleep(1)
-            answer = self._post(
-                client, f"/api/v1/enterprise/fetch/{answer['id']}", {"key": self.api_key}
-            ).json()
-        if answer["status"] != "success":
-            raise RuntimeError(f"text2img answered: {answer['message']}")
-        return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
-
-    def print_example_call(self) -> None:
-        """Print a call that the reader can repeat."""
-        body = json.dumps({"prompt": "a red circle on a blue background"})
-        console.print("Serving until Ctrl-C. Try:")
-        print(
-            f"curl -sS {self.url}/v1/kandinsky2.2-txt2img -H 'x-api-key: {self.api_key}' "
-            f"-H 'content-type: application/json' -d '{body}' -o picture.jpg",
-            flush=True,
-        )
+def _complain(text: str) -> int:
+    print(text, file=sys.stderr)
+    return 1

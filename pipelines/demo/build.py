@@ -27,8 +27,8 @@ The demo draws with the first ones while the others are still being built."""
 _MANIFEST = Path(__file__).with_name("weights.yaml")
 
 _BESIDES = (Path(opening.__path__[0]) / "tokenizers.py", Path(prompts.__path__[0]) / "languages.py")
-"""The files outside the demo of which the checkpoints are made: tokenizers, and the languages' codes, which are
-tokens of the small translator."""
+"""The files outside the demo of which the checkpoints are made: tokenizers, and the languages' codes, which
+are tokens of the small translator."""
 
 _DONE = ".built"
 """The folder of what is built: one file for each builder, which names what the builder has written."""
@@ -152,7 +152,7 @@ def _digest(layout: bytes, sources: Iterable[Path]) -> str:
 
 
 def main(cache: Path) -> None:
-    """Print the manifest's path, then for each checkpoint that is there ``sd15 1/10 built`` or ``... kept``."""
+    """Print the manifest's path, then for each checkpoint that is there ``NAME 1/10 built`` or ``kept``."""
     try:
         folder = place(cache)
         print(folder / _MANIFEST.name, flush=True)

@@ -51,7 +51,10 @@ def run(*, port: int | None, output: Path | None, once: bool) -> int:
     if find_spec("torch") is None:
         return _complain("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
     settings = demo_settings(**({"port": port} if port else {}))
-    settings.data.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _complain(f"The demo's folder {settings.data} cannot be made: {error.strerror}")
     listener = listen(settings)
     if listener is None or not is_free(settings):
         return 2

@@ -8,6 +8,7 @@ release.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,15 @@ _SCHEDULER = {
 
 def pipeline() -> StableDiffusionPipeline:
     """The checkpoint with few channels, of random numbers that half precision holds exactly."""
-    made = StableDiffusionPipeline(
-        vae=_vae(),
-        text_encoder=_text_encoder(),
-        tokenizer=byte_level_tokenizer(),
-        unet=unet(),
-        scheduler=PNDMScheduler.from_config(_SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts: dict[str, Any] = {
+        "vae": _vae(),
+        "text_encoder": _text_encoder(),
+        "tokenizer": byte_level_tokenizer(),
+        "unet": unet(),
+        "scheduler": PNDMScheduler.from_config(_SCHEDULER),
+    }
+    without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    made = StableDiffusionPipeline(**parts, **without, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -90,6 +90,7 @@ def repository_files(folder: Path) -> dict[str, bytes]:
     made.save_pretrained(folder)
     for path in folder.rglob("*.safetensors"):
         path.unlink()
+    _write_tokenizer(made.tokenizer, folder / "tokenizer")
     _pickle(made.unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.bin", scattered=True)
     _pickle(made.vae.state_dict(), folder / "vae" / "diffusion_pytorch_model.bin")
     text = {
@@ -104,6 +105,19 @@ def repository_files(folder: Path) -> dict[str, bytes]:
     return files | {"README.md": b"# tiny-sd", ".gitattributes": b"*.bin filter=lfs"}
 
 
+def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """The files in which transformers kept CLIP's tokenizer when the checkpoint was published."""
+    for path in folder.iterdir():
+        path.unlink()
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    (folder / "vocab.json").write_text(json.dumps(tokenizer.get_vocab()))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def _pickle(tensors: dict[str, Tensor], path: Path, *, scattered: bool = False) -> None:
     halves = {name: each.half() if each.is_floating_point() else each for name, each in tensors.items()}
     if scattered:
@@ -115,19 +129,19 @@ def _pickle(tensors: dict[str, Tensor], path: Path, *, scattered: bool = False) 
 
 
 def _vae() -> AutoencoderKL:
-    model = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        norm_num_groups=8,
-        sample_size=512,
-    )
-    return _halved(model, 22)
+    shape: dict[str, Any] = {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "norm_num_groups": 8,
+        "sample_size": 512,
+    }
+    return _halved(AutoencoderKL(**shape), 22)
 
 
 def _text_encoder() -> CLIPTextModel:
-    tokenizer = byte_level_tokenizer()
+    tokenizer: Any = byte_level_tokenizer()
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -43,6 +43,7 @@ from tests.drawing import (
 from tests.integration.hub_server import HubServer, Repo
 
 REAL = Path(build.__file__).with_name("real.yaml")
+PIPELINE = "stable-diffusion-v1-5"
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def _lora(layers: dict[str, int]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def family(manifest: Manifest, weights: Path) -> Any:
-    return open_family(manifest, "tiny-sd", weights=weights)
+    return open_family(manifest, PIPELINE, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def plain() -> Any:
 
 def text_to_image(**changes: Any) -> TextToImage:
     request = small_request(
-        pipeline="tiny-sd", negative_prompt="blurry", scheduler=SchedulerChoice(name="DDIMScheduler")
+        pipeline=PIPELINE, negative_prompt="blurry", scheduler=SchedulerChoice(name="DDIMScheduler")
     )
     return replace(request, **changes)
 
@@ -118,7 +119,7 @@ def test_what_was_pulled_draws_the_bytes_of_the_plain_pipeline(family: Any, plai
 
 def test_a_picture_is_drawn_over_as_the_plain_pipeline_does(family: Any, plain: Any) -> None:
     request = over()
-    drawing_over = StableDiffusionImg2ImgPipeline(**plain.components, requires_safety_checker=False)
+    drawing_over: Any = StableDiffusionImg2ImgPipeline(**plain.components, requires_safety_checker=False)
     drawing_over.set_progress_bar_config(disable=True)
     expected = drawing_over(
         request.prompt,
@@ -191,9 +192,7 @@ def test_a_lora_of_stable_diffusion_is_drawn_with_as_far_as_it_fits_and_the_answ
     }
     save_file(_lora(layers), weights / "theirs.safetensors")
     theirs = AdapterEntry(source=Source(file=weights / "theirs.safetensors"), family="sd15")
-    family = open_family(
-        manifest.model_copy(update={"loras": {"theirs": theirs}}), "tiny-sd", weights=weights
-    )
+    family = open_family(manifest.model_copy(update={"loras": {"theirs": theirs}}), PIPELINE, weights=weights)
     (picture,) = draw(family, text_to_image(loras=(Lora(name="theirs"),)))
     (warning,) = picture.warnings
     assert "3 of the 4 layers of the LoRA theirs" in warning
@@ -222,7 +221,7 @@ def test_the_configuration_makes_the_tensors_that_the_distillation_left() -> Non
 
 
 def test_the_manifest_says_how_large_it_is() -> None:
-    entry = load_manifest(REAL).pipeline("tiny-sd")
+    entry = load_manifest(REAL).pipeline(PIPELINE)
     parameters = sum(shape.numel() for shape in published_tensors().values())
     assert entry.vram_gb is not None
     assert 320e6 < parameters < 330e6

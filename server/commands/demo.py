@@ -5,29 +5,29 @@ With ``--real`` it is one small real checkpoint instead, and the samples of two 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from server.commands.demo_build import Building, NotBuilt
 from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
 from server.commands.demo_progress import DemoProgress
 from server.commands.demo_visit import Page, Visit, five_pages
-from server.commands.serve import is_free, listen, run_until_stopped, web_server
+from server.commands.failure import CommandFailed
+from server.commands.serve import check_free, listen, run_until_stopped, web_server
+from server.commands.session import check_data_folder
 from server.settings import Settings
 
 ASKED_WRONGLY = 2
-INTERRUPTED = 130
 PAGES = 5
 
 Example = tuple[str, dict[str, str]]
@@ -36,48 +36,26 @@ Example = tuple[str, dict[str, str]]
 console = Console()
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "demo", help="serve small checkpoints and draw one picture through each page"
-    )
-    parser.add_argument(
-        "--real", action="store_true", help="draw with a small real checkpoint, which is downloaded"
-    )
-    parser.add_argument("--yes", action="store_true", help="with --real: agree to licence and download")
-    parser.add_argument("--once", action="store_true", help="stop after the pictures")
-    parser.add_argument("--port", type=int, help="port to listen on (8000)")
-    parser.add_argument("--output", type=Path, help="folder for the pictures (in the demo's own folder)")
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    try:
-        return run(
-            port=arguments.port,
-            output=arguments.output,
-            once=arguments.once,
-            real=arguments.real,
-            yes=arguments.yes,
-        )
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
-def run(*, port: int | None, output: Path | None, once: bool, real: bool, yes: bool) -> int:
-    """Build or pull, serve and draw; return the exit status."""
+def demo(
+    real: Annotated[
+        bool, typer.Option("--real", help="Draw with a small real checkpoint, which is downloaded (1 GB).")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --real: agree to licence and download.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the pictures.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (in the demo's own folder).")
+    ] = None,
+) -> None:
+    """Serve small checkpoints and draw one picture through each page."""
     if find_spec("torch") is None:
-        return _complain("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
-    settings = demo_settings(**({"port": port} if port else {}))
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _complain(f"The demo's folder {settings.data} cannot be made: {error.strerror}")
+        raise CommandFailed("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
+    settings = demo_settings(port=port)
+    check_data_folder(settings)
     listener = listen(settings)
-    if listener is None or not is_free(settings):
-        return 2
+    check_free(settings)
     serving = Serving(settings, listener, output or settings.data / "pictures", once=once)
-    return _real(serving, yes=yes) if real else _small(serving)
+    raise typer.Exit(_real(serving, yes=yes) if real else _small(serving))
 
 
 def _small(serving: Serving) -> int:
@@ -88,7 +66,7 @@ def _small(serving: Serving) -> int:
             example = "/v1/kandinsky2.2-txt2img", {"prompt": "a red circle on a blue background"}
             return serving.draw(manifest, five_pages(building.wait_for), progress, example)
     except NotBuilt as error:
-        return _complain(str(error))
+        raise CommandFailed(str(error), status=1) from error
 
 
 def _real(serving: Serving, *, yes: bool) -> int:
@@ -105,7 +83,7 @@ def _real(serving: Serving, *, yes: bool) -> int:
             if status := demo_real.pull(weights):
                 return status
     except PullError as error:
-        return _complain(str(error), error.exit_code)
+        raise CommandFailed(str(error), status=error.exit_code) from error
     console.print(*demo_real.CHANGED, sep="\n", markup=False, highlight=False, soft_wrap=True)
     pages = demo_real.real_pages()
     example = "/v1/sd1.5-txt2img", {"prompt": "a lighthouse at dusk, oil painting"}
@@ -182,8 +160,3 @@ def _say_what_next(url: str, api_key: str, kept: Path, example: Example) -> None
         f"Open {url}/docs",
         flush=True,
     )
-
-
-def _complain(text: str, status: int = 1) -> int:
-    print(text, file=sys.stderr)
-    return status

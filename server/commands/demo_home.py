@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from server import errors
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
+from server.commands.configuration import FILE, read_settings, variable
 from server.database.database import Database, database_url
 from server.settings import Settings
 
@@ -39,29 +40,25 @@ OF_THE_MACHINE = frozenset(
 secrets, prices and whatever else is the real server's are left to it."""
 
 
-def demo_settings(**given: Any) -> Settings:
+def demo_settings(environment: MutableMapping[str, str] = os.environ, **given: object) -> Settings:
     """The settings of the demo's server, in its own folder below the data folder.
 
     Args:
-        given: what the command line says.
+        environment: the environment of this process, which forgets the real server's settings, so that no
+            process that the demo starts finds them either.
+        given: what the command's options say; None: they do not say it.
+    Raises:
+        CommandFailed: a variable is no setting, or a setting of the machine cannot be what it is.
     """
-    own = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in Settings.model_fields.items()
-        if name not in OF_THE_MACHINE and name != "data"
-    }
-    settings = Settings(**own | given)
+    theirs = {variable(name) for name in Settings.model_fields.keys() - OF_THE_MACHINE - {"data"}}
+    for name in [*environment]:
+        if name.upper().removesuffix(FILE) in theirs:
+            del environment[name]
+    settings = read_settings(environment, **given)
     home = settings.data / FOLDER
     # Nothing is loaded beforehand: the first picture is drawn while other checkpoints are still being built.
-    return settings.model_copy(
-        update={
-            **own,  # once more: of a mapping the environment's items are merged into what is given
-            "data": home,
-            "weights": home / "weights",
-            "preload": False,
-            "log_level": "warning",
-        }
-    )
+    own = {"data": home, "weights": home / "weights", "preload": False, "log_level": "warning"}
+    return settings.model_copy(update=own)
 
 
 async def demo_key(settings: Settings) -> str:

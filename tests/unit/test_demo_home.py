@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from server import errors
 from server.accounts.accounts import Account, Accounts
 from server.commands import demo_home
 from server.commands.demo_home import CREDITS_MILLI, KEY_FILE, demo_key, demo_settings
+from server.commands.failure import CommandFailed
 from server.database.database import Database, database_url
 from server.settings import Settings
 from server.storage import open_storage
@@ -32,7 +34,7 @@ OF_THE_REAL_SERVER = {
     "PRICES_MILLICREDITS": '{"kolors": 1000000000}',
     "ENTERPRISE_ERRORS": "standard",
     "OUTPUT_RETENTION_S": "1",
-    "QUEUE_LIMIT": "0",
+    "QUEUE_LIMIT": "1",
     "FETCH_ALLOWED_HOSTS": '["10.0.0.0/8"]',
 }
 
@@ -60,11 +62,36 @@ def test_no_setting_of_the_real_server_reaches_the_demo(data: Path, monkeypatch:
     plain = demo_settings()
     for name, value in OF_THE_REAL_SERVER.items():
         monkeypatch.setenv(f"UNDERSTUDY_{name}", value)
-    assert demo_settings().model_dump() == plain.model_dump()
     real = Settings()
     for name in OF_THE_REAL_SERVER:
         assert getattr(real, name.lower()) != getattr(plain, name.lower()), name
-    assert database_url(plain) != database_url(real)
+    assert demo_settings().model_dump() == plain.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UNDERSTUDY_PRICES_MILLICREDITS", "no JSON"),
+        ("UNDERSTUDY_DATABASE_URL", "no database"),
+        ("UNDERSTUDY_DATABASE_URL_FILE", "/nowhere/secret"),
+        ("understudy_webhook_secret", "no secret"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_of_the_real_server_does_not_matter(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    plain = demo_settings()
+    monkeypatch.setenv(name, value)
+    assert demo_settings() == plain
+    assert name not in os.environ
+
+
+def test_a_variable_that_is_no_setting_is_refused_all_the_same(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_DATABASE", "x")
+    with pytest.raises(CommandFailed, match="is no setting"):
+        demo_settings()
 
 
 def test_every_setting_that_names_something_of_the_servers_own_is_left_out() -> None:

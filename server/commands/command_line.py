@@ -124,7 +124,8 @@ def _options(debug: _Debug) -> Callable[..., None]:
     ) -> None:
         debug.given = wants_debug
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request, with its address
+        for client in ("httpx", "httpx2"):
+            logging.getLogger(client).setLevel(logging.WARNING)  # they tell every request, with its address
         if debug.wanted:
             for package in ("server", "pipelines"):
                 logging.getLogger(package).setLevel(logging.DEBUG)

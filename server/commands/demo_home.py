@@ -39,6 +39,9 @@ OF_THE_MACHINE = frozenset(
 """The settings that the demo takes from the environment: those of the machine. Database, storage, manifest,
 secrets, prices and whatever else is the real server's are left to it."""
 
+_QUIET = {"DIFFUSERS_VERBOSITY": "error", "TORCH_LOGS": "-torch.utils._pytree"}
+"""What keeps the libraries' warnings about each other out of what the demo shows."""
+
 
 def demo_settings(environment: MutableMapping[str, str] = os.environ, **given: object) -> Settings:
     """The settings of the demo's server, in its own folder below the data folder.
@@ -54,6 +57,8 @@ def demo_settings(environment: MutableMapping[str, str] = os.environ, **given: o
     for name in [*environment]:
         if name.upper().removesuffix(FILE) in theirs:
             del environment[name]
+    for name, value in _QUIET.items():
+        environment.setdefault(name, value)
     settings = read_settings(environment, **given)
     home = settings.data / FOLDER
     # Nothing is loaded beforehand: the first picture is drawn while other checkpoints are still being built.

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
-from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
+from pipelines.weights.kinds import Dtype, Family, LocalSection, StableDiffusionFamily
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHER_NAME = re.compile(r"(?=.{1,128}$)[^\s,]([^,\n]*[^\s,])?")
@@ -280,7 +280,9 @@ class Manifest(_Entry):
         others = {**self.upscalers, **self.face_restorers}
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
 
-    def with_entry(self, section: Section, name: str, entry: PipelineEntry | AdapterEntry) -> Manifest:
+    def with_entry(
+        self, section: LocalSection, name: str, entry: PipelineEntry | ImageNetworkEntry | AdapterEntry
+    ) -> Manifest:
         """A copy of this manifest that has the entry, too."""
         return self.model_copy(update={section: {**getattr(self, section), name: entry}})
 

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.checkpoints import dummies, single_file
 from pipelines.checkpoints.network_files import vae_of_file
 from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
+from pipelines.weights.absence import remedy
 from pipelines.weights.configs import configuration
 from pipelines.weights.conversion import demand_tensors
 from pipelines.weights.header import Unrecognised
@@ -70,8 +71,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: the part is not there, or not as it was pulled.
         """
-        with self._opening():
-            return local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            return local(self.manifest, source, self.weights)
 
     def pipeline(self, part: str, cls: type[P], **components: Any) -> P:
         """Open a diffusers pipeline; ``components`` replace the ones of the checkpoint (None: leave out).
@@ -80,7 +82,7 @@ class Checkpoint:
             CheckpointUnavailable: files are missing, differ from the verified ones, or do not fit ``cls``.
         """
         source = self.entry.parts[part]
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
                 opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components)
@@ -104,7 +106,7 @@ class Checkpoint:
             CheckpointUnavailable: as for `pipeline`.
         """
         source = self.entry.parts[part]
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
                 return dummies.network(cls, configuration(source.dummy), self.device, self.dtype)
             path = local(self.manifest, source, self.weights)
@@ -129,8 +131,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`; also where something else than tensors is in it.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
             return load_file(path) if path.suffix == ".safetensors" else demand_tensors(path)
 
     def tokenizer(self, part: str, cls: Any) -> Any:
@@ -139,8 +142,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
             return cls.from_pretrained(path, local_files_only=True)
 
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
@@ -157,7 +161,7 @@ class Checkpoint:
         return configuration_folder(source.config, self.manifest)
 
     @contextmanager
-    def _opening(self) -> Generator[None]:
+    def _opening(self, source: Source) -> Generator[None]:
         """Keep paths and tracebacks out of the errors that a caller reads; they are in the log."""
         try:
             yield
@@ -171,7 +175,8 @@ class Checkpoint:
                 raise  # that says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)
             raise CheckpointUnavailable(
-                f"the weights of {self.name} are missing or are not the ones that were verified"
+                f"the weights of {self.name} are missing or are not the ones that were verified",
+                remedy(self.name, source, self.weights),
             ) from error
 
 

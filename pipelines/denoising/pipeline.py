@@ -62,5 +62,5 @@ class Pipeline(Protocol):
     def clear_cache(self) -> None:
         """Drop what is kept between requests to save time, and all that requests added to ``modules``.
 
-        Called at any moment between two turns of the loop.
+        Called at any moment between two parts of the loop's turns: two evaluations, or two pictures.
         """

@@ -15,8 +15,17 @@ import torch
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.errors import CheckpointUnavailable, GenerationError, OutOfMemory, is_out_of_memory
+from pipelines.engine.availability import Availability
+from pipelines.errors import (
+    CheckpointUnavailable,
+    GenerationError,
+    OutOfMemory,
+    UnusableCheckpoint,
+    is_out_of_memory,
+)
 from pipelines.families.registry import open_pipeline
+from pipelines.messages import Absent
+from pipelines.weights.absence import remedy
 from pipelines.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -96,6 +105,7 @@ class PipelinePool:
         self._budget_bytes = budget_bytes
         self._host_budget_bytes = host_budget_bytes if device.type != "cpu" else 0
         self._adapters = AdapterLibrary(manifest, weights)
+        self._availability = Availability(manifest, weights)
         self._resident: OrderedDict[str, Resident] = OrderedDict()
         self._evicted: OrderedDict[str, Resident] = OrderedDict()
         self._measured_bytes: dict[str, int] = {}
@@ -110,13 +120,34 @@ class PipelinePool:
         """The bytes of all resident pipelines, with what requests have added to them."""
         return sum(resident.total_bytes for resident in self._resident.values())
 
+    @property
+    def absences(self) -> tuple[Absent, ...]:
+        """All that the manifest names and that cannot be drawn with now."""
+        return self._availability.absences(self._resident)
+
+    def lacks(self, name: str) -> bool:
+        """Whether a pipeline is known to be missing or damaged; it may be loaded all the same."""
+        return self._availability.lacks(name)
+
+    def look(self, in_use: Collection[str]) -> None:
+        """Look whether files came or went, and forget what was opened without a part that has come."""
+        for owner, part in self._availability.look():
+            for name in [name for name in self._resident if part is not None and name not in in_use]:
+                if name == owner:
+                    del self._resident[name]
+                else:
+                    self._resident[name].pipeline.clear_cache()
+
     def pinned(self) -> tuple[str, ...]:
         """The names of the pipelines that the manifest wants resident from the start."""
         return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
     def can_open(self, name: str, in_use: Collection[str]) -> bool:
-        """Whether `open` would succeed without evicting what is in use, as far as sizes are known."""
-        if name in self._resident:
+        """Whether `open` would succeed without evicting what is in use, as far as sizes are known.
+
+        What is missing needs no room: `open` says so at once.
+        """
+        if name in self._resident or self._availability.lacks(name):
             return True
         immovable = {*in_use, *self.pinned()}
         kept = sum(
@@ -137,11 +168,18 @@ class PipelinePool:
             OutOfMemory: it does not fit beside what must stay.
         """
         if name not in self._resident:
+            self._availability.demand(name)
             self._make_room(self._expected_bytes(name), in_use)
-            pipeline = self._load_or_none(name)
-            if pipeline is None:
-                self.relieve(in_use)
-                pipeline = self._load(name)
+            try:
+                pipeline = self._load_or_none(name)
+                if pipeline is None:
+                    self.relieve(in_use)
+                    pipeline = self._load(name)
+            except UnusableCheckpoint:
+                raise
+            except CheckpointUnavailable as error:
+                self._availability.failed(name, error)
+                raise
             resident = Resident.measure(pipeline)
             self._measured_bytes[name] = resident.own_bytes
             self._make_room(resident.own_bytes, in_use)
@@ -180,6 +218,7 @@ class PipelinePool:
         """
         before, self._manifest = self._manifest, manifest
         self._adapters.manifest = manifest
+        self._availability.replace(manifest)
         if _keeps(before, manifest):
             return
         self.clear_cache()
@@ -216,7 +255,10 @@ class PipelinePool:
             if is_out_of_memory(error):
                 raise
             log.exception("%s cannot be opened", name)
-            raise CheckpointUnavailable(f"{name} cannot be opened, the log says why") from error
+            source = next(iter(entry.parts.values()))
+            raise CheckpointUnavailable(
+                f"{name} cannot be opened, the log says why", remedy(name, source, self._weights)
+            ) from error
 
     def _expected_bytes(self, name: str) -> int:
         """The bytes measured when it was open before, else the manifest's figure, else zero."""

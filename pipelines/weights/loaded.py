@@ -27,6 +27,7 @@ from pipelines.weights.manifest import (
     PipelineEntry,
     Source,
     load_manifest,
+    parse_manifest,
 )
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,38 @@ def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
     return with_loaded(load_manifest(manifest), read_loaded(weights), weights)
 
 
+class ManifestReader:
+    """Reads weights.yaml and loaded.yaml again and again; one that became invalid counts as it was before."""
+
+    def __init__(self, manifest: Path, weights: Path, text: str | None = None) -> None:
+        """
+        Args:
+            text: what weights.yaml said when it was valid last; None: reading an invalid one at first raises.
+        """
+        self._path = manifest
+        self._weights = weights
+        self._own = None if text is None else parse_manifest(text, manifest)
+        self._loaded = Loaded()
+
+    def read(self) -> Manifest:
+        """The manifest of the moment; the log says which file was left out.
+
+        Raises:
+            ValueError, OSError, yaml.YAMLError: weights.yaml is not valid and never was.
+        """
+        try:
+            self._own = load_manifest(self._path)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            if self._own is None:
+                raise
+            log.error("%s is not valid any more, and counts as it was before: %s", self._path.name, error)
+        try:
+            self._loaded = read_loaded(self._weights)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            log.error("%s is damaged, and counts as it was before: %s", LOADED_NAME, error)
+        return with_loaded(self._own, self._loaded, self._weights)
+
+
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
     """A manifest with the loaded entries, too; a name that both have means the manifest's own entry."""
     own = set(names(manifest))
@@ -202,4 +235,9 @@ def _with_safety_checker(
 
 def _is_here(source: Source, pulled: Callable[[], Mapping[str, LockedRepository]]) -> bool:
     """Whether a source is local, or was pulled."""
-    return source.hub is None or f"{source.hub}@{source.revision}" in pulled()
+    if source.hub is None:
+        return True
+    try:
+        return f"{source.hub}@{source.revision}" in pulled()
+    except ValueError:
+        return False  # the lock is damaged, and whoever needs it is told so

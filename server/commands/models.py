@@ -7,7 +7,6 @@ import difflib
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,30 +32,6 @@ app = typer.Typer(help="Add, scan, list and remove checkpoints, LoRAs and other 
 FAILED, NOT_ADDED = 1, 1
 
 
-class KindWord(StrEnum):
-    """The kinds as the command line has them."""
-
-    checkpoint = "checkpoint"
-    lora = "lora"
-    embedding = "embedding"
-    vae = "vae"
-    controlnet = "controlnet"
-    upscaler = "upscaler"
-    face_restorer = "face-restorer"
-
-    @property
-    def kind(self) -> Any:
-        """The kind in the words of `LocalKind`."""
-        return self.value.replace("-", "_")
-
-
-class FamilyWord(StrEnum):
-    """The families for which adapters are made."""
-
-    sd15 = "sd15"
-    sdxl = "sdxl"
-
-
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done; write nothing.")]
 
 
@@ -71,9 +46,9 @@ def add(
         ),
     ],
     id_: Annotated[str | None, typer.Option("--id", help="The name to draw with it [its file's].")] = None,
-    kind: Annotated[KindWord | None, typer.Option(help="What it has to be.")] = None,
+    kind: Annotated[LocalKind | None, typer.Option(help="What it has to be.")] = None,
     family: Annotated[
-        FamilyWord | None, typer.Option(help="What it is made for, where nothing in it tells.")
+        StableDiffusionFamily | None, typer.Option(help="What it is made for, where nothing in it tells.")
     ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -83,7 +58,7 @@ def add(
     The environment's HF_TOKEN is sent to the hub and CIVITAI_TOKEN to Civitai, and to no other host.
     """
     settings = _settings()
-    wanted = Wanted(what, id_, kind and kind.kind, family and family.value)
+    wanted = Wanted(what, id_, kind, family)
     with _in_words(settings):
         path = additions.local_path(what)
         if path is not None:
@@ -145,13 +120,13 @@ def scan(
 
 @app.command("list")
 def list_(
-    kind: Annotated[KindWord | None, typer.Option(help="Only these.")] = None,
+    kind: Annotated[LocalKind | None, typer.Option(help="Only these.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List everything that can be drawn with: weights.yaml's, what was loaded, added and scanned."""
     settings = _settings()
     with _in_words(settings):
-        items = [each for each in stock(settings) if kind is None or each.kind == kind.kind]
+        items = [each for each in stock(settings) if kind is None or each.kind == kind]
     if as_json:
         print_json([each.as_json() for each in items])
         return
@@ -170,7 +145,7 @@ def rm(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget what was added. Files that were fetched are removed; those used where they lie are left alone."""
+    """Forget what was added. Files that were fetched are removed, those used where they lie are left."""
     settings = _settings()
     with _in_words(settings):
         removed = additions.remove(which, settings, dry_run=dry_run)

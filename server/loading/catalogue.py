@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from yaml import YAMLError
 
 from pipelines.weights.downloads import one_pull_at_a_time
 from pipelines.weights.loaded import (
@@ -18,9 +22,11 @@ from pipelines.weights.loaded import (
     with_loaded,
 )
 from pipelines.weights.lock import read_lock, write_lock
-from pipelines.weights.manifest import Manifest, load_manifest
+from pipelines.weights.manifest import Manifest, Source, load_manifest
 from pipelines.weights.repositories import repositories
 from server.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -35,8 +41,25 @@ class Catalogue:
         self._weights = settings.weights
         self.own: Manifest = load_manifest(settings.manifest)
         self._stamp = _stamp(self._weights)
-        self._loaded: Loaded = read_loaded(self._weights)
+        self._loaded: Loaded = self._read_loaded()
         self.manifest: Manifest = with_loaded(self.own, self._loaded, self._weights)
+
+    def _read_loaded(self) -> Loaded:
+        """What was loaded; a damaged record is put aside, so that everything else is drawn."""
+        try:
+            return read_loaded(self._weights)
+        except (ValueError, YAMLError) as error:
+            path = self._weights / LOADED_NAME
+            aside = path.with_name(f"{LOADED_NAME}.damaged")
+            log.error(
+                "%s is damaged, and nothing of what was loaded is drawn with; it is kept as %s: %s",
+                LOADED_NAME,
+                aside.name,
+                error,
+            )
+            with suppress(OSError):
+                path.replace(aside)
+            return Loaded()
 
     def has(self, name: str) -> bool:
         """Whether anything of whatever kind has that name."""
@@ -139,15 +162,25 @@ def remove_files(item: LoadedEntry, weights: Path, manifest: Manifest) -> None:
     if item.in_place or source.folder is not None:
         return
     with one_pull_at_a_time(weights, wait=True):
-        lock = read_lock(weights)
+        try:
+            lock = read_lock(weights)
+        except ValueError:
+            if _was_brought(source):  # the lock is damaged, and its record is lost already
+                (weights / str(source.file)).unlink(missing_ok=True)
+            return
         if source.hub is not None:
             key = f"{source.hub}@{source.revision}"
             if key in lock.repositories and key not in {each.key for each in repositories(manifest)}:
                 shutil.rmtree(weights / lock.repositories.pop(key).folder, ignore_errors=True)
-        elif source.file is not None and source.file.parts[:1] == (LOADED_FOLDER,):
-            (weights / source.file).unlink(missing_ok=True)
+        elif _was_brought(source):
+            (weights / str(source.file)).unlink(missing_ok=True)
             lock.downloads.pop(str(source.file), None)
         write_lock(weights, lock)
+
+
+def _was_brought(source: Source) -> bool:
+    """Whether a source is a file that was brought into the weights folder."""
+    return source.file is not None and source.file.parts[:1] == (LOADED_FOLDER,)
 
 
 def _with(loaded: Loaded, entries: dict[str, LoadedEntry]) -> Loaded:

@@ -136,12 +136,10 @@ def draw(pool: PipelinePool, device: torch.device, wanted: list[Request]) -> dic
         loop.submit(str(number), request)
     found: dict[str, list[str]] = {"failed": [], "types": [], "waits": []}
     while not loop.idle:
-        before, waited, decodes = _samples(loop), len(WAITS), bool(loop._finishing)
+        before, waited = _samples(loop), len(WAITS)
         events = loop.turn()
         samples = _samples(loop)
-        if (
-            samples and samples == before and not decodes
-        ):  # nothing but a step: no picture was begun or finished
+        if samples and samples == before:  # nothing but a step: no picture was begun or finished
             found["waits"] += WAITS[waited:]
         found["types"] += [
             type(sample.sampler).__name__ for sample in samples if sample.latents.dtype != torch.float16

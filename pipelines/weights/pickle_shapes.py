@@ -61,13 +61,17 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 """What a pickle of bare tensors calls, and what is done instead; torch opens no others here either."""
 
 
+class _MoreThanTensors(Exception):
+    """A pickle names a class or function that bare tensors do not need."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if known := _KNOWN.get((module, name)):
             return known
         if module in ("torch", "torch.storage"):  # number formats, and the kinds of storages
             return _Anything
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        raise _MoreThanTensors(f"{module}.{name}")
 
     def persistent_load(self, pid: Any, /) -> Any:
         return _Anything()
@@ -82,7 +86,7 @@ def read_pickle_shapes(path: Path) -> Shapes:
     try:
         with path.open("rb") as file:
             opened = _opened(file)
-    except pickle.UnpicklingError as error:
+    except _MoreThanTensors as error:
         raise Unrecognised(
             f"it is a pickle that holds more than tensors ({error}); give a .safetensors"
         ) from error

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights.downloads import sized
+from pipelines.weights.kinds import LocalKind, StableDiffusionFamily
 from pipelines.weights.manifest import load_manifest
 from server.commands.configuration import read_settings
 from server.commands.failure import CommandFailed
@@ -224,7 +225,8 @@ def _print_scan(result: Scan) -> None:
 def _scan_row(found: Found) -> tuple[str, ...]:
     model = found.model
     assert model is not None
-    words = [("new" if found.is_new else ""), model.about, model.warning or ""]
+    taken = f"{found.taken} is the name of something else" if found.taken else ""
+    words = ["new" if found.is_new else "", model.about, taken, model.warning or ""]
     return (
         found.name,
         model.kind.replace("_", " "),

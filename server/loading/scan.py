@@ -36,6 +36,7 @@ class Found:
         problem: why it cannot be drawn with.
         name: the name under which it is drawn with.
         is_new: whether no earlier scan found it.
+        taken: the name that it would have had, if something else did not have it; else empty.
         undecided: whether it may be an upscaler or face restorer, which only a process with torch can tell.
     """
 
@@ -44,6 +45,7 @@ class Found:
     problem: str = ""
     name: str = ""
     is_new: bool = True
+    taken: str = ""
     undecided: bool = False
 
 
@@ -177,7 +179,9 @@ def _merged(scan: Scan, loaded: Loaded, own: Manifest, weights: Path, *, forget_
         assert found.model is not None
         name = known.get(_identity(found.candidate.path))
         found.is_new = name is None
-        found.name = name or free_name(found.candidate, lambda each: each in taken)
+        found.name = name or free_name(found.candidate, taken.__contains__)
+        preferred = free_name(found.candidate, lambda _: False)
+        found.taken = "" if found.name == preferred else preferred
         before = entries.get(found.name)
         if before is not None and not before.in_place:
             continue  # it was brought here, and lies in the folder that is scanned

@@ -112,7 +112,10 @@ def fill(tried: Tried, layout: dict[str, str], single_file: Path) -> None:
     tried.put(small / "face_restorer.safetensors", layout["face_restorer"])
 
 
-@pytest.mark.parametrize("layout", [A1111, COMFYUI], ids=["a1111", "comfyui"])
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(A1111, id="a1111"), pytest.param(COMFYUI, id="comfyui", marks=pytest.mark.slow)],
+)
 def test_all_kinds_are_found_in_the_folders_of_both_programs_and_used_in_place(
     layout: dict[str, str], tried: Tried, single_file: Path
 ) -> None:
@@ -170,7 +173,7 @@ def test_a_pickle_is_read_without_being_run(tried: Tried, old: bool) -> None:
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_embeddings_and_upscalers_that_are_pickled_are_found(tried: Tried, old: bool) -> None:
     vectors = next(iter(load_file(tried.small / "sd15_adapters/night_scene.safetensors").values()))
     embedding = {

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
-from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
+from pipelines.weights.kinds import Dtype, Family, LocalSection, StableDiffusionFamily
 from pipelines.weights.local_sizes import numbers_in_file, numbers_in_folder
 from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS
 
@@ -332,7 +332,9 @@ class Manifest(_Entry):
         others = {**self.upscalers, **self.face_restorers}
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
 
-    def with_entry(self, section: Section, name: str, entry: PipelineEntry | AdapterEntry) -> Manifest:
+    def with_entry(
+        self, section: LocalSection, name: str, entry: PipelineEntry | ImageNetworkEntry | AdapterEntry
+    ) -> Manifest:
         """A copy of this manifest that has the entry, too."""
         return self.model_copy(update={section: {**getattr(self, section), name: entry}})
 

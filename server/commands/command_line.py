@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "Create, import, list and revoke API keys.",
     "credits": "Grant and show credits.",
     "weights": "List, pull or verify the checkpoints of the manifest.",
+    "models": "Add, scan, list and remove what can be drawn with.",
     "webhooks": "List and retry webhooks, show their signing secret.",
 }
 """The commands and what they do. Each is a module beside this one, which has either a group of actions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -25,7 +26,11 @@ GIVEN_UP = (EngineState.failed, EngineState.stopped)
 
 
 class Dispatch:
-    """The one way from a request to its drawing."""
+    """The one way from a request to its drawing.
+
+    Attributes:
+        last_used: when an engine last began to draw with a checkpoint or adapter, in seconds since 1970.
+    """
 
     def __init__(self, engines: Sequence[Engine], queue: JobQueue, *, queue_timeout_s: float) -> None:
         self._engines = {engine.name: engine for engine in engines}
@@ -38,6 +43,7 @@ class Dispatch:
         self._restart: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._stopped = False
+        self.last_used: dict[str, float] = {}
 
     @property
     def queue_length(self) -> int:
@@ -206,6 +212,7 @@ class Dispatch:
             if engine.state is not EngineState.ready:
                 raise EngineLost("The engine was lost before it began")
             ticket.attempts += 1
+            self.last_used |= dict.fromkeys(_names_in(ticket.request), time.time())
             return await engine.draw(ticket.id, ticket.request, on_progress)
         finally:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.

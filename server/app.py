@@ -35,8 +35,10 @@ from server.http.call_state import call_state
 from server.http.middleware import EXPOSED_HEADERS, CallMiddleware
 from server.http.services import Services
 from server.jobs.jobs import Jobs
+from server.loading import changes
 from server.loading.catalogue import Catalogue
 from server.loading.loads import Loads
+from server.loading.usage import UsageRecord
 from server.metrics import Metrics
 from server.outside.public_http import PublicHTTP
 from server.outside.remote_images import RemoteImages
@@ -102,8 +104,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     try:
         async with database.hold_server_lock():
             await database.migrate()
-            async with _running(app, database):
-                yield
+            with changes.announce(settings.weights):
+                async with _running(app, database):
+                    yield
     finally:
         await database.close()
 
@@ -149,6 +152,7 @@ async def _running(app: FastAPI, database: Database) -> AsyncGenerator[None]:
     background = [
         asyncio.create_task(_sweep(storage, jobs, webhooks, settings.output_retention_s)),
         asyncio.create_task(deliveries.run()),
+        asyncio.create_task(changes.follow(catalogue, dispatch, UsageRecord(settings.data))),
     ]
     try:
         yield

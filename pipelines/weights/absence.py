@@ -50,6 +50,9 @@ def remedy(name: str, source: Source, weights: Path, *, damaged_lock: bool = Fal
     if source.dummy is not None:
         return f"correct the entry of {name} in weights.yaml"
     what = "file" if source.file is not None else "folder"
+    given = source.file or source.folder
+    if given is not None and given.is_absolute():
+        return f"put its {what} back to where it was, or run `understudy models rm {_quoted(name)}`"
     return f"put a whole {what} where the entry of {name} in weights.yaml says, or correct the entry"
 
 

@@ -6,18 +6,23 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.weights.formats import REFUSED_PICKLES, VERIFIED_PICKLES
-from pipelines.weights.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
+from pipelines.weights.hub import Bar, Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
 from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
 from pipelines.weights.repositories import Repository, components_of, select
 
 PARTS = ".parts"
 """The folder of partial downloads below the weights folder; each has the hash of its file or URL as name."""
+
+
+_WRITING = threading.Lock()
+"""Held by the thread that writes the lock file: the threads of one pull finish repositories one by one."""
 
 
 @contextmanager
@@ -57,43 +62,56 @@ def pull(
     Raises:
         PullError: the repository could not be pulled; the error says why.
     """
-    lock = read_lock(weights)
-    before = lock.repositories.get(repository.key)
+    planned = plan(hub, repository, weights, upgrade=upgrade)
+    demand_room([planned], weights)
+    say(planned.words)
+    for origin in planned.missing:
+        planned.fetch(origin)
+    return planned.finish(weights)
+
+
+def plan(hub: Hub, repository: Repository, weights: Path, *, upgrade: bool = False) -> PlannedPull:
+    """Find out what is missing of a repository; nothing large is fetched.
+
+    Raises:
+        PullError: the repository could not be looked at, or may not be pulled.
+    """
+    before = read_lock(weights).repositories.get(repository.key)
     commit = before.commit if before is not None and not upgrade else hub.commit(repository)
     known = before.files if before is not None else {}
-    work = _Pull(hub, repository, commit, weights / repository.folder, weights / PARTS, known)
-    work.listing = hub.listing(repository, commit)
-    chosen = work.choose()
-    missing = {origin: stored for origin, stored in chosen.items() if not work.keep(origin, stored)}
-    work.demand_room(missing)
-    say(f"{repository.hub} at {commit[:10]}: {len(chosen)} files, {len(missing)} to fetch")
-    for origin, stored in missing.items():
-        work.fetch(origin, stored)
-    for stale in known.keys() - work.files.keys():
-        (work.folder / stale).unlink(missing_ok=True)
-    locked = LockedRepository(
-        hub=repository.hub,
-        revision=repository.revision,
-        commit=commit,
-        half=repository.half,
-        folder=repository.folder,
-        files=dict(sorted(work.files.items())),
-    )
-    lock.repositories[repository.key] = locked
-    lock.repositories = dict(sorted(lock.repositories.items()))
-    write_lock(weights, lock)
-    return locked
+    planned = PlannedPull(hub, repository, commit, weights / repository.folder, weights / PARTS, known)
+    planned.listing = hub.listing(repository, commit)
+    planned.chosen = planned.choose()
+    planned.missing = {
+        origin: stored for origin, stored in planned.chosen.items() if not planned.keep(origin, stored)
+    }
+    return planned
+
+
+def demand_room(pulls: Sequence[PlannedPull], weights: Path) -> None:
+    """Refuse before hours of downloading what would end on a full disk.
+
+    Raises:
+        DiskFull: there is less room than is needed for all of them together.
+    """
+    needed = sum(each.missing_bytes - each.begun_bytes for each in pulls)
+    free = shutil.disk_usage(weights).free
+    if needed > free:
+        one = pulls[0].repository.hub if len(pulls) == 1 else "All of it"
+        raise DiskFull(f"{one} needs {sized(needed)} more, and {sized(free)} are free.")
 
 
 @dataclass(slots=True)
-class _Pull:
-    """A repository while it is being pulled.
+class PlannedPull:
+    """A repository that is to be pulled, or is being pulled.
 
     Attributes:
         folder: the folder of its files.
         parts: the folder of partial downloads.
         known: the files of the lock before this pull, by their names on disk.
         listing: the files that the repository has at ``commit``.
+        chosen: the files that are needed: the name in the repository -> the name on disk before conversion.
+        missing: those of them that are not here.
         files: the files that are here now, by their names on disk.
     """
 
@@ -104,14 +122,40 @@ class _Pull:
     parts: Path
     known: dict[str, LockedFile]
     listing: dict[str, RemoteFile] = field(default_factory=dict[str, RemoteFile])
+    chosen: dict[str, str] = field(default_factory=dict[str, str])
+    missing: dict[str, str] = field(default_factory=dict[str, str])
     files: dict[str, LockedFile] = field(default_factory=dict[str, LockedFile])
+
+    @property
+    def words(self) -> str:
+        """What is going to be done, in words."""
+        size = f" ({sized(self.missing_bytes)})" if self.missing else ""
+        return (
+            f"{self.repository.hub} at {self.commit[:10]}: {len(self.chosen)} files,"
+            f" {len(self.missing)} to fetch{size}"
+        )
+
+    @property
+    def missing_bytes(self) -> int:
+        """The bytes of the missing files."""
+        return sum(self.listing[origin].size for origin in self.missing)
+
+    @property
+    def begun_bytes(self) -> int:
+        """The bytes that an earlier pull left of the missing files."""
+        return sum(self.begun(origin) for origin in self.missing)
+
+    def begun(self, origin: str) -> int:
+        """The bytes that are here of a missing file."""
+        part = self.parts / self.listing[origin].upstream
+        return part.stat().st_size if part.exists() else 0
 
     def choose(self) -> dict[str, str]:
         """The files that are needed: the name in the repository -> the name on disk before conversion."""
         components = None
         if "model_index.json" in self.listing and not self.repository.files:
             if not self.keep("model_index.json", "model_index.json"):
-                self.fetch("model_index.json", "model_index.json")
+                self._bring("model_index.json", "model_index.json", None)
             index = json.loads((self.folder / "model_index.json").read_text())
             components = components_of(index)
         chosen = select(self.listing.keys(), self.repository, components)
@@ -150,11 +194,37 @@ class _Pull:
         self.files[name] = describe(path, origin=origin, upstream=upstream)
         return True
 
-    def fetch(self, origin: str, stored: str) -> None:
-        """Bring one file, check it against the hub's hash, convert it if need be, move it to its place."""
+    def fetch(self, origin: str, bar: Bar | None = None) -> None:
+        """Bring one missing file, check it by the hub's hash, convert it if need be, put it in its place.
+
+        Raises:
+            PullError: it could not be brought; what came of it is kept.
+        """
+        self._bring(origin, self.missing[origin], bar)
+
+    def finish(self, weights: Path) -> LockedRepository:
+        """Write the lock when all files are here, and remove those that nobody needs any more."""
+        for stale in self.known.keys() - self.files.keys():
+            (self.folder / stale).unlink(missing_ok=True)
+        locked = LockedRepository(
+            hub=self.repository.hub,
+            revision=self.repository.revision,
+            commit=self.commit,
+            half=self.repository.half,
+            folder=self.repository.folder,
+            files=dict(sorted(self.files.items())),
+        )
+        with _WRITING:
+            lock = read_lock(weights)
+            lock.repositories[self.repository.key] = locked
+            lock.repositories = dict(sorted(lock.repositories.items()))
+            write_lock(weights, lock)
+        return locked
+
+    def _bring(self, origin: str, stored: str, bar: Bar | None) -> None:
         remote = self.listing[origin]
         partial = prepare_partial(self.parts, remote)
-        self.hub.fetch(self.repository, self.commit, origin, remote, partial)
+        self.hub.fetch(self.repository, self.commit, origin, remote, partial, bar)
         if not _matches(partial, remote.upstream):
             partial.unlink()
             raise Corrupted(
@@ -188,18 +258,6 @@ class _Pull:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
-
-    def demand_room(self, missing: dict[str, str]) -> None:
-        """Refuse before hours of downloading what would end on a full disk."""
-        here = sum(
-            part.stat().st_size
-            for origin in missing
-            if (part := self.parts / self.listing[origin].upstream).exists()
-        )
-        needed = sum(self.listing[origin].size for origin in missing) - here
-        free = shutil.disk_usage(self.parts.parent).free
-        if needed > free:
-            raise DiskFull(f"{self.repository.hub} needs {sized(needed)} more, and {sized(free)} are free.")
 
 
 def prepare_partial(parts: Path, remote: RemoteFile) -> Path:

@@ -34,7 +34,7 @@ from pipelines.weights.lora_settings import of_config
 from pipelines.weights.manifest import load_manifest
 from pipelines.weights.repositories import Repository, components_of, peft_files, repositories, select
 
-_SDXL_SCALING_FACTOR = 0.13025
+SDXL_SCALING_FACTOR = 0.13025
 """The scaling factor that tells SDXL's VAEs from those of SD1.5, whose tensors have the same shapes."""
 
 _REPORT_INTERVAL_S = 0.5
@@ -190,7 +190,7 @@ class _Look:
         if kind == "vae":
             if self._wanted.family is not None:
                 return self._wanted.family
-            return "sdxl" if config.get("scaling_factor") == _SDXL_SCALING_FACTOR else "sd15"
+            return "sdxl" if config.get("scaling_factor") == SDXL_SCALING_FACTOR else "sd15"
         return "sdxl" if config.get("cross_attention_dim") == 2048 else "sd15"
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -6,13 +6,27 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from pipelines.weights.repositories import Repository
+from pipelines.weights.xet import XetBroken, XetStorage
+
+log = logging.getLogger(__name__)
+
+XET_FROM_BYTES = 1_000_000
+"""The least bytes of a file that is fetched from Xet storage: a smaller one comes sooner in one answer."""
+
+
+class Bar(Protocol):
+    """Is told of the bytes that come. It may raise, which ends the transfer; what came is kept."""
+
+    def update(self, n: float, /) -> object:
+        """``n`` more bytes have come; fewer than none, where they have to come again."""
 
 
 class PullError(Exception):
@@ -70,15 +84,19 @@ class RemoteFile:
 class Hub:
     """The hub as this project needs it, through huggingface_hub; every failure is a `PullError`."""
 
-    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, endpoint: str | None = None, token: str | None = None, xet: XetStorage | None = None
+    ) -> None:
         """
         Args:
             endpoint: URL of the hub; None for the one that huggingface_hub's environment names.
             token: access token; None for the one that huggingface_hub finds (``HF_TOKEN``, an earlier login).
+            xet: the storage that large files are streamed from where the hub offers it.
         """
         from huggingface_hub import HfApi
 
         self._token = token or None
+        self._xet = XetStorage() if xet is None else xet
         self._api = HfApi(endpoint=endpoint.rstrip("/") if endpoint else None, token=self._token)
         self.endpoint = self._api.endpoint
 
@@ -102,9 +120,15 @@ class Hub:
         }
 
     def fetch(
-        self, repository: Repository, commit: str, name: str, remote: RemoteFile, partial: Path
+        self,
+        repository: Repository,
+        commit: str,
+        name: str,
+        remote: RemoteFile,
+        partial: Path,
+        bar: Bar | None = None,
     ) -> None:
-        """Append to a partial download what is missing of the file, with a progress bar.
+        """Append to a partial download what is missing of the file.
 
         The client's own download keeps nothing of a transfer that was killed, so the partial file is kept
         here and only its rest is asked for. Large files lie behind addresses that are signed for a while; one
@@ -116,20 +140,34 @@ class Hub:
             while True:
                 before = file.tell()
                 try:
-                    return self._fetch_rest(repository, commit, name, remote, file)
+                    return self._fetch_rest(repository, commit, name, remote, file, bar)
                 except errors.HfHubHTTPError as error:
                     if error.response.status_code != 403 or file.tell() == before:
                         raise
 
     def _fetch_rest(
-        self, repository: Repository, commit: str, name: str, remote: RemoteFile, file: BinaryIO
+        self,
+        repository: Repository,
+        commit: str,
+        name: str,
+        remote: RemoteFile,
+        file: BinaryIO,
+        bar: Bar | None,
     ) -> None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
 
         url = hf_hub_url(repository.hub, name, revision=commit, endpoint=self.endpoint)
-        location = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint).location
+        metadata = get_hf_file_metadata(url, token=self._token, endpoint=self.endpoint)
+        if metadata.xet_file_data is not None and remote.size >= XET_FROM_BYTES and self._xet.is_usable():
+            own = build_hf_headers(token=self._token)
+            try:
+                self._xet.fetch(metadata.xet_file_data, own, remote.size, file, bar)
+                return
+            except XetBroken as error:
+                log.warning("%s/%s goes on over plain HTTP: %s", repository.hub, name, error)
+        location = metadata.location
         stays = location.startswith(f"{self.endpoint}/")
         headers = build_hf_headers(token=self._token if stays else False)
         headers["Accept-Encoding"] = "identity"
@@ -140,6 +178,7 @@ class Hub:
             headers=cast(dict[str, Any], headers),
             expected_size=remote.size,
             displayed_filename=f"{repository.hub}/{name}",
+            _tqdm_bar=cast(Any, bar),
         )
 
 

@@ -21,6 +21,7 @@ from pipelines.weights.layouts.networks import HINT_CHANNELS, controlnet_network
 from pipelines.weights.layouts.numbers import demand_not_quantised
 from pipelines.weights.lora_fit import fits_somewhere
 from pipelines.weights.manifest import Manifest, load_manifest
+from pipelines.weights.prediction import scheduler_changes
 from pipelines.weights.recognition import recognise
 from pipelines.weights.usable import demand_usable
 
@@ -39,35 +40,48 @@ class Inspected:
     Attributes:
         family: None for what both families have alike, as VAEs.
         config: of a checkpoint, the configuration that fits it, in the words of weights.yaml.
+        prediction: of a checkpoint, what its network predicts, in diffusers' word; None for the usual noise.
+        title: the name that its trainer gave it; empty where it says none.
     """
 
     kind: Kind
     family: StableDiffusionFamily | None
     config: str | None = None
+    prediction: str | None = None
+    title: str = ""
 
 
-def inspect_file(path: Path, manifest: Path, network: str = "") -> Inspected:
+def inspect_file(
+    path: Path, manifest: Path | Manifest, network: str = "", *, thorough: bool = True
+) -> Inspected:
     """Tell what a file is, and make sure that it opens.
 
     Args:
         manifest: weights.yaml; configurations beside it, and those of its checkpoints, are tried, too.
         network: of an adapter that PEFT saved, the network to which its folder belongs.
+        thorough: read small files whole. Otherwise headers alone are read, and numbers that are none (NaN)
+            are seen when the file is drawn with.
     Raises:
         Unrecognised: it cannot be drawn with; the error says why, in words for the caller.
     """
+    if isinstance(manifest, Path):
+        manifest = load_manifest(manifest)
     header = read_header(path)
     if network:
         named = {f"{network}.{name}": shape for name, shape in header.shapes.items()}
         header = replace(header, shapes=named)
     found = recognise(header.shapes)
-    noted = demand_usable(path, header, found.kind)
+    noted = demand_usable(path, header, found.kind, thorough=thorough)
     if found.kind == "lora":
-        return Inspected("lora", _lora_family(header.shapes, found.family or noted, load_manifest(manifest)))
+        family = _lora_family(header.shapes, found.family or noted, manifest)
+        return Inspected("lora", family, title=header.metadata.get("ss_output_name", ""))
     if found.kind == "embedding":
         return Inspected("embedding", found.family)
     demand_not_quantised(header)
-    config = _fitting(header, found.kind, found.family or "sd15", load_manifest(manifest))
-    return Inspected(found.kind, found.family, config if found.kind == "checkpoint" else None)
+    config = _fitting(header, found.kind, found.family or "sd15", manifest)
+    if found.kind != "checkpoint":
+        return Inspected(found.kind, found.family)
+    return Inspected(found.kind, found.family, config, scheduler_changes(header).get("prediction_type"))
 
 
 def _lora_family(

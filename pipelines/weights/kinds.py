@@ -39,6 +39,25 @@ SECTIONS: Mapping[Kind, Section] = {
 }
 """The section of weights.yaml in which each kind stands."""
 
+LocalKind = Literal["checkpoint", "lora", "embedding", "vae", "controlnet", "upscaler", "face_restorer"]
+"""The kind of a thing that can be drawn with where it lies, on this machine."""
+
+LocalSection = Literal[
+    "pipelines", "loras", "embeddings", "vaes", "controlnets", "upscalers", "face_restorers"
+]
+"""A section of weights.yaml whose entries may name files that lie on this machine already."""
+
+LOCAL_SECTIONS: Mapping[LocalKind, LocalSection] = {
+    "checkpoint": "pipelines",
+    "lora": "loras",
+    "embedding": "embeddings",
+    "vae": "vaes",
+    "controlnet": "controlnets",
+    "upscaler": "upscalers",
+    "face_restorer": "face_restorers",
+}
+"""The section of weights.yaml in which each kind that may lie on this machine stands."""
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 """The number format in which networks run, in torch's words."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from pipelines.weights.header import Unrecognised
@@ -116,6 +117,7 @@ class LoraNames:
     unsaid_alphas: set[str] = field(default_factory=set[str])
 
 
+@lru_cache(maxsize=100_000)  # files of one kind have the same names, and each is asked for several times
 def read_name(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> LoraTensor | None:
     """Tell where a tensor belongs; None for what is no part of a layer, whatever it is.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipelines.errors import UnknownPipeline
 from pipelines.weights import choices
-from pipelines.weights.kinds import Dtype, Family, Quantization, Section, StableDiffusionFamily
+from pipelines.weights.kinds import Dtype, Family, LocalSection, Quantization, StableDiffusionFamily
 from pipelines.weights.local_sizes import numbers_in_file, numbers_in_folder
 from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS
 
@@ -381,7 +381,9 @@ class Manifest(_Entry):
         others = {**self.upscalers, **self.face_restorers}
         return {**self.pipelines, **{name: each.as_pipeline() for name, each in others.items()}}
 
-    def with_entry(self, section: Section, name: str, entry: PipelineEntry | AdapterEntry) -> Manifest:
+    def with_entry(
+        self, section: LocalSection, name: str, entry: PipelineEntry | ImageNetworkEntry | AdapterEntry
+    ) -> Manifest:
         """A copy of this manifest that has the entry, too."""
         return self.model_copy(update={section: {**getattr(self, section), name: entry}})
 

@@ -18,9 +18,13 @@ _PAIRS = (("up", "down"), ("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b")
 """Parts of a layer that are multiplied with each other."""
 
 
-def demand_usable(path: Path, header: Header, kind: Kind) -> StableDiffusionFamily | None:
+def demand_usable(
+    path: Path, header: Header, kind: Kind, *, thorough: bool = True
+) -> StableDiffusionFamily | None:
     """Refuse an adapter that its first drawing would refuse; small files are read whole. Blocking.
 
+    Args:
+        thorough: whether small files are read whole.
     Returns:
         The family that the writer of a LoRA noted; None if it noted none.
     Raises:
@@ -31,7 +35,7 @@ def demand_usable(path: Path, header: Header, kind: Kind) -> StableDiffusionFami
         _demand_whole(header.shapes)
         _demand_readable(header.metadata)
         family = _said_family(header.metadata)
-    if kind in _READ_WHOLE:
+    if thorough and kind in _READ_WHOLE:
         demand_finite(path)
     return family
 

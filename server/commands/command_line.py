@@ -27,6 +27,7 @@ COMMANDS = {
     "keys": "Create, import, list and revoke API keys.",
     "credits": "Grant and show credits.",
     "weights": "List, pull or verify the checkpoints of the manifest.",
+    "models": "Add, scan, list and remove what can be drawn with.",
     "webhooks": "List and retry webhooks, show their signing secret.",
 }
 """The commands and what they do. Each is a module beside this one, which has either a group of actions,
@@ -126,7 +127,8 @@ def _options(debug: _Debug) -> Callable[..., None]:
     ) -> None:
         debug.given = wants_debug
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request, with its address
+        for client in ("httpx", "httpx2"):
+            logging.getLogger(client).setLevel(logging.WARNING)  # they tell every request, with its address
         if debug.wanted:
             for package in ("server", "pipelines"):
                 logging.getLogger(package).setLevel(logging.DEBUG)

@@ -1,221 +1,162 @@
-"""`understudy demo`: the server on small checkpoints, and one picture through each of the five pages."""
+"""`understudy demo`: the server on small checkpoints, and one picture through each of the five pages.
+
+With ``--real`` it is one small real checkpoint instead, and the samples of two pages.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import subprocess
-import sys
+import socket
 import threading
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from pipelines import image_io
-from server.accounts.accounts import Accounts
-from server.accounts.credits import Credits
-from server.commands.configuration import read_settings
+from server.commands.demo_build import Building, NotBuilt
+from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
+from server.commands.demo_progress import DemoProgress
+from server.commands.demo_visit import Page, Visit, five_pages
+from server.commands.failure import CommandFailed
 from server.commands.serve import check_free, listen, run_until_stopped, web_server
-from server.database.database import Database, database_url
+from server.commands.session import check_data_folder
 from server.settings import Settings
 
-ACCOUNT = "demo"
-CREDITS_MILLI = 1_000_000
-START_TIMEOUT_S = 120.0
+ASKED_WRONGLY = 2
+PAGES = 5
+
+Example = tuple[str, dict[str, str]]
+"""The path and the body of a call."""
 
 console = Console()
 
 
 def demo(
+    real: Annotated[
+        bool, typer.Option("--real", help="Draw with a small real checkpoint, which is downloaded (1 GB).")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --real: agree to licence and download.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Stop after the pictures.")] = False,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo-output"),
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (in the demo's own folder).")
+    ] = None,
 ) -> None:
     """Serve small checkpoints and draw one picture through each page."""
-    raise typer.Exit(_run(read_settings(port=port), output, once=once))
-
-
-def _run(settings: Settings, output: Path, *, once: bool) -> int:
+    if find_spec("torch") is None:
+        raise CommandFailed("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
+    settings = demo_settings(port=port)
+    check_data_folder(settings)
     listener = listen(settings)
     check_free(settings)
-    console.print("Building the small checkpoints ...")
-    # In a process of its own: building needs torch, which the API process never loads.
-    built = subprocess.run(
-        [sys.executable, "-m", "pipelines.demo.build", str(settings.data)], stdout=subprocess.PIPE, text=True
-    )
-    if built.returncode:
-        console.print("[red]The small checkpoints could not be built.")
-        return 1
-    settings = settings.model_copy(update={"manifest": Path(built.stdout.strip())})
-    api_key = asyncio.run(_demo_key(settings))
-    server = web_server(settings, "warning")
-    visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, output)
-    failures: list[str] = []
-
-    def visitor() -> None:
-        try:
-            failures.extend(visit.run())
-            if not once:
-                visit.print_example_call()
-        except Exception as error:
-            failures.append(str(error))
-        finally:
-            if once:
-                server.should_exit = True
-
-    thread = threading.Thread(target=visitor, daemon=True)
-    thread.start()
-    run_until_stopped(server, listener)
-    if once:
-        thread.join()
-    for failure in failures:
-        console.print(f"[red]{failure}")
-    return 1 if failures else 0
+    serving = Serving(settings, listener, output or settings.data / "pictures", once=once)
+    raise typer.Exit(_real(serving, yes=yes) if real else _small(serving))
 
 
-async def _demo_key(settings: Settings) -> str:
-    """Create an API key of the demo account, which is itself created and credited on first use."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    database = Database(database_url(settings))
+def _small(serving: Serving) -> int:
+    progress = DemoProgress(console, PAGES)
     try:
-        await database.migrate()
-        accounts = Accounts(database)
-        account = await accounts.find(ACCOUNT)
-        if account is None:
-            account = await accounts.create(ACCOUNT, is_administrator=True)
-        if account.balance < CREDITS_MILLI:
-            await Credits(database).grant(account.id, CREDITS_MILLI, "demo")
-        return await accounts.create_key(account.id, "demo")
-    finally:
-        await database.close()
+        with Building(serving.settings.data, progress.built) as building:
+            manifest = building.manifest()
+            example = "/v1/kandinsky2.2-txt2img", {"prompt": "a red circle on a blue background"}
+            return serving.draw(manifest, five_pages(building.wait_for), progress, example)
+    except NotBuilt as error:
+        raise CommandFailed(str(error), status=1) from error
 
 
-@dataclass
-class _Visit:
-    """A client that visits the five pages, over HTTP as any other client does."""
+def _real(serving: Serving, *, yes: bool) -> int:
+    # Not at the top: who wants no download needs none of it.
+    from pipelines.weights.hub import PullError
+    from server.commands import demo_real
 
-    url: str
-    api_key: str
+    weights = serving.settings.weights
+    try:
+        if wanted := demo_real.missing(weights):
+            console.print(demo_real.terms(wanted), markup=False, highlight=False, soft_wrap=True)
+            if not demo_real.agreed(console, yes=yes):
+                return ASKED_WRONGLY
+            if status := demo_real.pull(weights):
+                return status
+    except PullError as error:
+        raise CommandFailed(str(error), status=error.exit_code) from error
+    console.print(*demo_real.CHANGED, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    pages = demo_real.real_pages()
+    example = "/v1/sd1.5-txt2img", {"prompt": "a lighthouse at dusk, oil painting"}
+    return serving.draw(demo_real.MANIFEST, pages, DemoProgress(console, len(pages)), example)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a demo serves and puts its pictures.
+
+    Attributes:
+        output: the folder of the pictures.
+        once: stop after the pictures, instead of at Ctrl-C.
+    """
+
+    settings: Settings
+    listener: socket.socket
     output: Path
-    pictures: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    once: bool
 
-    def run(self) -> list[str]:
-        """Draw the pictures and write them; return what went wrong, in words."""
-        self.output.mkdir(parents=True, exist_ok=True)
+    def draw(
+        self,
+        manifest: Path,
+        pages: Sequence[Page],
+        progress: DemoProgress,
+        example: Example,
+    ) -> int:
+        """Serve what a manifest names, draw through the pages, and return the exit status.
+
+        Args:
+            example: the call that is printed for the reader to repeat.
+        """
+        api_key = asyncio.run(demo_key(self.settings))
+        server = web_server(self.settings.model_copy(update={"manifest": manifest}), self.settings.log_level)
+        url = _url(self.settings)
+        visit = Visit(url, api_key)
         failures: list[str] = []
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        pages = (self._kandinsky, self._kolors, self._pose, self._img2img, self._text2img)
-        with (
-            httpx.Client(base_url=self.url, headers={"x-api-key": self.api_key}, timeout=300) as client,
-            Progress(*columns, console=console) as progress,
-        ):
-            task = progress.add_task("waiting for the engine", total=len(pages))
-            self._wait_until_ready(client)
-            for page in pages:
-                name = page.__name__.removeprefix("_")
-                progress.update(task, description=f"drawing through {name}")
-                try:
-                    file_name, picture = page(client)
-                except (httpx.HTTPError, KeyError, RuntimeError) as error:
-                    failures.append(f"{name}: {error}")
-                    continue
-                self.pictures[name] = picture
-                (self.output / file_name).write_bytes(picture)
-                progress.advance(task)
-            progress.update(task, description="done")
-        console.print(f"{len(self.pictures)} pictures in {self.output}/")
-        return failures
 
-    def _wait_until_ready(self, client: httpx.Client) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        reason = "no answer"
-        while time.monotonic() < deadline:
+        def draw() -> None:
             try:
-                answer = client.get("/readyz")
-                if answer.status_code == 200:
-                    return
-                reason = answer.text
-            except httpx.TransportError as error:
-                reason = str(error)
-            time.sleep(0.2)
-        raise RuntimeError(f"the server did not become ready: {reason}")
+                with progress:
+                    failures.extend(visit.run(pages, self.output, progress))
+            except (OSError, RuntimeError) as error:
+                failures.append(str(error))
+            for failure in failures:
+                console.print(failure, style="red", markup=False, highlight=False)
+            if self.once or visit.leaving.is_set():
+                server.should_exit = True
+            else:
+                _say_what_next(url, api_key, self.settings.data / KEY_FILE, example)
 
-    def _post(self, client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
-        answer = client.post(path, json=body)
-        if answer.status_code != 200:
-            raise RuntimeError(f"{path} answered {answer.status_code}: {answer.text[:200]}")
-        return answer
+        drawing = threading.Thread(target=draw, daemon=True)
+        drawing.start()
+        run_until_stopped(server, self.listener)
+        visit.leaving.set()
+        if self.once:
+            drawing.join()
+        return 1 if failures else 0
 
-    def _kandinsky(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {"prompt": "a red circle on a blue background", "seed": 1}
-        return "kandinsky2.2-txt2img.jpg", self._post(client, "/v1/kandinsky2.2-txt2img", body).content
 
-    def _kolors(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {"prompt": "黄色背景上的绿色星星", "seed": 2}
-        return "kolors.webp", self._post(client, "/v1/kolors", body).content
+def _url(settings: Settings) -> str:
+    """The address by which this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
-    def _pose(self, client: httpx.Client) -> tuple[str, bytes]:
-        # Not at the top: it needs NumPy, which an image without engines does not have.
-        from pipelines.demo.world.figure import demo_skeleton
 
-        skeleton = image_io.encode(demo_skeleton(512, 768), "png")
-        body = {
-            "prompt": "an orange figure on a blue background",
-            "image": base64.b64encode(skeleton).decode(),
-            "seed": 3,
-            "base64": True,
-        }
-        answer = self._post(client, "/v1/sd3-med-pose", body)
-        return "sd3-med-pose.png", base64.b64decode(answer.json()["image"])
-
-    def _img2img(self, client: httpx.Client) -> tuple[str, bytes]:
-        image = base64.b64encode(self.pictures["kandinsky"]).decode()
-        body = {"prompt": "a yellow square on a green background", "image": image, "seed": 4}
-        return "sd1.5-img2img.jpg", self._post(client, "/v1/sd1.5-img2img", body).content
-
-    def _text2img(self, client: httpx.Client) -> tuple[str, bytes]:
-        body = {
-            "key": self.api_key,
-            "model_id": "stable-diffusion-v1-5",
-            "prompt": "a white triangle on a purple background",
-            "seed": 5,
-        }
-        answer = self._post(client, "/api/v1/enterprise/text2img", body).json()
-        while answer["status"] == "processing":
-            time.sleep(1)
-            answer = self._post(
-                client, f"/api/v1/enterprise/fetch/{answer['id']}", {"key": self.api_key}
-            ).json()
-        if answer["status"] != "success":
-            raise RuntimeError(f"text2img answered: {answer['message']}")
-        return "enterprise-text2img.png", client.get(answer["output"][0]).raise_for_status().content
-
-    def print_example_call(self) -> None:
-        """Print a call that the reader can repeat."""
-        body = json.dumps({"prompt": "a red circle on a blue background"})
-        console.print("Serving until Ctrl-C. Try:")
-        print(
-            f"curl -sS {self.url}/v1/kandinsky2.2-txt2img -H 'x-api-key: {self.api_key}' "
-            f"-H 'content-type: application/json' -d '{body}' -o picture.jpg",
-            flush=True,
-        )
+def _say_what_next(url: str, api_key: str, kept: Path, example: Example) -> None:
+    """Print a call that the reader can repeat, and last the page to open."""
+    path, body = example
+    print(
+        f"\nServing until Ctrl-C, with one API key, the same at each start (kept in {kept}):\n{api_key}\n\n"
+        f"curl -sS {url}{path} -H 'x-api-key: {api_key}' "
+        f"-H 'content-type: application/json' -d '{json.dumps(body)}' -o picture.jpg\n\n"
+        f"Open {url}/docs",
+        flush=True,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 DIFFERENT = 1
 NOT_ACCEPTED = 2
-INTERRUPTED = 130
 
 _EXIT_CODES = (
     "exit status: 0 done; 2 licences not accepted, or a wrong argument; 3 the hub does not answer; "
@@ -130,48 +130,110 @@ def pull(
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Take the newest commit of each revision.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be fetched, and how large it is.")
+    ] = False,
     manifest: ManifestPath = None,
     weights: WeightsFolder = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Fetch what is missing."""
-    raise typer.Exit(_pull(names or [], manifest, weights, accepted=accept_licenses, upgrade=upgrade))
+    """Fetch what is missing, several files at once; what was interrupted goes on where it was."""
+    opened, folder = _open(manifest, weights)
+    wanted = _wanted(opened, names or [])
+    if not wanted:
+        print("[]" if as_json else "Nothing of this comes from the hub.")
+        return
+    raise typer.Exit(
+        _pull(wanted, folder, accepted=accept_licenses, upgrade=upgrade, dry_run=dry_run, as_json=as_json)
+    )
 
 
-def _pull(
-    names: list[str], manifest_path: Path | None, folder: Path | None, *, accepted: bool, upgrade: bool
-) -> int:
-    from pipelines.weights.downloads import one_pull_at_a_time
-    from pipelines.weights.hub import Hub, PullError
+def _wanted(manifest: Manifest, names: list[str]) -> list[Repository]:
+    """The repositories of what is named, or of everything.
 
-    manifest, weights = _open(manifest_path, folder)
-    read = _lock(weights)
+    Raises:
+        CommandFailed: a name is not in the manifest.
+    """
     known = {*manifest.openable(), *(name for name, _ in manifest.adapters())}
     named = [manifest.id_of(name) for name in names]
     if unknown := [name for name in named if name not in known]:
-        _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-        return 2
-    wanted = repositories(manifest, named or None)
-    if not wanted:
-        print("Nothing of this comes from the hub.")
-        return 0
+        raise CommandFailed(
+            f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}", status=2
+        )
+    return repositories(manifest, named or None)
+
+
+def _pull(
+    wanted: list[Repository], weights: Path, *, accepted: bool, upgrade: bool, dry_run: bool, as_json: bool
+) -> int:
+    """Pull repositories and return the exit status: that of the first failure."""
+    from pipelines.weights.downloads import one_pull_at_a_time
+    from pipelines.weights.hub import Hub, PullError
+
+    read = _lock(weights)
     try:
         with one_pull_at_a_time(weights):
-            if not _show_licenses(wanted, read, accepted=accepted):
+            if not _show_licenses(wanted, read, accepted=accepted or dry_run, quiet=as_json):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
-            return _pull_all(hub, wanted, weights, upgrade=upgrade)
+            if dry_run:
+                return _show_plan(hub, wanted, weights, upgrade=upgrade, as_json=as_json)
+            return _fetch(hub, wanted, weights, upgrade=upgrade, as_json=as_json)
     except PullError as error:
         _complain(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        _complain("Interrupted; the next pull goes on from here.")
-        return INTERRUPTED
     except OSError as error:
         _complain(f"{weights} cannot be written: {error.strerror}")
         return 7 if error.errno == errno.ENOSPC else 1
 
 
-def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
+def _fetch(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool, as_json: bool) -> int:
+    from pipelines.weights.pulling import INTERRUPTED, pull_all
+    from server.commands.pull_progress import plan_as_json, watcher
+
+    shown = watcher(quiet=as_json)
+    try:
+        failures = pull_all(hub, wanted, weights, shown, upgrade=upgrade)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        shown.close()
+        if as_json:
+            print_json(plan_as_json(shown.plans, shown.problems, shutil.disk_usage(weights).free))
+    if failures:
+        return failures[0].exit_code
+    if not as_json:
+        print(f"All of {len(wanted)} repositories are here.")
+    return 0
+
+
+def _show_plan(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool, as_json: bool) -> int:
+    """Show what would be fetched; a repository that cannot be looked at is told, and the others are shown."""
+    from pipelines.weights.downloads import PlannedPull, plan
+    from pipelines.weights.hub import PullError
+    from server.commands.pull_progress import plan_as_json, print_plan
+
+    plans: list[PlannedPull] = []
+    problems: dict[str, str] = {}
+    status = 0
+    for repository in wanted:
+        try:
+            plans.append(plan(hub, repository, weights, upgrade=upgrade))
+        except PullError as error:
+            _complain(str(error))
+            problems[repository.hub] = str(error)
+            status = status or error.exit_code
+            if error.fatal:
+                break
+    free = shutil.disk_usage(weights).free
+    if as_json:
+        print_json(plan_as_json(plans, problems, free))
+    else:
+        print_plan(plans, free)
+    return status
+
+
+def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool, quiet: bool) -> bool:
     """Show the licences of what was never pulled; return whether it may be pulled now."""
     asked = [
         f"  {repository.hub}: {'; '.join(repository.licenses)}"
@@ -180,30 +242,11 @@ def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: boo
     ]
     if not asked:
         return True
-    print("Licences:", *asked, sep="\n")
+    if not quiet or not accepted:
+        print("Licences:", *asked, sep="\n", file=sys.stderr if quiet else sys.stdout)
     if not accepted:
         _complain("Read them, and accept them with --accept-licenses. Nothing was fetched.")
     return accepted
-
-
-def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:
-    """Pull repositories and return the exit status of the first failure; a fatal one stops the pull."""
-    from pipelines.weights.downloads import pull
-    from pipelines.weights.hub import PullError
-
-    failures: list[PullError] = []
-    for repository in wanted:
-        try:
-            pull(hub, repository, weights, upgrade=upgrade, say=print)
-        except PullError as error:
-            _complain(str(error))
-            failures.append(error)
-            if error.fatal:
-                break
-    if failures:
-        return failures[0].exit_code
-    print(f"All of {len(wanted)} repositories are here.")
-    return 0
 
 
 @app.command(epilog="exit status: 0 all is as pulled; 1 not")

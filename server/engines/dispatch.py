@@ -27,7 +27,11 @@ GIVEN_UP = (EngineState.failed, EngineState.stopped)
 
 
 class Dispatch:
-    """The one way from a request to its drawing."""
+    """The one way from a request to its drawing.
+
+    Attributes:
+        last_used: when an engine last began to draw with a checkpoint or adapter, in seconds since 1970.
+    """
 
     def __init__(self, engines: Sequence[Engine], queue: JobQueue, *, queue_timeout_s: float) -> None:
         self._engines = {engine.name: engine for engine in engines}
@@ -41,6 +45,7 @@ class Dispatch:
         self._restart: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._stopped = False
+        self.last_used: dict[str, float] = {}
 
     @property
     def queue_length(self) -> int:
@@ -222,6 +227,7 @@ class Dispatch:
                 ticket.evaluations = done, total
                 on_progress(done, total)
 
+            self.last_used |= dict.fromkeys(_names_in(ticket.request), time.time())
             return await engine.draw(ticket.id, ticket.request, note_progress)
         finally:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.

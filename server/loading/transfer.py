@@ -34,6 +34,13 @@ _CLOSED = (401, 403)
 """The statuses of what is not open to everybody, or not any more."""
 
 
+CIVITAI_HOSTS = ("civitai.com", "www.civitai.com", "civitai.red", "civitai.green")
+"""The hosts of Civitai, which takes its token as the hub does (documented for its API and for downloads)."""
+
+CIVITAI_VARIABLES = ("CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY")
+"""The variables that have the token: the first one in Civitai's own documentation, the others in clients."""
+
+
 class NotLoaded(Exception):
     """Something was not loaded; ``str(error)`` says why, in the caller's words."""
 
@@ -184,11 +191,15 @@ def storing() -> Generator[None]:
 
 
 def _authorization(url: httpx.URL) -> dict[str, str]:
-    """The operator's token for the hub's own host; a redirect to another host never gets it."""
-    token = os.environ.get("HF_TOKEN")
+    """The operator's token for the site that it is of; a redirect to another host never gets it."""
     hub = httpx.URL(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    same = (url.scheme, url.host, url.port) == (hub.scheme, hub.host, hub.port)
-    return {"Authorization": f"Bearer {token}"} if token and same else {}
+    if (url.scheme, url.host, url.port) == (hub.scheme, hub.host, hub.port):
+        token = os.environ.get("HF_TOKEN")
+    elif url.scheme == "https" and url.port is None and url.host in CIVITAI_HOSTS:
+        token = next((os.environ[name] for name in CIVITAI_VARIABLES if os.environ.get(name)), None)
+    else:
+        token = None
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _said(response: httpx.Response, here: int, total: int) -> str:
@@ -202,7 +213,7 @@ def _said(response: httpx.Response, here: int, total: int) -> str:
     if status in _CLOSED:
         return (
             f"{text}: it wants a login or an agreement to terms, or the address has expired; give an address"
-            " that needs neither. For the hub this server takes HF_TOKEN from its environment"
+            " that needs neither. The environment's HF_TOKEN is sent to the hub, its CIVITAI_TOKEN to Civitai"
         )
     if status == 429 and "retry-after" in response.headers:
         return f"{text}, too many requests; try again after {response.headers['retry-after']}"

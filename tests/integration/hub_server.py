@@ -26,6 +26,8 @@ class Repo:
         cut: name -> how often its transfer breaks off in the middle.
         not_resumable: names for which Range is ignored.
         expired: name -> how often the storage refuses it in the middle, as when a signature has expired.
+        xet: names that the hub offers from its Xet storage, too.
+        held: name -> waits before its bytes are sent, until the event is set.
         midway: name -> called when all but a piece of it was sent, once; then the connection closes.
     """
 
@@ -38,6 +40,8 @@ class Repo:
     cut: dict[str, int] = field(default_factory=dict)
     not_resumable: set[str] = field(default_factory=set)
     expired: dict[str, int] = field(default_factory=dict)
+    xet: set[str] = field(default_factory=set)
+    held: dict[str, threading.Event] = field(default_factory=dict)
     midway: dict[str, Callable[[], None]] = field(default_factory=dict)
 
 
@@ -113,6 +117,13 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             # The real hub says 401 to strangers, so as not to tell which names exist.
             return self._send(401 if token is None else 404, b"", {"X-Error-Code": "RepoNotFound"})
+        if rest and rest[0] == "xet-read-token":
+            said = {
+                "X-Xet-Cas-Url": f"{self.server_state.url}/cas",
+                "X-Xet-Access-Token": "xet-token",
+                "X-Xet-Token-Expiration": "4102444800",
+            }
+            return self._send(200, b"{}", said)
         if rest and rest[0] in ("revision", "tree") and rest[1] not in ("main", repo.commit):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if not rest or rest[0] == "revision":
@@ -142,6 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if file.endswith(LARGE):
             digest = hashlib.sha256(data).hexdigest()
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            if file in repo.xet:
+                route = f"{self.server_state.url}/api/models/{name}/xet-read-token/{revision}"
+                headers |= {"X-Xet-Hash": digest, "Link": f'<{route}>; rel="xet-auth"'}
             # Another host name, as the real hub's storage has.
             storage = self.server_state.url.replace("127.0.0.1", "localhost")
             headers["Location"] = f"{storage}/blobs/{name}/{revision}/{file}"
@@ -152,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _bytes(self, name: str, file: str) -> None:
         repo = self.server_state.repos[name]
         data = repo.files[file]
+        if self.command == "GET" and file in repo.held:
+            assert repo.held[file].wait(30)
         if file in repo.altered:
             data = bytes([data[0] ^ 1]) + data[1:]
         headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{blob_id(repo.files[file])}"'}

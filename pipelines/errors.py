@@ -75,6 +75,25 @@ class OutOfMemory(GenerationError):
     """The request alone does not fit the device."""
 
 
+class NeverFits(OutOfMemory):
+    """The request needs more of the device's memory than there is, even when nothing else is drawn.
+
+    Attributes:
+        pipeline: name in the manifest.
+        needed_bytes, budget_bytes: the most that it takes at one moment, and what there is.
+    """
+
+    def __init__(self, pipeline: str, needed_bytes: int, budget_bytes: int) -> None:
+        super().__init__(pipeline, needed_bytes, budget_bytes)
+        self.pipeline = pipeline
+        self.needed_bytes = needed_bytes
+        self.budget_bytes = budget_bytes
+
+    def __str__(self) -> str:
+        needed, there = self.needed_bytes / 10**9, self.budget_bytes / 10**9
+        return f"{self.pipeline} needs {needed:.1f} GB of a device's memory, and there are {there:.1f} GB"
+
+
 class NumbersOutOfRange(GenerationError):
     """The networks' results are not numbers any more, and would be shown as black."""
 

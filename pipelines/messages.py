@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines.drawing import Drawing
 from pipelines.errors import CheckpointUnavailable, GenerationError
@@ -97,10 +98,16 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine can draw, and these pipelines are loaded."""
+    """The engine can draw, and these pipelines are loaded.
+
+    Attributes:
+        budget_bytes: the most bytes that all parts may take on the device at one moment; None where the
+            engine does not say.
+    """
 
     device: str
     resident: tuple[str, ...]
+    budget_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +135,38 @@ class Failed:
     error: GenerationError
 
 
+Place = Literal["device", "host"]
+"""Where a loaded part is: on the device that draws, or waiting in the host's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResidency:
+    """One loaded part of a pipeline (its text encoder, UNet, VAE ...) and where it is.
+
+    Attributes:
+        part: the part's name in the pipeline's ``modules``.
+        nbytes: the bytes of its parameters and buffers, with what requests have put on it (LoRAs).
+    """
+
+    pipeline: str
+    part: str
+    place: Place
+    nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """The pipelines that are loaded now, and the bytes that they take; sent when a pipeline came or left."""
+    """What is loaded now; sent when a part came, left or changed its place.
+
+    Attributes:
+        resident: the pipelines that are loaded, on the device or in the host's memory.
+        used_bytes: the bytes of all parts on the device.
+        parts: every loaded part of every pipeline.
+    """
 
     resident: tuple[str, ...]
     used_bytes: int
+    parts: tuple[PartResidency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,12 @@ class NotHere(Unavailable):
     retry_after_s: int | None = None
 
 
+class DeviceTooSmall(ApiError):
+    """No device of this server has memory enough for the request: asking again is of no use."""
+
+    status = 503
+
+
 class QueueTimeout(ApiError):
     """The request waited in the queue for longer than the configured time."""
 
@@ -264,6 +270,8 @@ def from_drawing(error: drawing.GenerationError, names: Mapping[str, str] | None
             return NotDrawn(str(error))
         case drawing.CheckpointUnavailable():
             return NotHere(str(error))
+        case drawing.NeverFits():
+            return DeviceTooSmall(str(error))
         case drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
         case drawing.NumbersOutOfRange():

@@ -81,8 +81,8 @@ class AdapterLibrary:
         assert isinstance(file, EmbeddingFile)
         return file
 
-    def vae(self, name: str, family: str, like: AutoencoderKL) -> AutoencoderKL:
-        """A new VAE on the device and in the type of ``like``, which lends a bare file its configuration.
+    def vae(self, name: str, family: str, like: AutoencoderKL, device: torch.device) -> AutoencoderKL:
+        """A new VAE on the device, in the type of ``like``, which lends a bare file its configuration.
 
         Raises:
             UnknownAdapter, CheckpointUnavailable: as for `lora`, or not of the checkpoint's shape.
@@ -101,11 +101,13 @@ class AdapterLibrary:
         channels = vae.config["latent_channels"], like.config["latent_channels"]
         if channels[0] != channels[1] or codec.per_latent(vae) != codec.per_latent(like):
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
-        vae.to(device=like.device, dtype=like.dtype)  # pyright: ignore[reportCallIssue]
+        vae.to(device=device, dtype=like.dtype)  # pyright: ignore[reportCallIssue]
         return vae.eval()
 
-    def controlnet(self, name: str, family: str, unet: Any, per_latent: int) -> ControlNetModel:
-        """A new ControlNet on the device and in the type of the network that it steers.
+    def controlnet(
+        self, name: str, family: str, unet: Any, per_latent: int, device: torch.device
+    ) -> ControlNetModel:
+        """A new ControlNet on the device, in the type of the network that it steers.
 
         Args:
             per_latent: pixels of a control image along one side of a latent.
@@ -130,7 +132,7 @@ class AdapterLibrary:
         halvings = len(network.config["conditioning_embedding_out_channels"]) - 1
         if 2**halvings != per_latent or any(network.config[shape] != unet.config[shape] for shape in shapes):
             raise UnknownAdapter("controls", f"{name} does not fit this checkpoint")
-        return network.to(unet.device).eval()
+        return network.to(device).eval()
 
     def annotator(self, preprocessor: str) -> Path | None:
         """The folder with a preprocessor's weights; None where the manifest has none.

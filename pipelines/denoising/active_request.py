@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pipelines.denoising.device_clock import Mark
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.messages import Progress
@@ -47,6 +48,7 @@ class ActiveRequest:
     Attributes:
         ticket_id: the request's place in the server's queue, by whose id messages name it.
         since: monotonic seconds at which it arrived.
+        needs: the parts that it needs of each pipeline that has taken it.
         samples: one per seed, in order; a sample that enters its next stage replaces the one before. A
             request that is answered directly has none.
         pictures: the finished ones, in the same order.
@@ -56,6 +58,7 @@ class ActiveRequest:
     request: Request
     since: float
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    needs: dict[str, Needs] = field(default_factory=dict[str, Needs])
     samples: list[Sample] = field(default_factory=list)
     pictures: list[Picture | None] = field(default_factory=list)
 

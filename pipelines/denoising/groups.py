@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pipelines.denoising.active_request import ActiveRequest
+from pipelines.denoising.needs import NOTHING, Parts
 from pipelines.denoising.sample import Sample
 from pipelines.group import GroupKey
 
@@ -22,6 +23,12 @@ class Group:
     key: GroupKey
     at_once: int
     members: list[tuple[ActiveRequest, Sample]] = field(default_factory=list)
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the pipeline that its steps need; whoever shares evaluations needs the same."""
+        active, _ = self.members[0]
+        return active.needs[self.key.pipeline].denoise.get(self.key.stage, NOTHING)
 
     def requests(self) -> list[ActiveRequest]:
         """The requests to which the samples belong, each once."""

@@ -20,13 +20,15 @@ from pipelines.denoising.blame import in_callers_words
 from pipelines.denoising.device_clock import Clock, Mark, clock_of
 from pipelines.denoising.groups import Group, Groups
 from pipelines.denoising.handing_over import handed_over
+from pipelines.denoising.in_use import parts_in_use, running_needs
+from pipelines.denoising.needs import NOTHING, InUse, Parts, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.group import PATIENCE_S
-from pipelines.messages import Drawn, Event, Failed, Residency
+from pipelines.messages import Drawn, Event, Failed, PartResidency, Residency
 from pipelines.request import Request, pipelines_of
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,20 @@ class Pool(Protocol):
     def resident(self) -> tuple[str, ...]: ...
     @property
     def used_bytes(self) -> int: ...
-    def can_open(self, name: str, in_use: Collection[str]) -> bool: ...
-    def open(self, name: str, in_use: Collection[str]) -> Pipeline: ...
-    def relieve(self, in_use: Collection[str]) -> bool: ...
+    @property
+    def parts(self) -> tuple[PartResidency, ...]: ...
+    def can_open(self, name: str, running: Running) -> bool: ...
+    def can_take(self, request: Request, running: Running) -> bool: ...
+    def open(self, name: str, in_use: InUse) -> Pipeline: ...
+    def bring(self, name: str, parts: Parts, in_use: InUse) -> None: ...
+    def relieve(self, in_use: InUse) -> bool: ...
+
+
+class Loads(Protocol):
+    """The part of `pipelines.engine.loader.Loader` that the loop needs."""
+
+    def ready(self, name: str, in_use: InUse) -> bool: ...
+    def finished(self, in_use: InUse) -> list[tuple[str, Exception | None]]: ...
 
 
 class Loop:
@@ -57,6 +70,7 @@ class Loop:
         device: torch.device | None = None,
         patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
+        loads: Loads | None = None,
     ) -> None:
         """
         Args:
@@ -64,29 +78,32 @@ class Loop:
                 its pipeline is free, and drawn in parts.
             patience_s: the seconds for which others are admitted before a request that has no room yet.
             clock: sets marks in the work of the device; None: `clock_of` the device.
+            loads: reads pipelines beside the loop; None: they are opened between two steps.
         """
         self._pool = pool
         self._group_pixels = group_pixels
         self._mark = clock or clock_of(device or torch.device("cpu"))
         self._patience_s = patience_s
         self._waiting = Waiting()
+        self._loads = loads
+        self._for_loads: dict[str, list[ActiveRequest]] = {}
         self._running: dict[str, ActiveRequest] = {}
         self._needed: Counter[str] = Counter()
         self._groups = Groups(group_pixels)
         self._finishing: deque[tuple[ActiveRequest, Sample]] = deque()
         self._answering: deque[tuple[ActiveRequest, DirectAnswer]] = deque()
         self._events: list[Event] = []
-        self._resident: tuple[str, ...] = ()
+        self._loaded: set[str | PartResidency] = set()
         self._last_steps: deque[Mark] = deque(maxlen=2)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do until the next `submit`."""
+        """Whether there is nothing to do until the next `submit`, or until a pipeline is loaded."""
         return not (self._waiting or self._running)
 
     @property
-    def in_use(self) -> set[str]:
-        """The names of the pipelines that running requests need."""
+    def in_use(self) -> InUse:
+        """The parts that running requests need, by pipeline."""
         return self._in_use()
 
     @property
@@ -104,6 +121,8 @@ class Loop:
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
         self._waiting.remove(ticket_id)
+        for requests in self._for_loads.values():
+            requests[:] = [active for active in requests if active.ticket_id != ticket_id]
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
@@ -142,9 +161,10 @@ class Loop:
 
     def _news(self) -> list[Event]:
         """What happened since the last time."""
-        if set(self._pool.resident) != set(self._resident):  # their order is that of use
-            self._resident = self._pool.resident
-            self._events.append(Residency(self._resident, self._pool.used_bytes))
+        resident, parts = self._pool.resident, self._pool.parts
+        if (loaded := {*resident, *parts}) != self._loaded:  # their order is that of use
+            self._loaded = loaded
+            self._events.append(Residency(resident, self._pool.used_bytes, parts))
         events, self._events = self._events, []
         return events
 
@@ -153,13 +173,40 @@ class Loop:
 
         A request that does not fit yet lets others past, but not for longer than ``patience_s``.
         """
+        self._take_loaded()
         while active := self._next_to_admit():
-            self._waiting.remove(active.ticket_id)
             try:
-                self._can_open(pipelines_of(active.request))
-                self._encode(active)
+                if not self._pool.can_take(active.request, self._running_needs()) and self._is_busy:
+                    return
+                self._waiting.remove(active.ticket_id)
+                if not self._waits_for_load(active):
+                    self._encode(active)
             except Exception as error:
+                self._waiting.remove(active.ticket_id)
                 self._fail(active, error)
+
+    def _waits_for_load(self, active: ActiveRequest) -> bool:
+        """Whether a pipeline of the request is being loaded; others are admitted meanwhile."""
+        if self._loads is None:
+            return False
+        for name in pipelines_of(active.request):
+            if not self._loads.ready(name, self._in_use()):
+                self._for_loads.setdefault(name, []).append(active)
+                return True
+        return False
+
+    def _take_loaded(self) -> None:
+        """Let the requests whose pipeline is loaded be the first ones again; fail those whose is not."""
+        for name, error in self._loads.finished(self._in_use()) if self._loads is not None else ():
+            for active in reversed(self._for_loads.pop(name, [])):
+                if error is None:
+                    self._waiting.put_back(active)
+                else:
+                    self._fail(active, error)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running or self._for_loads)
 
     def _next_to_admit(self) -> ActiveRequest | None:
         if not self._waiting:
@@ -183,17 +230,28 @@ class Loop:
         return self._group_pixels - beside if beside else math.inf
 
     def _can_open(self, needed: Needed) -> bool:
-        in_use = {*self._in_use(), *needed}
-        return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
+        running = {**dict.fromkeys(needed, ()), **self._running_needs()}
+        fit = [self._pool.can_open(each, running) for each in needed]  # each: one may be unknown
+        return not self._is_busy or all(fit)
 
-    def _in_use(self) -> set[str]:
-        return set(self._needed)
+    def _running_needs(self) -> Running:
+        return running_needs((*self._needed, *self._for_loads), self._running.values())
+
+    def _in_use(self) -> InUse:
+        return parts_in_use((*self._needed, *self._for_loads), self._groups)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline
-        pipeline = self._pool.open(name, self._in_use())
+        in_use = self._in_use()
+        pipeline = self._pool.open(name, in_use)
+        active.needs[name] = pipeline.needs(active.request)
+
+        def encode() -> list[Sample] | DirectAnswer:
+            self._pool.bring(name, pipeline.needs(active.request).encode, in_use)
+            return pipeline.encode(active.request)
+
         with self._timed("encode", [active]):
-            encoded = self._relieved(lambda: pipeline.encode(active.request), {*self._in_use(), name})
+            encoded = self._relieved(encode, {name: NOTHING, **in_use})
         self._running[active.ticket_id] = active
         self._needed.update(pipelines_of(active.request))
         if isinstance(encoded, DirectAnswer):
@@ -213,8 +271,9 @@ class Loop:
         group = self._groups.next()
         with self._timed("denoise", group.requests()):
             try:
-                pipeline = self._pool.open(group.key.pipeline, self._in_use())
-                self._relieved(lambda: pipeline.attach(group.key), self._in_use())
+                in_use = self._in_use()
+                pipeline = self._pool.open(group.key.pipeline, in_use)
+                self._relieved(lambda: self._attach(pipeline, group, in_use), in_use)
             except Exception as error:
                 for active in group.requests():
                     self._fail(active, error)
@@ -223,6 +282,10 @@ class Loop:
         self._last_steps.append(self._mark())
         self._events.extend(active.progress() for active in group.requests())
         self._finishing.extend(self._groups.take_done(group))
+
+    def _attach(self, pipeline: Pipeline, group: Group, in_use: InUse) -> None:
+        self._pool.bring(group.key.pipeline, group.parts, in_use)
+        pipeline.attach(group.key)
 
     @contextmanager
     def _timed(self, stage: Stage, requests: Collection[ActiveRequest]) -> Iterator[None]:
@@ -257,7 +320,7 @@ class Loop:
 
     def _finish(self, active: ActiveRequest, sample: Sample) -> None:
         """Make the picture of a sample that is done, or let it enter its next stage."""
-        result = self._done(active, self._finisher(sample))
+        result = self._done(active, self._finisher(active, sample))
         match result:
             case Sample():
                 active.samples[result.index] = result
@@ -271,7 +334,13 @@ class Loop:
 
     def _answer(self, active: ActiveRequest, direct: DirectAnswer) -> None:
         """Give the direct answer to a request; it is all decoding."""
-        drawing = self._done(active, direct.answer)
+        name, in_use = active.request.pipeline, self._in_use()
+
+        def answer() -> Drawing:
+            self._pool.bring(name, active.needs[name].finish, in_use)
+            return direct.answer()
+
+        drawing = self._done(active, answer)
         if drawing is not None:
             self._report(active, replace(drawing, timings=active.timings()))
 
@@ -284,7 +353,7 @@ class Loop:
             self._fail(active, error)
             return None
 
-    def _finisher(self, sample: Sample) -> Callable[[], Sample | Picture]:
+    def _finisher(self, active: ActiveRequest, sample: Sample) -> Callable[[], Sample | Picture]:
         """The work of finishing a sample, which may be done twice.
 
         The second time it finds the sample's generator as the first time did.
@@ -293,10 +362,16 @@ class Loop:
 
         def finish() -> Sample | Picture:
             sample.generator.set_state(before)
+            name, in_use = sample.key.pipeline, self._in_use()
+            self._pool.bring(name, active.needs[name].finishing(sample.key.stage), in_use)
             result = sample.finish(sample)
             if not isinstance(result, Handover):
                 return result
-            return handed_over(sample, result, self._pool.open(result.request.pipeline, self._in_use()))
+            name = result.request.pipeline
+            other = self._pool.open(name, in_use)
+            active.needs[name] = other.needs(result.request)
+            self._pool.bring(name, active.needs[name].encode, in_use)
+            return handed_over(sample, result, other)
 
         return finish
 
@@ -304,7 +379,7 @@ class Loop:
         self._leave(active)
         self._events.append(Drawn(active.ticket_id, drawing))
 
-    def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
+    def _relieved(self, work: Callable[[], T], in_use: InUse) -> T:
         """Do the work. When memory runs out, evict what may leave and do it once more."""
         try:
             return work()

@@ -30,6 +30,7 @@ class Availability:
         self._weights = weights
         self._glance: dict[Absence, Absent] = {}
         self._failed: dict[str, tuple[Absent, tuple[object, ...]]] = {}
+        self._before: dict[str, tuple[object, ...]] = {}
         self.look()
 
     def replace(self, manifest: Manifest) -> None:
@@ -66,7 +67,7 @@ class Availability:
         return name in self._failed or (name, None) in self._glance
 
     def demand(self, name: str) -> None:
-        """Refuse a pipeline that would not open.
+        """Refuse a pipeline that would not open; called before it is opened.
 
         Raises:
             CheckpointUnavailable: its weights are missing or damaged, or failed to open as they are.
@@ -74,6 +75,8 @@ class Availability:
         entry = self._failed[name][0] if name in self._failed else self._glance.get((name, None))
         if entry is not None and self._is_still_so(entry):
             raise entry.error()
+        # Files may change while it is opened: what was seen before is what did not open.
+        self._before[name] = fingerprint(self._manifest, name, self._weights)
 
     def failed(self, name: str, error: CheckpointUnavailable) -> None:
         """Remember that a pipeline did not open; the log says so once."""
@@ -84,7 +87,7 @@ class Availability:
             "pipelines",
         )
         entry = Absent(name, kind, _DOES_NOT_OPEN, mended, also=pipeline.also)
-        self._failed[name] = (entry, fingerprint(self._manifest, name, self._weights))
+        self._failed[name] = (entry, self._before.pop(name, ()))
         log.error("%s is unavailable: %s", name, error)
 
     def _is_still_so(self, entry: Absent) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
+from pipelines.engine.loader import Loader
 from pipelines.engine.pool import PipelinePool
 from pipelines.engine.watch import Watch
 from pipelines.messages import (
@@ -72,16 +73,18 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     pool = open_pool(config, reader.read())
     watch = Watch(connection, pool, preload=config.preload)
     watch.tell()
-    watch.look(in_use=())
+    watch.look({})
     watch.tell()
-    loop = Loop(pool, config.group_pixels, device=device)
+    loads = Loader(pool, lambda: not loop.idle)
+    loop = Loop(pool, config.group_pixels, device=device, loads=loads)
+    watch.loads = loads
     connection.send(Ready(config.device, pool.resident))
     while True:
         for events in loop.turn_in_parts():
             for event in events:
                 connection.send(event)
             watch.tell()
-            while connection.poll(_pause_s(loop, watch)):
+            while connection in wait([connection, loads.fileno()], _pause_s(loop, watch)):
                 try:
                     command = connection.recv()
                 except EOFError:

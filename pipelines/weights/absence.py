@@ -6,6 +6,7 @@ compares more.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -72,8 +73,7 @@ def fingerprint(manifest: Manifest, name: str, weights: Path) -> tuple[object, .
                 seen.append(lock.downloads.get(path.relative_to(weights.absolute()).as_posix()))
         else:
             continue
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        seen.extend((file, *_stamp(file)) for file in files)
+        seen.extend((file, *_stamp(file)) for file in _files(path) or [path])
     return tuple(seen)
 
 
@@ -115,7 +115,7 @@ def _problem(manifest: Manifest, source: Source, weights: Path, lock: Lock | Non
         locked = lock.downloads.get(path.relative_to(weights.absolute()).as_posix())
         if locked is None:
             return "its file is not among those that were loaded"
-        if path.stat().st_size != locked.size:
+        if _stamp(path)[0] != locked.size:
             return "its file is not the one that was loaded"
     if path.is_file():
         return _file_problem(path)
@@ -168,12 +168,12 @@ def _cut_off(path: Path, size: int, mtime_ns: int) -> str | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files below a folder, except hidden ones; empty for a folder that is not there."""
-    return [
-        path
-        for path in folder.rglob("*")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-    ]
+    """The files below a folder, except hidden ones; it may change or go away meanwhile."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+    return found
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from yaml import YAMLError
 from pipelines.weights import lock
 from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import part_bytes
+from pipelines.weights.networks import GIGABYTE
 from pipelines.weights.repositories import Repository, repositories
 from server.commands.configuration import read_settings
 from server.commands.failure import CommandFailed
@@ -75,8 +77,7 @@ def show(manifest: ManifestPath = None, weights: WeightsFolder = None, as_json: 
             "name": name,
             "family": entry.family,
             "state": _state(opened, name, locked),
-            "gb": entry.vram_gb,
-            "measured": entry.vram_measured,
+            "gb": round(sum(part_bytes(entry).values()) / GIGABYTE, 1),
             "loaded": "at start" if entry.resident else "on demand",
             "license": entry.license,
             "gated": entry.gated,
@@ -100,13 +101,11 @@ def show(manifest: ManifestPath = None, weights: WeightsFolder = None, as_json: 
         return
     headings = ("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE", "ALSO")
     print_table(headings, [_row(facts) for facts in listed])
-    print("\n* computed from parameter counts, for the weights alone; not measured")
+    print("\nGB: of all networks together, without what drawing takes beside them")
 
 
 def _row(facts: dict[str, Any]) -> tuple[str, ...]:
-    size = ""
-    if "gb" in facts:
-        size = f"{facts['gb']:.1f}{'' if facts['measured'] else '*'}" if facts["gb"] else "?"
+    size = f"{facts['gb']:.1f}" if "gb" in facts else ""
     license = facts["license"] + (" (gated)" if facts.get("gated") else "")
     about = (facts["name"], facts["family"], facts["state"], size, facts["loaded"], license)
     return (*about, ", ".join(facts["also"]))

@@ -233,11 +233,11 @@ class LocalEngine:
                     self._set_state(EngineState.starting, f"loading {pipeline}")
             case Broken(reason):
                 self._broken = reason
-            case Ready(_, resident):
+            case Ready(_, resident, _):
                 self._was_ready, self._failed_starts = True, 0
                 self.resident = frozenset(resident)
                 self._set_state(EngineState.ready, None)
-            case Residency(resident, _):
+            case Residency(resident, _, _):
                 self.resident = frozenset(resident)
                 self._notify_watchers()
             case Absences(absences):

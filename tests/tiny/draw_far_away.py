@@ -171,7 +171,7 @@ def main(manifest_path: Path) -> None:
         pool = PipelinePool(manifest, Path(), device, budget_bytes=10**12, host_budget_bytes=10**12)
         for name in manifest.pipelines:
             report[name] = draw(pool, device, list(requests(name)))
-            pool.relieve(())
+            pool.relieve({})
             report[f"{name} after a stay in host memory"] = draw(pool, device, list(requests(name))[:1])
     print(json.dumps(report))
 

@@ -337,7 +337,7 @@ def gfpgan(seed: int) -> ImageModelDescriptor[GFPGAN]:
 
 def test_gfpgan_sees_the_numbers_that_it_was_trained_on_and_its_own_noise():
     network = gfpgan(5)
-    family = FaceRestorer(network, FrontalCascade())
+    family = FaceRestorer(network, FrontalCascade(), torch.device("cpu"))
     samples = [family.encode(restoration(picture))[0] for picture in (PORTRAIT, PORTRAIT[:, ::-1])]
     cut = samples[0].latents.clone()
     with torch.no_grad():

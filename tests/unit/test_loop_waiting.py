@@ -52,7 +52,8 @@ class PlainLoop(Loop):
         ]
         needed = pipelines_of(asked)
         in_use = {name for other in self._running.values() for name in pipelines_of(other.request)}
-        if self._running and not all(self._pool.can_open(each, {*in_use, *needed}) for each in needed):
+        fit = [self._pool.can_open(each, {*in_use, *needed}) for each in needed]
+        if self._running and not all(fit):
             return False
         return not beside or sum(beside) + asked.pixels <= self._group_pixels
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipelines.weights.formats import REFUSED_PICKLES, VERIFIED_PICKLES
 from pipelines.weights.hub import Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
+from pipelines.weights.installed import HOW_TO_INSTALL, engine_missing
 from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
 from pipelines.weights.repositories import Repository, components_of, select
 
@@ -65,6 +66,7 @@ def pull(
     work.listing = hub.listing(repository, commit)
     chosen = work.choose()
     missing = {origin: stored for origin, stored in chosen.items() if not work.keep(origin, stored)}
+    work.demand_reader(missing)
     work.demand_room(missing)
     say(f"{repository.hub} at {commit[:10]}: {len(chosen)} files, {len(missing)} to fetch")
     for origin, stored in missing.items():
@@ -188,6 +190,15 @@ class _Pull:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def demand_reader(self, missing: dict[str, str]) -> None:
+        """Refuse before any download what nothing here can look into: torch alone reads pickles."""
+        pickles = [name for name in missing if name.endswith((".bin", *VERIFIED_PICKLES))]
+        if pickles and engine_missing():
+            raise PullError(
+                f"{self.repository.hub}: {pickles[0]} is a pickle, of which only torch can tell whether it "
+                f"holds more than tensors. Pull it where an engine is installed ({HOW_TO_INSTALL})."
+            )
 
     def demand_room(self, missing: dict[str, str]) -> None:
         """Refuse before hours of downloading what would end on a full disk."""

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from pipelines import image_io
+from pipelines.weights.installed import engine_missing
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
 from server.commands.serve import is_free, listen, run_until_stopped, web_server
@@ -51,6 +52,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if missing := engine_missing():
+        print(missing, file=sys.stderr)
+        return 2
     given = {"port": arguments.port} if arguments.port else {}
     settings = Settings(**given)
     listener = listen(settings)

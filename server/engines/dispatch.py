@@ -25,14 +25,26 @@ GIVEN_UP = (EngineState.failed, EngineState.stopped)
 
 
 class Dispatch:
-    """The one way from a request to its drawing."""
+    """The one way from a request to its drawing.
 
-    def __init__(self, engines: Sequence[Engine], queue: JobQueue, *, queue_timeout_s: float) -> None:
+    Args:
+        why_none: the reason why there is no engine at all, fit for a caller; None where there are some.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        queue: JobQueue,
+        *,
+        queue_timeout_s: float,
+        why_none: str | None = None,
+    ) -> None:
         self._engines = {engine.name: engine for engine in engines}
         if len(self._engines) != len(engines):
             raise ValueError("two engines have the same name")
         self._queue = queue
         self._queue_timeout_s = queue_timeout_s
+        self._why_none = why_none
         self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
         self._draining: str | None = None
         self._restart: asyncio.Task[None] | None = None
@@ -65,6 +77,8 @@ class Dispatch:
         if self._ready():
             return None
         engines = self._engines.values()
+        if not engines and self._why_none:
+            return self._why_none
         if all(engine.state in GIVEN_UP for engine in engines):
             return f"no engine is running: {_reasons(engines) or 'none is configured'}"
         return _reasons([engine for engine in engines if engine.state not in GIVEN_UP])

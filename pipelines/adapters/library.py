@@ -21,7 +21,7 @@ from pipelines.errors import UnknownAdapter, is_out_of_memory
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.weights.header import Unrecognised
-from pipelines.weights.manifest import AdapterEntry, Manifest
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +132,14 @@ class AdapterLibrary:
 
     def annotator(self, preprocessor: str) -> Path | None:
         """The folder with a preprocessor's weights; None where the manifest has none."""
-        source = self.manifest.annotator(preprocessor)
+        return self.folder(self.manifest.annotator(preprocessor))
+
+    def folder(self, source: Source | None) -> Path | None:
+        """The folder of a preprocessor's source; None where there is no source, or nothing of it here."""
         try:
             path = source and local(self.manifest, source, self._weights)
         except (OSError, ValueError) as error:
-            log.error("the weights of %s cannot be read: %s", preprocessor, error)
+            log.error("the weights of a preprocessor cannot be read: %s", error)
             return None
         return path if path is None or path.is_dir() else path.parent
 

@@ -16,6 +16,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
+from pipelines.control.pose_detectors import installed_detector
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import CheckpointUnavailable, InvalidInput
@@ -69,13 +70,13 @@ class StableDiffusion3Pose(Pipeline):
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
-        """Open the parts ``pipeline``, ``controlnet`` and, where the manifest gives it, ``annotator``."""
+        """Open the parts ``pipeline``, ``controlnet`` and, where the manifest has one, a pose detector."""
         pipeline = checkpoint.pipeline(
             "pipeline",
             StableDiffusion3ControlNetPipeline,
             controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
         )
-        return cls(pipeline, checkpoint.device, _detector(checkpoint))
+        return cls(pipeline, checkpoint.device, _detector(checkpoint, adapters))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -252,12 +253,10 @@ def _guided(request: PoseToImage) -> bool:
     return request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
 
 
-def _detector(checkpoint: Checkpoint) -> PoseDetector | None:
+def _detector(checkpoint: Checkpoint, adapters: AdapterLibrary) -> PoseDetector | None:
     """The pose detector, where it is installed; None leaves pictures of skeletons, which need none."""
-    if not checkpoint.has("annotator"):
-        return None
     try:
-        return PoseDetector(checkpoint.path("annotator"), checkpoint.device)
+        return installed_detector(adapters, checkpoint.entry.parts.get("annotator"), checkpoint.device)
     except CheckpointUnavailable as error:
         log.error("%s draws without its pose detector: %s", checkpoint.name, error)
         return None

@@ -15,6 +15,7 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.atomic import write_atomically
 from pipelines.weights.kinds import Section
 from pipelines.weights.lock import read_lock
@@ -87,7 +88,12 @@ def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
 
 
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
-    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry."""
+    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry.
+
+    A free alternative that was pulled stands in the place of what it is the alternative of.
+    """
+    if manifest.pose_detector and all(_was_pulled(each, weights) for each in manifest.pose_detector.sources):
+        manifest = with_free_alternatives(manifest)
     own = set(names(manifest))
     for name, item in loaded.entries.items():
         if name in own:
@@ -146,4 +152,11 @@ def _with_safety_checker(entry: PipelineEntry, manifest: Manifest, weights: Path
 
 def _is_here(source: Source, weights: Path) -> bool:
     """Whether a source is local, or was pulled."""
-    return source.hub is None or f"{source.hub}@{source.revision}" in read_lock(weights).repositories
+    return source.hub is None or _was_pulled(source, weights)
+
+
+def _was_pulled(source: Source, weights: Path) -> bool:
+    try:
+        return f"{source.hub}@{source.revision}" in read_lock(weights).repositories
+    except ValueError:  # whoever reads the lock for its own sake says that it is damaged
+        return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
+from pipelines.weights.alternatives import open_poses
 from pipelines.weights.lora_names import NETWORKS
 from pipelines.weights.lora_settings import CONFIG_NAME
 from pipelines.weights.manifest import Manifest, Source
@@ -104,6 +105,11 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
     for name, controlnet in manifest.controlnets.items():
         if controlnet.annotator is not None:
             yield _Use(name, controlnet.annotator, None, controlnet.annotator.license or controlnet.license)
+    detector = manifest.pose_detector
+    for name, open_pose in open_poses(manifest):
+        if detector is not None and open_pose is None:
+            for source in detector.sources:
+                yield _Use(name, source, None, source.license or detector.license)
 
 
 def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import fnmatch
 import os
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
+from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.loaded import load_full_manifest
-from pipelines.weights.manifest import Manifest
+from pipelines.weights.manifest import Manifest, PoseDetectorEntry
 from pipelines.weights.repositories import Repository, repositories
 from server.settings import Settings
 
@@ -43,6 +45,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: i
     pulling = actions.add_parser("pull", parents=[common], help="fetch what is missing", epilog=_EXIT_CODES)
     pulling.add_argument("names", nargs="*", metavar="NAME", help="pipelines and adapters (all)")
     pulling.add_argument("--accept-licenses", action="store_true", help="agree to the licences shown")
+    pulling.add_argument(
+        "--free-alternatives",
+        action="store_true",
+        help="take what is named under a free licence in place of what is for non-commercial use",
+    )
     pulling.add_argument("--upgrade", action="store_true", help="take the newest commit of each revision")
     pulling.set_defaults(run=_pull)
     verifying = actions.add_parser(
@@ -117,6 +124,9 @@ def _pull(arguments: argparse.Namespace) -> int:
     read = _lock(weights)
     if read is None:
         return 1
+    offered = manifest.pose_detector
+    if arguments.free_alternatives:
+        manifest, offered = with_free_alternatives(manifest), None
     known = {*manifest.openable(), *(name for name, _ in manifest.adapters())}
     names = [manifest.id_of(name) for name in arguments.names]
     if unknown := [name for name in names if name not in known]:
@@ -128,7 +138,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 0
     try:
         with one_pull_at_a_time(weights):
-            if not _show_licenses(wanted, read, accepted=arguments.accept_licenses):
+            if not _show_licenses(wanted, read, offered, accepted=arguments.accept_licenses):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
             return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
@@ -143,19 +153,32 @@ def _pull(arguments: argparse.Namespace) -> int:
         return 7 if error.errno == errno.ENOSPC else 1
 
 
-def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool) -> bool:
-    """Show the licences of what was never pulled; return whether it may be pulled now."""
-    asked = [
-        f"  {repository.hub}: {'; '.join(repository.licenses)}"
-        for repository in wanted
-        if repository.licenses and repository.key not in locked.repositories
-    ]
-    if not asked:
+def _show_licenses(
+    wanted: list[Repository], locked: lock.Lock, offered: PoseDetectorEntry | None, *, accepted: bool
+) -> bool:
+    """Show the licences of what was never pulled; return whether it may be pulled now.
+
+    Args:
+        offered: what whoever does not accept the licence of OpenPose may have in its place.
+    """
+    new = [each for each in wanted if each.licenses and not _is_known(each, locked)]
+    if not new:
         return True
-    print("Licences:", *asked, sep="\n")
+    print("Licences:", *(f"  {each.hub}: {'; '.join(each.licenses)}" for each in new), sep="\n")
+    if offered and any("body_pose_model.pth" in each.files for each in new):
+        print("In place of OpenPose, whose licence is for non-commercial use, --free-alternatives fetches:")
+        for source in offered.sources:
+            print(f"  {source.hub or source.folder}: {source.license or offered.license}")
     if not accepted:
         _complain("Read them, and accept them with --accept-licenses. Nothing was fetched.")
     return accepted
+
+
+def _is_known(repository: Repository, locked: lock.Lock) -> bool:
+    """Whether all that is wanted of a repository was pulled before, so that its licences were accepted."""
+    before = locked.repositories.get(repository.key)
+    origins = [file.origin for file in before.files.values()] if before else []
+    return bool(origins) and all(fnmatch.filter(origins, name) for name in repository.files)
 
 
 def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bool) -> int:

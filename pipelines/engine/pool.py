@@ -18,11 +18,12 @@ from pipelines.denoising.pipeline import Pipeline
 from pipelines.errors import CheckpointUnavailable, GenerationError, OutOfMemory, is_out_of_memory
 from pipelines.families.registry import open_pipeline
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import part_bytes
 
 log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
-"""Bytes of a gigabyte, as the manifest counts them in ``vram_gb``."""
+"""Bytes of a gigabyte."""
 
 
 def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
@@ -219,9 +220,10 @@ class PipelinePool:
             raise CheckpointUnavailable(f"{name} cannot be opened, the log says why") from error
 
     def _expected_bytes(self, name: str) -> int:
-        """The bytes measured when it was open before, else the manifest's figure, else zero."""
-        entry = self._manifest.pipeline(name)
-        return self._measured_bytes.get(name, int((entry.vram_gb or 0) * GIGABYTE))
+        """The bytes measured when it was open before, else those that its entry says."""
+        if name in self._measured_bytes:
+            return self._measured_bytes[name]
+        return sum(part_bytes(self._manifest.pipeline(name)).values())
 
     def _evictable(self, in_use: Collection[str]) -> list[str]:
         immovable = {*in_use, *self.pinned()}

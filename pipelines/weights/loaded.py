@@ -120,7 +120,8 @@ def parse(
     """
     written = _absolute(entry, weights.absolute())
     manifest = Manifest.model_validate({"pipelines": {}, section: {name: written}})
-    return getattr(manifest, section)[name]
+    parsed: PipelineEntry | AdapterEntry = getattr(manifest, section)[name]
+    return parsed.with_local_sizes(weights) if isinstance(parsed, PipelineEntry) else parsed
 
 
 def names(manifest: Manifest) -> Iterator[str]:

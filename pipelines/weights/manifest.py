@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipelines.errors import UnknownPipeline
 from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
+from pipelines.weights.local_sizes import numbers_in_file, numbers_in_folder
+from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHER_NAME = re.compile(r"(?=.{1,128}$)[^\s,]([^,\n]*[^\s,])?")
@@ -105,8 +108,8 @@ class PipelineEntry(_Named):
         parts: sources of the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae",
             "safety_checker", "annotator").
         dtype: the dtype in which the networks run.
-        vram_gb: memory in GB: the peak with one picture at the default size where ``vram_measured``, else the
-            size of the weights alone, computed from the parameter counts. None where it is unknown.
+        memory: GB of each network in half precision, by the names of `pipelines.weights.networks`; those that
+            are not named have the size that is usual in the family.
         license: the licence of all parts that name none themselves.
         resident: whether it is loaded at start and never evicted, instead of on demand.
     """
@@ -114,10 +117,59 @@ class PipelineEntry(_Named):
     family: Family
     parts: dict[str, Source]
     dtype: Dtype = "float16"
-    vram_gb: float | None = None
-    vram_measured: bool = False
+    memory: dict[str, float] = Field(default_factory=dict[str, float])
     license: str = ""
     resident: bool = False
+
+    @field_validator("memory")
+    @classmethod
+    def _more_than_nothing(cls, memory: dict[str, float]) -> dict[str, float]:
+        for name, gigabytes in memory.items():
+            if not 0 < gigabytes < math.inf:
+                raise ValueError(f"{name}: {gigabytes} is no size in GB")
+        return memory
+
+    @model_validator(mode="after")
+    def _memory_of_its_networks(self) -> PipelineEntry:
+        _demand_networks(self.family, self.memory)
+        return self
+
+    def source_of(self, network: str) -> tuple[Source, str | None] | None:
+        """The source of a network, and the folder in it, None where it is all of the source.
+
+        Returns None where the entry has no source for the network.
+        """
+        part, _, component = network.rpartition(".")
+        if part:
+            return (self.parts[part], component) if part in self.parts else None
+        if network in self.parts:
+            return self.parts[network], None
+        if "pipeline" in self.parts and network not in NETWORKS[self.family].optional:
+            return self.parts["pipeline"], network
+        return None
+
+    def with_local_sizes(self, folder: Path) -> PipelineEntry:
+        """This entry with the sizes of those networks that are here and whose ``memory`` is not said.
+
+        Args:
+            folder: where relative sources start.
+        """
+        found = dict(self.memory)
+        for network in NETWORKS[self.family].numbers:
+            numbers = None if network in found else self._local_numbers(network, folder)
+            if numbers:
+                found[network] = numbers * HALF_BYTES / GIGABYTE
+        return self if found == self.memory else self.model_copy(update={"memory": found})
+
+    def _local_numbers(self, network: str, folder: Path) -> int | None:
+        source, component = self.source_of(network) or (None, None)
+        if source is None:
+            return None
+        if source.file is not None:
+            return numbers_in_file(folder / source.file, component)
+        if source.folder is not None:
+            return numbers_in_folder(folder / source.folder / (component or ""))
+        return None
 
     @property
     def gated(self) -> bool:
@@ -131,12 +183,12 @@ class ImageNetworkEntry(_Named):
     Attributes:
         source: a ``.safetensors`` or ``.pth`` file of any architecture that spandrel knows.
         dtype: the dtype in which the network runs, if its architecture can; otherwise that is float32.
-        vram_gb, license, resident: the same as in `PipelineEntry`.
+        memory, license, resident: the same as in `PipelineEntry`.
     """
 
     source: Source
     dtype: Dtype = "float16"
-    vram_gb: float | None = None
+    memory: dict[str, float] = Field(default_factory=dict[str, float])
     license: str = ""
     resident: bool = False
 
@@ -149,7 +201,7 @@ class ImageNetworkEntry(_Named):
             family=family,
             parts=parts,
             dtype=self.dtype,
-            vram_gb=self.vram_gb,
+            memory=self.memory,
             license=self.license,
             resident=self.resident,
             also=self.also,
@@ -321,10 +373,20 @@ class Manifest(_Entry):
         return None
 
 
+def _demand_networks(family: Family, names: Iterable[str]) -> None:
+    """Refuse names that are none of the family's networks."""
+    known = NETWORKS[family].numbers
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{family} has no network {name}; it has {', '.join(known)}")
+
+
 def load_manifest(path: Path) -> Manifest:
     """Read weights.yaml and validate it.
 
     Raises:
         pydantic.ValidationError: an entry is wrong; the error names the place and the reason.
     """
-    return Manifest.model_validate({**yaml.safe_load(path.read_text()), "path": path.resolve()})
+    manifest = Manifest.model_validate({**yaml.safe_load(path.read_text()), "path": path.resolve()})
+    entries = {name: entry.with_local_sizes(path.parent) for name, entry in manifest.pipelines.items()}
+    return manifest.model_copy(update={"pipelines": entries})

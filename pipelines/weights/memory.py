@@ -1,0 +1,151 @@
+"""The bytes that each part of a pipeline takes, and what of a manifest fits a card. Torch-free.
+
+Pool, doctor and the server's refusals reckon with these figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from pipelines.weights.kinds import Dtype
+from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS, Stage
+
+CONTEXT_BYTES = 600_000_000
+"""The bytes that a process takes on a CUDA device before it draws: context, kernels, workspaces."""
+
+_SLACK = 1.2
+"""Activations by what is allocated for them: convolutions' workspaces, gaps between blocks."""
+
+_BYTES: Mapping[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Fit(StrEnum):
+    """How a pipeline fits a card together with all others of its manifest."""
+
+    resident = "resident"
+    """What takes steps stays on the card; text encoders too, while nothing else needs their room."""
+    on_demand = "on demand"
+    """It comes when it is asked for, and others give it room."""
+    never = "never"
+    """Some stage of it takes more than the card has."""
+
+
+def part_bytes(entry: PipelineEntry) -> dict[str, int]:
+    """The bytes of each network that an entry opens, by its name in the family's ``modules``."""
+    networks = NETWORKS[entry.family]
+    there = [name for name in networks.numbers if networks.optional.get(name, "") in ("", *entry.parts)]
+    return {name: _network_bytes(entry, name) for name in there}
+
+
+def stages(entry: PipelineEntry) -> dict[Stage, tuple[str, ...]]:
+    """The networks that each stage of drawing needs, in the order of drawing."""
+    there = part_bytes(entry)
+    return {
+        stage: tuple(name for name in needed if name in there)
+        for stage, needed in NETWORKS[entry.family].stages.items()
+    }
+
+
+def activation_bytes(
+    entry: PipelineEntry, stage: Stage, *, pixels: int | None = None, samples: int = 1
+) -> int:
+    """The bytes that a stage takes beside the weights, room for the libraries' workspaces included.
+
+    Args:
+        pixels: of one picture; None: the family's default size.
+        samples: pictures that are drawn in one evaluation, each with guidance.
+    """
+    networks = NETWORKS[entry.family]
+    taken = networks.activations[stage]
+    one = taken.fixed + taken.per_pixel * (networks.default_pixels if pixels is None else pixels)
+    return int(samples * one * _BYTES[entry.dtype] / HALF_BYTES * _SLACK)
+
+
+def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
+    """The bytes of weights and activations that each stage of a request of the default size takes."""
+    sizes = part_bytes(entry)
+    return {
+        stage: sum(sizes[name] for name in names) + activation_bytes(entry, stage)
+        for stage, names in stages(entry).items()
+    }
+
+
+def needed_bytes(entry: PipelineEntry) -> int:
+    """The most that one request of the default size takes at one moment, the device's context included."""
+    return CONTEXT_BYTES + max(stage_bytes(entry).values())
+
+
+def steady(entry: PipelineEntry) -> tuple[str, ...]:
+    """The networks that stay on the card of a resident pipeline: all but those that only read."""
+    needed = stages(entry)
+    kept = {name for stage, names in needed.items() if stage != "encode" for name in names}
+    return tuple(name for name in part_bytes(entry) if name in kept or not kept)
+
+
+def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
+    """The bytes that weights may take on a card, where the same is left free whatever is drawn.
+
+    What is left free is enough for the activations of everything that the card can draw, but never so much
+    that the largest stage would not fit.
+    """
+    drawn = [entry for entry in manifest.openable().values() if needed_bytes(entry) <= card_bytes]
+    activations = [activation_bytes(entry, stage) for entry in drawn for stage in stages(entry)]
+    sizes = [part_bytes(entry) for entry in drawn]
+    weights = [
+        sum(size[name] for name in names)
+        for entry, size in zip(drawn, sizes, strict=True)
+        for names in stages(entry).values()
+    ]
+    return max(card_bytes - CONTEXT_BYTES - max(activations, default=0), *weights, 0)
+
+
+def fits(manifest: Manifest, card_bytes: int) -> dict[str, Fit]:
+    """How each pipeline of a manifest fits a card.
+
+    Those that the manifest wants resident come first, then the others in its order: each is resident as long
+    as every stage of all that can be drawn still fits beside what stays.
+    """
+    openable = manifest.openable()
+    entries = {name: entry for name, entry in openable.items() if needed_bytes(entry) <= card_bytes}
+    staying = list[str]()
+    for name in sorted(entries, key=lambda name: not entries[name].resident):
+        if _fit_together(entries, [*staying, name], card_bytes - CONTEXT_BYTES):
+            staying.append(name)
+    return {
+        name: Fit.resident if name in staying else Fit.on_demand if name in entries else Fit.never
+        for name in openable
+    }
+
+
+def _fit_together(entries: Mapping[str, PipelineEntry], staying: Sequence[str], most_bytes: int) -> bool:
+    """Whether every stage of every pipeline fits beside the networks that stay of these."""
+    sizes = {name: part_bytes(entry) for name, entry in entries.items()}
+    kept = {(name, part): sizes[name][part] for name in staying for part in steady(entries[name])}
+    for name, entry in entries.items():
+        for stage, parts in stages(entry).items():
+            there = {**kept, **{(name, part): sizes[name][part] for part in parts}}
+            if sum(there.values()) + activation_bytes(entry, stage) > most_bytes:
+                return False
+    return True
+
+
+def _network_bytes(entry: PipelineEntry, name: str) -> int:
+    networks = NETWORKS[entry.family]
+    numbers = _numbers(entry, name)
+    if name in networks.full:
+        return numbers * _BYTES["float32"]
+    kept = networks.kept_full.get(name, 0.0) if entry.dtype == "float16" else 0.0
+    return int(numbers * (_BYTES[entry.dtype] * (1 - kept) + _BYTES["float32"] * kept))
+
+
+def _numbers(entry: PipelineEntry, name: str) -> int:
+    """How many numbers a network has: as its entry says, else as is usual in its family.
+
+    A folder beside the manifest holds whatever somebody trained: none are counted before it is there.
+    """
+    if name in entry.memory:
+        return round(entry.memory[name] * GIGABYTE / HALF_BYTES)
+    source, _ = entry.source_of(name) or (None, None)
+    return 0 if source is not None and source.folder is not None else NETWORKS[entry.family].numbers[name]

@@ -56,10 +56,7 @@ CMD ["understudy", "serve"]
 
 FROM base AS api
 
-# The project's own dependencies, less the group that pyproject.toml keeps for the engine process.
-RUN python -c "import re, tomllib; text = re.sub('(?s)  # engine process\n.*?(?=  # command line\n)', '', open('pyproject.toml').read()); print(*tomllib.loads(text)['project']['dependencies'], sep='\n')" > api-requirements.txt
-RUN pip install -r api-requirements.txt
-RUN pip install --no-deps -e .
+RUN pip install -e .
 
 COPY weights.yaml ./
 COPY server server
@@ -74,7 +71,7 @@ VOLUME ["/data", "/weights"]
 
 FROM base AS gpu
 
-RUN pip install -e .
+RUN pip install -e '.[engine]'
 
 COPY weights.yaml ./
 COPY server server

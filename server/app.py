@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from pipelines.weights.installed import engine_missing
 from server import errors
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
@@ -116,10 +117,14 @@ async def _running(app: FastAPI, database: Database) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
     storage = open_storage(settings)
     jobs = Jobs(database, enterprise.announcement)
+    missing = engine_missing()
+    if missing:
+        log.warning("%s; everything else is served", missing)
     dispatch = Dispatch(
-        local_engines(settings),
+        [] if missing else local_engines(settings),
         JobQueue(limit=settings.queue_limit, limit_per_account=settings.queue_limit_per_account),
         queue_timeout_s=settings.queue_timeout_s,
+        why_none=missing,
     )
     metrics = Metrics()
     metrics.watch("queue_length", "Requests that wait for an engine", lambda: dispatch.queue_length)

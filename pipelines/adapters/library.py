@@ -148,6 +148,15 @@ class AdapterLibrary:
         path = self._local(owner, source, f"the preprocessor {preprocessor}")
         return path if path.is_dir() else path.parent
 
+    def folder(self, source: Source | None) -> Path | None:
+        """The folder of a preprocessor's source; None where there is no source, or nothing of it here."""
+        try:
+            path = source and local(self.manifest, source, self._weights)
+        except (OSError, ValueError) as error:
+            log.error("the weights of a preprocessor cannot be read: %s", error)
+            return None
+        return path if path is None or path.is_dir() else path.parent
+
     def clear_cache(self) -> None:
         """Drop the cached files; the next request that names one reads it again."""
         self._files.clear()

@@ -7,6 +7,12 @@ from collections.abc import Iterable
 REPOSITORY = "lllyasviel/Annotators"
 """The hub repository that has the weights of every preprocessor."""
 
+FREE_ALTERNATIVE = (
+    ". That is OpenPose, which is for non-commercial use; `understudy weights pull --free-alternatives`"
+    " installs the `pose_detector` of weights.yaml instead"
+)
+"""What the sentence on OpenPose goes on with."""
+
 
 def how_to_install(where: str, files: Iterable[str]) -> str:
     """The sentence that says how an operator installs the weights of a preprocessor.

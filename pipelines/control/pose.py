@@ -2,104 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import pickle
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
-from pipelines.control.annotators import how_to_install
+from pipelines.control.annotators import FREE_ALTERNATIVE, how_to_install
+from pipelines.control.open_pose import FILES
 from pipelines.control.skeletons import Person, draw_skeletons
-from pipelines.errors import AnnotatorMissing, CheckpointUnavailable, InvalidInput, PoseNotFound
+from pipelines.errors import AnnotatorMissing, InvalidInput, PoseNotFound
 from pipelines.image_io import RGBImage, to_pil
 
-log = logging.getLogger(__name__)
-
-FILES = ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth")
-"""The files of lllyasviel/Annotators that the detector needs."""
-DETECTION_SIDE = 512
-"""The shorter side, in pixels, of the picture that the detector searches for people."""
-DETECTION_PIXELS = 4 * DETECTION_SIDE**2
-"""The most pixels of a long and narrow picture: the detector's maps take half a kilobyte per pixel."""
 MAX_ASPECT_RATIO = 8
-"""The largest longer side by shorter side; the detector works 184 pixels high, at whatever width."""
+"""The largest longer side by shorter side; a detector sees pictures small, and a person not at all."""
 
 
-class PoseDetector:
-    """OpenPose (Cao et al. 2019) for body, hands and faces, in full precision.
-
-    Its code comes with a licence for non-commercial use only.
-    """
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        """
-        Args:
-            folder: holds `FILES`. controlnet_aux reads them by torch.load, which refuses whatever is not a
-                tensor.
-        Raises:
-            CheckpointUnavailable: a file is missing or is not such a model.
-        """
-        if not all((folder / name).is_file() for name in FILES):
-            raise CheckpointUnavailable(f"the pose annotator needs the files {', '.join(FILES)}")
-        detector = _import_detector()
-        try:
-            opened: Any = detector.from_pretrained(str(folder))
-        except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            log.error("the pose annotator cannot be opened", exc_info=error)
-            raise CheckpointUnavailable("the weights of the pose annotator are damaged") from error
-        # Outside of the try: memory that runs out says nothing about the files.
-        self._detector = opened.to(device)
+class PoseDetector(Protocol):
+    """Something that finds the joints of people in photographs."""
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
         """The networks, by name."""
-        return {
-            "body": self._detector.body_estimation.model,
-            "hand": self._detector.hand_estimation.model,
-            "face": self._detector.face_estimation.model,
-        }
+        ...
 
-    def detect(self, image: RGBImage, width: int, height: int) -> RGBImage:
-        """The skeletons of all people in the picture, drawn ``width`` x ``height``.
+    def find(self, picture: Image.Image) -> list[Person]:
+        """The people in a picture; none, where nobody is seen."""
+        ...
 
-        Raises:
-            PoseNotFound: no person was found in the picture.
-            InvalidInput: the picture is too long and narrow for the detector.
-        """
-        picture = to_pil(image)
-        if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
-            raise InvalidInput("image", f"may be at most {MAX_ASPECT_RATIO} times as long as it is wide")
-        scale = min(
-            DETECTION_SIDE / min(picture.size), math.sqrt(DETECTION_PIXELS / (picture.width * picture.height))
+
+def detect(image: RGBImage, detector: PoseDetector, width: int, height: int) -> RGBImage:
+    """The skeletons of all people in the picture, drawn ``width`` x ``height``.
+
+    Raises:
+        PoseNotFound: no person was found in the picture.
+        InvalidInput: the picture is too long and narrow for a detector.
+    """
+    picture = to_pil(image)
+    if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
+        raise InvalidInput("image", f"may be at most {MAX_ASPECT_RATIO} times as long as it is wide")
+    found = detector.find(picture)
+    if not found:
+        raise PoseNotFound(
+            "image", "no person was found in the picture; give one that shows a person, or a skeleton"
         )
-        size = [max(16, round(side * scale)) for side in picture.size]
-        found = self._detector.detect_poses(
-            np.asarray(picture.resize(size, Image.Resampling.LANCZOS)), include_hand=True, include_face=True
-        )
-        if not found:
-            raise PoseNotFound(
-                "image", "no person was found in the picture; give one that shows a person, or a skeleton"
-            )
-        return draw_skeletons(width, height, [_person(pose) for pose in found])
-
-
-def _person(pose: Any) -> Person:
-    """A person as controlnet_aux found it, which marks missing joints by None or by a negative place."""
-
-    def points(keypoints: Any) -> list[tuple[float, float] | None]:
-        return [
-            (float(point.x), float(point.y)) if point and point.x > 0 and point.y > 0 else None
-            for point in keypoints or ()
-        ]
-
-    hands = [points(hand) for hand in (pose.left_hand, pose.right_hand) if hand]
-    return Person(body=points(pose.body.keypoints), hands=hands, face=points(pose.face))
+    return draw_skeletons(width, height, found)
 
 
 def skeleton(image: RGBImage, detector: PoseDetector | None, width: int, height: int) -> RGBImage:
@@ -118,9 +66,10 @@ def skeleton(image: RGBImage, detector: PoseDetector | None, width: int, height:
             "image",
             "is no picture of an OpenPose skeleton, and no pose detector is installed that would find the"
             " pose in a photograph. Send a skeleton instead. "
-            + how_to_install("the `parts` of this pipeline", FILES),
+            + how_to_install("the `parts` of this pipeline", FILES)
+            + FREE_ALTERNATIVE,
         )
-    return detector.detect(image, width, height)
+    return detect(image, detector, width, height)
 
 
 def is_skeleton(image: RGBImage) -> bool:
@@ -151,12 +100,3 @@ def _hues(colors: np.ndarray) -> int:
     hues = np.asarray(Image.fromarray(colors.astype(np.uint8)[None]).convert("HSV"))[0, :, 0]
     nearest = np.rint(hues.astype(float) * 18 / 255).astype(int) % 18
     return int((np.bincount(nearest, minlength=18) >= 0.01 * len(colors)).sum())
-
-
-def _import_detector() -> Any:
-    """Import controlnet_aux's detector: late, because that is slow and only photographs need it."""
-    # It warns of optional dependencies.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from controlnet_aux.open_pose import OpenposeDetector
-    return OpenposeDetector

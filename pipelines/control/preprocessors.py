@@ -21,8 +21,10 @@ from PIL import Image
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
-from pipelines.control.annotators import how_to_install
-from pipelines.control.pose import FILES, PoseDetector, skeleton
+from pipelines.control.annotators import FREE_ALTERNATIVE, how_to_install
+from pipelines.control.open_pose import FILES
+from pipelines.control.pose import PoseDetector, skeleton
+from pipelines.control.pose_detectors import installed_detector
 from pipelines.errors import AnnotatorMissing, CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.lru import LRUCache
@@ -110,17 +112,18 @@ class Preprocessors:
     def _open(self, preprocessor: str) -> _Opened:
         if preprocessor == "openpose":
             return self._open_pose()
-        folder = self._adapters.annotator(preprocessor)
         auxiliary = _AUXILIARY.get(preprocessor)
         if auxiliary is None:
             known = ", ".join(sorted([*_AUXILIARY, "openpose"]))
             raise InvalidInput("preprocessor", f"{preprocessor} is not one of {known}")
-        return _open_auxiliary(preprocessor, auxiliary, folder, self._device)
+        return _open_auxiliary(preprocessor, auxiliary, self._adapters.annotator(preprocessor), self._device)
 
     def _open_pose(self) -> _Opened:
         """The pose detector. Where its weights are missing, pictures of skeletons are taken all the same."""
         try:
-            detector = _detector(self._adapters.annotator("openpose"), self._device)
+            detector = _detector(self._adapters, self._device)
+            if detector is None:
+                self._adapters.annotator("openpose")  # says what is missing, where the manifest names one
         except CheckpointUnavailable as error:
             return _Opened(partial(_pose, None, unavailable=error), {})
         return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
@@ -179,18 +182,13 @@ def _numpy_seeded() -> Generator[None]:
         np.random.set_state(before)
 
 
-def _detector(folder: Path | None, device: torch.device) -> PoseDetector | None:
-    """The pose detector; None where its files are not all there, since skeletons need none.
+def _detector(adapters: AdapterLibrary, device: torch.device) -> PoseDetector | None:
+    """The pose detector; None where there is none, since skeletons need none.
 
     Raises:
-        InvalidInput: its weights are damaged.
+        CheckpointUnavailable: its weights are damaged.
     """
-    if folder is None or not all((folder / name).is_file() for name in FILES):
-        return None
-    try:
-        return PoseDetector(folder, device)
-    except CheckpointUnavailable as error:
-        raise InvalidInput("preprocessor", "the weights of openpose are damaged") from error
+    return installed_detector(adapters, adapters.manifest.annotator("openpose"), device)
 
 
 def _pose(
@@ -208,5 +206,6 @@ def _without_weights(preprocessor: str, files: tuple[str, ...]) -> AnnotatorMiss
     return AnnotatorMissing(
         "preprocessor",
         f"{preprocessor} needs weights that are not on this server; send the control image itself instead."
-        f" {how_to_install(f'a ControlNet whose preprocessor is {preprocessor}', files)}",
+        f" {how_to_install(f'a ControlNet whose preprocessor is {preprocessor}', files)}"
+        f"{FREE_ALTERNATIVE if preprocessor == 'openpose' else ''}",
     )

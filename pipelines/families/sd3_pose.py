@@ -16,6 +16,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
+from pipelines.control.pose_detectors import installed_detector
 from pipelines.denoising.needs import NOTHING, Needs
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
@@ -70,7 +71,7 @@ class StableDiffusion3Pose(Pipeline):
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
-        """Open the parts ``pipeline``, ``controlnet`` and, where the manifest gives it, ``annotator``."""
+        """Open the parts ``pipeline``, ``controlnet`` and, where the manifest has one, a pose detector."""
         # T5 is a part of it by choice: zeros stand for what it would have read.
         t5 = ("text_encoder_3", "tokenizer_3")
         without = dict.fromkeys(t5) if checkpoint.skips("text_encoder_3") else {}
@@ -80,7 +81,7 @@ class StableDiffusion3Pose(Pipeline):
             controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
             **without,
         )
-        return cls(pipeline, checkpoint.device, _detector(checkpoint))
+        return cls(pipeline, checkpoint.device, _detector(checkpoint, adapters))
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -279,12 +280,10 @@ def _read_texts(request: PoseToImage) -> tuple[str, ...]:
     return (request.prompt, request.negative_prompt or "") if _guided(request) else (request.prompt,)
 
 
-def _detector(checkpoint: Checkpoint) -> PoseDetector | None:
+def _detector(checkpoint: Checkpoint, adapters: AdapterLibrary) -> PoseDetector | None:
     """The pose detector, where it is installed; None leaves pictures of skeletons, which need none."""
-    if not checkpoint.has("annotator"):
-        return None
     try:
-        return PoseDetector(checkpoint.path("annotator"), checkpoint.device)
+        return installed_detector(adapters, checkpoint.entry.parts.get("annotator"), checkpoint.device)
     except CheckpointUnavailable as error:
         log.error("%s draws without its pose detector: %s", checkpoint.name, error)
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipelines.weights.formats import REFUSED_PICKLES, VERIFIED_PICKLES
 from pipelines.weights.hub import Bar, Corrupted, DiskFull, Hub, NotOnTheHub, PullError, RemoteFile
+from pipelines.weights.installed import HOW_TO_INSTALL, engine_missing
 from pipelines.weights.lock import LockedFile, LockedRepository, describe, read_lock, write_lock
 from pipelines.weights.repositories import Repository, components_of, select
 
@@ -85,6 +86,7 @@ def plan(hub: Hub, repository: Repository, weights: Path, *, upgrade: bool = Fal
     planned.missing = {
         origin: stored for origin, stored in planned.chosen.items() if not planned.keep(origin, stored)
     }
+    planned.demand_reader()
     return planned
 
 
@@ -258,6 +260,19 @@ class PlannedPull:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def demand_reader(self) -> None:
+        """Refuse before any download what nothing here can look into: torch alone reads pickles.
+
+        Raises:
+            PullError
+        """
+        pickles = [name for name in self.missing if name.endswith((".bin", *VERIFIED_PICKLES))]
+        if pickles and engine_missing():
+            raise PullError(
+                f"{self.repository.hub}: {pickles[0]} is a pickle, of which only torch can tell whether it "
+                f"holds more than tensors. Pull it where an engine is installed ({HOW_TO_INSTALL})."
+            )
 
 
 def prepare_partial(parts: Path, remote: RemoteFile) -> Path:

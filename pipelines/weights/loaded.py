@@ -17,6 +17,7 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.atomic import write_atomically
 from pipelines.weights.kinds import LocalSection
 from pipelines.weights.lock import LockedRepository, read_lock
@@ -168,10 +169,15 @@ class ManifestReader:
 
 
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:
-    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry."""
+    """A manifest with the loaded entries, too; a name that both have means the manifest's own entry.
+
+    A free alternative that was pulled stands in the place of what it is the alternative of.
+    """
+    pulled = cache(lambda: read_lock(weights).repositories)
+    if manifest.pose_detector and all(_was_pulled(each, pulled) for each in manifest.pose_detector.sources):
+        manifest = with_free_alternatives(manifest)
     own = set(names(manifest))
     taken = own | loaded.entries.keys()
-    pulled = cache(lambda: read_lock(weights).repositories)
     for name, item in loaded.entries.items():
         if name in own:
             log.warning("%s stands in weights.yaml now; what was loaded under this name is left out", name)
@@ -236,9 +242,11 @@ def _with_safety_checker(
 
 def _is_here(source: Source, pulled: Callable[[], Mapping[str, LockedRepository]]) -> bool:
     """Whether a source is local, or was pulled."""
-    if source.hub is None:
-        return True
+    return source.hub is None or _was_pulled(source, pulled)
+
+
+def _was_pulled(source: Source, pulled: Callable[[], Mapping[str, LockedRepository]]) -> bool:
     try:
         return f"{source.hub}@{source.revision}" in pulled()
-    except ValueError:
-        return False  # the lock is damaged, and whoever needs it is told so
+    except ValueError:  # whoever reads the lock for its own sake says that it is damaged
+        return False

@@ -322,6 +322,25 @@ class ControlNetEntry(AdapterEntry):
     annotator: Source | None = None
 
 
+class PoseDetectorEntry(_Entry):
+    """A detector of poses under a free licence, for whoever does not accept that of OpenPose.
+
+    Attributes:
+        people: a detector of transformers that finds persons, such as RT-DETR.
+        joints: a ViTPose, which finds COCO's 17 joints in each of them.
+        license: the licence of a source that names none itself.
+    """
+
+    people: Source
+    joints: Source
+    license: str = ""
+
+    @property
+    def sources(self) -> tuple[Source, Source]:
+        """Both of its sources."""
+        return self.people, self.joints
+
+
 class Manifest(_Entry):
     """All that weights.yaml says; relative sources start at ``path``, the file that was read."""
 
@@ -333,6 +352,7 @@ class Manifest(_Entry):
     controlnets: dict[str, ControlNetEntry] = Field(default_factory=dict)
     upscalers: dict[str, UpscalerEntry] = Field(default_factory=dict)
     face_restorers: dict[str, FaceRestorerEntry] = Field(default_factory=dict)
+    pose_detector: PoseDetectorEntry | None = None
 
     @model_validator(mode="after")
     def _one_name_each(self) -> Manifest:

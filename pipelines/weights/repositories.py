@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
+from pipelines.weights.alternatives import open_poses
 from pipelines.weights.lora_names import NETWORKS
 from pipelines.weights.lora_settings import CONFIG_NAME
 from pipelines.weights.manifest import Manifest, PipelineEntry, Source
@@ -109,6 +110,11 @@ def _uses(manifest: Manifest) -> Iterator[_Use]:
         if controlnet.annotator is not None:
             source = controlnet.annotator
             yield _Use(name, source, None, source.license or controlnet.license, frozenset(source.skip))
+    detector = manifest.pose_detector
+    for name, open_pose in open_poses(manifest):
+        if detector is not None and open_pose is None:
+            for source in detector.sources:
+                yield _Use(name, source, None, source.license or detector.license, frozenset(source.skip))
 
 
 def _in_half(entry: PipelineEntry) -> bool:

@@ -11,13 +11,13 @@ import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from pipelines.weights.installed import engine_missing
 from server.commands.demo_build import Building, NotBuilt
 from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
 from server.commands.demo_progress import DemoProgress
@@ -48,8 +48,8 @@ def demo(
     ] = None,
 ) -> None:
     """Serve small checkpoints and draw one picture through each page."""
-    if find_spec("torch") is None:
-        raise CommandFailed("The demo draws, and nothing that draws is installed: pip install -e '.[engine]'")
+    if missing := engine_missing():
+        raise CommandFailed(missing)
     settings = demo_settings(port=port)
     check_data_folder(settings)
     listener = listen(settings)

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
+from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.loaded import load_full_manifest
 from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import part_bytes
@@ -21,6 +24,7 @@ from pipelines.weights.networks import GIGABYTE
 from pipelines.weights.repositories import Repository, repositories
 from server.commands.configuration import read_settings
 from server.commands.failure import CommandFailed
+from server.commands.licenses import show_licenses
 from server.commands.listing import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -127,6 +131,13 @@ def pull(
     accept_licenses: Annotated[
         bool, typer.Option("--accept-licenses", help="Agree to the licences shown.")
     ] = False,
+    free_alternatives: Annotated[
+        bool,
+        typer.Option(
+            "--free-alternatives",
+            help="Take what is named under a free licence in place of what is for non-commercial use.",
+        ),
+    ] = False,
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Take the newest commit of each revision.")
     ] = False,
@@ -139,13 +150,17 @@ def pull(
 ) -> None:
     """Fetch what is missing, several files at once; what was interrupted goes on where it was."""
     opened, folder = _open(manifest, weights)
+    offered = opened.pose_detector
+    if free_alternatives:
+        opened, offered = with_free_alternatives(opened), None
     wanted = _wanted(opened, names or [])
     if not wanted:
         print("[]" if as_json else "Nothing of this comes from the hub.")
         return
-    raise typer.Exit(
-        _pull(wanted, folder, accepted=accept_licenses, upgrade=upgrade, dry_run=dry_run, as_json=as_json)
+    may_pull = partial(
+        show_licenses, wanted, offered=offered, accepted=accept_licenses or dry_run, quiet=as_json
     )
+    raise typer.Exit(_pull(wanted, folder, may_pull, upgrade=upgrade, dry_run=dry_run, as_json=as_json))
 
 
 def _wanted(manifest: Manifest, names: list[str]) -> list[Repository]:
@@ -164,7 +179,13 @@ def _wanted(manifest: Manifest, names: list[str]) -> list[Repository]:
 
 
 def _pull(
-    wanted: list[Repository], weights: Path, *, accepted: bool, upgrade: bool, dry_run: bool, as_json: bool
+    wanted: list[Repository],
+    weights: Path,
+    may_pull: Callable[[lock.Lock], bool],
+    *,
+    upgrade: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
     """Pull repositories and return the exit status: that of the first failure."""
     from pipelines.weights.downloads import one_pull_at_a_time
@@ -173,7 +194,7 @@ def _pull(
     read = _lock(weights)
     try:
         with one_pull_at_a_time(weights):
-            if not _show_licenses(wanted, read, accepted=accepted or dry_run, quiet=as_json):
+            if not may_pull(read):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
             if dry_run:
@@ -231,22 +252,6 @@ def _show_plan(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: bo
     else:
         print_plan(plans, free)
     return status
-
-
-def _show_licenses(wanted: list[Repository], locked: lock.Lock, *, accepted: bool, quiet: bool) -> bool:
-    """Show the licences of what was never pulled; return whether it may be pulled now."""
-    asked = [
-        f"  {repository.hub}: {'; '.join(repository.licenses)}"
-        for repository in wanted
-        if repository.licenses and repository.key not in locked.repositories
-    ]
-    if not asked:
-        return True
-    if not quiet or not accepted:
-        print("Licences:", *asked, sep="\n", file=sys.stderr if quiet else sys.stdout)
-    if not accepted:
-        _complain("Read them, and accept them with --accept-licenses. Nothing was fetched.")
-    return accepted
 
 
 @app.command(epilog="exit status: 0 all is as pulled; 1 not")

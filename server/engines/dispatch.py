@@ -31,14 +31,25 @@ class Dispatch:
 
     Attributes:
         last_used: when an engine last began to draw with a checkpoint or adapter, in seconds since 1970.
+
+    Args:
+        why_none: the reason why there is no engine at all, fit for a caller; None where there are some.
     """
 
-    def __init__(self, engines: Sequence[Engine], queue: JobQueue, *, queue_timeout_s: float) -> None:
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        queue: JobQueue,
+        *,
+        queue_timeout_s: float,
+        why_none: str | None = None,
+    ) -> None:
         self._engines = {engine.name: engine for engine in engines}
         if len(self._engines) != len(engines):
             raise ValueError("two engines have the same name")
         self._queue = queue
         self._queue_timeout_s = queue_timeout_s
+        self._why_none = why_none
         self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
         self._held_pixels = {name: Held() for name in self._engines}
         self._draining: str | None = None
@@ -81,6 +92,8 @@ class Dispatch:
         if self._ready():
             return None
         engines = self._engines.values()
+        if not engines and self._why_none:
+            return self._why_none
         if all(engine.state in GIVEN_UP for engine in engines):
             return f"no engine is running: {_reasons(engines) or 'none is configured'}"
         return _reasons([engine for engine in engines if engine.state not in GIVEN_UP])

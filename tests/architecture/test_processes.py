@@ -41,3 +41,11 @@ def test_packages_have_empty_faces_so_that_importing_a_module_loads_nothing_besi
     faces = [path for folder in ("pipelines", "server") for path in (ROOT / folder).rglob("__init__.py")]
     assert len(faces) > 20
     assert [path.relative_to(ROOT).as_posix() for path in faces if path.read_text().strip()] == []
+
+
+@pytest.mark.slow
+def test_what_only_photographs_need_is_loaded_with_the_first_one():
+    families = "pipelines.families.sd15, pipelines.families.sdxl, pipelines.families.sd3_pose"
+    loaded = loaded_after(f"import pipelines.engine.process, {families}")
+    assert "diffusers" in loaded
+    assert loaded.isdisjoint({"controlnet_aux", "timm", "matplotlib", "cv2", "skimage"})

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
-from pipelines.control.pose import PoseDetector, _import_detector, _person, is_skeleton, skeleton
+from pipelines.control.open_pose import OpenPose, _import_detector, _person
+from pipelines.control.pose import detect, is_skeleton, skeleton
 from pipelines.control.skeletons import COLORS, Person, draw_skeletons
 from pipelines.demo.world.figure import STANDING, demo_skeleton
 from pipelines.demo.world.poses import random_figure
@@ -141,8 +142,8 @@ def annotator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def detector(annotator: Path) -> PoseDetector:
-    return PoseDetector(annotator, CPU)
+def detector(annotator: Path) -> OpenPose:
+    return OpenPose(annotator, CPU)
 
 
 def color_at(image: RGBImage, spot: Spot) -> tuple[int, ...]:
@@ -150,7 +151,7 @@ def color_at(image: RGBImage, spot: Spot) -> tuple[int, ...]:
     return tuple(image.pixels[3 * (row * image.width + column) :][:3])
 
 
-def test_a_person_in_a_photograph_becomes_a_skeleton_of_the_wanted_size(detector: PoseDetector):
+def test_a_person_in_a_photograph_becomes_a_skeleton_of_the_wanted_size(detector: OpenPose):
     found = skeleton(photograph(), detector, 512, 512)
     assert (found.width, found.height) == (512, 512)
     for joint, spot in SPOTS.items():
@@ -158,31 +159,31 @@ def test_a_person_in_a_photograph_becomes_a_skeleton_of_the_wanted_size(detector
     assert is_skeleton(found)
 
 
-def test_a_photograph_of_another_shape_gives_the_same_joints(detector: PoseDetector):
+def test_a_photograph_of_another_shape_gives_the_same_joints(detector: OpenPose):
     found = skeleton(photograph(300, 420), detector, 768, 1024)
     for joint, spot in SPOTS.items():
         assert color_at(found, spot) == COLORS[joint], joint
 
 
-def test_a_photograph_without_anybody_is_refused_with_a_clear_text(detector: PoseDetector):
+def test_a_photograph_without_anybody_is_refused_with_a_clear_text(detector: OpenPose):
     with pytest.raises(PoseNotFound, match="image: no person was found in the picture"):
         skeleton(photograph(person=False), detector, 512, 512)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 8), (20, 5)], ids=str)
-def test_a_photograph_may_be_small_and_elongated(detector: PoseDetector, size: tuple[int, int]):
+def test_a_photograph_may_be_small_and_elongated(detector: OpenPose, size: tuple[int, int]):
     with pytest.raises(PoseNotFound):
         skeleton(rgb(Image.new("RGB", size, (90, 90, 90))), detector, 512, 2048)
 
 
 @pytest.mark.parametrize("size", [(40, 6000), (6000, 40)], ids=str)
-def test_a_ribbon_is_refused(detector: PoseDetector, size: tuple[int, int]):
+def test_a_ribbon_is_refused(detector: OpenPose, size: tuple[int, int]):
     with pytest.raises(InvalidInput, match="image: may be at most 8 times as long as it is wide"):
         skeleton(rgb(Image.new("RGB", size, (90, 90, 90))), detector, 512, 2048)
 
 
-def test_a_skeleton_passes_through_unchanged_with_or_without_a_detector(detector: PoseDetector):
+def test_a_skeleton_passes_through_unchanged_with_or_without_a_detector(detector: OpenPose):
     given = demo_skeleton(300, 200)
     assert skeleton(given, detector, 1024, 1024) is given
     assert skeleton(given, None, 1024, 1024) is given
@@ -193,7 +194,7 @@ def test_a_photograph_needs_the_annotator():
         skeleton(photograph(), None, 512, 512)
 
 
-def test_the_detectors_networks_are_visible_to_the_pool(detector: PoseDetector):
+def test_the_detectors_networks_are_visible_to_the_pool(detector: OpenPose):
     assert {"body", "hand", "face"} == set(detector.modules)
     assert all(len(list(module.parameters())) > 50 for module in detector.modules.values())
 
@@ -204,7 +205,7 @@ def test_an_annotator_with_a_missing_file_cannot_be_opened(annotator: Path, tmp_
         if file.name != name:
             (tmp_path / file.name).symlink_to(file)
     with pytest.raises(CheckpointUnavailable, match="the pose annotator needs the files body_pose_model"):
-        PoseDetector(tmp_path, CPU)
+        OpenPose(tmp_path, CPU)
 
 
 def test_an_annotator_of_another_shape_cannot_be_opened(annotator: Path, tmp_path: Path):
@@ -213,7 +214,7 @@ def test_an_annotator_of_another_shape_cannot_be_opened(annotator: Path, tmp_pat
     with pytest.raises(
         CheckpointUnavailable, match="the weights of the pose annotator are damaged"
     ) as refused:
-        PoseDetector(tmp_path, CPU)
+        OpenPose(tmp_path, CPU)
     assert str(tmp_path) not in str(refused.value)
 
 
@@ -230,7 +231,7 @@ def test_weights_that_would_run_code_are_refused(annotator: Path, tmp_path: Path
     for name in ("hand_pose_model.pth", "facenet.pth"):
         (tmp_path / name).symlink_to(annotator / name)
     with pytest.raises(CheckpointUnavailable):
-        PoseDetector(tmp_path, CPU)
+        OpenPose(tmp_path, CPU)
     assert not target.exists()
 
 
@@ -264,7 +265,7 @@ def test_a_photograph_is_drawn_after_as_its_skeleton_would_be(annotator: Path, r
 
     drawn = draw(photograph())
     assert sd3._detector is not None
-    assert drawn == draw(sd3._detector.detect(photograph(), 128, 192))
+    assert drawn == draw(detect(photograph(), sd3._detector, 128, 192))
     assert drawn != draw(demo_skeleton(128, 192))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.skip_init import skip_init
-from pipelines.control.pose import FILES
+from pipelines.control.open_pose import FILES
 from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.errors import AnnotatorMissing

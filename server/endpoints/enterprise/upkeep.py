@@ -15,9 +15,9 @@ from server.http.services import services
 
 HOW_TO_UPDATE = (
     "This call changes nothing: a server cannot replace the program that it runs. Where it is installed, "
-    "fetch the new version (git pull and pip install -e ., or docker compose build --pull) and start it "
-    "again (docker compose up -d): requests that callers come back for are kept and drawn, and the database "
-    "is migrated at the start. Checkpoints are updated with understudy weights pull --upgrade, then "
+    "fetch the new version (git pull and pip install -e '.[engine]', or docker compose build --pull) and "
+    "start it again (docker compose up -d): requests that callers come back for are kept and drawn, and the "
+    "database is migrated at the start. Checkpoints are updated with understudy weights pull --upgrade, then "
     "restart_server."
 )
 

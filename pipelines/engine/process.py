@@ -58,7 +58,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
         connection.send(Loading(name))
         pool.open(name)
     loop = Loop(pool, config.group_pixels, device=device)
-    connection.send(Ready(config.device, pool.resident))
+    connection.send(Ready(config.device, pool.resident, pool.budget_bytes))
     while True:
         for events in loop.turn_in_parts():
             for event in events:

@@ -10,12 +10,21 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
+from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
-from pipelines.messages import Cancel, ClearCache, Done, Draw, EngineConfig, Loading, Ready, Reload, Stop
+from pipelines.messages import (
+    Cancel,
+    ClearCache,
+    Done,
+    Draw,
+    EngineConfig,
+    Loading,
+    Ready,
+    Reload,
+    Stop,
+    TooLarge,
+)
 from pipelines.weights.loaded import load_full_manifest
-
-CUDA_SHARE = 0.8
-"""The part of a CUDA device's memory that weights may take without a budget; activations need the rest."""
 
 PAUSE_S = 0.0005
 """The seconds for which a device that is two steps behind is left alone, unless a command comes."""
@@ -26,15 +35,18 @@ def open_pool(config: EngineConfig) -> PipelinePool:
     device = torch.device(config.device)
     if device.type == "cpu":
         reuse_freed_memory()
-    budget_bytes = config.budget_bytes
+    manifest = load_full_manifest(config.manifest, config.weights)
+    budget_bytes, device_bytes = config.budget_bytes, None
     if budget_bytes is None:
-        budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
+        device_bytes = torch.cuda.get_device_properties(device).total_memory
+        budget_bytes = weights_budget(manifest, device_bytes)
     return PipelinePool(
-        load_full_manifest(config.manifest, config.weights),
+        manifest,
         config.weights,
         device,
         budget_bytes=budget_bytes,
         host_budget_bytes=config.host_budget_bytes,
+        device_bytes=device_bytes,
     )
 
 
@@ -56,8 +68,9 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     pool = open_pool(config)
     for name in pool.pinned() if config.preload else ():
         connection.send(Loading(name))
-        pool.open(name)
+        pool.preload(name)
     loop = Loop(pool, config.group_pixels, device=device)
+    connection.send(TooLarge(pool.too_large()))
     connection.send(Ready(config.device, pool.resident, pool.budget_bytes))
     while True:
         for events in loop.turn_in_parts():
@@ -78,6 +91,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                         connection.send(Done(maintenance_id))
                     case Reload(maintenance_id):
                         pool.reload(load_full_manifest(config.manifest, config.weights))
+                        connection.send(TooLarge(pool.too_large()))
                         connection.send(Done(maintenance_id))
                     case Stop():
                         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from pipelines.drawing import Drawing
-from pipelines.errors import EngineLost
+from pipelines.errors import EngineLost, NeverFits
 from pipelines.messages import (
     Broken,
     Cancel,
@@ -26,6 +26,7 @@ from pipelines.messages import (
     Progress,
     Ready,
     Residency,
+    TooLarge,
 )
 from pipelines.request import Request as DrawRequest
 from server.engines import child
@@ -77,6 +78,7 @@ class LocalEngine:
         self.reason: str | None = "not started"
         self.resident: frozenset[str] = frozenset()
         self.memory = EngineMemory()
+        self.too_large: Mapping[str, NeverFits] = {}
         self._config = config
         self._target = target
         self._watchers: list[Callable[[], None]] = []
@@ -228,6 +230,8 @@ class LocalEngine:
                 self.resident = frozenset(resident)
                 self.memory = EngineMemory(device=device, budget_bytes=budget_bytes)
                 self._set_state(EngineState.ready, None)
+            case TooLarge(refusals):
+                self.too_large = {refusal.pipeline: refusal for refusal in refusals}
             case Residency(resident, used_bytes, parts):
                 self.resident = frozenset(resident)
                 self.memory = replace(self.memory, used_bytes=used_bytes, parts=parts)

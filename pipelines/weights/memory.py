@@ -100,6 +100,23 @@ def steady(entry: PipelineEntry) -> tuple[str, ...]:
     return tuple(name for name in part_bytes(entry) if name in kept or not kept)
 
 
+def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
+    """The bytes that weights may take on a card, where the same is left free whatever is drawn.
+
+    What is left free is enough for the activations of everything that the card can draw, but never so much
+    that the largest stage would not fit.
+    """
+    drawn = [entry for entry in manifest.openable().values() if needed_bytes(entry) <= card_bytes]
+    activations = [activation_bytes(entry, stage) for entry in drawn for stage in stages(entry)]
+    sizes = [part_bytes(entry) for entry in drawn]
+    weights = [
+        sum(size[name] for name in names)
+        for entry, size in zip(drawn, sizes, strict=True)
+        for names in stages(entry).values()
+    ]
+    return max(card_bytes - CONTEXT_BYTES - max(activations, default=0), *weights, 0)
+
+
 def fits(manifest: Manifest, card_bytes: int) -> dict[str, Fit]:
     """How each pipeline of a manifest fits a card.
 

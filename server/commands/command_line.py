@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Answer requests until Ctrl-C.",
     "ps": "Show the engines, what is loaded, what runs and waits.",
     "demo": "Serve small checkpoints and draw one picture through each page.",
+    "doctor": "Say whether `serve` would work here, and what to do where it would not.",
     "keys": "Create, import, list and revoke API keys.",
     "credits": "Grant and show credits.",
     "weights": "List, pull or verify the checkpoints of the manifest.",

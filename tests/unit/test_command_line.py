@@ -120,10 +120,11 @@ def test_an_empty_list_is_nothing_for_a_pipe_and_a_sentence_for_a_person(underst
 
 
 def test_the_weights_are_listed_as_json(understudy: Understudy) -> None:
-    entry = {"family": "sd15", "parts": {"pipeline": {"hub": "o/n"}}, "vram_gb": 2.5, "license": "MIT"}
+    entry = {"family": "sd15", "parts": {"pipeline": {"hub": "o/n"}}, "license": "MIT"}
     Path("weights.yaml").write_text(yaml.safe_dump({"pipelines": {"sd": entry}}))
     (listed,) = json.loads(understudy("weights", "list", "--json")[1])
-    assert (listed["name"], listed["state"], listed["gb"]) == ("sd", "0 of 1 pulled", 2.5)
+    assert (listed["name"], listed["state"]) == ("sd", "0 of 1 pulled")
+    assert 1 < listed["gb"] < 10
 
 
 def test_a_terminal_gets_colours_and_whole_words(tmp_path: Path) -> None:

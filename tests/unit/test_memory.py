@@ -15,6 +15,7 @@ from pipelines.weights.memory import (
     CONTEXT_BYTES,
     Fit,
     activation_bytes,
+    budget_bytes,
     fits,
     needed_bytes,
     part_bytes,
@@ -89,6 +90,26 @@ def test_a_card_that_holds_the_largest_stage_draws_and_one_of_a_byte_less_does_n
     assert fits(alone, needed)[name] is not Fit.never
     assert fits(alone, needed - 1)[name] is Fit.never
     assert needed == CONTEXT_BYTES + max(stage_bytes(SHIPPED.pipelines[name]).values())
+
+
+@pytest.mark.parametrize("gigabytes", [4, 8, 12, 16, 24, 48, 80])
+def test_whatever_fits_a_card_fits_the_budget_of_its_weights(gigabytes: int) -> None:
+    budget = budget_bytes(SHIPPED, gigabytes * GIGABYTE)
+    assert 0 < budget < gigabytes * GIGABYTE - CONTEXT_BYTES
+    for name, fit in fit_on(gigabytes).items():
+        entry = SHIPPED.pipeline(name)
+        sizes = part_bytes(entry)
+        largest = max(sum(sizes[part] for part in parts) for parts in stages(entry).values())
+        assert fit is Fit.never or largest <= budget, name
+
+
+def test_what_is_left_free_is_what_drawing_takes_and_no_share_of_the_card() -> None:
+    free = {
+        gigabytes: gigabytes * GIGABYTE - budget_bytes(SHIPPED, gigabytes * GIGABYTE)
+        for gigabytes in (48, 80)
+    }
+    largest = activation_bytes(SHIPPED.pipelines["sd3-medium-pose"], "encode")
+    assert free == {48: CONTEXT_BYTES + largest, 80: CONTEXT_BYTES + largest}
 
 
 def test_every_stage_names_networks_of_its_family_and_each_network_is_needed_somewhere() -> None:

@@ -22,6 +22,10 @@ Reader: TypeAlias = Callable[[], torch.nn.Module]
 """Reads a network from its files once more, into the host's memory."""
 
 
+_LORA = "lora:"
+"""The beginning of the names in ``modules`` of what LoRAs have put on other networks."""
+
+
 def own_tensors(module: torch.nn.Module) -> Iterator[Tensor]:
     """The parameters and buffers of a network, each once however often it is used."""
     both = itertools.chain(module.parameters(), module.buffers())
@@ -98,13 +102,18 @@ def _named(module: torch.nn.Module) -> dict[str, Tensor]:
 class Opened:
     """An opened pipeline and its parts.
 
+    LoRAs are no parts of their own: they are counted for the networks that they are put on, and move with
+    them.
+
     Attributes:
+        counted: the names of the networks that were counted, LoRAs with them.
         drawing: the parts with which its last request was drawn; idle pipelines can do without the others.
     """
 
     name: str
     pipeline: Pipeline
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
+    counted: Parts = NOTHING
     drawing: Parts = NOTHING
 
     @classmethod
@@ -128,7 +137,7 @@ class Opened:
             )
             for part, module in modules.items()
         }
-        return cls(name, pipeline, parts)
+        return cls(name, pipeline, parts, frozenset(modules))
 
     @property
     def nbytes(self) -> int:
@@ -159,7 +168,7 @@ class Opened:
     @property
     def additions(self) -> set[int]:
         """The ids of the tensors that requests have put on the pipeline's own networks."""
-        added = (part.module for name, part in self.parts.items() if name.startswith("lora:"))
+        added = (module for name, module in self.pipeline.modules.items() if name.startswith(_LORA))
         return {id(tensor) for module in added for tensor in own_tensors(module)}
 
     def recount(self) -> bool:
@@ -171,12 +180,14 @@ class Opened:
             whether they have.
         """
         modules = self.pipeline.modules
-        if modules.keys() == self.parts.keys():
+        if modules.keys() == self.counted:
             return False
+        self.counted = frozenset(modules)
         sizes = bytes_by_part(modules)
         self.parts = {
             name: self.parts.get(name) or Part(self.name, name, module, "device", 0, 0)
             for name, module in modules.items()
+            if not name.startswith(_LORA)
         }
         for name, part in self.parts.items():
             part.nbytes = sizes[name]

@@ -132,6 +132,19 @@ class Dispatch:
         self._refuse_if_no_engine()
         self._queue.refuse_if_full(account_id)
 
+    def refuse_if_too_large(self, request: DrawRequest) -> None:
+        """Refuse early, before anything is held, what no engine has memory enough for.
+
+        Raises:
+            DeviceTooSmall: says what it needs and what there is.
+        """
+        engines = self._ready()
+        for name in pipelines_of(request):
+            if engines and all(name in engine.too_large for engine in engines):
+                refusals = (engine.too_large[name] for engine in engines)
+                largest = max(refusals, key=lambda refusal: refusal.budget_bytes)
+                raise errors.from_drawing(largest)
+
     async def start(self) -> None:
         """Begin to start every engine; `readiness` tells when the first one can draw."""
         for engine in self._engines.values():

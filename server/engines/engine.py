@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
+from pipelines.errors import NeverFits
 from pipelines.messages import Absent, Maintenance, PartResidency
 from pipelines.request import Request as DrawRequest
 
@@ -75,6 +76,11 @@ class Engine(Protocol):
     @property
     def absences(self) -> tuple[Absent, ...]:
         """All that the manifest names and the engine cannot draw with, for want of whole weights."""
+        ...
+
+    @property
+    def too_large(self) -> Mapping[str, NeverFits]:
+        """The pipelines that its device can never draw with, and why."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:

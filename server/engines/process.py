@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from pipelines.drawing import Drawing
-from pipelines.errors import EngineLost
+from pipelines.errors import EngineLost, NeverFits
 from pipelines.messages import (
     Absences,
     Absent,
@@ -28,6 +28,7 @@ from pipelines.messages import (
     Progress,
     Ready,
     Residency,
+    TooLarge,
 )
 from pipelines.request import Request as DrawRequest
 from server.engines import child
@@ -80,6 +81,7 @@ class LocalEngine:
         self.resident: frozenset[str] = frozenset()
         self.memory = EngineMemory()
         self.absences: tuple[Absent, ...] = ()
+        self.too_large: Mapping[str, NeverFits] = {}
         self._config = config
         self._target = target
         self._watchers: list[Callable[[], None]] = []
@@ -239,6 +241,8 @@ class LocalEngine:
                 self.resident = frozenset(resident)
                 self.memory = EngineMemory(device=device, budget_bytes=budget_bytes)
                 self._set_state(EngineState.ready, None)
+            case TooLarge(refusals):
+                self.too_large = {refusal.pipeline: refusal for refusal in refusals}
             case Residency(resident, used_bytes, parts):
                 self.resident = frozenset(resident)
                 self.memory = replace(self.memory, used_bytes=used_bytes, parts=parts)

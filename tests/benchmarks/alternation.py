@@ -33,9 +33,7 @@ def main(card_gb: float, host_gb: float) -> None:
     )
     walk = Walk(pool)
     asked = [default_request(name, (1,), side=side, steps=25, prompt="a cat") for name, side in SIDES.items()]
-    print(
-        f"{card_gb:g} GB card, {pool.budget_bytes / GIGABYTE:.1f} GB of it for weights; {host_gb:g} GB of host"
-    )
+    print(f"{card_gb:g} GB card, {pool.budget_bytes / GIGABYTE:.1f} GB for weights; {host_gb:g} GB of host")
     print("| round | GB on the device | most | GB on the host | networks moved in | of these text encoders |")
     print("|---|---|---|---|---|---|")
     before = encoders_before = 0

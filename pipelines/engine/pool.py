@@ -78,8 +78,8 @@ class PipelinePool:
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The names of the pipelines that are opened, least recently used first."""
-        return tuple(self._places.opened)
+        """The names of the pipelines of which something is loaded, least recently used first."""
+        return tuple(name for name, opened in self._places.opened.items() if not opened.absent)
 
     @property
     def parts(self) -> tuple[PartResidency, ...]:

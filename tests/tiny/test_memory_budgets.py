@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -44,8 +45,13 @@ def opened(name: str) -> Pipeline:
 
 @pytest.fixture(autouse=True)
 def _opened_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    times = Counter[str]()
+
     def once(checkpoint: Checkpoint, adapters: AdapterLibrary) -> Pipeline:
         pipeline = opened(checkpoint.name)
+        times[checkpoint.name] += 1
+        if times[checkpoint.name] > 1:
+            pipeline.clear_cache()  # as one that is opened anew
         for module in pipeline.modules.values():
             checkpoint.readers[module] = lambda module=module: module
         return pipeline

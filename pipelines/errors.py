@@ -51,7 +51,20 @@ class UnknownAdapter(InvalidInput):
 
 
 class CheckpointUnavailable(GenerationError):
-    """The weights of a pipeline are not here, not complete, or not the ones that were verified."""
+    """The weights of a pipeline are not here, not complete, or not the ones that were verified.
+
+    Attributes:
+        problem: what is wrong, without the remedy.
+        remedy: what an operator does about it, as the rest of a sentence; empty where nothing is known.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}. To mend it, {self.remedy}" if self.remedy else self.problem
 
 
 class UnusableCheckpoint(CheckpointUnavailable):

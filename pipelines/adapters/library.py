@@ -17,11 +17,12 @@ from pipelines.adapters.embedding_file import EmbeddingFile, read_embedding
 from pipelines.adapters.lora_file import LoraFile, read_lora
 from pipelines.checkpoints.checkpoint import local
 from pipelines.checkpoints.network_files import controlnet_of_file, vae_of_file
-from pipelines.errors import UnknownAdapter, is_out_of_memory
+from pipelines.errors import CheckpointUnavailable, UnknownAdapter, is_out_of_memory
 from pipelines.images import codec
 from pipelines.lru import LRUCache
+from pipelines.weights.absence import remedy
 from pipelines.weights.header import Unrecognised
-from pipelines.weights.manifest import AdapterEntry, Manifest
+from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class AdapterLibrary:
 
         Raises:
             UnknownAdapter: no such LoRA, made for another family, or not readable.
+            CheckpointUnavailable: its file is missing, or not the one that was pulled or loaded.
         """
         file = self._file("loras", name, family, read_lora)
         assert isinstance(file, LoraFile)
@@ -73,7 +75,7 @@ class AdapterLibrary:
         """The vectors of a textual inversion.
 
         Raises:
-            UnknownAdapter: as for `lora`.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`.
         """
         file = self._file("embeddings", name, family, read_embedding)
         assert isinstance(file, EmbeddingFile)
@@ -83,7 +85,7 @@ class AdapterLibrary:
         """A new VAE on the device, in the type of ``like``, which lends a bare file its configuration.
 
         Raises:
-            UnknownAdapter: as for `lora`, or not of the checkpoint's shape.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`, or not of the checkpoint's shape.
         """
         path = self._path("vae", name, family)
         try:
@@ -110,7 +112,7 @@ class AdapterLibrary:
         Args:
             per_latent: pixels of a control image along one side of a latent.
         Raises:
-            UnknownAdapter: as for `lora`, or not of the network's shape.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`, or not of the network's shape.
         """
         path = self._path("controls", name, family)
         try:
@@ -133,14 +135,18 @@ class AdapterLibrary:
         return network.to(device).eval()
 
     def annotator(self, preprocessor: str) -> Path | None:
-        """The folder with a preprocessor's weights; None where the manifest has none."""
+        """The folder with a preprocessor's weights; None where the manifest has none.
+
+        Raises:
+            CheckpointUnavailable: the manifest names some, and they are missing or damaged.
+        """
         source = self.manifest.annotator(preprocessor)
-        try:
-            path = source and local(self.manifest, source, self._weights)
-        except (OSError, ValueError) as error:
-            log.error("the weights of %s cannot be read: %s", preprocessor, error)
+        if source is None:
             return None
-        return path if path is None or path.is_dir() else path.parent
+        users = self.manifest.controlnets.items()
+        owner = next(name for name, entry in users if entry.annotator == source)
+        path = self._local(owner, source, f"the preprocessor {preprocessor}")
+        return path if path.is_dir() else path.parent
 
     def clear_cache(self) -> None:
         """Drop the cached files; the next request that names one reads it again."""
@@ -165,10 +171,22 @@ class AdapterLibrary:
             raise UnknownAdapter(
                 field, f"{name} is made for {entry.family} checkpoints, this one is {family}"
             )
+        return self._local(name, entry.source, name)
+
+    def _local(self, name: str, source: Source, shown: str) -> Path:
+        """The folder or file of a source that belongs to what has this name.
+
+        Raises:
+            CheckpointUnavailable: it is missing, or not as it was pulled or loaded.
+        """
         try:
-            return local(self.manifest, entry.source, self._weights)
+            return local(self.manifest, source, self._weights)
         except (OSError, ValueError) as error:
-            raise _unreadable(field, name, error) from error
+            log.error("%s is unavailable: %s", shown, error)
+            raise CheckpointUnavailable(
+                f"{shown} is unavailable: its weights are missing or are not the ones that were verified",
+                remedy(self.manifest.id_of(name), source, self._weights),
+            ) from error
 
     def _entries(self, field: Field) -> Mapping[str, AdapterEntry]:
         match field:

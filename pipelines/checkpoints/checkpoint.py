@@ -19,10 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from pipelines.checkpoints import dummies, single_file
+from pipelines.checkpoints import dummies, folder, single_file
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.network_files import vae_of_file
+from pipelines.checkpoints.pace import AtOnce, Pace
 from pipelines.checkpoints.quantization import QuantizationMissing, quantize
 from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
+from pipelines.weights.absence import remedy
 from pipelines.weights.configs import configuration
 from pipelines.weights.conversion import demand_tensors
 from pipelines.weights.header import Unrecognised
@@ -51,6 +54,7 @@ class Checkpoint:
         weights: folder of downloaded repositories and the lock.
         device: where the pipeline draws.
         opened_on: where its networks are put when they are opened; None: on the device.
+        pace: leaves room for what is drawn while the checkpoint is opened.
         readers: for each network that was opened, what reads it from its files once more.
     """
 
@@ -60,6 +64,7 @@ class Checkpoint:
     weights: Path
     device: torch.device
     opened_on: torch.device | None = None
+    pace: Pace = field(default_factory=AtOnce, compare=False)
     readers: dict[torch.nn.Module, Callable[[], torch.nn.Module]] = field(
         default_factory=dict[torch.nn.Module, Callable[[], torch.nn.Module]], compare=False
     )
@@ -76,7 +81,7 @@ class Checkpoint:
     def _dtype_of(self, network: str) -> torch.dtype:
         return getattr(torch, self.entry.dtype_of(network))
 
-    def _dtypes(self, part: str) -> dummies.Dtypes:
+    def _dtypes(self, part: str) -> Dtypes:
         """The dtypes of a part's components, by their names; one where all have the same."""
         components = {network: self.entry.source_of(network) for network in self.entry.networks}
         own = {
@@ -100,8 +105,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: the part is not there, or not as it was pulled.
         """
-        with self._opening():
-            return local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            return local(self.manifest, source, self.weights)
 
     def pipeline(self, part: str, cls: type[P], **components: Any) -> P:
         """Open a diffusers pipeline; ``components`` replace the ones of the checkpoint (None: leave out).
@@ -110,7 +116,7 @@ class Checkpoint:
             CheckpointUnavailable: files are missing, differ from the verified ones, or do not fit ``cls``.
         """
         source = self.entry.parts[part]
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
                 opened: P = dummies.pipeline(
@@ -119,15 +125,10 @@ class Checkpoint:
             elif source.file is not None:
                 opened = self._single_file(part, cls, components)
             else:
-                opened = cls.from_pretrained(
-                    local(self.manifest, source, self.weights),
-                    dtype=self._dtypes(part),
-                    use_safetensors=True,
-                    local_files_only=True,
-                    **components,
-                )
+                path = local(self.manifest, source, self.weights)
+                opened = folder.pipeline(cls, path, self._dtypes(part), components, self.pace)
             opened.set_progress_bar_config(disable=True)
-            again = replace(self, readers={})
+            again = replace(self, readers={}, pace=AtOnce())
             for name, network in opened.components.items():
                 if isinstance(network, torch.nn.Module):
                     quantized = name not in components and self._quantize(part, name, network)
@@ -143,8 +144,8 @@ class Checkpoint:
             CheckpointUnavailable: as for `pipeline`.
         """
         source = self.entry.parts[part]
-        dtype = dummies.of_name(self._dtypes(part), name)
-        with self._opening():
+        dtype = of_name(self._dtypes(part), name)
+        with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy) / name
                 return dummies.network(cls, config, self.device, dtype, self.place)
@@ -153,9 +154,7 @@ class Checkpoint:
             if source.file is not None:
                 opened = single_file.network(path, self._configuration(source), dtype, name)
             else:
-                opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-                    path / name, dtype=dtype, use_safetensors=True, local_files_only=True
-                )
+                opened = folder.network(cls, path / name, dtype, self.pace)
             return opened.to(self.place)
 
     def module(self, part: str, cls: type[M]) -> M:
@@ -165,13 +164,13 @@ class Checkpoint:
             CheckpointUnavailable: as for `pipeline`.
         """
         opened = self._module(part, cls)
-        self.readers[opened] = partial(replace(self, readers={})._module, part, cls)
+        self.readers[opened] = partial(replace(self, readers={}, pace=AtOnce())._module, part, cls)
         return opened
 
     def _module(self, part: str, cls: type[M]) -> M:
         source = self.entry.parts[part]
         dtype = self._dtype_of(part)
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
                 return dummies.network(cls, config, self.device, dtype, self.place)
@@ -182,13 +181,13 @@ class Checkpoint:
                 opened = vae_of_file(path, config, dtype)
             elif source.file is not None:
                 config = str(self._configuration(source))
-                opened = cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
-                    str(path), config=config, dtype=dtype, local_files_only=True
+                opened = self.pace.alone(
+                    lambda: cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
+                        str(path), config=config, dtype=dtype, local_files_only=True
+                    )
                 )
             else:
-                opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-                    path, dtype=dtype, use_safetensors=True, local_files_only=True
-                )
+                opened = folder.network(cls, path, dtype, self.pace)
             return opened.to(self.place)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -197,8 +196,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`; also where something else than tensors is in it.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
             return load_file(path) if path.suffix == ".safetensors" else demand_tensors(path)
 
     def tokenizer(self, part: str, cls: Any) -> Any:
@@ -207,8 +207,10 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
+            folder.demand_vocabulary(path)
             return cls.from_pretrained(path, local_files_only=True)
 
     def _single_file(self, part: str, cls: type[P], components: dict[str, Any]) -> P:
@@ -230,7 +232,7 @@ class Checkpoint:
         for chosen in self.entry.networks:
             quantization = self.entry.quantization_of(chosen)
             if quantization is not None and self.entry.source_of(chosen) == (source, name):
-                quantize(network, quantization, self.device)
+                quantize(network, quantization, self.device, self.pace.pause)
                 return True
         return False
 
@@ -241,7 +243,7 @@ class Checkpoint:
         return configuration_folder(source.config, self.manifest)
 
     @contextmanager
-    def _opening(self) -> Generator[None]:
+    def _opening(self, source: Source) -> Generator[None]:
         """Keep paths and tracebacks out of the errors that a caller reads; they are in the log."""
         try:
             yield
@@ -258,7 +260,8 @@ class Checkpoint:
                 raise  # that says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)
             raise CheckpointUnavailable(
-                f"the weights of {self.name} are missing or are not the ones that were verified"
+                f"the weights of {self.name} are missing or are not the ones that were verified",
+                remedy(self.name, source, self.weights),
             ) from error
 
 
@@ -304,8 +307,8 @@ def _pulled(source: Source, weights: Path) -> Path:
         raise ValueError(f"{key} is not in the lock: run `understudy weights pull`")
     if found := problems(weights, locked, thorough=False):
         raise ValueError(f"{'; '.join(found)}: run `understudy weights pull`")
-    folder = weights / repository_folder(source.hub, source.revision)
+    whole = weights / repository_folder(source.hub, source.revision)
     for name, file in locked.files.items():
         if source.files == (file.origin,):
-            return folder / name
-    return folder
+            return whole / name
+    return whole

@@ -5,27 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenizer
 
+from pipelines.checkpoints import skeletons
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
-
-Dtypes: TypeAlias = torch.dtype | Mapping[str, torch.dtype]
-"""The dtype of all networks of a pipeline, or of each by its name; ``default`` is that of all others."""
-
-
-def of_name(dtypes: Dtypes, name: str) -> torch.dtype:
-    """The dtype of the network of that name."""
-    return dtypes if isinstance(dtypes, torch.dtype) else dtypes.get(name, dtypes["default"])
 
 
 def network(
@@ -69,15 +61,9 @@ def skeleton(cls: Any, config: Path) -> Any:
 
 def skeleton_of(cls: Any, values: dict[str, Any]) -> Any:
     """A network as `skeleton` makes it, of a configuration that was read already."""
-    with init_empty_weights(include_buffers=False):
-        if cls is ChatGLMModel:
-            # Its own empty_init would allocate everything on the host.
-            return ChatGLMModel(ChatGLMConfig(**values), empty_init=False)
-        return (
-            cls.from_config(values)  # pyright: ignore[reportAttributeAccessIssue]
-            if issubclass(cls, ModelMixin)
-            else cls(cls.config_class(**values))
-        )
+    if cls is ChatGLMModel:
+        return skeletons.skeleton(cls, ChatGLMConfig(**values))
+    return skeletons.skeleton(cls, values if issubclass(cls, ModelMixin) else cls.config_class(**values))
 
 
 def _fill(name: str, empty: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

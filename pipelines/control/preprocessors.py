@@ -96,7 +96,8 @@ class Preprocessors:
 
         Raises:
             InvalidInput: no such preprocessor, or its weights are damaged.
-            AnnotatorMissing: its weights are not on this server.
+            AnnotatorMissing: the manifest names no weights for it.
+            CheckpointUnavailable: the weights that the manifest names are missing or damaged.
             PoseNotFound: no person was found in the picture.
         """
         if preprocessor is None:
@@ -107,15 +108,22 @@ class Preprocessors:
         return from_pil(to_pil(control_image).resize((image.width, image.height), Image.Resampling.BILINEAR))
 
     def _open(self, preprocessor: str) -> _Opened:
-        folder = self._adapters.annotator(preprocessor)
         if preprocessor == "openpose":
-            detector = _detector(folder, self._device)
-            return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
+            return self._open_pose()
+        folder = self._adapters.annotator(preprocessor)
         auxiliary = _AUXILIARY.get(preprocessor)
         if auxiliary is None:
             known = ", ".join(sorted([*_AUXILIARY, "openpose"]))
             raise InvalidInput("preprocessor", f"{preprocessor} is not one of {known}")
         return _open_auxiliary(preprocessor, auxiliary, folder, self._device)
+
+    def _open_pose(self) -> _Opened:
+        """The pose detector. Where its weights are missing, pictures of skeletons are taken all the same."""
+        try:
+            detector = _detector(self._adapters.annotator("openpose"), self._device)
+        except CheckpointUnavailable as error:
+            return _Opened(partial(_pose, None, unavailable=error), {})
+        return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
 
 
 def _open_auxiliary(
@@ -185,10 +193,14 @@ def _detector(folder: Path | None, device: torch.device) -> PoseDetector | None:
         raise InvalidInput("preprocessor", "the weights of openpose are damaged") from error
 
 
-def _pose(detector: PoseDetector | None, image: RGBImage) -> RGBImage:
+def _pose(
+    detector: PoseDetector | None, image: RGBImage, *, unavailable: CheckpointUnavailable | None = None
+) -> RGBImage:
     try:
         return skeleton(image, detector, image.width, image.height)
     except AnnotatorMissing as error:
+        if unavailable is not None:
+            raise unavailable from error
         raise _without_weights("openpose", FILES) from error
 
 

@@ -52,6 +52,13 @@ class Pool(Protocol):
     def relieve(self, in_use: InUse) -> bool: ...
 
 
+class Loads(Protocol):
+    """The part of `pipelines.engine.loader.Loader` that the loop needs."""
+
+    def ready(self, name: str, in_use: InUse) -> bool: ...
+    def finished(self, in_use: InUse) -> list[tuple[str, Exception | None]]: ...
+
+
 class Loop:
     """Draws what is submitted. Groups of different keys take turns step by step."""
 
@@ -63,6 +70,7 @@ class Loop:
         device: torch.device | None = None,
         patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
+        loads: Loads | None = None,
     ) -> None:
         """
         Args:
@@ -70,12 +78,15 @@ class Loop:
                 its pipeline is free, and drawn in parts.
             patience_s: the seconds for which others are admitted before a request that has no room yet.
             clock: sets marks in the work of the device; None: `clock_of` the device.
+            loads: reads pipelines beside the loop; None: they are opened between two steps.
         """
         self._pool = pool
         self._group_pixels = group_pixels
         self._mark = clock or clock_of(device or torch.device("cpu"))
         self._patience_s = patience_s
         self._waiting = Waiting()
+        self._loads = loads
+        self._for_loads: dict[str, list[ActiveRequest]] = {}
         self._running: dict[str, ActiveRequest] = {}
         self._needed: Counter[str] = Counter()
         self._groups = Groups(group_pixels)
@@ -87,8 +98,13 @@ class Loop:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do until the next `submit`."""
+        """Whether there is nothing to do until the next `submit`, or until a pipeline is loaded."""
         return not (self._waiting or self._running)
+
+    @property
+    def in_use(self) -> InUse:
+        """The parts that running requests need, by pipeline."""
+        return self._in_use()
 
     @property
     def device_is_behind(self) -> bool:
@@ -105,6 +121,8 @@ class Loop:
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
         self._waiting.remove(ticket_id)
+        for requests in self._for_loads.values():
+            requests[:] = [active for active in requests if active.ticket_id != ticket_id]
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
@@ -155,15 +173,40 @@ class Loop:
 
         A request that does not fit yet lets others past, but not for longer than ``patience_s``.
         """
+        self._take_loaded()
         while active := self._next_to_admit():
             try:
-                if not self._pool.can_take(active.request, self._running_needs()) and self._running:
+                if not self._pool.can_take(active.request, self._running_needs()) and self._is_busy:
                     return
                 self._waiting.remove(active.ticket_id)
-                self._encode(active)
+                if not self._waits_for_load(active):
+                    self._encode(active)
             except Exception as error:
                 self._waiting.remove(active.ticket_id)
                 self._fail(active, error)
+
+    def _waits_for_load(self, active: ActiveRequest) -> bool:
+        """Whether a pipeline of the request is being loaded; others are admitted meanwhile."""
+        if self._loads is None:
+            return False
+        for name in pipelines_of(active.request):
+            if not self._loads.ready(name, self._in_use()):
+                self._for_loads.setdefault(name, []).append(active)
+                return True
+        return False
+
+    def _take_loaded(self) -> None:
+        """Let the requests whose pipeline is loaded be the first ones again; fail those whose is not."""
+        for name, error in self._loads.finished(self._in_use()) if self._loads is not None else ():
+            for active in reversed(self._for_loads.pop(name, [])):
+                if error is None:
+                    self._waiting.put_back(active)
+                else:
+                    self._fail(active, error)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running or self._for_loads)
 
     def _next_to_admit(self) -> ActiveRequest | None:
         if not self._waiting:
@@ -189,13 +232,13 @@ class Loop:
     def _can_open(self, needed: Needed) -> bool:
         running = {**dict.fromkeys(needed, ()), **self._running_needs()}
         fit = [self._pool.can_open(each, running) for each in needed]  # each: one may be unknown
-        return not self._running or all(fit)
+        return not self._is_busy or all(fit)
 
     def _running_needs(self) -> Running:
-        return running_needs(self._needed, self._running.values())
+        return running_needs((*self._needed, *self._for_loads), self._running.values())
 
     def _in_use(self) -> InUse:
-        return parts_in_use(self._needed, self._groups)
+        return parts_in_use((*self._needed, *self._for_loads), self._groups)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline

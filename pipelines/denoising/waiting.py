@@ -24,12 +24,14 @@ class _Lane:
     def __bool__(self) -> bool:
         return bool(self._sizes)
 
-    def add(self, active: ActiveRequest, number: int) -> None:
+    def add(self, active: ActiveRequest, number: int, *, first: bool = False) -> None:
         pixels = active.request.pixels
         if pixels not in self._of_size:
             self._of_size[pixels] = OrderedDict()
             insort(self._sizes, pixels)
         self._of_size[pixels][active] = number
+        if first:
+            self._of_size[pixels].move_to_end(active, last=False)
 
     def remove(self, active: ActiveRequest) -> None:
         pixels = active.request.pixels
@@ -59,6 +61,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._came = 0
+        self._put_back = 0
         self._all: OrderedDict[str, ActiveRequest] = OrderedDict()
         self._lanes: dict[Needed, _Lane] = {}
 
@@ -70,6 +73,14 @@ class Waiting:
         self._came += 1
         self._all[active.ticket_id] = active
         self._lanes.setdefault(pipelines_of(active.request), _Lane()).add(active, self._came)
+
+    def put_back(self, active: ActiveRequest) -> None:
+        """Let a request be the first one again."""
+        self._put_back -= 1
+        self._all[active.ticket_id] = active
+        self._all.move_to_end(active.ticket_id, last=False)
+        lane = self._lanes.setdefault(pipelines_of(active.request), _Lane())
+        lane.add(active, self._put_back, first=True)
 
     def remove(self, ticket_id: str) -> None:
         """Take a request out, if it waits."""

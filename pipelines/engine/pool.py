@@ -9,18 +9,19 @@ from types import MappingProxyType
 import torch
 
 from pipelines.adapters.library import AdapterLibrary
-from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.checkpoints.pace import AtOnce, Pace
 from pipelines.denoising.needs import NOTHING, InUse, Needs, Parts, Running, Work
 from pipelines.denoising.pipeline import Pipeline
+from pipelines.engine.availability import Availability
 from pipelines.engine.mover import Mover, mover_of
-from pipelines.engine.parts import Anywhere, Opened, own_tensors
+from pipelines.engine.opening import Opening
+from pipelines.engine.parts import Opened
 from pipelines.engine.places import Places
 from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with_controls
-from pipelines.errors import CheckpointUnavailable, GenerationError, NeverFits, is_out_of_memory
-from pipelines.families.registry import open_pipeline
-from pipelines.messages import PartResidency
+from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
+from pipelines.messages import Absent, PartResidency
 from pipelines.request import Prompted, Request, pipelines_of
-from pipelines.weights.manifest import Manifest
+from pipelines.weights.manifest import Manifest, PipelineEntry
 from pipelines.weights.memory import controlnet_bytes, part_bytes
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,10 @@ class PipelinePool:
         self._weights = weights
         self._device = device
         self._adapters = AdapterLibrary(manifest, weights)
+        self._availability = Availability(manifest, weights)
         self._places = Places(device, mover or mover_of(device), budget_bytes, host_budget_bytes, self.pinned)
         self._measured: dict[str, dict[str, int]] = {}
+        self._opening = Opening(weights, device, self._adapters, moves=self._moves)
 
     @property
     def budget_bytes(self) -> int:
@@ -94,14 +97,35 @@ class PipelinePool:
         """The names of the pipelines that the manifest wants resident from the start."""
         return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
+    @property
+    def absences(self) -> tuple[Absent, ...]:
+        """All that the manifest names and that cannot be drawn with now."""
+        return self._availability.absences(self.resident)
+
+    def lacks(self, name: str) -> bool:
+        """Whether a pipeline is known to be missing or damaged; it may be loaded all the same."""
+        return self._availability.lacks(name)
+
+    def look(self, in_use: InUse) -> None:
+        """Look whether files came or went, and forget what was opened without a part that has come."""
+        for owner, part in self._availability.look():
+            for name in [name for name in self.resident if part is not None and name not in in_use]:
+                if name == owner:
+                    self._places.forget(name)
+                else:
+                    self._places.opened[name].pipeline.clear_cache()
+
     def can_open(self, name: str, running: Running) -> bool:
         """Whether any request to that pipeline fits beside those that run, as far as sizes are known.
 
-        One that does not fit even when nothing else runs has no need to wait.
+        One that does not fit even when nothing else runs has no need to wait, nor has one whose weights are
+        missing.
 
         Raises:
             UnknownPipeline: not in the manifest.
         """
+        if name not in self._places.opened and self.lacks(name):
+            return True
         works = [Work(name, self._expected(name))]
         most = max(self.budget_bytes, peak_bytes([], works, self._own_bytes))
         running = {other: needs for other, needs in running.items() if needs or other != name}
@@ -115,6 +139,8 @@ class PipelinePool:
             NeverFits: it does not fit the device even when it is alone.
         """
         name, *others = pipelines_of(request)
+        if name not in self._places.opened and self.lacks(name):
+            return True
         works = [Work(name, self._needs(name, request)), *(Work(each, self._whole(each)) for each in others)]
         alone = peak_bytes([], works, self._own_bytes)
         if alone > self.budget_bytes:
@@ -133,25 +159,80 @@ class PipelinePool:
         """
         places = self._places
         if name not in places.opened:
-            entry = self._manifest.pipeline(name)
-            expected = sum(self._measured.get(name, part_bytes(entry)).values())
-            if self._moves:
-                places.make_room_on_host(expected, in_use)
-            else:
-                places.make_room(expected, in_use)
-            opened = self._load_or_none(name)
+            self.prepare(name, in_use)
+            opened = self._read_or_none(name)
             if opened is None:
                 self.relieve(in_use)
-                opened = self._load(name)
-            self._measured[name] = {part.name: part.own_bytes for part in opened.parts.values()}
-            places.make_room(opened.device_bytes, in_use)
-            places.opened[name] = opened
-            log.info("%s is opened, %.2f GB", name, opened.own_bytes / GIGABYTE)
+                opened = self.read(name)
+            self.adopt(opened, in_use)
         places.opened.move_to_end(name)
         opened = places.opened[name]
         if opened.recount():
             places.shrink(self.budget_bytes, {**in_use, name: in_use.get(name, NOTHING)})
         return opened.pipeline
+
+    def prepare(self, name: str, in_use: InUse) -> None:
+        """Make room for a pipeline that is about to be read.
+
+        Raises:
+            UnknownPipeline, CheckpointUnavailable, OutOfMemory: as for `open`.
+        """
+        self._availability.demand(name)
+        entry = self._manifest.pipeline(name)
+        expected = sum(self._measured.get(name, part_bytes(entry)).values())
+        if self._moves:
+            self._places.make_room_on_host(expected, in_use)
+        else:
+            self._places.make_room(expected, in_use)
+
+    def read(self, name: str, pace: Pace | None = None) -> Opened:
+        """Read a pipeline from its files; another thread than that of the pool may do it.
+
+        Raises:
+            UnknownPipeline, CheckpointUnavailable: as for `open`.
+        """
+        return self._opening.open(name, self._manifest, pace or AtOnce())
+
+    def entry(self, name: str) -> PipelineEntry:
+        """The manifest's entry of that name.
+
+        Raises:
+            UnknownPipeline: not in the manifest.
+        """
+        return self._manifest.pipeline(name)
+
+    def entry_or_none(self, name: str) -> PipelineEntry | None:
+        """The manifest's entry of that name; None where there is none."""
+        return self._manifest.openable().get(name)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Remember that a pipeline did not open, if its files are the reason."""
+        if isinstance(error, CheckpointUnavailable) and not isinstance(error, UnusableCheckpoint):
+            self._availability.failed(name, error)
+
+    def adopt(self, opened: Opened, in_use: InUse) -> None:
+        """Let a pipeline that was read be one of the pool's.
+
+        Raises:
+            OutOfMemory: it does not fit beside what must stay.
+        """
+        self._measured[opened.name] = {part.name: part.own_bytes for part in opened.parts.values()}
+        self._places.make_room(opened.device_bytes, in_use)
+        self._places.opened[opened.name] = opened
+        log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
+
+    def _read_or_none(self, name: str) -> Opened | None:
+        """Read the pipeline; None when memory runs out.
+
+        By then the error is gone, whose traceback holds what was read so far.
+        """
+        try:
+            return self.read(name)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self.failed(name, error)
+                raise
+            return None
 
     def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
         """Put parts of an opened pipeline on the device; what is not opened yet is opened there later.
@@ -193,6 +274,7 @@ class PipelinePool:
         """
         before, self._manifest = self._manifest, manifest
         self._adapters.manifest = manifest
+        self._availability.replace(manifest)
         if _keeps(before, manifest):
             return
         self.clear_cache()
@@ -255,43 +337,6 @@ class PipelinePool:
             return self._own_bytes(name, part)
 
         return sizes
-
-    # Opening
-
-    def _load_or_none(self, name: str) -> Opened | None:
-        """Load the pipeline; None when memory runs out.
-
-        By then the error is gone, whose traceback holds what was loaded so far.
-        """
-        try:
-            return self._load(name)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-
-    def _load(self, name: str) -> Opened:
-        entry = self._manifest.pipeline(name)
-        opened_on = torch.device("cpu") if self._moves and self._device.type != "meta" else self._device
-        checkpoint = Checkpoint(name, self._manifest, entry, self._weights, self._device, opened_on)
-        try:
-            pipeline = open_pipeline(checkpoint, self._adapters)
-        except (GenerationError, torch.AcceleratorError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            log.exception("%s cannot be opened", name)
-            raise CheckpointUnavailable(f"{name} cannot be opened, the log says why") from error
-        return Opened.of(name, pipeline, self._place_of, checkpoint.readers)
-
-    def _place_of(self, module: torch.nn.Module) -> Anywhere:
-        """Where a network is that was just opened; a pose detector opens on the device at once."""
-        if not self._moves:
-            return "device"
-        near = self._device.type in ("cpu", "meta")  # there a mover moves in name alone
-        there = {tensor.device.type for tensor in own_tensors(module)} == {self._device.type}
-        return "device" if there and not near else "host"
 
 
 def _keeps(before: Manifest, after: Manifest) -> bool:

@@ -127,6 +127,8 @@ class StableDiffusion(Pipeline):
             return check_safety(request, self._safety_checker)
         if not isinstance(request, CheckpointRequest):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
+        if request.safety_checker and self._safety_checker is not None:
+            self._safety_checker.demand()
         if request.highres_fix:
             return highres.two_passes(request, self._encode_pass, self._native_side, self._pixels_per_latent)
         return self._encode_pass(request)

@@ -27,7 +27,7 @@ from pipelines.denoising.sampler import Steps
 from pipelines.drawing import Drawing
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
-from pipelines.messages import Drawn, Failed, Maintenance, PartResidency
+from pipelines.messages import Absent, Drawn, Failed, Maintenance, PartResidency
 from pipelines.request import Request, Rewriting, Upscaling
 from server.engines.engine import EngineState
 from server.errors import CallerGone, InternalError
@@ -144,6 +144,7 @@ class LoopEngine:
     name = "loop"
     group_pixels = 64 * 2**20
     resident = frozenset[str]()
+    absences: tuple[Absent, ...] = ()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

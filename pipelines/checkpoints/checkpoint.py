@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from pipelines.checkpoints import dummies, folder, single_file
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.network_files import vae_of_file
 from pipelines.checkpoints.pace import AtOnce, Pace
 from pipelines.checkpoints.quantization import QuantizationMissing, quantize
@@ -80,7 +81,7 @@ class Checkpoint:
     def _dtype_of(self, network: str) -> torch.dtype:
         return getattr(torch, self.entry.dtype_of(network))
 
-    def _dtypes(self, part: str) -> dummies.Dtypes:
+    def _dtypes(self, part: str) -> Dtypes:
         """The dtypes of a part's components, by their names; one where all have the same."""
         components = {network: self.entry.source_of(network) for network in self.entry.networks}
         own = {
@@ -143,7 +144,7 @@ class Checkpoint:
             CheckpointUnavailable: as for `pipeline`.
         """
         source = self.entry.parts[part]
-        dtype = dummies.of_name(self._dtypes(part), name)
+        dtype = of_name(self._dtypes(part), name)
         with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy) / name
@@ -231,7 +232,7 @@ class Checkpoint:
         for chosen in self.entry.networks:
             quantization = self.entry.quantization_of(chosen)
             if quantization is not None and self.entry.source_of(chosen) == (source, name):
-                quantize(network, quantization, self.device)
+                quantize(network, quantization, self.device, self.pace.pause)
                 return True
         return False
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -17,15 +16,8 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenize
 
 from pipelines.checkpoints import skeletons
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
-
-Dtypes: TypeAlias = torch.dtype | Mapping[str, torch.dtype]
-"""The dtype of all networks of a pipeline, or of each by its name; ``default`` is that of all others."""
-
-
-def of_name(dtypes: Dtypes, name: str) -> torch.dtype:
-    """The dtype of the network of that name."""
-    return dtypes if isinstance(dtypes, torch.dtype) else dtypes.get(name, dtypes["default"])
 
 
 def network(

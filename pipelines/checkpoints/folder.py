@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints import reading
-from pipelines.checkpoints.dummies import Dtypes, of_name
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.pace import Pace
 
 log = logging.getLogger(__name__)

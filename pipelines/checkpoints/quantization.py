@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,13 +22,19 @@ class QuantizationMissing(Exception):
     """The library is not installed; ``str(error)`` says how it is."""
 
 
-def quantize(network: torch.nn.Module, quantization: Quantization, device: torch.device) -> None:
+def quantize(
+    network: torch.nn.Module,
+    quantization: Quantization,
+    device: torch.device,
+    pause: Callable[[], None] = lambda: None,
+) -> None:
     """Replace the matrices of all linear layers; embeddings, normalisations and biases stay as they are.
 
     Four bits are those of NormalFloat (Dettmers et al. 2023), which torchao has for every device.
 
     Args:
-        device: where the matrices are rounded, one after the other; they stay where they are.
+        device: where four bits are rounded to; the matrices stay where they are.
+        pause: is called after each matrix.
     Raises:
         QuantizationMissing: torchao is not installed.
     """
@@ -36,15 +43,15 @@ def quantize(network: torch.nn.Module, quantization: Quantization, device: torch
     except ImportError as error:
         how = "install understudy-server[quantize], or leave `quantize` out of weights.yaml"
         raise QuantizationMissing(f"quantized text encoders need torchao: {how}") from error
-    if quantization == "int8":
-        quantize_(network, Int8WeightOnlyConfig())
-        return
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Linear):
+    for layer in [module for module in network.modules() if isinstance(module, torch.nn.Linear)]:
+        if quantization == "int8":
+            quantize_(layer, Int8WeightOnlyConfig())
+        else:
             place = layer.weight.device
             rounded = _in_four_bits(to_nf4, layer.weight.detach().to(device))
             if rounded is not None:
                 layer.weight = torch.nn.Parameter(rounded.to(place), requires_grad=False)
+        pause()
 
 
 def _in_four_bits(to_nf4: Any, weight: Tensor) -> Tensor | None:

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pipelines.checkpoints.dummies import Dtypes, of_name, skeleton_of
+from pipelines.checkpoints.dtypes import Dtypes, of_name
+from pipelines.checkpoints.dummies import skeleton_of
 from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.weights.header import read_header
 from pipelines.weights.layouts.checkpoint import checkpoint_networks

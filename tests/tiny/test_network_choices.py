@@ -51,8 +51,14 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).mean())
 
 
-@pytest.mark.parametrize("bits", ["int8", "int4"])
-@pytest.mark.parametrize("name", SIDES)
+QUICK = [("kolors", "int8"), ("sd3-medium-pose", "int4")]
+ALL = [(name, bits) for name in SIDES for bits in ("int8", "int4")]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [each if each in QUICK else pytest.param(*each, marks=pytest.mark.slow) for each in ALL],
+)
 def test_quantized_text_encoders_draw_nearly_the_same(name: str, bits: str, demo_manifest: Manifest) -> None:
     encoders = text_encoders(demo_manifest, name)
     chosen = choosing(demo_manifest, name, {encoder: {"quantize": bits} for encoder in encoders})
@@ -77,7 +83,9 @@ DTYPES = {
 }
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize(
+    "name", [name if name == "sdxl" else pytest.param(name, marks=pytest.mark.slow) for name in SIDES]
+)
 def test_networks_of_different_dtypes_draw_nearly_the_same(name: str, demo_manifest: Manifest) -> None:
     chosen = {network: {"dtype": dtype} for network, dtype in DTYPES[name].items()}
     mixed = open_family(choosing(demo_manifest, name, chosen), name)
@@ -87,6 +95,7 @@ def test_networks_of_different_dtypes_draw_nearly_the_same(name: str, demo_manif
     assert 0 < difference(picture(open_family(demo_manifest, name), name), picture(mixed, name)) < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIDES)
 def test_every_network_may_have_another_dtype_than_the_rest(name: str, random_manifest: Manifest) -> None:
     """Each in turn is the only one in full precision, then the only one in half."""

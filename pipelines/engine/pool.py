@@ -302,8 +302,9 @@ class PipelinePool:
         if _keeps(before, manifest):
             return
         self.clear_cache()
+        was, now = before.openable(), manifest.openable()
         for name in list(self._measured):
-            if before.pipelines.get(name) != manifest.pipelines.get(name):
+            if was.get(name) != now.get(name):
                 del self._measured[name]
                 self._places.opened.pop(name, None)
         self._places.empty_caches()

@@ -234,7 +234,10 @@ def _name(wanted: Wanted, taken: set[str]) -> str | None:
 
 def _name_of(address: Address, taken: set[str]) -> str:
     """A name for what comes from an address: that of its file or repository."""
-    path = Path(unquote(urlsplit(address.origin).path))
+    split = urlsplit(address.origin)
+    path = Path(unquote(split.path))
+    if "://" in address.origin and path.suffix not in SUFFIXES:  # a download by number, such as Civitai's
+        path = Path(f"{split.netloc.removeprefix('www.').partition('.')[0]}-{path.name}")
     candidate = Candidate(path if path.suffix in SUFFIXES else Path(f"{path}.safetensors"), "")
     found = free_name(candidate, taken.__contains__)
     return (

@@ -96,7 +96,7 @@ class Transfer:
             async with self._http.request(
                 "GET",
                 target,
-                headers=self._partial.headers() | _authorization(target),
+                headers=self._partial.headers() | authorization(target),
                 timeout_s=MAX_DOWNLOAD_S,
                 stalled_s=self._settings.load_stalled_s,
             ) as response:
@@ -190,7 +190,7 @@ def storing() -> Generator[None]:
         raise NotLoaded(unwritable(error)) from error
 
 
-def _authorization(url: httpx.URL) -> dict[str, str]:
+def authorization(url: httpx.URL) -> dict[str, str]:
     """The operator's token for the site that it is of; a redirect to another host never gets it."""
     hub = httpx.URL(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if (url.scheme, url.host, url.port) == (hub.scheme, hub.host, hub.port):

@@ -12,12 +12,13 @@ from pathlib import Path
 from threading import Thread
 from zipfile import ZipFile
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
 from server.loading.partial import Partial
-from server.loading.transfer import BrokenOff, NotLoaded, Transfer
+from server.loading.transfer import CIVITAI_VARIABLES, BrokenOff, NotLoaded, Transfer, authorization
 from server.outside.public_http import PublicHTTP
 from server.settings import Settings
 
@@ -345,6 +346,24 @@ def test_the_hubs_token_goes_to_the_hub_alone(downloads: Downloads, monkeypatch:
             monkeypatch.setenv("HF_ENDPOINT", hub.url.removesuffix("/file"))
             assert downloads.bring(hub.url) == OLD
     assert (hub.tokens, store.tokens) == (["Bearer hf_secret"], [None])
+
+
+@pytest.mark.parametrize("variable", ["CIVITAI_TOKEN", "CIVITAI_API_TOKEN", "CIVITAI_API_KEY"])
+def test_civitais_token_goes_to_civitai_alone(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HF_ENDPOINT", *CIVITAI_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "secret")
+    download = "https://civitai.com/api/download/models/128713"
+    assert authorization(httpx.URL(download)) == {"Authorization": "Bearer secret"}
+    for other in (
+        "http://civitai.com/api/download/models/128713",
+        "https://civitai.com:8443/api/download/models/128713",
+        "https://civitai.com.example.org/x",
+        "https://notcivitai.com/x",
+        "https://civitai-delivery-worker-prod.example-storage.com/model/1/x.safetensors",
+        "https://huggingface.co/a/b/resolve/main/x.safetensors",
+    ):
+        assert authorization(httpx.URL(other)) == {}
 
 
 def test_attempts_come_to_an_end(downloads: Downloads) -> None:

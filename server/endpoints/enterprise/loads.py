@@ -115,7 +115,7 @@ class DeleteModel(Operation):
     description: ClassVar[str | None] = (
         "Needs an administrator's key. Pictures that are being drawn with it are finished first; requests "
         "that still wait for it are refused and refunded. Its files are removed unless something else needs "
-        "them. What stands in weights.yaml is removed there, not here."
+        "them, or are used where they lie. What stands in weights.yaml is removed there, not here."
     )
     example: ClassVar[Mapping[str, object]] = {"key": "enterprise_api_key", "model_id": "my-sdxl"}
     answer: ClassVar[Mapping[str, object]] = {"status": "success", **message("Model deleted on server")}

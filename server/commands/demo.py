@@ -77,7 +77,7 @@ def _real(serving: Serving, *, yes: bool) -> int:
     weights = serving.settings.weights
     try:
         if wanted := demo_real.missing(weights):
-            console.print(demo_real.terms(wanted), markup=False, highlight=False, soft_wrap=True)
+            console.print(demo_real.terms(wanted, weights), markup=False, highlight=False, soft_wrap=True)
             if not demo_real.agreed(console, yes=yes):
                 return ASKED_WRONGLY
             if status := demo_real.pull(weights):

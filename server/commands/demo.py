@@ -21,7 +21,7 @@ from rich.console import Console
 from server.commands.demo_build import Building, NotBuilt
 from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
 from server.commands.demo_progress import DemoProgress
-from server.commands.demo_visit import Page, Visit, five_pages
+from server.commands.demo_visit import PageCall, Visit, five_pages
 from server.commands.failure import CommandFailed
 from server.commands.serve import check_free, listen, run_until_stopped, web_server
 from server.commands.session import check_data_folder
@@ -107,7 +107,7 @@ class Serving:
     def draw(
         self,
         manifest: Path,
-        pages: Sequence[Page],
+        pages: Sequence[PageCall],
         progress: DemoProgress,
         example: Example,
     ) -> int:

@@ -20,7 +20,7 @@ from pipelines.weights.hub import Hub
 from pipelines.weights.lock import problems, read_lock
 from pipelines.weights.manifest import load_manifest
 from pipelines.weights.repositories import Repository, repositories
-from server.commands.demo_visit import Page, Visit
+from server.commands.demo_visit import PageCall, Visit
 
 MANIFEST = Path(pipelines.__path__[0]) / "demo" / "real.yaml"
 """What is pulled and drawn with."""
@@ -120,11 +120,11 @@ def pull(weights: Path) -> int:
     return subprocess.run([*command, *where]).returncode
 
 
-def real_pages() -> list[Page]:
+def real_pages() -> list[PageCall]:
     """One call of each of the two pages."""
     return [
-        Page("enterprise text2img", "real-text2img.png", _text2img),
-        Page("sd1.5-img2img", "real-sd1.5-img2img.jpg", _img2img),
+        PageCall("enterprise text2img", "real-text2img.png", _text2img),
+        PageCall("sd1.5-img2img", "real-sd1.5-img2img.jpg", _img2img),
     ]
 
 

@@ -12,9 +12,12 @@ def main(arguments: list[str] | None = None) -> int:
         the exit status: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
     # Not at the top: an engine process imports this module again, and needs nothing of the server's.
-    from server.commands.command_line import main
+    try:
+        from server.commands.command_line import main
 
-    return main(sys.argv[1:] if arguments is None else arguments)
+        return main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ DISTRIBUTION = "understudy-server"
 COMMANDS = {
     "serve": "Answer requests until Ctrl-C.",
     "demo": "Serve small checkpoints and draw one picture through each page.",
+    "doctor": "Say whether `serve` would work here, and what to do where it would not.",
     "keys": "Create, import, list and revoke API keys.",
     "credits": "Grant and show credits.",
     "weights": "List, pull or verify the checkpoints of the manifest.",

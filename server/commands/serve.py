@@ -10,15 +10,17 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from obstore.exceptions import BaseError
 
 from server import errors
-from server.app import create_app
 from server.commands.configuration import read_settings
 from server.commands.failure import CommandFailed
 from server.commands.session import check_data_folder
+from server.commands.telling_server import TellingServer, without_traceback
 from server.database.database import Database, database_url
 from server.database.errors import UnusableDatabase
 from server.settings import Settings
+from server.storage import open_storage
 
 KEEP_ALIVE_S = 75
 """The seconds that a connection is kept without a call. Clients ask for their picture every 5 to 60 seconds
@@ -36,20 +38,34 @@ def serve(
     check_data_folder(settings)
     listener = listen(settings)
     check_free(settings)
-    run_until_stopped(web_server(settings, settings.log_level), listener)
+    _check_storage(settings)
+    run_until_stopped(web_server(settings, settings.log_level, announce=True), listener)
 
 
-def web_server(settings: Settings, log_level: str) -> uvicorn.Server:
+def _check_storage(settings: Settings) -> None:
+    """Check that the storage can be opened; nothing is contacted yet."""
+    try:
+        open_storage(settings)
+    except (BaseError, OSError, ValueError) as error:
+        words = str(error).strip().splitlines()[0]
+        raise CommandFailed(f"The storage cannot be opened: {words} (UNDERSTUDY_STORAGE_...)") from error
+
+
+def web_server(settings: Settings, log_level: str, *, announce: bool = False) -> uvicorn.Server:
     """The HTTP server, not yet running.
 
     Its parser is h11. The other one, httptools, loses the body of a request that offers HTTP/2 as well, and
     Java's own client offers it with every call that is not encrypted.
     """
+    # Not at the top: importing all pages takes seconds, which whoever set a setting wrongly need not wait.
+    from server.app import create_app
+
     configured = uvicorn.Config(
         create_app(settings), http="h11", log_level=log_level, timeout_keep_alive=KEEP_ALIVE_S
     )
     logging.getLogger("uvicorn.access").addFilter(without_query)
-    return uvicorn.Server(configured)
+    logging.getLogger("uvicorn.error").addFilter(without_traceback)
+    return TellingServer(configured, settings, announce=announce)
 
 
 def without_query(record: logging.LogRecord) -> bool:

@@ -135,6 +135,18 @@ class Database:
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             await connection.run_sync(upgrade)
 
+    async def revisions(self) -> tuple[str | None, str]:
+        """The revision of the tables, None where there are none, and the newest that this version knows.
+
+        Raises:
+            Unavailable: it cannot be reached.
+        """
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from server.database.migrations.upgrades import current_revision, newest_revision
+
+        async with self.reading() as connection:
+            return await connection.run_sync(current_revision), newest_revision()
+
     async def close(self) -> None:
         """Close every connection; the database may be used again afterwards."""
         await self._reader.dispose()

@@ -52,6 +52,7 @@ def test_a_variable_like_no_setting_is_refused_without_a_guess(monkeypatch: pyte
     [
         ["serve"],
         ["demo"],
+        ["doctor"],
         ["keys", "list"],
         ["keys", "create", "--account", "a"],
         ["keys", "import", "--account", "a"],

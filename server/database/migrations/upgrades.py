@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
@@ -34,3 +36,15 @@ def upgrade(connection: Connection) -> None:
         command.upgrade(configuration(connection), "head")
     except CommandError as error:
         raise UnusableDatabase(f"the database was written by a newer version: {error}") from error
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the tables; None where there are none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_revision() -> str:
+    """The newest revision that this version knows."""
+    newest = ScriptDirectory(str(_FOLDER)).get_current_head()
+    assert newest is not None
+    return newest

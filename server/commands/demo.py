@@ -21,7 +21,7 @@ from pipelines.weights.installed import engine_missing
 from server.commands.demo_build import Building, NotBuilt
 from server.commands.demo_home import KEY_FILE, demo_key, demo_settings
 from server.commands.demo_progress import DemoProgress
-from server.commands.demo_visit import Page, Visit, five_pages
+from server.commands.demo_visit import PageCall, Visit, five_pages
 from server.commands.failure import CommandFailed
 from server.commands.serve import check_free, listen, run_until_stopped, web_server
 from server.commands.session import check_data_folder
@@ -77,7 +77,7 @@ def _real(serving: Serving, *, yes: bool) -> int:
     weights = serving.settings.weights
     try:
         if wanted := demo_real.missing(weights):
-            console.print(demo_real.terms(wanted), markup=False, highlight=False, soft_wrap=True)
+            console.print(demo_real.terms(wanted, weights), markup=False, highlight=False, soft_wrap=True)
             if not demo_real.agreed(console, yes=yes):
                 return ASKED_WRONGLY
             if status := demo_real.pull(weights):
@@ -107,7 +107,7 @@ class Serving:
     def draw(
         self,
         manifest: Path,
-        pages: Sequence[Page],
+        pages: Sequence[PageCall],
         progress: DemoProgress,
         example: Example,
     ) -> int:

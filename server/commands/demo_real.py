@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ from rich.console import Console
 
 import pipelines
 from pipelines import image_io
-from pipelines.weights.downloads import sized
+from pipelines.weights.downloads import plan, sized
 from pipelines.weights.hub import Hub
 from pipelines.weights.lock import problems, read_lock
 from pipelines.weights.manifest import load_manifest
-from pipelines.weights.repositories import Repository, components_of, repositories, select
-from server.commands.demo_visit import Page, Visit
+from pipelines.weights.repositories import Repository, repositories
+from server.commands.demo_visit import PageCall, Visit
 
 MANIFEST = Path(pipelines.__path__[0]) / "demo" / "real.yaml"
 """What is pulled and drawn with."""
@@ -84,35 +82,22 @@ def missing(weights: Path) -> list[Repository]:
     ]
 
 
-def terms(wanted: Sequence[Repository]) -> str:
+def terms(wanted: Sequence[Repository], weights: Path) -> str:
     """What would be pulled: names, licences and sizes, as a person reads them before agreeing.
 
     Raises:
         PullError: the hub cannot be asked for the sizes.
     """
     hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
-    return "\n".join(
-        f"{each.hub}, {sized(download_bytes(hub, each))} to download. Licence: {'; '.join(each.licenses)}. "
-        f"Read it at {hub.endpoint}/{each.hub}"
-        for each in wanted
-    )
-
-
-def download_bytes(hub: Hub, repository: Repository) -> int:
-    """The size of the files of a repository that a pull would bring.
-
-    Raises:
-        PullError: the hub does not say.
-    """
-    commit = hub.commit(repository)
-    listing = hub.listing(repository, commit)
-    components = None
-    if "model_index.json" in listing and not repository.files:
-        with tempfile.TemporaryDirectory() as folder:
-            index = Path(folder) / "model_index.json"
-            hub.fetch(repository, commit, index.name, listing[index.name], index)
-            components = components_of(json.loads(index.read_text()))
-    return sum(listing[name].size for name in select(listing.keys(), repository, components))
+    lines: list[str] = []
+    for each in wanted:
+        planned = plan(hub, each, weights)
+        size = sized(planned.missing_bytes - planned.begun_bytes)
+        licence = "; ".join(each.licenses)
+        lines.append(
+            f"{each.hub}, {size} to download. Licence: {licence}. Read it at {hub.endpoint}/{each.hub}"
+        )
+    return "\n".join(lines)
 
 
 def agreed(console: Console, *, yes: bool) -> bool:
@@ -135,11 +120,11 @@ def pull(weights: Path) -> int:
     return subprocess.run([*command, *where]).returncode
 
 
-def real_pages() -> list[Page]:
+def real_pages() -> list[PageCall]:
     """One call of each of the two pages."""
     return [
-        Page("enterprise text2img", "real-text2img.png", _text2img),
-        Page("sd1.5-img2img", "real-sd1.5-img2img.jpg", _img2img),
+        PageCall("enterprise text2img", "real-text2img.png", _text2img),
+        PageCall("sd1.5-img2img", "real-sd1.5-img2img.jpg", _img2img),
     ]
 
 

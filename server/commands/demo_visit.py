@@ -41,7 +41,7 @@ class Visit:
             base_url=self.url, headers={"x-api-key": self.key}, timeout=ANSWER_TIMEOUT_S
         )
 
-    def run(self, pages: Sequence[Page], output: Path, progress: DemoProgress) -> list[str]:
+    def run(self, pages: Sequence[PageCall], output: Path, progress: DemoProgress) -> list[str]:
         """Draw through the pages in their order and write the pictures.
 
         Returns:
@@ -114,7 +114,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Page:
+class PageCall:
     """A documented page and one call of it.
 
     Attributes:
@@ -130,15 +130,15 @@ class Page:
     wait: Callable[[], object] = lambda: None
 
 
-def five_pages(wait_for: Callable[[Sequence[str]], object]) -> list[Page]:
+def five_pages(wait_for: Callable[[Sequence[str]], object]) -> list[PageCall]:
     """One call of each of the five documented pages, Stable Diffusion 1.5's first.
 
     Args:
         wait_for: waits until the small checkpoints of these names are built.
     """
 
-    def page(name: str, file: str, draw: Callable[[Visit], bytes], *needs: str) -> Page:
-        return Page(name, file, draw, lambda: wait_for(needs))
+    def page(name: str, file: str, draw: Callable[[Visit], bytes], *needs: str) -> PageCall:
+        return PageCall(name, file, draw, lambda: wait_for(needs))
 
     return [
         page("enterprise text2img", "enterprise-text2img.png", _text2img, "sd15", "safety_checker"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.weights.hub import Hub, NoNetwork
+from pipelines.weights.hub import NoNetwork
 from pipelines.weights.manifest import load_manifest
 from pipelines.weights.repositories import Repository, repositories
 from server.commands import demo_real
@@ -57,26 +57,26 @@ def the_repository() -> Repository:
     return repository
 
 
-def test_the_size_that_is_shown_is_that_of_the_files_that_are_pulled(
-    hub: HubServer, files: dict[str, bytes]
+def test_licence_and_size_of_what_is_pulled_are_shown(
+    tmp_path: Path, hub: HubServer, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    not_needed = {"README.md", ".gitattributes"}
-    expected = sum(len(data) for name, data in files.items() if name not in not_needed)
-    assert demo_real.download_bytes(Hub(hub.url), the_repository()) == expected
-
-
-def test_licence_and_size_are_shown(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    text = demo_real.terms([the_repository()])
-    assert "segmind/tiny-sd" in text
-    assert "CreativeML OpenRAIL-M" in text
-    assert "MB to download" in text
+    text = demo_real.terms([the_repository()], tmp_path)
+    # The index is fetched to know what is needed.
+    others = {"README.md", ".gitattributes", "model_index.json"}
+    size = sum(len(data) for name, data in files.items() if name not in others)
+    assert text.startswith(
+        f"segmind/tiny-sd, {size / 1e6:.1f} MB to download. Licence: CreativeML OpenRAIL-M."
+    )
+    assert f"{hub.url}/segmind/tiny-sd" in text
 
 
-def test_without_a_network_the_sizes_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_sizes_are_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     with pytest.raises(NoNetwork):
-        demo_real.terms([the_repository()])
+        demo_real.terms([the_repository()], tmp_path)
 
 
 CHANGED = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import sys
 import sysconfig
 import tomllib
@@ -10,10 +13,25 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+
+NEVER_IN_THE_CORE = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+}
+NEVER_IN_THE_CORE |= {"safetensors", "controlnet-aux", "opencv-python-headless", "scikit-image", "py3langid"}
+NEVER_IN_THE_CORE |= {"spandrel", "timm", "onnxruntime", "triton", "tomesd", "sentencepiece"}
+"""Distributions that draw, or that come with those that do."""
 
 
 def declared(extra: str = "") -> list[Requirement]:
@@ -62,3 +80,18 @@ def core_only_python(folder: Path) -> Path:
     for package in ("server", "pipelines"):
         (site / package).symlink_to(ROOT / package)
     return folder / "bin" / Path(sys.executable).name
+
+
+def resolve(requirements: list[str], version: str, folder: Path) -> dict[str, str]:
+    """Name -> version of what pip would install; nothing is installed."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-"]
+    command += ["--ignore-installed", "--python-version", version, "--only-binary=:all:"]
+    command += ["--target", str(folder / "none"), "--disable-pip-version-check", "--retries", "1"]
+    told = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=500)
+    if re.search(r"NewConnectionError|ConnectTimeout|Name or service|ProxyError|Max retries", told.stderr):
+        pytest.skip("the package registry is not within reach")
+    assert told.returncode == 0, told.stderr
+    return {
+        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"]
+        for item in json.loads(told.stdout)["install"]
+    }

@@ -1,4 +1,4 @@
-"""The container files name only what exists: settings, paths, build targets, services, packages."""
+"""The compose files: they name only what exists, and run every container as narrowly as it can be run."""
 
 from __future__ import annotations
 
@@ -7,257 +7,247 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from server.__main__ import main
-from server.settings import Settings
+from server.commands.configuration import read_settings
+from server.settings import SECRETS, Settings
+from tests.dockerfile import ROOT, pairs, rests, stages
 
-ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-
-INSTRUCTIONS = {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"}
-INSTRUCTIONS |= {"ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
-
-
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """Stage -> its instructions in order, as (word, rest), those of the stage that it builds on first."""
-    text = "\n".join(line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#"))
-    found: dict[str, list[tuple[str, str]]] = {}
-    arguments: dict[str, str] = {}
-    target = ""
-    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word == "ARG":
-            name, _, arguments[f"${{{name}}}"] = rest.partition("=")
-        if word == "FROM":
-            ground, target = rest.split(" AS ")
-            ground = arguments.get(ground, ground)
-            assert ground in found or ":" in ground, (
-                f"{target} builds on {ground}, which is no stage before it"
-            )
-            found[target] = [*found.get(ground, [])]
-        if word and target:
-            found[target].append((word, rest))
-    return found
-
-
+SECRET_TEXT = (ROOT / "docker-compose.secrets.yml").read_text()
+SECRET_FILES: dict[str, Any] = yaml.safe_load(SECRET_TEXT)
 STAGES = stages()
 
+SERVICE_WORDS = {"build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "env_file"}
+SERVICE_WORDS |= {"environment", "healthcheck", "image", "init", "logging", "ports", "profiles", "read_only"}
+SERVICE_WORDS |= {"restart", "secrets", "security_opt", "stop_grace_period", "tmpfs", "volumes"}
+"""The words of the compose specification that these files use."""
 
-def rests(target: str, word: str) -> list[str]:
-    return [rest for found, rest in STAGES[target] if found == word]
-
-
-def environment(target: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for rest in rests(target, "ENV") for pair in shlex.split(rest)]
-    return {name: value for name, _, value in pairs}
+every_service = pytest.mark.parametrize("name", SERVICES)
 
 
-def is_ignored(name: str) -> bool:
-    """Whether Docker keeps a path out of its images; the last line that matches counts."""
-    ignored = False
-    path = PurePosixPath(name)
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.removeprefix("!").removeprefix("**/")
-        nested = line.startswith("**/")
-        for part in (path, *path.parents):
-            if fnmatchcase(part.name if nested else part.as_posix(), pattern):
-                ignored = not line.startswith("!")
-    return ignored
+def with_defaults(text: str) -> str:
+    """A value in which each ``${NAME:-default}`` is its default."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
-def files_of(target: str) -> dict[str, Path]:
-    """The files that an image copies: path below its working folder -> path in the repository."""
-    found: dict[str, Path] = {}
-    for rest in rests(target, "COPY"):
-        *sources, goal = rest.split()
-        for path in (path for source in sources for path in ROOT.glob(source)):
-            ground = path if path.is_dir() else path.parent
-            for file in path.rglob("*") if path.is_dir() else [path]:
-                if file.is_file() and not is_ignored(file.relative_to(ROOT).as_posix()):
-                    found[(PurePosixPath(goal) / file.relative_to(ground)).as_posix()] = file
-    return found
+def environment(name: str) -> dict[str, str]:
+    """The environment of a container when nothing is said: its image's, and the service's over it."""
+    service = SERVICES[name]
+    image = pairs(STAGES[service["build"]["target"]], "ENV") if "build" in service else {}
+    return image | {key: with_defaults(value) for key, value in service.get("environment", {}).items()}
 
 
-def is_setting(variable: str) -> bool:
-    return variable.removeprefix("UNDERSTUDY_").lower() in Settings.model_fields
+def test_the_words_are_compose_s_own() -> None:
+    for file in (COMPOSE, SECRET_FILES):
+        top = {word for word in file if not word.startswith("x-")}
+        assert top <= {"name", "services", "volumes", "secrets"}
+        for name, service in file["services"].items():
+            assert set(service) <= SERVICE_WORDS, name
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "Dockerfile"])
-def test_every_variable_of_ours_is_a_setting(file: str) -> None:
-    named = set(re.findall(r"UNDERSTUDY_[A-Z0-9_]+", (ROOT / file).read_text()))
-    assert {"UNDERSTUDY_DATA", "UNDERSTUDY_STORAGE_URL"} & named
-    assert [variable for variable in sorted(named) if not is_setting(variable)] == []
+@pytest.mark.parametrize("text", [TEXT, SECRET_TEXT])
+def test_every_variable_of_ours_is_a_setting(text: str) -> None:
+    known = {f"UNDERSTUDY_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"UNDERSTUDY_{name.upper()}_FILE" for name in SECRETS}
+    named = set(re.findall(r"UNDERSTUDY_[A-Z0-9_]+", text))
+    assert len(named) > 3
+    assert named <= known
 
 
-def test_the_settings_of_each_image_and_service_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    for target in STAGES:
-        for service in (name for name in SERVICES if SERVICES[name].get("build", {}).get("target") == target):
-            given = {**environment(target), **(SERVICES[service]["environment"] or {})}
-            with monkeypatch.context() as patch:
-                for name, value in given.items():
-                    if name.startswith("UNDERSTUDY_") and value is not None:
-                        patch.setenv(name, re.sub(r"\$\{\w+:-(\w*)\}", r"\1", value))
-                settings = Settings()
-            assert settings.host == "0.0.0.0", service
-            assert settings.data == Path("/data"), service
-            assert settings.weights == Path("/weights"), service
-            if service == "server":
-                assert (
-                    settings.database_url
-                    == "postgresql+asyncpg://understudy:localonly@database:5432/understudy"
-                )
-                assert settings.storage_endpoint == "http://store:8333"
+def test_every_variable_that_is_read_has_a_default_and_is_explained_at_the_top() -> None:
+    used = set(re.findall(r"\$\{(\w+)", TEXT))
+    assert used == set(re.findall(r"\$\{(\w+):-", TEXT)), "without a default compose warns, or stops"
+    head = TEXT[: TEXT.index("name: understudy")]
+    assert {name for name in used if not re.search(rf"\b{name}\b", head)} == set()
+    for text in (SECRET_TEXT, TEXT.replace("${", "")):
+        assert not re.search(r"(?<!\$)\$\{?[A-Z]", "\n".join(ln for ln in text.splitlines() if ln[:1] != "#"))
 
 
-def test_every_service_builds_a_target_that_exists_or_pulls_a_pinned_image() -> None:
-    assert list(STAGES) == ["cuda", "slim", "base", "api", "gpu"], "the last one is built by default"
-    for name, service in SERVICES.items():
-        if "build" in service:
-            assert service["build"]["target"] in ("api", "gpu"), name
-            assert (ROOT / service["build"]["context"] / "Dockerfile").is_file(), name
-        else:
-            tag = service["image"].rpartition(":")[2]
-            assert re.fullmatch(r"\d[\w.]*", tag), f"{name} is not pinned"
+@pytest.mark.parametrize("name", ["server", "demo"])
+def test_what_a_container_is_told_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in environment(name).items():
+        monkeypatch.setenv(variable, value)
+    settings = read_settings()
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)
+    assert (settings.data, settings.weights) == (Path("/data"), Path("/weights"))
+    if name == "server":
+        assert settings.database_url == "postgresql+asyncpg://understudy:localonly@database:5432/understudy"
+        assert settings.storage_endpoint == "http://store:8333"
+        assert settings.storage_url == "s3://understudy"
+    else:
+        assert settings.devices == "cpu"
+        assert settings.database_url is None
 
 
-def test_every_local_path_exists() -> None:
-    for name, service in SERVICES.items():
-        for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            if source.startswith((".", "/")):
-                assert (ROOT / source).exists(), f"{name} mounts {source}"
-            else:
-                assert source in COMPOSE["volumes"], f"{name} uses the volume {source}"
-    for target in STAGES:
-        for rest in rests(target, "COPY"):
-            for source in rest.split()[:-1]:
-                assert list(ROOT.glob(source)), f"{target} copies {source}"
+def test_every_setting_reaches_the_server_but_the_container_s_own() -> None:
+    server = SERVICES["server"]
+    assert server["env_file"] == [{"path": ".env", "required": False}]
+    fixed = {name for name in server["environment"] if name.startswith("UNDERSTUDY_")}
+    assert fixed == {
+        *(f"UNDERSTUDY_{name}" for name in ("HOST", "PORT", "DATA", "WEIGHTS", "MANIFEST", "DATABASE_URL")),
+        *(f"UNDERSTUDY_STORAGE_{name}" for name in ("URL", "ENDPOINT", "ACCESS_KEY", "SECRET_KEY")),
+    }
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-def test_every_volume_is_used() -> None:
-    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert set(COMPOSE["volumes"]) == {name for name in used if not name.startswith(".")}
+@every_service
+def test_a_service_builds_a_target_that_exists_or_pulls_a_pinned_image(name: str) -> None:
+    service = SERVICES[name]
+    if "build" in service:
+        target = service["build"]["target"]
+        assert target in ("api", "cpu", "gpu")
+        assert service["image"] == f"understudy-server:{target}"
+        arguments = {rest.partition("=")[0] for rest in rests(STAGES[target], "ARG")}
+        assert set(service["build"].get("args", {})) <= arguments
+    else:
+        assert re.fullmatch(r"\d[\w.]*", service["image"].rpartition(":")[2])
 
 
-def test_what_both_images_have_in_common_is_said_once() -> None:
-    assert [environment(target) for target in ("api", "gpu")] == [environment("base")] * 2
-    said = [line.strip() for line in DOCKERFILE.splitlines() if "UNDERSTUDY_" in line and "=" in line]
-    assert len(set(said)) == len(said)
+@every_service
+def test_a_service_may_do_no_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["driver"] == "json-file"
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    if "build" in service:
+        assert "cap_add" not in service
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
+    assert "privileged" not in service
 
 
-def test_what_the_images_copy_is_not_ignored() -> None:
-    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == "*"
-    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    copied = {source for target in STAGES for rest in rests(target, "COPY") for source in rest.split()[:-1]}
-    assert {PurePosixPath(source).parts[0] for source in copied} == let_in
+@every_service
+def test_only_this_machine_reaches_what_is_published(name: str) -> None:
+    for published in SERVICES[name].get("ports", []):
+        assert with_defaults(published) == "127.0.0.1:8000:8000"
+    assert ("ports" in SERVICES[name]) == (name in ("server", "demo"))
 
 
-def test_no_image_has_what_trains_judges_or_shows_the_networks_of_the_demo() -> None:
-    unneeded = ("pipelines/demo/training/", "pipelines/demo/judging/", "pipelines/demo/pictures/")
-    for target in ("api", "gpu"):
-        assert not [name for name in files_of(target) if name.startswith(unneeded)], target
-        assert not [name for name in files_of(target) if name.endswith((".jpg", ".png", ".webp"))], target
-
-
-def test_the_image_that_draws_has_all_that_the_demo_is_built_from() -> None:
-    demo = ROOT / "pipelines" / "demo"
-    modules = [*demo.glob("*.py"), *demo.glob("checkpoints/*.py"), *demo.glob("world/*.py")]
-    needed = [*modules, demo / "weights.yaml", *demo.glob("weights/*.safetensors")]
-    assert len(needed) > 40
-    assert {path.relative_to(ROOT).as_posix() for path in needed} <= files_of("gpu").keys()
-
-
-def test_the_image_that_does_not_draw_has_only_the_torch_free_part_of_pipelines() -> None:
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    contract = next(
-        each
-        for each in pyproject["tool"]["importlinter"]["contracts"]
-        if each["name"] == "The vocabulary and weights are torch-free"
-    )
-    fenced = tuple(module.replace(".", "/") for module in contract["source_modules"])
-    copied = [name for name in files_of("api") if name.startswith("pipelines/")]
-    assert len(copied) > 15
-    for name in copied:
-        assert name.endswith(".py")
-        assert name.startswith(fenced) or name.endswith("/__init__.py"), name
-
-
-def test_depends_on_names_services_and_conditions_that_they_can_meet() -> None:
-    for name, service in SERVICES.items():
-        for other, how in service.get("depends_on", {}).items():
-            assert other in SERVICES, f"{name} depends on {other}"
-            if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[other], f"{name} waits for the health of {other}"
-            else:
-                assert how["condition"] == "service_completed_successfully"
-                assert SERVICES[other]["restart"] == "no", f"{name} waits for the end of {other}"
-
-
-def test_the_server_reaches_the_database_and_the_store_that_it_waits_for() -> None:
-    server = SERVICES["server"]["environment"]
-    assert "@database:5432/" in server["UNDERSTUDY_DATABASE_URL"]
-    assert server["UNDERSTUDY_STORAGE_ENDPOINT"] == "http://store:8333"
-    password = SERVICES["database"]["environment"]["POSTGRES_PASSWORD"]
-    assert f"understudy:{password}@" in server["UNDERSTUDY_DATABASE_URL"]
-    store = SERVICES["store"]["environment"]
-    assert store["AWS_ACCESS_KEY_ID"] == server["UNDERSTUDY_STORAGE_ACCESS_KEY"]
-    assert store["AWS_SECRET_ACCESS_KEY"] == server["UNDERSTUDY_STORAGE_SECRET_KEY"]
-    bucket = server["UNDERSTUDY_STORAGE_URL"].removeprefix("s3://")
-    assert f"s3.bucket.create -name {bucket}" in SERVICES["bucket"]["command"][0]
-
-
-def test_only_the_demo_has_a_profile_and_it_needs_neither_gpu_nor_other_services() -> None:
-    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"demo"}
-    demo = SERVICES["demo"]
-    assert demo["profiles"] == ["demo"]
-    assert not {"deploy", "depends_on"} & set(demo)
+def test_only_the_server_asks_for_a_gpu_and_only_the_demo_has_a_profile() -> None:
+    assert [name for name, service in SERVICES.items() if "deploy" in service] == ["server"]
     devices = SERVICES["server"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+    assert SERVICES["server"]["build"]["target"] == "gpu"
+    assert {name: each["profiles"] for name, each in SERVICES.items() if "profiles" in each} == {
+        "demo": ["demo"]
+    }
+    assert not {"depends_on", "env_file"} & set(SERVICES["demo"])
 
 
-@pytest.mark.parametrize("command", [SERVICES["demo"]["command"], ["understudy", "serve"]])
+def test_every_local_path_and_every_volume_exists_and_is_used() -> None:
+    mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
+    sources = {volume.split(":")[0] for volume in mounted}
+    assert set(COMPOSE["volumes"]) == {name for name in sources if not name.startswith(".")}
+    for source in (name for name in sources if name.startswith(".")):
+        assert (ROOT / source).exists(), source
+    writable = {
+        volume.split(":")[1] for volume in SERVICES["server"]["volumes"] if not volume.endswith(":ro")
+    }
+    assert writable == {"/data", "/weights"}
+
+
+def test_depends_on_waits_for_the_health_of_services_that_tell_theirs() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}, name
+            assert "healthcheck" in SERVICES[other], f"{name} waits for the health of {other}"
+    assert set(SERVICES["server"]["depends_on"]) == {"database", "store"}
+
+
+def test_the_server_is_healthy_when_it_can_draw() -> None:
+    check = SERVICES["server"]["healthcheck"]["test"]
+    assert check[:3] == ["CMD", "python", "-c"]
+    assert "/readyz" in check[3]
+    compile(check[3], "healthcheck", "exec")
+    told = subprocess.run([sys.executable, *check[2:]], capture_output=True)
+    assert told.returncode == 1, "nobody listens there, or nobody is ready"
+
+
+def test_the_store_makes_the_bucket_and_tells_whether_it_is_there() -> None:
+    bucket = environment("server")["UNDERSTUDY_STORAGE_URL"].removeprefix("s3://")
+    store = SERVICES["store"]
+    assert f"-bucket={bucket}" in store["command"]
+    assert store["healthcheck"]["test"][0] == "CMD-SHELL"
+    assert re.search(rf"s3\.bucket\.list .*grep -qw {bucket}$", store["healthcheck"]["test"][1])
+    assert set(SERVICES) == {"server", "demo", "database", "store"}, "no container makes it from outside"
+    keys = environment("store")
+    assert keys["AWS_ACCESS_KEY_ID"] == environment("server")["UNDERSTUDY_STORAGE_ACCESS_KEY"]
+    assert keys["AWS_SECRET_ACCESS_KEY"] == environment("server")["UNDERSTUDY_STORAGE_SECRET_KEY"]
+
+
+def test_the_server_knows_the_password_of_the_database() -> None:
+    password = SERVICES["database"]["environment"]["POSTGRES_PASSWORD"]
+    assert f"understudy:{password}@" in SERVICES["server"]["environment"]["UNDERSTUDY_DATABASE_URL"]
+
+
+@pytest.mark.parametrize(
+    "command", [SERVICES["demo"]["command"], json.loads(rests(STAGES["gpu"], "CMD")[-1])]
+)
 def test_the_commands_of_the_containers_exist(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command[1:], "--help"]) == 0
-    assert f"understudy {command[1]}" in capsys.readouterr().out
+    program, *words = command
+    assert program == "understudy"
+    assert main([words[0], "--help"]) == 0
+    told = capsys.readouterr().out
+    for option in (word for word in words if word.startswith("--")):
+        assert option in told
 
 
-@pytest.mark.parametrize("target", ["api", "gpu"])
-def test_an_image_consists_of_instructions_and_runs_as_an_ordinary_user(target: str) -> None:
-    words = [word for word, _ in STAGES[target]]
-    assert set(words) <= INSTRUCTIONS
-    assert rests(target, "USER") == ["understudy"]
-    assert "root" not in STAGES[target][-1][1]
-    assert "RUN" not in words[words.index("USER") :], "nothing is installed by the ordinary user"
-    assert any("useradd --uid 10001" in rest for rest in rests(target, "RUN"))
-    assert json.loads(rests(target, "VOLUME")[0]) == ["/data", "/weights"]
-    assert json.loads(rests(target, "CMD")[0]) == ["understudy", "serve"]
+# Secrets in files
 
 
-@pytest.mark.parametrize("target", ["api", "gpu"])
-def test_the_health_check_asks_livez_and_fails_when_nobody_answers(target: str) -> None:
-    check = rests(target, "HEALTHCHECK")[0]
-    program = json.loads(check[check.index("[") :])
-    assert program[:2] == ["python", "-c"]
-    assert "/livez" in program[2]
-    with_port = {"UNDERSTUDY_PORT": "9"}
-    assert (
-        subprocess.run([sys.executable, "-c", program[2]], env=with_port, capture_output=True).returncode == 1
-    )
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """The folder that the commands at the top of the file make."""
+    head = [line.removeprefix("#")[3:] for line in SECRET_TEXT.splitlines() if line.startswith("#   ")]
+    script = "set -eu\n" + "\n".join(head)
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)
+    return tmp_path / "secrets"
 
 
-def test_the_images_install_with_the_same_commands_as_a_checkout() -> None:
-    installs = [rest for rest in rests("gpu", "RUN") if "pip" in rest]
-    assert installs == ["pip install -e '.[engine]'"]
-    assert f"{installs[0]} && understudy demo" in (ROOT / "README.md").read_text()
-    for text in (DOCKERFILE, (ROOT / "docker-compose.yml").read_text()):
-        assert not re.search(r"index-url|find-links|trusted-host", text)
+def test_the_commands_make_every_file_that_is_mounted(secrets: Path) -> None:
+    named = {name: Path(each["file"]).name for name, each in SECRET_FILES["secrets"].items()}
+    assert {path.name for path in secrets.iterdir()} == set(named.values()) == set(named)
+    assert secrets.stat().st_mode & 0o77 == 0, "others are kept out"
+    password = (secrets / "database_password").read_text()
+    assert re.fullmatch(r"[A-Za-z0-9]{20,}", password), "it becomes part of a URL"
+    assert f":{password}@database:5432/" in (secrets / "database_url").read_text()
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_with_files_no_secret_is_in_any_environment(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, override in SECRET_FILES["services"].items():
+        for secret in override["secrets"]:
+            assert secret in SECRET_FILES["secrets"]
+        together = environment(name) | override["environment"]
+        values = {value for key, value in together.items() if not key.endswith("_FILE")}
+        assert not {value for value in values if "localonly" in value}, name
+    for key, value in (environment("server") | SECRET_FILES["services"]["server"]["environment"]).items():
+        monkeypatch.setenv(key, value.replace("/run/secrets", str(secrets)))
+    settings = read_settings()
+    assert settings.database_url == (secrets / "database_url").read_text().strip()
+    assert settings.storage_access_key is not None
+    assert settings.storage_access_key.get_secret_value() == (secrets / "storage_access_key").read_text()
+    assert settings.storage_secret_key is not None
+    assert settings.storage_secret_key.get_secret_value() == (secrets / "storage_secret_key").read_text()
+
+
+def test_with_files_the_store_is_started_in_the_same_way(secrets: Path, tmp_path: Path) -> None:
+    override = SECRET_FILES["services"]["store"]
+    assert override["entrypoint"] == ["/bin/sh", "-c"]
+    (tmp_path / "weed").write_text('#!/bin/sh\necho "$@"\necho "$AWS_ACCESS_KEY_ID $AWS_SECRET_ACCESS_KEY"\n')
+    (tmp_path / "weed").chmod(0o755)
+    script = override["command"][0].replace("$$", "$").replace("/run/secrets", str(secrets))
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    told = subprocess.run(["/bin/sh", "-c", script], env=path, capture_output=True, text=True, check=True)
+    started, keys = told.stdout.splitlines()
+    assert shlex.split(started) == SERVICES["store"]["command"]
+    assert keys == " ".join((secrets / f"storage_{each}_key").read_text() for each in ("access", "secret"))

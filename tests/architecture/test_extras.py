@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
-import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -18,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from pipelines.weights.installed import HOW_TO_INSTALL, engine_missing
-from tests.core_only import core_only_python, declared, required_by
+from tests.core_only import NEVER_IN_THE_CORE, core_only_python, declared, required_by, resolve
 from tests.integration.hub_server import HubServer, Repo
 from tests.running_server import eventually
 
@@ -26,19 +24,6 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PYTHONS = ("3.11", "3.12", "3.13")
-
-NEVER_IN_THE_CORE = {
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "peft",
-}
-NEVER_IN_THE_CORE |= {"safetensors", "controlnet-aux", "opencv-python-headless", "scikit-image", "py3langid"}
-NEVER_IN_THE_CORE |= {"spandrel", "timm", "onnxruntime", "triton", "tomesd", "sentencepiece"}
 
 
 def names(extra: str = "") -> set[str]:
@@ -189,18 +174,3 @@ def test_the_core_alone_resolves_without_torch(version: str, tmp_path: Path) -> 
     resolved = resolve(PROJECT["dependencies"], version, tmp_path)
     assert {"fastapi", "sqlalchemy"} <= resolved.keys()
     assert resolved.keys() & NEVER_IN_THE_CORE == set()
-
-
-def resolve(requirements: list[str], version: str, folder: Path) -> dict[str, str]:
-    """Name -> version of what pip would install; nothing is installed."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-"]
-    command += ["--ignore-installed", "--python-version", version, "--only-binary=:all:"]
-    command += ["--target", str(folder / "none"), "--disable-pip-version-check", "--retries", "1"]
-    told = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=500)
-    if re.search(r"NewConnectionError|ConnectTimeout|Name or service|ProxyError|Max retries", told.stderr):
-        pytest.skip("the package registry is not within reach")
-    assert told.returncode == 0, told.stderr
-    return {
-        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"]
-        for item in json.loads(told.stdout)["install"]
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -121,7 +122,7 @@ def _names(built: Any, keys: Collection[str]) -> dict[str, str]:
         NotOneToOne: one is missing, or one is left over.
     """
     wanted = set(built.state_dict())
-    found = {key: key for key in keys}
+    found = OrderedDict((key, key) for key in keys)
     if isinstance(built, ModelMixin):
         built._fix_state_dict_keys_on_load(found)  # pyright: ignore[reportPrivateUsage]
     names = {_own_name(name, wanted): key for name, key in found.items()}

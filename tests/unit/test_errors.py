@@ -20,6 +20,8 @@ def subclasses(of: type[drawing.GenerationError]) -> Iterator[type[drawing.Gener
 def example(kind: type[drawing.GenerationError]) -> drawing.GenerationError:
     if issubclass(kind, drawing.InvalidInput):
         return kind("prompt", "cannot be drawn")
+    if issubclass(kind, drawing.NeverFits):
+        return kind("kolors", 19 * 10**9, 12 * 10**9)
     return kind("cannot be drawn")
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from server.endpoints.segmind.routes import api_key
-from server.engines.engine import EngineState
-from server.engines.report import EngineReport, RunningRequest
 from server.http import caller
 from server.http.services import services
 
@@ -54,7 +50,7 @@ class EngineNow(BaseModel):
 
     name: str
     device: str | None
-    state: EngineState
+    state: str = Field(description="`starting`, `ready`, `failed` or `stopped`.")
     reason: str | None = Field(description="Why it cannot draw now.")
     budget_bytes: int | None = Field(description="The most that may be loaded on the device.")
     used_bytes: int = Field(description="What is loaded on the device.")
@@ -97,53 +93,7 @@ async def engines(request: Request) -> EnginesNow:
     await caller.administrator(request, account, caller.header_key(request), "/engines")
     server = services(request)
     names = {account.id: account.name for account in await server.accounts.all()}
-    report = server.dispatch.report()
-    return EnginesNow(
-        engines=[_engine(each, names) for each in report.engines],
-        waiting=[
-            WaitingNow(
-                pipeline=each.pipeline,
-                requests=each.requests,
-                accounts=each.accounts,
-                longest_s=round(each.longest_s, 3),
-            )
-            for each in report.waiting
-        ],
-        expected_wait_s=round(server.dispatch.expected_wait_s, 3),
-    )
-
-
-def _engine(report: EngineReport, names: Mapping[int, str]) -> EngineNow:
-    engine, memory = report.engine, report.engine.memory
-    pipelines: list[LoadedPipeline] = []
-    for name, group in groupby(report.parts, key=lambda part: part.pipeline):
-        parts = [LoadedPart(name=part.part, place=part.place, bytes=part.nbytes) for part in group]
-        pipelines.append(LoadedPipeline(name=name, bytes=sum(part.bytes for part in parts), parts=parts))
-    return EngineNow(
-        name=engine.name,
-        device=memory.device,
-        state=engine.state,
-        reason=engine.reason,
-        budget_bytes=memory.budget_bytes,
-        used_bytes=memory.used_bytes,
-        host_bytes=report.host_bytes,
-        pipelines=pipelines,
-        running=[_running(each, names) for each in report.running],
-    )
-
-
-def _running(running: RunningRequest, names: Mapping[int, str]) -> RunningNow:
-    ticket = running.ticket
-    request = ticket.request
-    return RunningNow(
-        id=ticket.id,
-        account=names.get(ticket.account_id, ""),
-        pipeline=request.pipeline,
-        kind=request.kind,
-        width=getattr(request, "width", 0),
-        height=getattr(request, "height", 0),
-        images=len(getattr(request, "seeds", ())),
-        seconds=round(running.seconds, 3),
-        evaluations=running.evaluations,
-        evaluations_total=running.evaluations_total,
+    described = server.dispatch.report().described(names)
+    return EnginesNow.model_validate(
+        {**described, "expected_wait_s": round(server.dispatch.expected_wait_s, 3)}
     )

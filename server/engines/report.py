@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
 
 from pipelines.messages import PartResidency
 from server.engines.engine import Engine, EngineState
@@ -69,6 +71,17 @@ class Report:
         """The state of each engine by its name."""
         return ((each.engine.name, each.engine.state) for each in self.engines)
 
+    def described(self, accounts: Mapping[int, str]) -> dict[str, Any]:
+        """The report as names and values, as the page of the engines shows them.
+
+        Args:
+            accounts: the names of the accounts, by their ids.
+        """
+        return {
+            "engines": [_engine(each, accounts) for each in self.engines],
+            "waiting": [{**asdict(each), "longest_s": round(each.longest_s, 3)} for each in self.waiting],
+        }
+
 
 def running_request(ticket: Ticket) -> RunningRequest:
     """What is to be said of a ticket that an engine has."""
@@ -91,3 +104,39 @@ def waiting_requests(tickets: list[Ticket]) -> tuple[WaitingRequests, ...]:
         )
         for name, waiting in sorted(of_pipeline.items())
     )
+
+
+def _engine(report: EngineReport, accounts: Mapping[int, str]) -> dict[str, Any]:
+    engine, memory = report.engine, report.engine.memory
+    pipelines: list[dict[str, Any]] = []
+    for name, group in groupby(report.parts, key=lambda part: part.pipeline):
+        loaded = list(group)
+        parts = [{"name": part.part, "place": part.place, "bytes": part.nbytes} for part in loaded]
+        pipelines.append({"name": name, "bytes": sum(part.nbytes for part in loaded), "parts": parts})
+    return {
+        "name": engine.name,
+        "device": memory.device,
+        "state": str(engine.state),
+        "reason": engine.reason,
+        "budget_bytes": memory.budget_bytes,
+        "used_bytes": memory.used_bytes,
+        "host_bytes": report.host_bytes,
+        "pipelines": pipelines,
+        "running": [_running(each, accounts) for each in report.running],
+    }
+
+
+def _running(running: RunningRequest, accounts: Mapping[int, str]) -> dict[str, Any]:
+    request = running.ticket.request
+    return {
+        "id": running.ticket.id,
+        "account": accounts.get(running.ticket.account_id, ""),
+        "pipeline": request.pipeline,
+        "kind": request.kind,
+        "width": getattr(request, "width", 0),
+        "height": getattr(request, "height", 0),
+        "images": len(getattr(request, "seeds", ())),
+        "seconds": round(running.seconds, 3),
+        "evaluations": running.evaluations,
+        "evaluations_total": running.evaluations_total,
+    }

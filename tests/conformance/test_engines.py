@@ -21,12 +21,14 @@ from pipelines.messages import (
     Drawn,
     EngineConfig,
     Failed,
+    PartResidency,
     Progress,
     Ready,
+    Residency,
     Stop,
 )
 from pipelines.request import Request, TextToImage
-from server.engines.engine import Engine, EngineState
+from server.engines.engine import Engine, EngineMemory, EngineState
 from server.engines.process import LocalEngine
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +38,8 @@ PIPELINE = "stable-diffusion-v1-5"
 
 def paint(connection: Connection[Any, Any], config: EngineConfig) -> None:
     """An engine process that speaks the messages and paints every picture grey; 50 steps never end."""
-    connection.send(Ready(config.device, (PIPELINE,)))
+    connection.send(Ready(config.device, (PIPELINE,), config.budget_bytes))
+    connection.send(Residency((PIPELINE,), 1000, (PartResidency(PIPELINE, "unet", "device", 1000),)))
     while True:
         match connection.recv():
             case Draw(ticket_id, request) if request.pipeline != PIPELINE:
@@ -136,6 +139,20 @@ async def begun(
     async with asyncio.timeout(60):
         await first.wait()
     return task
+
+
+async def test_an_engine_tells_what_it_has_loaded_and_has_nothing_when_it_starts_anew(engine: Engine) -> None:
+    await engine.draw("first", boat(), lambda done, total: None)
+    memory = engine.memory
+    assert (memory.device, memory.budget_bytes) == ("cpu", 10**9)
+    assert {"unet"} <= {part.part for part in memory.parts if part.pipeline == PIPELINE}
+    assert memory.used_bytes == sum(part.nbytes for part in memory.parts if part.place == "device") > 0
+    seen: list[EngineMemory] = []
+    engine.watch(lambda: seen.append(engine.memory))
+    await engine.restart()
+    assert EngineMemory() in seen
+    await until_state(engine, EngineState.ready)
+    assert engine.memory.budget_bytes == 10**9
 
 
 async def test_a_ready_engine_gives_no_reason(engine: Engine) -> None:

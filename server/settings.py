@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     devices: str = "auto"
     """The devices to draw on: ``auto`` (all CUDA devices, else the CPU) or a comma list of torch devices."""
     memory_budget_gb: PositiveFloat | None = None
-    """The most gigabytes of weights on each engine's device; None: what activations leave, 8 on a CPU."""
+    """The most gigabytes of weights on a device; None: what activations leave of it, 8 on a CPU."""
     host_memory_gb: NonNegativeFloat = 16.0
     """The most gigabytes of weights that wait in host memory per engine; unused on a CPU."""
     group_megapixels: PositiveFloat | None = None

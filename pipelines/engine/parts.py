@@ -32,6 +32,11 @@ def own_tensors(module: torch.nn.Module) -> Iterator[Tensor]:
     return iter({id(tensor): tensor for tensor in both}.values())
 
 
+def is_plain(module: torch.nn.Module) -> bool:
+    """Whether its tensors are torch's own; quantised ones know themselves of what they consist."""
+    return all(type(tensor.data) is Tensor for tensor in own_tensors(module))
+
+
 def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
     """The bytes of all parameters and buffers, each counted once however many modules share it."""
     return sum(bytes_by_part(modules).values())
@@ -133,7 +138,13 @@ class Opened:
         sizes = bytes_by_part(modules)
         parts = {
             part: Part(
-                name, part, module, place_of(module), sizes[part], sizes[part], read=readers.get(module)
+                name,
+                part,
+                module,
+                place_of(module),
+                sizes[part],
+                sizes[part],
+                read=readers.get(module) if is_plain(module) else None,
             )
             for part, module in modules.items()
         }

@@ -281,13 +281,17 @@ class PipelinePool:
         return left
 
     def clear_cache(self) -> None:
-        """Drop what is kept only to save time: encoded prompts, files of adapters, pipelines on the host."""
+        """Drop what is kept only to save time: encoded prompts, files of adapters, weights on the host.
+
+        Somebody may be drawing with any pipeline: none is forgotten.
+        """
         self._adapters.clear_cache()
-        for opened in list(self._places.opened.values()):
+        for opened in self._places.opened.values():
             opened.pipeline.clear_cache()
             opened.recount()
-            if not any(part.place == "device" for part in opened.parts.values()):
-                self._places.forget(opened.name)
+            for part in opened.parts.values():
+                if part.place == "host" and part.read is not None:
+                    part.drop(opened.additions)
         self._places.empty_caches()
 
     def reload(self, manifest: Manifest) -> None:

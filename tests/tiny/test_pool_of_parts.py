@@ -196,6 +196,20 @@ def test_a_loras_numbers_travel_with_its_network(random_manifest: Manifest) -> N
     assert (pool.used_bytes, drawn(loop, with_lora)[0]) == (0, first)
 
 
+def test_a_cleared_cache_disturbs_nobody_who_draws(random_manifest: Manifest) -> None:
+    pool = pool_of(random_manifest, 10**9)
+    loop = Loop(pool, 10**6)
+    first = drawn(loop, page(SDXL))[0]
+    pool.relieve({})
+    loop.submit("it", page(SDXL))
+    loop._admit()
+    pool.clear_cache()
+    assert (pool.used_bytes, pool.host_bytes) == (0, 0)
+    events = [event for _ in range(5) for event in loop.turn()]
+    (again,) = [event.drawing for event in events if isinstance(event, Drawn)]
+    assert again.images[0].pixels == first
+
+
 def test_parts_are_told_with_their_bytes_and_places(random_manifest: Manifest) -> None:
     pool = pool_of(random_manifest, 10**9)
     loop = Loop(pool, 10**6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.drawing import Drawing
-from pipelines.errors import CheckpointUnavailable, GenerationError
+from pipelines.errors import CheckpointUnavailable, GenerationError, NeverFits
 from pipelines.request import Request
 
 
@@ -19,8 +19,9 @@ class EngineConfig:
         device: a torch device ("cuda:0", "cpu").
         manifest: path of a weights.yaml.
         weights: folder under which downloaded checkpoints and the lock lie.
-        budget_bytes: the most bytes that resident pipelines may take; None: a part of the CUDA device.
-        host_budget_bytes: the most bytes of evicted pipelines kept in host memory (0: none; unused on a CPU).
+        budget_bytes: the most bytes that weights may take on the device; None: all of a CUDA device but what
+            its context and activations take.
+        host_budget_bytes: the most bytes of weights that wait in host memory (0: none; unused on a CPU).
         group_pixels: pixels drawn at the same time in one group (a 512x512 picture counts 262,144).
         torch_threads: CPU threads for torch; None leaves torch's choice.
         preload: load the manifest's resident pipelines before saying Ready.
@@ -108,6 +109,14 @@ class Ready:
     device: str
     resident: tuple[str, ...]
     budget_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The pipelines that the engine's device can never draw with, each with the reason; sent when the engine
+    is ready and after each `Reload`."""
+
+    refusals: tuple[NeverFits, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,4 +222,4 @@ class Done:
     maintenance_id: str
 
 
-Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency | Absences | Done
+Event = Loading | Broken | Ready | TooLarge | Progress | Drawn | Failed | Residency | Absences | Done

@@ -1,9 +1,7 @@
-"""The command line: serve, demo, keys, credits, weights, webhooks."""
+"""The command line; `server.commands.command_line` has the commands."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 
 
@@ -11,21 +9,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        the exit status: 0 done, 1 failed, 2 asked wrongly.
+        the exit status: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
     # Not at the top: an engine process imports this module again, and needs nothing of the server's.
-    from server.commands import credits, demo, keys, serve, webhooks, weights
+    from server.commands.command_line import main
 
-    parser = argparse.ArgumentParser(
-        prog="understudy", description="A self-hosted stand-in for hosted image-generation APIs."
-    )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, demo, keys, credits, weights, webhooks):
-        command.register(subparsers)
-    parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells every request, with its address
-    return parsed.run(parsed)
+    return main(sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Studio:
         """Hold the price and queue; drawing goes on behind this call. A replay returns the first job.
 
         Raises:
-            InsufficientCredits, IdempotencyConflict, QueueFull: nothing was charged.
+            InsufficientCredits, IdempotencyConflict, QueueFull, DeviceTooSmall: nothing was charged.
         """
         job, _ = await self._submit(account, order)
         return job
@@ -176,7 +176,8 @@ class Studio:
         try:
             self._dispatch.refuse_if_full(account.id)
             self._dispatch.refuse_if_absent(order.request)
-        except (errors.QueueFull, errors.Unavailable):
+            self._dispatch.refuse_if_too_large(order.request)
+        except (errors.QueueFull, errors.Unavailable, errors.DeviceTooSmall):
             # who asks again needs no place
             earlier = await self._jobs.earlier(account.id, order)
             if earlier is None:

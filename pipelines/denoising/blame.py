@@ -9,9 +9,11 @@ from contextlib import contextmanager
 import torch
 
 from pipelines.errors import (
+    DrawingFailed,
     GenerationError,
     InvalidInput,
     NumbersOutOfRange,
+    OutOfMemory,
     UnknownAdapter,
     is_out_of_memory,
 )
@@ -68,3 +70,15 @@ def in_callers_words(error: GenerationError, request: Request) -> GenerationErro
 def _listed(names: Sequence[str]) -> str:
     """The names as one text, each once."""
     return ", ".join(dict.fromkeys(names))
+
+
+def told(error: Exception, request: Request, ticket_id: str) -> GenerationError:
+    """What the caller is told of an error that ended a request; what is not for a caller is logged."""
+    if is_out_of_memory(error):
+        return OutOfMemory("the request does not fit into this device's memory")
+    if not isinstance(error, GenerationError):
+        log.error("drawing %s failed", ticket_id, exc_info=error)
+        return DrawingFailed("drawing failed")
+    if error.__cause__ is not None:
+        log.warning("drawing %s failed: %s", ticket_id, error, exc_info=error.__cause__)
+    return in_callers_words(error, request)

@@ -10,23 +10,24 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
 from pipelines.denoising import step
 from pipelines.denoising.active_request import ActiveRequest, Stage
-from pipelines.denoising.blame import in_callers_words
+from pipelines.denoising.blame import told
 from pipelines.denoising.device_clock import Clock, Mark, clock_of
 from pipelines.denoising.groups import Group, Groups
 from pipelines.denoising.handing_over import handed_over
 from pipelines.denoising.in_use import parts_in_use, running_needs
-from pipelines.denoising.needs import NOTHING, InUse, Parts, Running
+from pipelines.denoising.needs import NOTHING, InUse, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
+from pipelines.denoising.pool import Loads, Pool
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
-from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
+from pipelines.errors import is_out_of_memory
 from pipelines.group import PATIENCE_S
 from pipelines.messages import Drawn, Event, Failed, PartResidency, Residency
 from pipelines.request import Request, pipelines_of
@@ -34,29 +35,6 @@ from pipelines.request import Request, pipelines_of
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Pool(Protocol):
-    """The part of `pipelines.engine.pool.PipelinePool` that the loop needs."""
-
-    @property
-    def resident(self) -> tuple[str, ...]: ...
-    @property
-    def used_bytes(self) -> int: ...
-    @property
-    def parts(self) -> tuple[PartResidency, ...]: ...
-    def can_open(self, name: str, running: Running) -> bool: ...
-    def can_take(self, request: Request, running: Running) -> bool: ...
-    def open(self, name: str, in_use: InUse) -> Pipeline: ...
-    def bring(self, name: str, parts: Parts, in_use: InUse) -> None: ...
-    def relieve(self, in_use: InUse) -> bool: ...
-
-
-class Loads(Protocol):
-    """The part of `pipelines.engine.loader.Loader` that the loop needs."""
-
-    def ready(self, name: str, in_use: InUse) -> bool: ...
-    def finished(self, in_use: InUse) -> list[tuple[str, Exception | None]]: ...
 
 
 class Loop:
@@ -304,7 +282,7 @@ class Loop:
         pending = list(group.members)
         while pending := [member for member in pending if member in group.members]:
             part = pending[:at_once]
-            error = _attempt([sample for _, sample in part])
+            error = step.attempt([sample for _, sample in part])
             if error is not None and is_out_of_memory(error):
                 if len(part) > 1:
                     group.at_once = at_once = len(part) // 2
@@ -394,15 +372,7 @@ class Loop:
         if isinstance(error, torch.AcceleratorError):
             raise error
         self._leave(active)
-        if is_out_of_memory(error):
-            error = OutOfMemory("the request does not fit into this device's memory")
-        elif not isinstance(error, GenerationError):
-            log.error("drawing %s failed", active.ticket_id, exc_info=error)
-            error = DrawingFailed("drawing failed")
-        else:
-            if error.__cause__ is not None:
-                log.warning("drawing %s failed: %s", active.ticket_id, error, exc_info=error.__cause__)
-            error = in_callers_words(error, active.request)
+        error = told(error, active.request, active.ticket_id)
         self._events.append(Failed(active.ticket_id, error))
 
     def _leave(self, active: ActiveRequest) -> None:
@@ -411,17 +381,3 @@ class Loop:
         self._finishing = deque(member for member in self._finishing if member[0] is not active)
         self._answering = deque(member for member in self._answering if member[0] is not active)
         self._groups.leave(active)
-
-
-def _attempt(samples: list[Sample]) -> Exception | None:
-    """Advance the samples by one step and return the failure, if there is one.
-
-    An out-of-memory error comes without its traceback, which would hold the tensors.
-    """
-    try:
-        step.advance(samples)
-    except torch.AcceleratorError:
-        raise
-    except Exception as error:
-        return error.with_traceback(None) if is_out_of_memory(error) else error
-    return None

@@ -39,7 +39,7 @@ class Needs:
 
     def finishing(self, stage: str) -> Parts:
         """The parts that finish a sample of this stage: those of the stage where another one follows."""
-        last = next(reversed(self.denoise), stage)
+        *_, last = (stage, *self.denoise)
         return self.finish if stage == last else self.denoise.get(stage, NOTHING)
 
 

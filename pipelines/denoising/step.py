@@ -11,6 +11,7 @@ from torch import Tensor
 from pipelines.denoising.evaluation import Evaluated, Evaluation, EvaluationRounds, Rows
 from pipelines.denoising.sample import Denoiser, Sample
 from pipelines.denoising.sampler import NeedsUnconditional
+from pipelines.errors import is_out_of_memory
 
 
 def advance(samples: Sequence[Sample]) -> None:
@@ -122,3 +123,17 @@ def _rows(conditioning: Rows, own: range, count: int) -> Tensor:
     if len(conditioning) == count:
         return conditioning[own.start : own.stop]
     return conditioning[:1].expand(len(own), *conditioning.shape[1:])
+
+
+def attempt(samples: list[Sample]) -> Exception | None:
+    """Advance the samples by one step and return the failure, if there is one.
+
+    An out-of-memory error comes without its traceback, which would hold the tensors.
+    """
+    try:
+        advance(samples)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:
+        return error.with_traceback(None) if is_out_of_memory(error) else error
+    return None

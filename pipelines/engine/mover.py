@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipelines.engine.parts import own_tensors
+from pipelines.engine.parts import is_plain, own_tensors
 
 ALIGNMENT = 512
 """The bytes between the beginnings of two tensors in one block, at multiples of which CUDA allocates, too."""
@@ -76,25 +76,19 @@ class Pinned:
         self._device = device
 
     def to_device(self, module: torch.nn.Module) -> None:
-        tensors = list(own_tensors(module))
-        if not _are_plain(tensors):  # quantised tensors know themselves of what they consist
+        if not is_plain(module):
             module.to(self._device)
             return
-        for tensor in tensors:
+        for tensor in own_tensors(module):
             tensor.data = tensor.data.to(self._device, non_blocking=True)
 
     def to_host(self, module: torch.nn.Module) -> None:
-        tensors = list(own_tensors(module))
-        if not _are_plain(tensors):
+        if not is_plain(module):
             module.to("cpu")
             return
-        for tensor, place in _places(tensors):
+        for tensor, place in _places(list(own_tensors(module))):
             tensor.data = place.copy_(tensor.data, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
-
-
-def _are_plain(tensors: Iterable[Tensor]) -> bool:
-    return all(type(tensor.data) is Tensor for tensor in tensors)
 
 
 def _places(tensors: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -21,10 +21,19 @@ Reader: TypeAlias = Callable[[], torch.nn.Module]
 """Reads a network from its files once more, into the host's memory."""
 
 
+_LORA = "lora:"
+"""The beginning of the names in ``modules`` of what LoRAs have put on other networks."""
+
+
 def own_tensors(module: torch.nn.Module) -> Iterator[Tensor]:
     """The parameters and buffers of a network, each once however often it is used."""
     both = itertools.chain(module.parameters(), module.buffers())
     return iter({id(tensor): tensor for tensor in both}.values())
+
+
+def is_plain(module: torch.nn.Module) -> bool:
+    """Whether its tensors are torch's own; quantised ones know themselves of what they consist."""
+    return all(type(tensor.data) is Tensor for tensor in own_tensors(module))
 
 
 def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
@@ -97,13 +106,18 @@ def _named(module: torch.nn.Module) -> dict[str, Tensor]:
 class Opened:
     """An opened pipeline and its parts.
 
+    LoRAs are no parts of their own: they are counted for the networks that they are put on, and move with
+    them.
+
     Attributes:
+        counted: the names of the networks that were counted, LoRAs with them.
         drawing: the parts with which its last request was drawn; idle pipelines can do without the others.
     """
 
     name: str
     pipeline: Pipeline
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
+    counted: Parts = NOTHING
     drawing: Parts = NOTHING
 
     @classmethod
@@ -123,11 +137,17 @@ class Opened:
         sizes = bytes_by_part(modules)
         parts = {
             part: Part(
-                name, part, module, place_of(module), sizes[part], sizes[part], read=readers.get(module)
+                name,
+                part,
+                module,
+                place_of(module),
+                sizes[part],
+                sizes[part],
+                read=readers.get(module) if is_plain(module) else None,
             )
             for part, module in modules.items()
         }
-        return cls(name, pipeline, parts)
+        return cls(name, pipeline, parts, frozenset(modules))
 
     @property
     def nbytes(self) -> int:
@@ -158,7 +178,7 @@ class Opened:
     @property
     def additions(self) -> set[int]:
         """The ids of the tensors that requests have put on the pipeline's own networks."""
-        added = (part.module for name, part in self.parts.items() if name.startswith("lora:"))
+        added = (module for name, module in self.pipeline.modules.items() if name.startswith(_LORA))
         return {id(tensor) for module in added for tensor in own_tensors(module)}
 
     def recount(self) -> bool:
@@ -170,12 +190,14 @@ class Opened:
             whether they have.
         """
         modules = self.pipeline.modules
-        if modules.keys() == self.parts.keys():
+        if modules.keys() == self.counted:
             return False
+        self.counted = frozenset(modules)
         sizes = bytes_by_part(modules)
         self.parts = {
             name: self.parts.get(name) or Part(self.name, name, module, "device", 0, 0)
             for name, module in modules.items()
+            if not name.startswith(_LORA)
         }
         for name, part in self.parts.items():
             part.nbytes = sizes[name]

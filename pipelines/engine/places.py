@@ -16,6 +16,9 @@ from pipelines.errors import OutOfMemory
 
 log = logging.getLogger(__name__)
 
+KEPT_ABSENT = 16
+"""The number of pipelines that are kept without any of their parts, for the texts that they have read."""
+
 
 class Places:
     """Makes room on the device and in the host's memory, and moves parts between them.
@@ -198,8 +201,11 @@ class Places:
             opened.drop_additions()
         if part.read is not None:
             part.drop(opened.additions)
-        if idle and (part.read is None or opened.absent) and opened.parts.get(part.name) is part:
+        if idle and part.read is None and opened.parts.get(part.name) is part:
             self.forget(part.pipeline)
+        absent = [name for name, other in self.opened.items() if other.absent and name not in in_use]
+        for name in absent[:-KEPT_ABSENT]:
+            self.forget(name)
 
     def _drop_additions(self, most_bytes: int, in_use: InUse) -> None:
         for name, opened in self.opened.items():

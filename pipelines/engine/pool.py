@@ -22,7 +22,7 @@ from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoin
 from pipelines.messages import Absent, PartResidency
 from pipelines.request import Prompted, Request, pipelines_of
 from pipelines.weights.manifest import Manifest, PipelineEntry
-from pipelines.weights.memory import controlnet_bytes, part_bytes
+from pipelines.weights.memory import controlnet_bytes, needed_bytes, part_bytes
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class PipelinePool:
         *,
         budget_bytes: int,
         host_budget_bytes: int = 0,
+        device_bytes: int | None = None,
         mover: Mover | None = None,
     ) -> None:
         """
@@ -57,11 +58,13 @@ class PipelinePool:
             weights: folder of downloaded checkpoints.
             budget_bytes: the most bytes that all parts may take on the device.
             host_budget_bytes: the most bytes of parts that wait in the host's memory; unused on a CPU.
+            device_bytes: the bytes of the whole device, activations included; None: they are not known.
             mover: None: the device's own.
         """
         self._manifest = manifest
         self._weights = weights
         self._device = device
+        self._device_bytes = device_bytes
         self._adapters = AdapterLibrary(manifest, weights)
         self._availability = Availability(manifest, weights)
         self._places = Places(device, mover or mover_of(device), budget_bytes, host_budget_bytes, self.pinned)
@@ -75,8 +78,8 @@ class PipelinePool:
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The names of the pipelines that are opened, least recently used first."""
-        return tuple(self._places.opened)
+        """The names of the pipelines of which something is loaded, least recently used first."""
+        return tuple(name for name, opened in self._places.opened.items() if not opened.absent)
 
     @property
     def parts(self) -> tuple[PartResidency, ...]:
@@ -142,10 +145,15 @@ class PipelinePool:
         if name not in self._places.opened and self.lacks(name):
             return True
         works = [Work(name, self._needs(name, request)), *(Work(each, self._whole(each)) for each in others)]
-        alone = peak_bytes([], works, self._own_bytes)
-        if alone > self.budget_bytes:
-            raise NeverFits(name, alone, self.budget_bytes)
+        if (refusal := self._refusal(name, works)) is not None:
+            raise refusal
         return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= self.budget_bytes
+
+    def too_large(self) -> tuple[NeverFits, ...]:
+        """The refusals of all pipelines that do not fit the device even when nothing else is there."""
+        names = self._manifest.openable()
+        found = (self._refusal(name, [Work(name, self._expected(name))]) for name in names)
+        return tuple(refusal for refusal in found if refusal is not None)
 
     def open(self, name: str, in_use: InUse = NOBODY) -> Pipeline:
         """The pipeline of that name, opened first if it is not; `bring` puts its parts on the device.
@@ -170,6 +178,17 @@ class PipelinePool:
         if opened.recount():
             places.shrink(self.budget_bytes, {**in_use, name: in_use.get(name, NOTHING)})
         return opened.pipeline
+
+    def preload(self, name: str) -> None:
+        """Open a pipeline and bring those of its parts for which there is room beside all that is there.
+
+        Raises:
+            CheckpointUnavailable, OutOfMemory: see `open`.
+        """
+        self.open(name)
+        for part in list(self._places.opened[name].parts.values()) if self._moves else ():
+            if part.place != "device" and self.used_bytes + part.nbytes <= self.budget_bytes:
+                self.bring(name, frozenset({part.name}), NOBODY)
 
     def prepare(self, name: str, in_use: InUse) -> None:
         """Make room for a pipeline that is about to be read.
@@ -262,13 +281,17 @@ class PipelinePool:
         return left
 
     def clear_cache(self) -> None:
-        """Drop what is kept only to save time: encoded prompts, files of adapters, pipelines on the host."""
+        """Drop what is kept only to save time: encoded prompts, files of adapters, weights on the host.
+
+        Somebody may be drawing with any pipeline: none is forgotten.
+        """
         self._adapters.clear_cache()
-        for opened in list(self._places.opened.values()):
+        for opened in self._places.opened.values():
             opened.pipeline.clear_cache()
             opened.recount()
-            if not any(part.place == "device" for part in opened.parts.values()):
-                self._places.forget(opened.name)
+            for part in opened.parts.values():
+                if part.place == "host" and part.read is not None:
+                    part.drop(opened.additions)
         self._places.empty_caches()
 
     def reload(self, manifest: Manifest) -> None:
@@ -304,6 +327,16 @@ class PipelinePool:
         needs = opened.pipeline.needs(request)
         opened.drawing = needs.drawing | needs.finish
         return needs
+
+    def _refusal(self, name: str, works: list[Work]) -> NeverFits | None:
+        """The error for a request that does not fit the device when it is alone; None: it does."""
+        alone = peak_bytes([], works, self._own_bytes)
+        if alone > self.budget_bytes:
+            return NeverFits(name, alone, self.budget_bytes)
+        needed = needed_bytes(self._manifest.pipeline(name))
+        if self._device_bytes is not None and needed > self._device_bytes:
+            return NeverFits(name, needed, self._device_bytes)
+        return None
 
     def _expected(self, name: str) -> Needs:
         """What any request needs of a pipeline."""

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
 from pipelines.engine.loader import Loader
+from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.engine.watch import Watch
 from pipelines.messages import (
@@ -22,12 +23,10 @@ from pipelines.messages import (
     Ready,
     Reload,
     Stop,
+    TooLarge,
 )
 from pipelines.weights.loaded import ManifestReader, load_full_manifest
 from pipelines.weights.manifest import Manifest
-
-CUDA_SHARE = 0.8
-"""The part of a CUDA device's memory that weights may take without a budget; activations need the rest."""
 
 PAUSE_S = 0.0005
 """The seconds for which a device that is two steps behind is left alone, unless a command comes."""
@@ -42,15 +41,18 @@ def open_pool(config: EngineConfig, manifest: Manifest | None = None) -> Pipelin
     device = torch.device(config.device)
     if device.type == "cpu":
         reuse_freed_memory()
-    budget_bytes = config.budget_bytes
+    manifest = manifest or load_full_manifest(config.manifest, config.weights)
+    budget_bytes, device_bytes = config.budget_bytes, None
     if budget_bytes is None:
-        budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
+        device_bytes = torch.cuda.get_device_properties(device).total_memory
+        budget_bytes = weights_budget(manifest, device_bytes)
     return PipelinePool(
-        manifest or load_full_manifest(config.manifest, config.weights),
+        manifest,
         config.weights,
         device,
         budget_bytes=budget_bytes,
         host_budget_bytes=config.host_budget_bytes,
+        device_bytes=device_bytes,
     )
 
 
@@ -78,7 +80,8 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     loads = Loader(pool, lambda: not loop.idle)
     loop = Loop(pool, config.group_pixels, device=device, loads=loads)
     watch.loads = loads
-    connection.send(Ready(config.device, pool.resident))
+    connection.send(TooLarge(pool.too_large()))
+    connection.send(Ready(config.device, pool.resident, pool.budget_bytes))
     while True:
         for events in loop.turn_in_parts():
             for event in events:
@@ -99,6 +102,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
                         connection.send(Done(maintenance_id))
                     case Reload(maintenance_id):
                         pool.reload(reader.read())
+                        connection.send(TooLarge(pool.too_large()))
                         connection.send(Done(maintenance_id))
                     case Stop():
                         return

@@ -70,6 +70,6 @@ class Watch:
             if self.loads is not None:
                 self.loads.ready(name, in_use)
             else:
-                self._pool.open(name)
+                self._pool.preload(name)
         except GenerationError as error:
             log.error("%s was not loaded at the start: %s", name, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import json
@@ -12,9 +11,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,7 +28,8 @@ from rich.progress import (
 from pipelines import image_io
 from server.accounts.accounts import Accounts
 from server.accounts.credits import Credits
-from server.commands.serve import is_free, listen, run_until_stopped, web_server
+from server.commands.configuration import read_settings
+from server.commands.serve import check_free, listen, run_until_stopped, web_server
 from server.database.database import Database, database_url
 from server.settings import Settings
 
@@ -39,23 +40,18 @@ START_TIMEOUT_S = 120.0
 console = Console()
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "demo", help="serve small checkpoints and draw one picture through each page"
-    )
-    parser.add_argument("--once", action="store_true", help="stop after the pictures")
-    parser.add_argument("--port", type=int, help="port to listen on (8000)")
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
-    parser.set_defaults(run=_run)
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop after the pictures.")] = False,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo-output"),
+) -> None:
+    """Serve small checkpoints and draw one picture through each page."""
+    raise typer.Exit(_run(read_settings(port=port), output, once=once))
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    given = {"port": arguments.port} if arguments.port else {}
-    settings = Settings(**given)
+def _run(settings: Settings, output: Path, *, once: bool) -> int:
     listener = listen(settings)
-    if listener is None or not is_free(settings):
-        return 2
+    check_free(settings)
     console.print("Building the small checkpoints ...")
     # In a process of its own: building needs torch, which the API process never loads.
     built = subprocess.run(
@@ -67,24 +63,24 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = settings.model_copy(update={"manifest": Path(built.stdout.strip())})
     api_key = asyncio.run(_demo_key(settings))
     server = web_server(settings, "warning")
-    visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, arguments.output)
+    visit = _Visit(f"http://{settings.host}:{settings.port}", api_key, output)
     failures: list[str] = []
 
     def visitor() -> None:
         try:
             failures.extend(visit.run())
-            if not arguments.once:
+            if not once:
                 visit.print_example_call()
         except Exception as error:
             failures.append(str(error))
         finally:
-            if arguments.once:
+            if once:
                 server.should_exit = True
 
     thread = threading.Thread(target=visitor, daemon=True)
     thread.start()
     run_until_stopped(server, listener)
-    if arguments.once:
+    if once:
         thread.join()
     for failure in failures:
         console.print(f"[red]{failure}")

@@ -2,79 +2,69 @@
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import getpass
 import sys
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from server.accounts.accounts import Account, Accounts, KeyRow, check_key
 from server.accounts.credits import Credits
+from server.commands.listing import AsJson, print_json, print_table, say_empty
 from server.commands.session import parse_credits, run
 from server.database.database import Database
 
 _MOST_BYTES = 4096
 """The most bytes that are read of standard input: whatever is longer is no key."""
 
+app = typer.Typer()
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser("keys", help="create, import, list and revoke API keys")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-
-    create = actions.add_parser("create", help="create a key, and its account where there is none yet")
-    create.add_argument("--account", required=True, metavar="NAME")
-    create.add_argument(
-        "--admin", action="store_true", help="a new account may change the server for everyone"
-    )
-    create.add_argument("--credits", metavar="N", help="credits to grant to the account")
-    create.add_argument("--label", default="", help="what the key is for")
-    create.set_defaults(run=_create)
-
-    bring = actions.add_parser(
-        "import", help="make a key known that clients have already, read from standard input"
-    )
-    bring.add_argument("--account", required=True, metavar="NAME")
-    bring.add_argument(
-        "--admin", action="store_true", help="a new account may change the server for everyone"
-    )
-    bring.add_argument("--label", default="", help="what the key is for")
-    bring.set_defaults(run=_import)
-
-    listing = actions.add_parser("list", help="show every key's prefix, account and state")
-    listing.set_defaults(run=_list)
-
-    revoke = actions.add_parser("revoke", help="make a key unknown from now on")
-    revoke.add_argument(
-        "prefix", metavar="PREFIX", help="prefix or number as `keys list` shows it, or the key"
-    )
-    revoke.set_defaults(run=_revoke)
+AccountName = Annotated[
+    str,
+    typer.Option("--account", metavar="NAME", help="Whose key; created where there is none of that name."),
+]
+AsAdministrator = Annotated[
+    bool, typer.Option("--admin", help="A new account may change the server for everyone.")
+]
+Label = Annotated[str, typer.Option(help="What the key is for.")]
 
 
-def _create(arguments: argparse.Namespace) -> int:
-    async def create(database: Database) -> None:
-        amount = parse_credits(arguments.credits) if arguments.credits else 0
+@app.command()
+def create(
+    account: AccountName,
+    admin: AsAdministrator = False,
+    credits: Annotated[str, typer.Option(metavar="N", help="Credits to grant to the account.")] = "",
+    label: Label = "",
+) -> None:
+    """Create a key, and its account where there is none yet; prints the key alone."""
+
+    async def work(database: Database) -> None:
+        amount = parse_credits(credits) if credits else 0
         accounts = Accounts(database)
-        account = await _find_or_create(accounts, arguments.account, administrator=arguments.admin)
+        owner = await _find_or_create(accounts, account, administrator=admin)
         if amount:
-            await Credits(database).grant(account.id, amount, "with a new key")
-        print(await accounts.create_key(account.id, arguments.label))
+            await Credits(database).grant(owner.id, amount, "with a new key")
+        print(await accounts.create_key(owner.id, label))
 
-    return run(create)
+    run(work)
 
 
-def _import(arguments: argparse.Namespace) -> int:
-    async def bring(database: Database) -> None:
+@app.command("import")
+def bring(account: AccountName, admin: AsAdministrator = False, label: Label = "") -> None:
+    """Make a key known that clients have already, read from standard input."""
+
+    async def work(database: Database) -> None:
         api_key = _read_key()
         accounts = Accounts(database)
         # A key that is refused leaves no account behind.
         check_key(api_key)
         await accounts.refuse_known_key(api_key)
-        account = await _find_or_create(accounts, arguments.account, administrator=arguments.admin)
-        await accounts.import_key(account.id, api_key, arguments.label)
-        print(f"imported a key of {account.name}")
+        owner = await _find_or_create(accounts, account, administrator=admin)
+        await accounts.import_key(owner.id, api_key, label)
+        print(f"imported a key of {owner.name}")
 
-    return run(bring)
+    run(work)
 
 
 def _read_key() -> str:
@@ -101,24 +91,53 @@ async def _find_or_create(accounts: Accounts, name: str, *, administrator: bool)
     return account
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    async def show(database: Database) -> None:
-        for key in await Accounts(database).keys():
-            print(_line(key))
+@app.command("list")
+def show(as_json: AsJson = False) -> None:
+    """Show every key's prefix, account and state."""
 
-    return run(show)
+    async def work(database: Database) -> None:
+        keys = await Accounts(database).keys()
+        if as_json:
+            print_json([_facts(key) for key in keys])
+            return
+        if not keys:
+            say_empty("There is no key yet; `understudy keys create` makes one.")
+        print_table(
+            ("ID", "PREFIX", "ACCOUNT", "CREATED", "STATE", "ROLE", "LABEL"), [_row(key) for key in keys]
+        )
+
+    run(work)
 
 
-def _revoke(arguments: argparse.Namespace) -> int:
-    async def revoke(database: Database) -> None:
-        await Accounts(database).revoke_key(arguments.prefix)
-        print(f"revoked {arguments.prefix[:11]}")
+@app.command()
+def revoke(
+    prefix: Annotated[
+        str, typer.Argument(metavar="PREFIX", help="Prefix or number as `keys list` shows it, or the key.")
+    ],
+) -> None:
+    """Make a key unknown from now on."""
 
-    return run(revoke)
+    async def work(database: Database) -> None:
+        await Accounts(database).revoke_key(prefix)
+        print(f"revoked {prefix[:11]}")
+
+    run(work)
 
 
-def _line(key: KeyRow) -> str:
+def _facts(key: KeyRow) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "prefix": key.prefix,
+        "account": key.account,
+        "created_at": key.created_at.isoformat(),
+        "revoked_at": key.revoked_at and key.revoked_at.isoformat(),
+        "administrator": key.is_administrator,
+        "label": key.label,
+    }
+
+
+def _row(key: KeyRow) -> tuple[str, ...]:
     state = "valid" if key.revoked_at is None else f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
     role = "administrator" if key.is_administrator else ""
-    columns = (f"{key.id:>4}", f"{key.prefix}...", f"{key.account:20}", f"{key.created_at:%Y-%m-%d %H:%M}")
-    return "  ".join((*columns, f"{state:24}", f"{role:13}", key.label)).rstrip()
+    created = f"{key.created_at:%Y-%m-%d %H:%M}"
+    return (str(key.id), f"{key.prefix}...", key.account, created, state, role, key.label)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import socket
-import sys
 from contextlib import suppress
-from typing import Any
+from typing import Annotated
 
+import typer
 import uvicorn
 
 from server import errors
 from server.app import create_app
+from server.commands.configuration import read_settings
+from server.commands.failure import CommandFailed
+from server.commands.session import check_data_folder
 from server.database.database import Database, database_url
 from server.database.errors import UnusableDatabase
 from server.settings import Settings
@@ -23,25 +25,18 @@ KEEP_ALIVE_S = 75
 over one connection; a call that meets its closing is lost, and most libraries do not send a POST twice."""
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser("serve", help="answer requests until Ctrl-C")
-    parser.add_argument("--host", help="address to listen on (UNDERSTUDY_HOST)")
-    parser.add_argument("--port", type=int, help="port to listen on (UNDERSTUDY_PORT)")
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    given = {name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name)}
-    settings = Settings(**given)
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (UNDERSTUDY_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (UNDERSTUDY_PORT).")] = None,
+) -> None:
+    """Answer requests until Ctrl-C."""
+    settings = read_settings(host=host, port=port)
     if not settings.manifest.exists():
-        print(f"There is no manifest at {settings.manifest} (UNDERSTUDY_MANIFEST).", file=sys.stderr)
-        return 2
+        raise CommandFailed(f"There is no manifest at {settings.manifest} (UNDERSTUDY_MANIFEST).")
+    check_data_folder(settings)
     listener = listen(settings)
-    if listener is None or not is_free(settings):
-        return 2
+    check_free(settings)
     run_until_stopped(web_server(settings, settings.log_level), listener)
-    return 0
 
 
 def web_server(settings: Settings, log_level: str) -> uvicorn.Server:
@@ -72,8 +67,12 @@ def run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
         server.run(sockets=[listener])
 
 
-def is_free(settings: Settings) -> bool:
-    """Whether a server may start on the database; where not, the reason is printed. The start asks again."""
+def check_free(settings: Settings) -> None:
+    """Check that a server may start on the database; the start asks again.
+
+    Raises:
+        CommandFailed: another one runs on it, or it is not usable.
+    """
 
     async def look() -> None:
         database = Database(database_url(settings))
@@ -86,15 +85,16 @@ def is_free(settings: Settings) -> bool:
     try:
         asyncio.run(look())
     except (UnusableDatabase, errors.Unavailable) as error:
-        print(error, file=sys.stderr)
-        return False
-    return True
+        raise CommandFailed(str(error)) from error
 
 
-def listen(settings: Settings) -> socket.socket | None:
-    """Bind the address before anything heavy starts; None, and a word on stderr, when it is taken."""
+def listen(settings: Settings) -> socket.socket:
+    """Bind the address before anything heavy starts.
+
+    Raises:
+        CommandFailed: it is taken, or none of this machine's.
+    """
     try:
         return socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
-        print(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
-        return None
+        raise CommandFailed(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None

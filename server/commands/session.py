@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import errno
+import os
 from collections.abc import Awaitable, Callable
 from decimal import Decimal, InvalidOperation
-
-from pydantic import ValidationError
 
 from server import errors
 from server.accounts.accounts import Account, Accounts
 from server.accounts.credits import MAX_GRANT
+from server.commands.configuration import read_settings
+from server.commands.failure import CommandFailed
 from server.database.database import Database, database_url
 from server.database.errors import UnusableDatabase
 from server.settings import Settings
 
-DONE, ASKED_WRONGLY = 0, 2
 
-
-def run(work: Callable[[Database], Awaitable[None]]) -> int:
+def run(work: Callable[[Database], Awaitable[None]]) -> None:
     """Do ``work`` on the configured database, which may be in use by a running server.
 
-    Returns:
-        the exit status; problems are printed on stderr.
+    Raises:
+        CommandFailed: the settings, the database or the request are not as they should be.
+    """
+    settings = read_settings()
+    check_data_folder(settings)
+    try:
+        asyncio.run(_run(settings, work))
+    except (errors.ApiError, UnusableDatabase, ValueError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def check_data_folder(settings: Settings) -> None:
+    """Make the data folder where there is none yet.
+
+    Raises:
+        CommandFailed: it cannot be made, or nothing can be written into it.
     """
     try:
-        asyncio.run(_run(work))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"UNDERSTUDY_{name}: {problem['msg']}", file=sys.stderr)
-        return ASKED_WRONGLY
-    except (errors.ApiError, UnusableDatabase, ValueError) as error:
-        print(error, file=sys.stderr)
-        return ASKED_WRONGLY
-    return DONE
+        settings.data.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.data, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise CommandFailed(
+            f"The data folder cannot be reached: {settings.data}: {error.strerror} (UNDERSTUDY_DATA)"
+        ) from error
 
 
-async def _run(work: Callable[[Database], Awaitable[None]]) -> None:
-    database = Database(database_url(Settings()))
+async def _run(settings: Settings, work: Callable[[Database], Awaitable[None]]) -> None:
+    database = Database(database_url(settings))
     try:
         await database.migrate()
         await work(database)

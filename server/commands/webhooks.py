@@ -2,74 +2,88 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from typing import Annotated
 
+import typer
+
+from server.commands.configuration import read_settings
+from server.commands.failure import CommandFailed
+from server.commands.listing import AsJson, print_json, print_table, say_empty
 from server.commands.session import run
 from server.database.database import Database
-from server.settings import Settings
 from server.webhooks.outbox import Webhook, Webhooks, WebhookStatus
 from server.webhooks.secret import webhook_secret
 
+HEADINGS = ("ID", "STATE", "ATTEMPTS", "WHEN", "TOPIC", "URL", "PROBLEM")
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser("webhooks", help="list and retry webhooks, show their signing secret")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-
-    listing = actions.add_parser("list", help="show the kept webhooks, oldest first")
-    only = listing.add_mutually_exclusive_group()
-    for status, meaning in (("failed", "given up"), ("pending", "that wait for an attempt")):
-        only.add_argument(
-            f"--{status}", dest="status", action="store_const", const=status, help=f"only those {meaning}"
-        )
-    listing.set_defaults(run=_list)
-
-    retry = actions.add_parser("retry", help="send webhooks again, whatever became of them")
-    retry.add_argument("ids", nargs="+", type=int, metavar="ID", help="number as `webhooks list` shows it")
-    retry.set_defaults(run=_retry)
-
-    secret = actions.add_parser("secret", help="show what receivers verify signatures with")
-    secret.set_defaults(run=_secret)
+app = typer.Typer()
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    async def show(database: Database) -> None:
-        status = arguments.status and WebhookStatus(arguments.status)
-        for webhook in await Webhooks(database).all(status):
-            print(_line(webhook))
+@app.command("list")
+def show(
+    failed: Annotated[bool, typer.Option("--failed", help="Only those given up.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only those that wait for an attempt.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the kept webhooks, oldest first."""
+    if failed and pending:
+        raise CommandFailed("--failed and --pending exclude each other")
+    status = WebhookStatus.failed if failed else WebhookStatus.pending if pending else None
 
-    return run(show)
+    async def work(database: Database) -> None:
+        webhooks = await Webhooks(database).all(status)
+        if as_json:
+            print_json([_facts(webhook) for webhook in webhooks])
+            return
+        if not webhooks:
+            say_empty("There is no webhook.")
+        print_table(HEADINGS, [_row(webhook) for webhook in webhooks])
+
+    run(work)
 
 
-def _retry(arguments: argparse.Namespace) -> int:
-    async def retry(database: Database) -> None:
-        await Webhooks(database).retry(arguments.ids)
-        print(f"due now: {' '.join(map(str, arguments.ids))}")
+@app.command()
+def retry(
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="Number as `webhooks list` shows it.")],
+) -> None:
+    """Send webhooks again, whatever became of them."""
 
-    return run(retry)
+    async def work(database: Database) -> None:
+        await Webhooks(database).retry(ids)
+        print(f"due now: {' '.join(map(str, ids))}")
 
-
-def _secret(_: argparse.Namespace) -> int:
-    async def show(_: Database) -> None:
-        print(webhook_secret(Settings()))
-
-    return run(show)
+    run(work)
 
 
-def _line(webhook: Webhook) -> str:
+@app.command()
+def secret() -> None:
+    """Show what receivers verify signatures with."""
+    settings = read_settings()
+
+    async def work(_: Database) -> None:
+        print(webhook_secret(settings))
+
+    run(work)
+
+
+def _facts(webhook: Webhook) -> dict[str, object]:
+    return {
+        "id": webhook.id,
+        "state": str(webhook.status),
+        "attempts": webhook.attempts,
+        "due_at": webhook.due_at and webhook.due_at.isoformat(),
+        "settled_at": webhook.settled_at and webhook.settled_at.isoformat(),
+        "topic": webhook.topic,
+        "url": webhook.url,
+        "problem": webhook.problem,
+    }
+
+
+def _row(webhook: Webhook) -> tuple[str, ...]:
     match webhook.status:
         case WebhookStatus.pending:
-            state = f"next {webhook.due_at:%Y-%m-%d %H:%M:%S}"
+            when = f"next {webhook.due_at:%Y-%m-%d %H:%M:%S}"
         case WebhookStatus.delivered | WebhookStatus.failed:
-            state = f"     {webhook.settled_at:%Y-%m-%d %H:%M:%S}"
-    columns = (
-        f"{webhook.id:>6}",
-        f"{webhook.status:9}",
-        f"{webhook.attempts:>2} attempts",
-        state,
-        f"{webhook.topic:12}",
-        webhook.url,
-        webhook.problem or "",
-    )
-    return "  ".join(columns).rstrip()
+            when = f"{webhook.settled_at:%Y-%m-%d %H:%M:%S}"
+    about = (str(webhook.id), str(webhook.status), str(webhook.attempts), when)
+    return (*about, webhook.topic, webhook.url, webhook.problem or "")

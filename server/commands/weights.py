@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from pydantic import ValidationError
 from yaml import YAMLError
 
@@ -18,7 +18,9 @@ from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import part_bytes
 from pipelines.weights.networks import GIGABYTE
 from pipelines.weights.repositories import Repository, repositories
-from server.settings import Settings
+from server.commands.configuration import read_settings
+from server.commands.failure import CommandFailed
+from server.commands.listing import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     from pipelines.weights.hub import Hub
@@ -33,71 +35,80 @@ _EXIT_CODES = (
 )
 
 
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:  # pyright: ignore[reportPrivateUsage]
-    """Add the command to the command line."""
-    parser = subparsers.add_parser("weights", help="list, pull or verify the checkpoints of the manifest")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--manifest", type=Path, help="weights.yaml (UNDERSTUDY_MANIFEST)")
-    common.add_argument("--weights", type=Path, help="folder of the checkpoints (UNDERSTUDY_WEIGHTS)")
-    actions = parser.add_subparsers(required=True, metavar="list|pull|verify")
-    listing = actions.add_parser("list", parents=[common], help="what the manifest names, and what is here")
-    listing.set_defaults(run=_list)
-    pulling = actions.add_parser("pull", parents=[common], help="fetch what is missing", epilog=_EXIT_CODES)
-    pulling.add_argument("names", nargs="*", metavar="NAME", help="pipelines and adapters (all)")
-    pulling.add_argument("--accept-licenses", action="store_true", help="agree to the licences shown")
-    pulling.add_argument("--upgrade", action="store_true", help="take the newest commit of each revision")
-    pulling.set_defaults(run=_pull)
-    verifying = actions.add_parser(
-        "verify", parents=[common], help="hash every file", epilog="exit status: 0 all is as pulled; 1 not"
-    )
-    verifying.set_defaults(run=_verify)
+app = typer.Typer()
+
+ManifestPath = Annotated[
+    Path | None, typer.Option("--manifest", help="The manifest, weights.yaml (UNDERSTUDY_MANIFEST).")
+]
+WeightsFolder = Annotated[
+    Path | None, typer.Option("--weights", help="The folder of the checkpoints (UNDERSTUDY_WEIGHTS).")
+]
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Manifest, Path] | None:
-    settings = Settings()
-    path: Path = arguments.manifest or settings.manifest
+def _open(manifest: Path | None, weights: Path | None) -> tuple[Manifest, Path]:
+    settings = read_settings(manifest=manifest, weights=weights)
+    path = settings.manifest
     try:
-        weights: Path = arguments.weights or settings.weights
-        return load_full_manifest(path, weights), weights
+        return load_full_manifest(path, settings.weights), settings.weights
     except FileNotFoundError:
-        _complain(f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST")
+        raise CommandFailed(
+            f"{path}: no such manifest; name one with --manifest or UNDERSTUDY_MANIFEST"
+        ) from None
     except (ValidationError, ValueError, YAMLError) as error:
-        _complain(f"{path} is not a valid manifest: {error}")
-    return None
+        raise CommandFailed(f"{path} is not a valid manifest: {error}") from None
 
 
-def _lock(weights: Path) -> lock.Lock | None:
+def _lock(weights: Path) -> lock.Lock:
     try:
         return lock.read_lock(weights)
     except ValueError:
-        _complain(f"{lock.LOCK_NAME} is damaged; delete it and pull again (files that are right are kept)")
-        return None
+        raise CommandFailed(
+            f"{lock.LOCK_NAME} is damaged; delete it and pull again (files that are right are kept)", status=1
+        ) from None
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    opened = _open(arguments)
-    if opened is None:
-        return 2
-    manifest, weights = opened
-    read = _lock(weights)
-    if read is None:
-        return 1
-    locked = read.repositories
-    rows = [("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE", "ALSO")]
-    for name, entry in manifest.openable().items():
-        size = f"{sum(part_bytes(entry).values()) / GIGABYTE:.1f}"
-        loaded = "at start" if entry.resident else "on demand"
-        gated = " (gated)" if entry.gated else ""
-        about = (name, entry.family, _state(manifest, name, locked), size, loaded, entry.license + gated)
-        rows.append((*about, ", ".join(entry.also)))
-    for name, adapter in manifest.adapters():
-        about = (name, adapter.family, _state(manifest, name, locked), "", "on request", adapter.license)
-        rows.append((*about, ", ".join(adapter.also)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+@app.command("list")
+def show(manifest: ManifestPath = None, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
+    """Show what the manifest names, and what of it is here."""
+    opened, folder = _open(manifest, weights)
+    locked = _lock(folder).repositories
+    listed = [
+        {
+            "name": name,
+            "family": entry.family,
+            "state": _state(opened, name, locked),
+            "gb": round(sum(part_bytes(entry).values()) / GIGABYTE, 1),
+            "loaded": "at start" if entry.resident else "on demand",
+            "license": entry.license,
+            "gated": entry.gated,
+            "also": list(entry.also),
+        }
+        for name, entry in opened.openable().items()
+    ]
+    listed += [
+        {
+            "name": name,
+            "family": adapter.family,
+            "state": _state(opened, name, locked),
+            "loaded": "on request",
+            "license": adapter.license,
+            "also": list(adapter.also),
+        }
+        for name, adapter in opened.adapters()
+    ]
+    if as_json:
+        print_json(listed)
+        return
+    headings = ("NAME", "FAMILY", "STATE", "GB", "LOADED", "LICENCE", "ALSO")
+    print_table(headings, [_row(facts) for facts in listed])
     print("\nGB: of all networks together, without what drawing takes beside them")
-    return 0
+
+
+def _row(facts: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{facts['gb']:.1f}" if "gb" in facts else ""
+    license = facts["license"] + (" (gated)" if facts.get("gated") else "")
+    about = (facts["name"], facts["family"], facts["state"], size, facts["loaded"], license)
+    return (*about, ", ".join(facts["also"]))
 
 
 def _state(manifest: Manifest, name: str, locked: dict[str, lock.LockedRepository]) -> str:
@@ -108,32 +119,47 @@ def _state(manifest: Manifest, name: str, locked: dict[str, lock.LockedRepositor
     return "pulled" if here == len(needed) else f"{here} of {len(needed)} pulled"
 
 
-def _pull(arguments: argparse.Namespace) -> int:
+@app.command(epilog=_EXIT_CODES)
+def pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Pipelines and adapters; all if absent.")
+    ] = None,
+    accept_licenses: Annotated[
+        bool, typer.Option("--accept-licenses", help="Agree to the licences shown.")
+    ] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Take the newest commit of each revision.")
+    ] = False,
+    manifest: ManifestPath = None,
+    weights: WeightsFolder = None,
+) -> None:
+    """Fetch what is missing."""
+    raise typer.Exit(_pull(names or [], manifest, weights, accepted=accept_licenses, upgrade=upgrade))
+
+
+def _pull(
+    names: list[str], manifest_path: Path | None, folder: Path | None, *, accepted: bool, upgrade: bool
+) -> int:
     from pipelines.weights.downloads import one_pull_at_a_time
     from pipelines.weights.hub import Hub, PullError
 
-    opened = _open(arguments)
-    if opened is None:
-        return 2
-    manifest, weights = opened
+    manifest, weights = _open(manifest_path, folder)
     read = _lock(weights)
-    if read is None:
-        return 1
     known = {*manifest.openable(), *(name for name, _ in manifest.adapters())}
-    names = [manifest.id_of(name) for name in arguments.names]
-    if unknown := [name for name in names if name not in known]:
+    named = [manifest.id_of(name) for name in names]
+    if unknown := [name for name in named if name not in known]:
         _complain(f"not in the manifest: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         return 2
-    wanted = repositories(manifest, names or None)
+    wanted = repositories(manifest, named or None)
     if not wanted:
         print("Nothing of this comes from the hub.")
         return 0
     try:
         with one_pull_at_a_time(weights):
-            if not _show_licenses(wanted, read, accepted=arguments.accept_licenses):
+            if not _show_licenses(wanted, read, accepted=accepted):
                 return NOT_ACCEPTED
             hub = Hub(os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
-            return _pull_all(hub, wanted, weights, upgrade=arguments.upgrade)
+            return _pull_all(hub, wanted, weights, upgrade=upgrade)
     except PullError as error:
         _complain(str(error))
         return error.exit_code
@@ -180,14 +206,15 @@ def _pull_all(hub: Hub, wanted: list[Repository], weights: Path, *, upgrade: boo
     return 0
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    opened = _open(arguments)
-    if opened is None:
-        return 2
-    manifest, weights = opened
+@app.command(epilog="exit status: 0 all is as pulled; 1 not")
+def verify(manifest: ManifestPath = None, weights: WeightsFolder = None) -> None:
+    """Hash every file."""
+    opened, folder = _open(manifest, weights)
+    raise typer.Exit(_verify(opened, folder))
+
+
+def _verify(manifest: Manifest, weights: Path) -> int:
     locked = _lock(weights)
-    if locked is None:
-        return DIFFERENT
     wanted = repositories(manifest)
     found = [f"{each.hub}: not pulled" for each in wanted if each.key not in locked.repositories]
     for repository in locked.repositories.values():

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
-from pipelines.group import GroupKey
 from pipelines.messages import Absent, ClearCache, Maintenance, Reload
 from pipelines.request import Prompted, SafetyCheck, pipelines_of
 from pipelines.request import Request as DrawRequest
 from server import errors
 from server.engines.engine import Engine, EngineState
-from server.engines.queue import JobQueue, Offer, Ticket
+from server.engines.held import Held
+from server.engines.queue import JobQueue, Offer
+from server.engines.ticket import Ticket
 
 ATTEMPTS = 2
 """The most engines that may be lost while they draw one request: it may be the request that kills them."""
@@ -34,6 +34,7 @@ class Dispatch:
         self._queue = queue
         self._queue_timeout_s = queue_timeout_s
         self._held: dict[str, dict[str, Ticket]] = {name: {} for name in self._engines}
+        self._held_pixels = {name: Held() for name in self._engines}
         self._draining: str | None = None
         self._restart: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -102,6 +103,19 @@ class Dispatch:
         """
         self._refuse_if_no_engine()
         self._queue.refuse_if_full(account_id)
+
+    def refuse_if_too_large(self, request: DrawRequest) -> None:
+        """Refuse early, before anything is held, what no engine has memory enough for.
+
+        Raises:
+            DeviceTooSmall: says what it needs and what there is.
+        """
+        engines = self._ready()
+        for name in pipelines_of(request):
+            if engines and all(name in engine.too_large for engine in engines):
+                refusals = (engine.too_large[name] for engine in engines)
+                largest = max(refusals, key=lambda refusal: refusal.budget_bytes)
+                raise errors.from_drawing(largest)
 
     async def start(self) -> None:
         """Begin to start every engine; `readiness` tells when the first one can draw."""
@@ -209,8 +223,9 @@ class Dispatch:
             return await engine.draw(ticket.id, ticket.request, on_progress)
         finally:
             # By ticket, not by engine: a task that is cancelled may never learn which engine took its ticket.
-            for tickets in self._held.values():
-                tickets.pop(ticket.id, None)
+            for name, tickets in self._held.items():
+                if tickets.pop(ticket.id, None):
+                    self._held_pixels[name].remove(ticket.key, ticket.request.pixels)
             self._news.set()
 
     async def _maintain(self, command: Callable[[str], Maintenance]) -> None:
@@ -243,15 +258,14 @@ class Dispatch:
         ):
             ticket, name = taken
             self._held[name][ticket.id] = ticket
+            self._held_pixels[name].add(ticket.key, ticket.request.pixels)
 
     def _offer(self, engine: Engine) -> Offer:
-        held: Counter[GroupKey] = Counter()
-        for ticket in self._held[engine.name].values():
-            held[ticket.key] += ticket.request.pixels
+        held = self._held_pixels[engine.name]
         return Offer(
             engine=engine.name,
             group_pixels=engine.group_pixels,
-            resident=engine.resident | {key.pipeline for key in held},
+            resident=engine.resident | held.pipelines,
             held=held,
         )
 

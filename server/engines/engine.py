@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
+from pipelines.errors import NeverFits
 from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request as DrawRequest
 
@@ -51,6 +52,11 @@ class Engine(Protocol):
     @property
     def absences(self) -> tuple[Absent, ...]:
         """All that the manifest names and the engine cannot draw with, for want of whole weights."""
+        ...
+
+    @property
+    def too_large(self) -> Mapping[str, NeverFits]:
+        """The pipelines that its device can never draw with, and why."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:

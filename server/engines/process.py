@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
 from pipelines.drawing import Drawing
-from pipelines.errors import EngineLost
+from pipelines.errors import EngineLost, NeverFits
 from pipelines.messages import (
     Absences,
     Absent,
@@ -28,6 +28,7 @@ from pipelines.messages import (
     Progress,
     Ready,
     Residency,
+    TooLarge,
 )
 from pipelines.request import Request as DrawRequest
 from server.engines import child
@@ -79,6 +80,7 @@ class LocalEngine:
         self.reason: str | None = "not started"
         self.resident: frozenset[str] = frozenset()
         self.absences: tuple[Absent, ...] = ()
+        self.too_large: Mapping[str, NeverFits] = {}
         self._config = config
         self._target = target
         self._watchers: list[Callable[[], None]] = []
@@ -237,6 +239,8 @@ class LocalEngine:
                 self._was_ready, self._failed_starts = True, 0
                 self.resident = frozenset(resident)
                 self._set_state(EngineState.ready, None)
+            case TooLarge(refusals):
+                self.too_large = {refusal.pipeline: refusal for refusal in refusals}
             case Residency(resident, _, _):
                 self.resident = frozenset(resident)
                 self._notify_watchers()

@@ -5,43 +5,26 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import TypeVar, cast
 
-from pipelines.group import PATIENCE_S, GroupKey, group_key
-from pipelines.request import Request as DrawRequest
+from pipelines.group import PATIENCE_S, GroupKey
 from server import errors
+from server.engines.held import Held
+from server.engines.lanes import Lane, OldestUnpassed
+from server.engines.least_within import LeastWithin
+from server.engines.rounds import Rounds
+from server.engines.ticket import Ticket
 
 GROUPS_PER_ENGINE = 2
 """The groups whose pixels one engine may hold: beside a full group another one finds room to take turns."""
 
+_BEFORE_ALL = -(2**62)
 _PACE_WEIGHT = 0.1
 _MAX_RETRY_AFTER_S = 60
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One request's place in the queue.
-
-    Attributes:
-        key: approximately the group it will be drawn in; the engine's family decides exactly.
-        attempts: how many engines have tried to draw it.
-        taken: resolves to the name of the engine that is to draw it; replaced when the ticket is put back.
-        passed_since: when it was first passed by a ticket whose turn was later.
-    """
-
-    request: DrawRequest
-    account_id: int
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    key: GroupKey = field(init=False)
-    attempts: int = 0
-    taken: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    sequence: int = 0
-    passed_since: float | None = None
-
-    def __post_init__(self) -> None:
-        self.key = group_key(self.request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +42,41 @@ class Offer:
     resident: frozenset[str]
     held: Mapping[GroupKey, int]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.held, Held):
+            object.__setattr__(self, "held", Held(self.held))
+
     @property
     def held_pixels(self) -> int:
-        return sum(self.held.values())
+        return self._held.total
 
-    def group_has_room(self, ticket: Ticket) -> bool:
-        """Whether the ticket fits beside those of its pipeline, which may not fill the engine alone."""
-        name = ticket.request.pipeline
-        beside = sum(pixels for key, pixels in self.held.items() if key.pipeline == name)
-        return beside == 0 or beside + ticket.request.pixels <= self.group_pixels
+    @property
+    def _held(self) -> Held:
+        return cast(Held, self.held)
+
+    def group_room(self, pipeline: str) -> float:
+        """The most pixels of a ticket beside those of its pipeline, which may not fill the engine alone."""
+        beside = self._held.of_pipeline(pipeline)
+        return math.inf if beside == 0 else self.group_pixels - beside
+
+    def room(self, pipeline: str) -> float:
+        """The most pixels of a ticket of that pipeline; an engine without work takes any, however large."""
+        if not self._held:
+            return math.inf
+        within = GROUPS_PER_ENGINE * self.group_pixels - self._held.total
+        return min(within, self.group_room(pipeline))
 
     def fits(self, ticket: Ticket) -> bool:
-        """Whether the engine could take the ticket; one without work takes any, however large."""
-        if not self.held:
-            return True
-        within = self.held_pixels + ticket.request.pixels <= GROUPS_PER_ENGINE * self.group_pixels
-        return within and self.group_has_room(ticket)
+        """Whether the engine could take the ticket."""
+        return ticket.request.pixels <= self.room(ticket.request.pipeline)
+
+
+@dataclass(slots=True)
+class _Account:
+    """The waiting tickets of one account: how many, and their sequences by age; those put back come first."""
+
+    count: int = 0
+    by_age: list[tuple[int, int]] = field(default_factory=list)
 
 
 class JobQueue:
@@ -84,6 +86,8 @@ class JobQueue:
     belongs to a round, and lower rounds go first; within a round, one whose group is running already, then
     the older one. A ticket that was passed by others for ``patience_s`` goes before all; if need be an engine
     is emptied for it.
+
+    Whatever happens to one ticket costs about the same however many wait: see `server.engines.lanes`.
     """
 
     def __init__(
@@ -98,15 +102,20 @@ class JobQueue:
         self._limit_per_account = limit_per_account
         self._patience_s = patience_s
         self._clock = clock
-        self._waiting: dict[int, list[Ticket]] = {}
-        self._rounds: dict[int, int] = {}
-        self._round = 0
+        self._tickets: dict[int, Ticket] = {}
+        self._accounts: dict[int, _Account] = {}
+        self._rounds = Rounds()
+        self._of_pipeline: dict[str, Lane] = {}
+        self._of_group: dict[GroupKey, Lane] = {}
+        self._unpassed = OldestUnpassed(self._rounds)
+        self._passed: deque[tuple[float, Ticket]] = deque()
+        self._overdue: dict[str, LeastWithin[tuple[int, int]]] = {}
         self._sequence = 0
         self._pace_s = 1.0
         self._last_taken: float | None = None
 
     def __len__(self) -> int:
-        return sum(len(tickets) for tickets in self._waiting.values())
+        return len(self._tickets)
 
     @property
     def expected_wait_s(self) -> float:
@@ -119,7 +128,8 @@ class JobQueue:
         Raises:
             QueueFull: the server's or the account's places are all taken; says when to try again.
         """
-        own = len(self._waiting.get(account_id, ()))
+        account = self._accounts.get(account_id)
+        own = account.count if account else 0
         if len(self) >= self._limit or own >= self._limit_per_account:
             # By then a tenth of the queue has moved on: enough places for those who were told the same.
             seconds = math.ceil(self._pace_s * max(1, len(self) // 10))
@@ -137,7 +147,9 @@ class JobQueue:
             self.refuse_if_full(ticket.account_id)
         self._sequence += 1
         ticket.sequence = self._sequence
-        self._waiting.setdefault(ticket.account_id, []).append(ticket)
+        self._of_pipeline.setdefault(ticket.request.pipeline, Lane(self._rounds)).add(ticket)
+        self._of_group.setdefault(ticket.key, Lane(self._rounds)).add(ticket)
+        self._line_up(ticket, ticket.sequence)
 
     def put_back(self, ticket: Ticket) -> None:
         """Put a ticket whose engine was lost back into the queue, before all others and whatever the
@@ -145,7 +157,15 @@ class JobQueue:
         """
         ticket.taken = asyncio.get_running_loop().create_future()
         ticket.passed_since = -math.inf
-        self._waiting.setdefault(ticket.account_id, []).insert(0, ticket)
+        self._note_overdue(ticket)
+        self._line_up(ticket, _BEFORE_ALL + ticket.sequence)
+
+    def _line_up(self, ticket: Ticket, age: int) -> None:
+        self._tickets[ticket.sequence] = ticket
+        account = self._accounts.setdefault(ticket.account_id, _Account())
+        account.count += 1
+        heappush(account.by_age, (age, ticket.sequence))
+        self._unpassed.note(ticket.account_id, self._oldest(account))
 
     async def turn(self, ticket: Ticket, timeout_s: float) -> str:
         """Wait until an engine takes the ticket; a cancelled waiter takes its ticket along.
@@ -166,25 +186,28 @@ class JobQueue:
 
     def remove(self, ticket: Ticket) -> None:
         """Take a ticket out, if it is waiting; no other ticket is touched."""
-        tickets = self._waiting.get(ticket.account_id, [])
-        if ticket in tickets:
-            tickets.remove(ticket)
-        if not tickets:
-            self._waiting.pop(ticket.account_id, None)
+        if self._tickets.get(ticket.sequence) is not ticket:
+            return
+        del self._tickets[ticket.sequence]
+        if ticket.passed_since != -math.inf:  # else it was put back, and is overdue from the beginning
+            _remove(self._of_pipeline, ticket.request.pipeline, ticket)
+            _remove(self._of_group, ticket.key, ticket)
+        account = self._accounts[ticket.account_id]
+        account.count -= 1
+        self._unpassed.note(ticket.account_id, self._oldest(account))
+        if not account.count:
+            del self._accounts[ticket.account_id]
 
     def refuse(self, concerned: Callable[[Ticket], bool], refusal: errors.ApiError) -> None:
         """Fail the waiting tickets that are concerned."""
-        for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
-            if concerned(ticket) and not ticket.taken.done():
+        for ticket in [ticket for ticket in self._tickets.values() if concerned(ticket)]:
+            self.remove(ticket)
+            if not ticket.taken.done():
                 ticket.taken.set_exception(refusal)
 
     def refuse_all(self, reason: str) -> None:
         """Fail every waiting ticket with `errors.Unavailable`: nothing will draw them."""
-        for tickets in self._waiting.values():
-            for ticket in tickets:
-                if not ticket.taken.done():
-                    ticket.taken.set_exception(errors.Unavailable(reason))
-        self._waiting.clear()
+        self.refuse(lambda ticket: True, errors.Unavailable(reason))
 
     def take(self, offers: Sequence[Offer]) -> tuple[Ticket, str] | None:
         """Let the next ticket go to the engine that suits it best, and resolve its ``taken``.
@@ -193,42 +216,62 @@ class JobQueue:
             the ticket and the engine's name; None: nothing that waits fits any of the engines now.
         """
         now = self._clock()
-        candidates = list(self._candidates())
-        offers = self._keep_free(candidates, offers, now)
+        while self._passed and now - self._passed[0][0] >= self._patience_s:
+            self._note_overdue(self._passed.popleft()[1])
         choices = [
-            (self._order(round_, ticket, offer, now), round_, ticket, offer)
-            for round_, ticket in candidates
-            for offer in offers
-            if offer.fits(ticket)
+            (self._order(ticket, offer, now), ticket, offer)
+            for offer in self._keep_free(offers)
+            for ticket in self._candidates(offer)
         ]
         if not choices:
             return None
-        _, round_, ticket, offer = min(choices, key=lambda choice: choice[0])
-        self._mark_passed(candidates, (round_, ticket), offer, now)
+        _, ticket, offer = min(choices, key=lambda choice: choice[0])
+        self._mark_passed(ticket, offer, now)
         self.remove(ticket)
-        self._count(ticket.account_id, round_, now)
+        self._count(ticket.account_id, now)
         ticket.taken.set_result(offer.engine)
         return ticket, offer.engine
 
-    def _candidates(self) -> Iterator[tuple[int, Ticket]]:
-        """Each account's oldest ticket of every kind, with the account's round; no later one goes sooner."""
-        for account_id, tickets in self._waiting.items():
-            round_ = max(self._round, self._rounds.get(account_id, 0))
-            kinds: set[tuple[GroupKey, int]] = set()
-            for ticket in tickets:
-                kind = (ticket.key, ticket.request.pixels)
-                if kind not in kinds and not ticket.taken.done():
-                    kinds.add(kind)
-                    yield round_, ticket
+    def _candidates(self, offer: Offer) -> Iterator[Ticket]:
+        """Tickets that fit the engine; the one that suits it best is among them.
 
-    def _overdue(self, ticket: Ticket, now: float) -> bool:
+        It is the first one of its pipeline, or of a group that the engine draws already.
+        """
+        for pipeline in self._overdue:
+            if overdue := self._oldest_overdue(pipeline, offer.room(pipeline)):
+                yield overdue
+        for pipeline, lane in self._of_pipeline.items():
+            if first := lane.next(offer.room(pipeline)):
+                yield first
+        for key in offer.held:
+            if (lane := self._of_group.get(key)) and (first := lane.next(offer.room(key.pipeline))):
+                yield first
+
+    def _oldest(self, account: _Account) -> Ticket | None:
+        while account.by_age and account.by_age[0][1] not in self._tickets:
+            heappop(account.by_age)
+        return self._tickets[account.by_age[0][1]] if account.by_age else None
+
+    def _is_overdue(self, ticket: Ticket, now: float) -> bool:
         return ticket.passed_since is not None and now - ticket.passed_since >= self._patience_s
 
-    def _keep_free(
-        self, candidates: list[tuple[int, Ticket]], offers: Sequence[Offer], now: float
-    ) -> Sequence[Offer]:
+    def _note_overdue(self, ticket: Ticket) -> None:
+        of_pipeline = self._overdue.setdefault(ticket.request.pipeline, LeastWithin())
+        of_pipeline.push((ticket.sequence, ticket.request.pixels))
+
+    def _oldest_overdue(self, pipeline: str, most_pixels: float) -> Ticket | None:
+        of_pipeline = self._overdue[pipeline]
+        while entry := of_pipeline.least(most_pixels):
+            if ticket := self._tickets.get(entry[0]):
+                return ticket
+            of_pipeline.pop(entry)
+        return None
+
+    def _keep_free(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """The offers without the engine that has to be emptied for an overdue ticket that fits none."""
-        overdue = [ticket for _, ticket in candidates if self._overdue(ticket, now)]
+        found = {pipeline: self._oldest_overdue(pipeline, math.inf) for pipeline in self._overdue}
+        self._overdue = {pipeline: self._overdue[pipeline] for pipeline, each in found.items() if each}
+        overdue = [ticket for ticket in found.values() if ticket]
         if not overdue or not offers:
             return offers
         oldest = min(overdue, key=lambda ticket: ticket.sequence)
@@ -237,36 +280,37 @@ class JobQueue:
         emptiest = min(offers, key=lambda offer: offer.held_pixels)
         return [offer for offer in offers if offer is not emptiest]
 
-    def _order(self, round_: int, ticket: Ticket, offer: Offer, now: float) -> tuple[int, ...]:
+    def _order(self, ticket: Ticket, offer: Offer, now: float) -> tuple[int, ...]:
         """The sort key of a choice: the lowest goes first."""
         to_load = ticket.request.pipeline not in offer.resident
         # A free engine is as good as one where the group is running already.
         apart = bool(offer.held) and ticket.key not in offer.held
-        if self._overdue(ticket, now):
+        if self._is_overdue(ticket, now):
             return (0, ticket.sequence, to_load, apart, offer.held_pixels)
+        round_ = self._rounds.of(ticket.account_id)
         return (1, to_load, round_, apart, ticket.sequence, offer.held_pixels)
 
-    def _mark_passed(
-        self, candidates: list[tuple[int, Ticket]], chosen: tuple[int, Ticket], offer: Offer, now: float
-    ) -> None:
-        """Start the patience of each account's oldest ticket that the chosen one has overtaken."""
-        round_, taken = chosen
-        accounts: set[int] = set()
-        for other_round, ticket in candidates:
-            if ticket.account_id in accounts:
-                continue
-            accounts.add(ticket.account_id)
-            overtaken = (other_round, ticket.sequence) < (round_, taken.sequence)
+    def _mark_passed(self, taken: Ticket, offer: Offer, now: float) -> None:
+        """Start the patience of each account's oldest ticket that the taken one has overtaken."""
+        for pipeline in self._unpassed.pipelines:
             # Who waits for places in its own running group is not passed by those of other pipelines.
-            apart = ticket.request.pipeline != taken.request.pipeline and not offer.group_has_room(ticket)
-            if overtaken and not apart and ticket.passed_since is None:
+            most = math.inf if pipeline == taken.request.pipeline else offer.group_room(pipeline)
+            for ticket in self._unpassed.take_before(pipeline, most, taken):
                 ticket.passed_since = now
+                self._passed.append((now, ticket))
 
-    def _count(self, account_id: int, round_: int, now: float) -> None:
+    def _count(self, account_id: int, now: float) -> None:
         """Move the account to the next round, and measure how fast a queue that is never empty moves."""
-        self._round = max(self._round, round_)
-        self._rounds[account_id] = round_ + 1
-        self._rounds = {account: next_ for account, next_ in self._rounds.items() if next_ > self._round}
+        self._rounds.serve(account_id)
         if self._last_taken is not None:
             self._pace_s += _PACE_WEIGHT * (now - self._last_taken - self._pace_s)
-        self._last_taken = now if self._waiting else None
+        self._last_taken = now if self._tickets else None
+
+
+K = TypeVar("K")
+
+
+def _remove(lanes: dict[K, Lane], name: K, ticket: Ticket) -> None:
+    lanes[name].remove(ticket)
+    if not lanes[name]:
+        del lanes[name]

@@ -145,6 +145,7 @@ class LoopEngine:
     group_pixels = 64 * 2**20
     resident = frozenset[str]()
     absences: tuple[Absent, ...] = ()
+    too_large: Mapping[str, drawing.NeverFits] = {}
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:
@@ -469,3 +470,19 @@ def test_what_never_fits_says_what_it_needs_and_nobody_is_asked_to_come_back(wor
             assert ("retry-after" in answer.headers) == comes_back
             assert "try again" not in answer.text.lower()
     assert world.balance == before
+
+
+def test_what_every_engine_finds_too_large_is_refused_before_anything_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(LoopEngine, "draw", lambda self, ticket_id, *_: drawn.append(ticket_id))
+    names = ("kolors", *MANIFEST["pipelines"])
+    refusals = {name: drawing.NeverFits(name, 13 * 10**9, 11 * 10**9) for name in names}
+    monkeypatch.setattr(LoopEngine, "too_large", refusals)
+    before = world.balance
+    for answer in (world.segmind("v1"), world.segmind("v2"), world.text2img(), world.text2img(track_id="a")):
+        assert answer.status_code == 503
+        assert "needs 13.0 GB of a device's memory, and there are 11.0 GB" in answer.text
+        assert "retry-after" not in answer.headers
+    assert (world.balance, drawn) == (before, [])

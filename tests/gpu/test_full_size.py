@@ -17,12 +17,14 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Pipeline
+from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory
 from pipelines.families.registry import open_pipeline
 from pipelines.messages import Drawn, Failed
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest, load_manifest
+from pipelines.weights.memory import CONTEXT_BYTES
 from tests.gpu.additions import (
     ADDITIONS,
     TRANSLATOR,
@@ -169,6 +171,7 @@ def test_a_group_that_outgrows_the_memory_is_halved_and_drawn(
     name, side, many = "stable-diffusion-v1-5", 1024, 16
     pool = PipelinePool(manifest("float16"), Path(), device, budget_bytes=100 * GIGABYTE)
     pipeline = pool.open(name)
+    pool.bring(name, frozenset(pipeline.modules), {})
     peaks: dict[int, Measurement] = {}
     for pictures in (1, many):
         request = default_request(name, tuple(range(pictures)), side=side, steps=2, prompt="a cat")
@@ -191,7 +194,7 @@ def test_a_group_that_outgrows_the_memory_is_halved_and_drawn(
 def test_a_request_that_does_not_fit_fails_alone_and_the_next_one_is_drawn(device: torch.device) -> None:
     name, side = "stable-diffusion-v1-5", 1024
     pool = PipelinePool(manifest("float16"), Path(), device, budget_bytes=100 * GIGABYTE)
-    pool.open(name)
+    pool.preload(name)
     loop = Loop(pool, side * side, device=device)
     request = default_request(name, (1,), side=side, steps=2, prompt="a cat")
 
@@ -205,3 +208,36 @@ def test_a_request_that_does_not_fit_fails_alone_and_the_next_one_is_drawn(devic
     torch.cuda.set_per_process_memory_fraction(1.0, device)
     (drawn,) = [event for event in drive(loop, {"again": request}) if isinstance(event, Drawn)]
     assert is_a_picture(drawn.drawing.images[0], side)
+
+
+def test_all_pages_alternate_within_24_gb_and_draw_the_same_pictures(device: torch.device) -> None:
+    """Twice in turn, on a device of which no more than 24 GB may be taken."""
+    described, card = manifest("float16"), 24 * GIGABYTE
+    total = torch.cuda.get_device_properties(device).total_memory
+    if total < card:
+        pytest.skip("the device is smaller")
+    torch.cuda.set_per_process_memory_fraction((card - CONTEXT_BYTES) / total, device)
+    pool = PipelinePool(
+        described,
+        Path(),
+        device,
+        budget_bytes=weights_budget(described, card),
+        host_budget_bytes=48 * GIGABYTE,
+        device_bytes=card,
+    )
+    drawn: list[list[bytes]] = []
+    allocated: list[int] = []
+    for _ in range(2):
+        pictures: list[bytes] = []
+        for name, side in SIDES.items():
+            loop = Loop(pool, side * side, device=device)
+            request = default_request(name, (1,), side=side, steps=2, prompt="a cat")
+            (event,) = [event for event in drive(loop, {"it": request}) if isinstance(event, Drawn)]
+            assert is_a_picture(event.drawing.images[0], side)
+            pictures.append(event.drawing.images[0].pixels)
+            assert pool.used_bytes <= pool.budget_bytes
+        drawn.append(pictures)
+        torch.cuda.empty_cache()
+        allocated.append(torch.cuda.memory_allocated(device) - pool.used_bytes)
+    assert drawn[0] == drawn[1]
+    assert abs(allocated[1] - allocated[0]) < GIGABYTE // 10

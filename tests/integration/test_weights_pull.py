@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from pipelines.errors import CheckpointUnavailable
 from pipelines.weights.downloads import one_pull_at_a_time
 from pipelines.weights.lock import LOCK_NAME, Lock, read_lock
 from pipelines.weights.manifest import Manifest, Source
-from server.commands import weights as command
+from server.__main__ import main
 from tests.integration.hub_server import HubServer, Repo
 
 Run = Callable[..., int]
@@ -94,10 +93,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(url: str, pipelines: dict[str, object], *arguments: str) -> int:
         monkeypatch.setenv("HF_ENDPOINT", url)
         (tmp_path / "weights.yaml").write_text(yaml.safe_dump({"pipelines": pipelines}, sort_keys=False))
-        parser = argparse.ArgumentParser()
-        command.register(parser.add_subparsers())
-        parsed = parser.parse_args(["weights", *arguments])
-        return parsed.run(parsed)
+        return main(["weights", *arguments])
 
     return run
 

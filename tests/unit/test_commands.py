@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 from collections.abc import Callable
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from server import errors
+from server.__main__ import main
 from server.accounts.accounts import Account, Accounts
-from server.commands import credits, keys
 from server.database.database import Database, database_url
 from server.settings import Settings
 
@@ -28,13 +27,7 @@ def understudy(
     monkeypatch.delenv("UNDERSTUDY_DATABASE_URL", raising=False)
 
     def understudy(*arguments: str) -> tuple[int, str, str]:
-        parser = argparse.ArgumentParser()
-        subparsers = parser.add_subparsers(required=True)
-        keys.register(subparsers)
-        credits.register(subparsers)
-        parsed = parser.parse_args(arguments)
-        status = parsed.run(parsed)
-        return status, *capsys.readouterr()
+        return main(list(arguments)), *capsys.readouterr()
 
     return understudy
 
@@ -108,7 +101,7 @@ def test_a_key_that_was_brought_along_is_revoked_like_any_other(
 ) -> None:
     _say(monkeypatch, KEYS[0].encode())
     understudy("keys", "import", "--account", "ada")
-    prefix = understudy("keys", "list")[1].split()[1].removesuffix("...")
+    prefix = understudy("keys", "list")[1].splitlines()[1].split()[1].removesuffix("...")
     assert understudy("keys", "revoke", prefix)[0] == 0
     with pytest.raises(errors.InvalidKey):
         _authenticate(KEYS[0])
@@ -181,7 +174,7 @@ def test_a_listed_prefix_revokes_its_key(understudy: Understudy) -> None:
     _, api_key, _ = understudy("keys", "create", "--account", "ada", "--label", "laptop")
     status, listed, _ = understudy("keys", "list")
     assert status == 0
-    prefix = listed.split()[1].removesuffix("...")
+    prefix = listed.splitlines()[1].split()[1].removesuffix("...")
     assert api_key.startswith(prefix)
     assert api_key.strip() not in listed
     assert all(word in listed for word in ("ada", "valid", "laptop"))
@@ -201,7 +194,11 @@ def test_credits_are_granted_taken_back_and_shown(understudy: Understudy) -> Non
     )
     assert understudy("credits", "grant", "--account", "ada", "-0.25")[:2] == (0, "ada  19.75\n")
     _, everybody, _ = understudy("credits", "show")
-    assert [line.split() for line in everybody.splitlines()] == [["ada", "19.75"], ["bob", "3"]]
+    assert [line.split() for line in everybody.splitlines()] == [
+        ["ACCOUNT", "CREDITS"],
+        ["ada", "19.75"],
+        ["bob", "3"],
+    ]
     _, of_ada, _ = understudy("credits", "show", "--account", "ada")
     assert "for May" in of_ada
     assert "-0.25" in of_ada
@@ -231,7 +228,8 @@ def test_a_wrong_question_is_answered_in_words(
     status, printed, complaints = understudy(*arguments)
     assert (status, printed) == (2, "")
     assert words in complaints
-    assert [line.split() for line in understudy("credits", "show")[1].splitlines()] == [["ada", "0"]]
+    shown = understudy("credits", "show")[1].splitlines()
+    assert [line.split() for line in shown[1:]] == [["ada", "0"]]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import pytest
 
 from pipelines.drawing import Drawing, Timings
-from pipelines.errors import EngineLost, OutOfMemory
+from pipelines.errors import EngineLost, NeverFits, OutOfMemory
 from pipelines.image_io import RGBImage
 from pipelines.messages import Absent, ClearCache, Maintenance
 from pipelines.request import Request, TextToImage
@@ -47,6 +47,7 @@ class HandEngine:
         self.state, self.reason = EngineState.stopped, "not started"
         self.resident = frozenset(resident.split())
         self.absences: tuple[Absent, ...] = ()
+        self.too_large: Mapping[str, NeverFits] = {}
         self.drawings: dict[str, asyncio.Future[Drawing]] = {}
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from pipelines.weights.loaded import Loaded, LoadedEntry, with_loaded
 from pipelines.weights.manifest import Manifest, load_manifest
-from server.commands import weights as command
+from server.__main__ import main
 
 SOURCE = {"file": "it.safetensors"}
 
@@ -80,12 +79,9 @@ def test_the_shipped_manifest_has_the_name_that_the_vendors_answer_shows():
 def test_weights_are_pulled_by_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     written = {"pipelines": {}, "loras": {"l": {"family": "sd15", "source": SOURCE, "also": ["o/l"]}}}
     (tmp_path / "weights.yaml").write_text(yaml.safe_dump(written))
-    parser = argparse.ArgumentParser()
-    command.register(parser.add_subparsers())
     where = ("--manifest", str(tmp_path / "weights.yaml"), "--weights", str(tmp_path / "weights"))
     for name, status in (("o/l", 0), ("o/nothing", 2)):
-        parsed = parser.parse_args(["weights", "pull", name, *where])
-        assert parsed.run(parsed) == status
+        assert main(["weights", "pull", name, *where]) == status
     said = capsys.readouterr()
     assert said.out == "Nothing of this comes from the hub.\n"
     assert "not in the manifest: o/nothing" in said.err
@@ -98,11 +94,8 @@ def test_the_list_of_weights_shows_other_names(tmp_path: Path, capsys: pytest.Ca
         "upscalers": {"u": {"source": SOURCE, "also": ["o/u"]}},
     }
     (tmp_path / "weights.yaml").write_text(yaml.safe_dump(written))
-    parser = argparse.ArgumentParser()
-    command.register(parser.add_subparsers())
     where = ("--manifest", str(tmp_path / "weights.yaml"), "--weights", str(tmp_path / "weights"))
-    parsed = parser.parse_args(["weights", "list", *where])
-    assert parsed.run(parsed) == 0
+    assert main(["weights", "list", *where]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert lines["NAME"].endswith("ALSO")
     assert lines["sd"].endswith("  o/sd, SD 1.5")

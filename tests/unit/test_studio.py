@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.drawing import Drawing, Timings
+from pipelines.errors import NeverFits
 from pipelines.image_io import RGBImage
 from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request
@@ -38,6 +39,7 @@ class GatedEngine:
     group_pixels = 4 * 64 * 64
     resident = frozenset[str]()
     absences: tuple[Absent, ...] = ()
+    too_large: Mapping[str, NeverFits] = {}
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 import server.app
 import server.loading.loads
 from pipelines.drawing import Drawing
+from pipelines.errors import NeverFits
 from pipelines.image_io import RGBImage
 from pipelines.messages import Absent, Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
@@ -52,6 +53,7 @@ class RecordingEngine:
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
     absences: tuple[Absent, ...] = ()
+    too_large: Mapping[str, NeverFits] = {}
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pipelines.drawing import Drawing, Timings
+from pipelines.errors import NeverFits
 from pipelines.image_io import RGBImage
 from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request
@@ -40,6 +41,7 @@ class PaintEngine:
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
     absences: tuple[Absent, ...] = ()
+    too_large: Mapping[str, NeverFits] = {}
 
     def __init__(self) -> None:
         self.state, self.reason = EngineState.ready, None

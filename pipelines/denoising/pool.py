@@ -1,0 +1,33 @@
+"""What the loop asks of a pool of pipelines."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pipelines.denoising.needs import InUse, Parts, Running
+from pipelines.denoising.pipeline import Pipeline
+from pipelines.messages import PartResidency
+from pipelines.request import Request
+
+
+class Pool(Protocol):
+    """The part of `pipelines.engine.pool.PipelinePool` that the loop needs."""
+
+    @property
+    def resident(self) -> tuple[str, ...]: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def parts(self) -> tuple[PartResidency, ...]: ...
+    def can_open(self, name: str, running: Running) -> bool: ...
+    def can_take(self, request: Request, running: Running) -> bool: ...
+    def open(self, name: str, in_use: InUse) -> Pipeline: ...
+    def bring(self, name: str, parts: Parts, in_use: InUse) -> None: ...
+    def relieve(self, in_use: InUse) -> bool: ...
+
+
+class Loads(Protocol):
+    """The part of `pipelines.engine.loader.Loader` that the loop needs."""
+
+    def ready(self, name: str, in_use: InUse) -> bool: ...
+    def finished(self, in_use: InUse) -> list[tuple[str, Exception | None]]: ...

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -38,13 +39,13 @@ def with_a_large_one(manifest: Manifest, folder: Path) -> Manifest:
     entry = manifest.pipelines[DRAWN]
     source = manifest.path.parent / str(entry.parts["pipeline"].folder)
     shutil.copytree(source, folder)
-    small = UNet2DConditionModel.load_config(folder / "unet")
+    small: Any = UNet2DConditionModel.load_config(folder / "unet")
     shutil.rmtree(folder / "unet")
     heads = {"attention_head_dim": 8, "norm_num_groups": 32}
     count = len(small["block_out_channels"])
     wide = {**small, **heads, "block_out_channels": [128, 256, 512, 512][-count:], "layers_per_block": 2}
-    network: torch.nn.Module = UNet2DConditionModel.from_config(wide)
-    network.save_pretrained(folder / "unet")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    network: Any = UNet2DConditionModel.from_config(wide)
+    network.save_pretrained(folder / "unet")
     part = entry.parts["pipeline"].model_copy(update={"folder": folder})
     large = entry.model_copy(update={"parts": {"pipeline": part}, "also": ()})
     return manifest.with_entry("pipelines", "large", large)

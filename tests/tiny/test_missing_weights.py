@@ -75,7 +75,8 @@ class Served:
 
 @contextmanager
 def serving(manifest: Path, **options: Any) -> Iterator[Served]:
-    here, there = multiprocessing.Pipe()
+    ends: tuple[Any, Any] = multiprocessing.Pipe()
+    here, there = ends
     config = EngineConfig(
         device="cpu", manifest=manifest, weights=manifest.parent / "weights", budget_bytes=10**10,
         group_pixels=2**20, **options,

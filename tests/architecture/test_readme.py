@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from server.settings import Settings
+from server.commands.command_line import COMMANDS
+from server.settings import SECRETS, Settings
 
 ROOT = Path(__file__).parents[2]
 FRONT_PAGE = ROOT / "README.md"
@@ -56,15 +58,54 @@ def anchors_of(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def commands_named_in(text: str) -> set[tuple[str, ...]]:
+    """Commands with their action, where they have one: in backticks and in lines of code."""
+    code = [*_BLOCK.findall(text), *_CODE.findall(_BLOCK.sub("", text)), *re.findall(r"^    .+$", text, re.M)]
+    found = [match for part in code for match in re.findall(r"\bunderstudy((?: [a-z]+)+)", part)]
+    return {tuple(words.split()[:2]) for words in found}
+
+
+def commands() -> dict[str, set[str]]:
+    """Every command with its actions; one that has none has an empty set."""
+    found: dict[str, set[str]] = {}
+    for name in COMMANDS:
+        group = getattr(import_module(f"server.commands.{name}"), "app", None)
+        actions = group.registered_commands if group else []
+        found[name] = {action.name or action.callback.__name__.replace("_", "-") for action in actions}
+    return found
+
+
+@every_document
+def test_every_command_that_is_named_exists(document: Path):
+    known = commands()
+    wrong = [
+        words
+        for words in commands_named_in(document.read_text())
+        if words[0] not in known or (known[words[0]] and len(words) > 1 and words[1] not in known[words[0]])
+    ]
+    assert wrong == []
+
+
+def test_every_command_and_action_is_in_the_servers_readme():
+    section = (ROOT / "server/README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
+    table = {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| `")}
+    told = {
+        row.split("`")[1].split()[1]: {*re.findall(r"`(?:understudy \w+ )?([a-z]+)`", row)} for row in table
+    }
+    assert {name: told.get(name, set()) & actions for name, actions in commands().items()} == commands()
+
+
 def test_every_setting_is_in_the_servers_readme_and_no_other():
     told = set(re.findall(r"UNDERSTUDY_([A-Z0-9_]+)", (ROOT / "server/README.md").read_text()))
-    assert told == {name.upper() for name in Settings.model_fields}
+    files = {f"{name.upper()}_FILE" for name in SECRETS}
+    assert told - files == {name.upper() for name in Settings.model_fields}
 
 
 @every_document
 def test_no_other_document_names_a_setting_that_does_not_exist(document: Path):
     told = set(re.findall(r"UNDERSTUDY_([A-Z0-9_]+)", document.read_text()))
-    assert told <= {name.upper() for name in Settings.model_fields}
+    files = {f"{name.upper()}_FILE" for name in SECRETS}
+    assert told <= {name.upper() for name in Settings.model_fields} | files
 
 
 @every_document

@@ -16,7 +16,8 @@ import yaml
 
 from tests.running_server import HTTP, RunningServer, eventually, preloading, start_server
 
-LONG = {"prompt": "a red circle", "samples": 1, "num_inference_steps": 100, "width": 1024, "height": 1024}
+LONG = {"prompt": "a red circle", "samples": 1, "num_inference_steps": 50, "width": 1024, "height": 1024}
+SHORT = LONG | {"num_inference_steps": 20, "width": 512, "height": 512}
 
 
 @pytest.fixture
@@ -73,16 +74,16 @@ def drawing(tmp_path: Path, demo_manifest_path: Path) -> Iterator[RunningServer]
     manifest = preloading(demo_manifest_path, tmp_path / "manifest", "stable-diffusion-v1-5")
     server = start_server(tmp_path, manifest, devices="cpu", sync_wait_s="300")
     try:
-        threading.Thread(target=lambda: call(server), daemon=True).start()
+        threading.Thread(target=lambda: call(server, LONG), daemon=True).start()
         eventually(lambda: "understudy_running 1.0" in HTTP.get(f"{server.url}/metrics").text)
         yield server
     finally:
         server.stop()
 
 
-def call(server: RunningServer) -> httpx.Response | None:
+def call(server: RunningServer, wanted: dict[str, object]) -> httpx.Response | None:
     try:
-        return server.post("text2img", model_id="stable-diffusion-v1-5", **LONG)
+        return server.post("text2img", model_id="stable-diffusion-v1-5", **wanted)
     except httpx.TransportError:
         return None
 
@@ -130,7 +131,7 @@ def test_a_caller_who_waits_gets_the_picture_before_the_server_leaves(
     server = start_server(tmp_path, manifest, devices="cpu", sync_wait_s="300")
     answers: list[httpx.Response | None] = []
     try:
-        caller = threading.Thread(target=lambda: answers.append(call(server)))
+        caller = threading.Thread(target=lambda: answers.append(call(server, SHORT)))
         caller.start()
         eventually(lambda: "understudy_running 1.0" in HTTP.get(f"{server.url}/metrics").text)
         server.process.send_signal(signal.SIGINT)

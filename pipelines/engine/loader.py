@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WORK_S, REST_S = 0.001, 0.003
+WORK_S, REST_S = 0.0005, 0.005
 """The seconds for which the thread computes in Python, and then leaves the interpreter to a loop that draws.
 
 A network's skeleton is thousands of Python objects. Two threads that both want the interpreter hand it over
 no more often than at the switch interval, and the loop asks for it with every operation of torch."""
 
-SWITCH_INTERVAL_S = 0.0002
+SWITCH_INTERVAL_S = 0.001
 """The switch interval while something is being read; Python's own is 5 ms."""
 
 

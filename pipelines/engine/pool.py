@@ -193,6 +193,11 @@ class PipelinePool:
         """
         return self._opening.open(name, self._manifest, pace or AtOnce())
 
+    def forget(self, name: str) -> None:
+        """Drop a pipeline, if it is opened; the caller makes sure that nobody draws with it."""
+        if name in self._places.opened:
+            self._places.forget(name)
+
     def entry(self, name: str) -> PipelineEntry:
         """The manifest's entry of that name.
 

@@ -143,7 +143,8 @@ async def add_remote(wanted: Wanted, settings: Settings, progress: Callable[[int
         else:
             brought = await incoming.repository(name, address.origin, revision, wanted.family, None, progress)
     except (NotLoaded, Unrecognised, NotReached) as error:
-        raise NotAdded(f"{wanted.text}: {error}") from error
+        hint = "; download it, and add the file" if "below upscalers" in str(error) else ""
+        raise NotAdded(f"{wanted.text}: {error}{hint}") from error
     item = LoadedEntry(
         section=SECTIONS[brought.kind],
         entry=brought.entry,

@@ -505,7 +505,7 @@ def test_list_shows_what_is_here(hub: HubServer, run: Run, capsys: pytest.Captur
     capsys.readouterr()
     assert run(hub.url, pipelines, "list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2:4] for line in lines[1:3]] == [["pulled", "?"], ["0", "of"]]
+    assert [line.split()[2:4] for line in lines[1:3]] == [["pulled", "2.1"], ["0", "of"]]
     assert "(gated)" in lines[2]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,12 @@ from pipelines.weights.kinds import LocalKind
 from pipelines.weights.loaded import load_full_manifest, read_loaded
 from pipelines.weights.manifest import Manifest
 from server.loading import scan as scanning
-from server.loading.additions import NotAdded, Wanted, add_local, remove
+from server.loading.additions import NotAdded, Wanted, add_local, add_remote, remove
 from server.loading.local_files import Look, preprocessor_of
 from server.loading.scan import NothingThere, Scan, look_through, record
 from server.settings import Settings
+from tests.integration.hub_server import HubServer, Repo
+from tests.integration.loading import FileServer, Offered
 from tests.tiny.original_layout import write_single_file
 
 
@@ -388,3 +392,60 @@ def test_without_what_draws_an_upscaler_is_left_out_with_words(
     monkeypatch.setattr(scanning, "_image_networks", lambda paths: {})
     tried.put(tried.small / "upscaler.safetensors", "ESRGAN/x2.safetensors")
     assert "spandrel" in tried.scan().found[0].problem
+
+
+def remote(tried: Tried, text: str, **wanted: str) -> str:
+    wish = Wanted(text, **wanted)  # pyright: ignore[reportArgumentType]
+    return asyncio.run(add_remote(wish, tried.settings(), lambda done, total: None)).name
+
+
+@pytest.fixture
+def hub(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    repo = Repo({"style.safetensors": tried.lora.read_bytes()}, gated=True, allowed={"hf_member"})
+    with HubServer({"maker/style-lora": repo}, tokens={"hf_member"}) as serving:
+        monkeypatch.setenv("HF_ENDPOINT", serving.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_member")
+        yield serving
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "source"),
+    [
+        ("maker/style-lora", "style-lora", {"hub": "maker/style-lora"}),
+        pytest.param(
+            "maker/style-lora@main", "style-lora", {"hub": "maker/style-lora"}, marks=pytest.mark.slow
+        ),
+        ("maker/style-lora/style.safetensors", "style", {"file": "loaded/style.safetensors"}),
+    ],
+)
+def test_a_gated_repository_or_its_file_is_added_with_the_operators_token(
+    text: str, name: str, source: dict[str, str], tried: Tried, hub: HubServer
+) -> None:
+    assert remote(tried, text) == name
+    item = read_loaded(tried.weights).entries[name]
+    assert source.items() <= item.entry["source"].items()
+    assert not item.in_place
+    remove([name], tried.settings())
+    assert not list(tried.weights.rglob("style.safetensors"))
+
+
+def test_what_is_fetched_and_is_of_another_kind_than_said_leaves_nothing(
+    tried: Tried, hub: HubServer
+) -> None:
+    with pytest.raises(NotAdded, match="it is a lora, not a vae"):
+        remote(tried, "maker/style-lora/style.safetensors", kind="vae")
+    assert read_loaded(tried.weights).entries == {}
+    assert not list(tried.weights.rglob("*.safetensors"))
+
+
+def test_a_download_by_number_is_called_by_its_site_and_number(tried: Tried) -> None:
+    with FileServer({"api/download/models/128713": Offered(tried.lora.read_bytes())}) as files:
+        assert remote(tried, f"{files.url}/api/download/models/128713") == "127-128713"
+
+
+@pytest.mark.parametrize(
+    "text", ["https://civitai.com/models/4384", "nonsense", "a/b/c", "https://huggingface.co/docs"]
+)
+def test_an_address_from_which_no_file_follows_is_refused_in_words(tried: Tried, text: str) -> None:
+    with pytest.raises(NotAdded, match=r"page|no file here|documentation"):
+        remote(tried, text)

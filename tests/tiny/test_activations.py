@@ -22,7 +22,8 @@ def test_activations_are_those_of_an_evaluation_and_grow_with_its_pictures(name:
             read_once = stage == "encode"
             said = activation_bytes(entry, stage, pixels=side**2, samples=1 if read_once else pictures)
             # A fifth is left for the workspaces of libraries, which the meta device has not.
-            assert said == pytest.approx(1.2 * size, rel=0.05, abs=10e6), (stage, pictures, side)
+            # Stable Diffusion 3's texts do not shrink with the picture.
+            assert said == pytest.approx(1.2 * size, rel=0.08, abs=10e6), (stage, pictures, side)
 
 
 def test_what_is_freed_is_subtracted_and_weights_are_not_counted() -> None:

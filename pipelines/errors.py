@@ -51,7 +51,20 @@ class UnknownAdapter(InvalidInput):
 
 
 class CheckpointUnavailable(GenerationError):
-    """The weights of a pipeline are not here, not complete, or not the ones that were verified."""
+    """The weights of a pipeline are not here, not complete, or not the ones that were verified.
+
+    Attributes:
+        problem: what is wrong, without the remedy.
+        remedy: what an operator does about it, as the rest of a sentence; empty where nothing is known.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}. To mend it, {self.remedy}" if self.remedy else self.problem
 
 
 class UnusableCheckpoint(CheckpointUnavailable):
@@ -60,6 +73,25 @@ class UnusableCheckpoint(CheckpointUnavailable):
 
 class OutOfMemory(GenerationError):
     """The request alone does not fit the device."""
+
+
+class NeverFits(OutOfMemory):
+    """The request needs more of the device's memory than there is, even when nothing else is drawn.
+
+    Attributes:
+        pipeline: name in the manifest.
+        needed_bytes, budget_bytes: the most that it takes at one moment, and what there is.
+    """
+
+    def __init__(self, pipeline: str, needed_bytes: int, budget_bytes: int) -> None:
+        super().__init__(pipeline, needed_bytes, budget_bytes)
+        self.pipeline = pipeline
+        self.needed_bytes = needed_bytes
+        self.budget_bytes = budget_bytes
+
+    def __str__(self) -> str:
+        needed, there = self.needed_bytes / 10**9, self.budget_bytes / 10**9
+        return f"{self.pipeline} needs {needed:.1f} GB of a device's memory, and there are {there:.1f} GB"
 
 
 class NumbersOutOfRange(GenerationError):

@@ -34,6 +34,10 @@ class LRUCache(Generic[K, V]):
         self._values.move_to_end(key)
         return self._values[key]
 
+    def __contains__(self, key: K) -> bool:
+        """Whether the value of that key is kept; asking is no use of it."""
+        return key in self._values
+
     def clear(self) -> None:
         """Drop every value."""
         self._values.clear()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines.drawing import Drawing
-from pipelines.errors import GenerationError
+from pipelines.errors import CheckpointUnavailable, GenerationError
 from pipelines.request import Request
 
 
@@ -23,6 +24,7 @@ class EngineConfig:
         group_pixels: pixels drawn at the same time in one group (a 512x512 picture counts 262,144).
         torch_threads: CPU threads for torch; None leaves torch's choice.
         preload: load the manifest's resident pipelines before saying Ready.
+        manifest_text: what weights.yaml said when it was valid last; it counts while the file is not valid.
     """
 
     device: str
@@ -33,6 +35,7 @@ class EngineConfig:
     host_budget_bytes: int = 0
     torch_threads: int | None = None
     preload: bool = True
+    manifest_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,16 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine can draw, and these pipelines are loaded."""
+    """The engine can draw, and these pipelines are loaded.
+
+    Attributes:
+        budget_bytes: the most bytes that all parts may take on the device at one moment; None where the
+            engine does not say.
+    """
 
     device: str
     resident: tuple[str, ...]
+    budget_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +135,75 @@ class Failed:
     error: GenerationError
 
 
+Place = Literal["device", "host"]
+"""Where a loaded part is: on the device that draws, or waiting in the host's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResidency:
+    """One loaded part of a pipeline (its text encoder, UNet, VAE ...) and where it is.
+
+    Attributes:
+        part: the part's name in the pipeline's ``modules``.
+        nbytes: the bytes of its parameters and buffers, with what requests have put on it (LoRAs).
+    """
+
+    pipeline: str
+    part: str
+    place: Place
+    nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """The pipelines that are loaded now, and the bytes that they take; sent when a pipeline came or left."""
+    """What is loaded now; sent when a part came, left or changed its place.
+
+    Attributes:
+        resident: the pipelines that are loaded, on the device or in the host's memory.
+        used_bytes: the bytes of all parts on the device.
+        parts: every loaded part of every pipeline.
+    """
 
     resident: tuple[str, ...]
     used_bytes: int
+    parts: tuple[PartResidency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Something that requests may name and that cannot be drawn with now.
+
+    Attributes:
+        name: its name in the manifest.
+        kind: the section of weights.yaml that has it.
+        reason: the rest of a sentence, fit for a caller.
+        remedy: what an operator does about it: a command where there is one.
+        part: the optional part that is missing; the rest of a pipeline draws. None: nothing of it draws.
+        also: its other names.
+    """
+
+    name: str
+    kind: str
+    reason: str
+    remedy: str
+    part: str | None = None
+    also: tuple[str, ...] = ()
+
+    def names_the_same(self, other: Absent) -> bool:
+        """Whether both are about the same thing, for whatever reason."""
+        return (self.name, self.part) == (other.name, other.part)
+
+    def error(self) -> CheckpointUnavailable:
+        """The error for a caller who asked for it."""
+        whose = self.name if self.part is None else f"the {self.part.replace('_', ' ')} of {self.name}"
+        return CheckpointUnavailable(f"{whose} is unavailable: {self.reason}", self.remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Absences:
+    """All that the manifest names and this engine cannot draw with now; sent whenever that has changed."""
+
+    absences: tuple[Absent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +213,4 @@ class Done:
     maintenance_id: str
 
 
-Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency | Done
+Event = Loading | Broken | Ready | Progress | Drawn | Failed | Residency | Absences | Done

@@ -196,7 +196,19 @@ class Unavailable(ApiError):
     """No engine can draw this now: weights are loading or missing, the device is lost or too small."""
 
     status = 503
-    retry_after_s = 10
+    retry_after_s: int | None = 10
+
+
+class NotHere(Unavailable):
+    """What is asked for lacks its weights: asking again is of no use before an operator has mended it."""
+
+    retry_after_s: int | None = None
+
+
+class DeviceTooSmall(ApiError):
+    """No device of this server has memory enough for the request: asking again is of no use."""
+
+    status = 503
 
 
 class QueueTimeout(ApiError):
@@ -256,7 +268,11 @@ def from_drawing(error: drawing.GenerationError, names: Mapping[str, str] | None
             return FieldError(names["pipeline"], str(error))
         case drawing.UnusableCheckpoint():
             return NotDrawn(str(error))
-        case drawing.CheckpointUnavailable() | drawing.OutOfMemory() | drawing.EngineLost():
+        case drawing.CheckpointUnavailable():
+            return NotHere(str(error))
+        case drawing.NeverFits():
+            return DeviceTooSmall(str(error))
+        case drawing.OutOfMemory() | drawing.EngineLost():
             return Unavailable(str(error))
         case drawing.NumbersOutOfRange():
             return NotDrawn(f"The picture could not be drawn: {error}")

@@ -175,6 +175,7 @@ class Studio:
     async def _submit(self, account: Account, order: Order) -> tuple[Job, bool]:
         try:
             self._dispatch.refuse_if_full(account.id)
+            self._dispatch.refuse_if_absent(order.request)
         except (errors.QueueFull, errors.Unavailable):
             # who asks again needs no place
             earlier = await self._jobs.earlier(account.id, order)

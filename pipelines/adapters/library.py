@@ -17,9 +17,10 @@ from pipelines.adapters.embedding_file import EmbeddingFile, read_embedding
 from pipelines.adapters.lora_file import LoraFile, read_lora
 from pipelines.checkpoints.checkpoint import local
 from pipelines.checkpoints.network_files import controlnet_of_file, vae_of_file
-from pipelines.errors import UnknownAdapter, is_out_of_memory
+from pipelines.errors import CheckpointUnavailable, UnknownAdapter, is_out_of_memory
 from pipelines.images import codec
 from pipelines.lru import LRUCache
+from pipelines.weights.absence import remedy
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 
@@ -64,6 +65,7 @@ class AdapterLibrary:
 
         Raises:
             UnknownAdapter: no such LoRA, made for another family, or not readable.
+            CheckpointUnavailable: its file is missing, or not the one that was pulled or loaded.
         """
         file = self._file("loras", name, family, read_lora)
         assert isinstance(file, LoraFile)
@@ -73,17 +75,17 @@ class AdapterLibrary:
         """The vectors of a textual inversion.
 
         Raises:
-            UnknownAdapter: as for `lora`.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`.
         """
         file = self._file("embeddings", name, family, read_embedding)
         assert isinstance(file, EmbeddingFile)
         return file
 
-    def vae(self, name: str, family: str, like: AutoencoderKL) -> AutoencoderKL:
-        """A new VAE on the device and in the type of ``like``, which lends a bare file its configuration.
+    def vae(self, name: str, family: str, like: AutoencoderKL, device: torch.device) -> AutoencoderKL:
+        """A new VAE on the device, in the type of ``like``, which lends a bare file its configuration.
 
         Raises:
-            UnknownAdapter: as for `lora`, or not of the checkpoint's shape.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`, or not of the checkpoint's shape.
         """
         path = self._path("vae", name, family)
         try:
@@ -99,16 +101,18 @@ class AdapterLibrary:
         channels = vae.config["latent_channels"], like.config["latent_channels"]
         if channels[0] != channels[1] or codec.per_latent(vae) != codec.per_latent(like):
             raise UnknownAdapter("vae", f"{name} has other latents than the checkpoint")
-        vae.to(device=like.device, dtype=like.dtype)  # pyright: ignore[reportCallIssue]
+        vae.to(device=device, dtype=like.dtype)  # pyright: ignore[reportCallIssue]
         return vae.eval()
 
-    def controlnet(self, name: str, family: str, unet: Any, per_latent: int) -> ControlNetModel:
-        """A new ControlNet on the device and in the type of the network that it steers.
+    def controlnet(
+        self, name: str, family: str, unet: Any, per_latent: int, device: torch.device
+    ) -> ControlNetModel:
+        """A new ControlNet on the device, in the type of the network that it steers.
 
         Args:
             per_latent: pixels of a control image along one side of a latent.
         Raises:
-            UnknownAdapter: as for `lora`, or not of the network's shape.
+            UnknownAdapter, CheckpointUnavailable: as for `lora`, or not of the network's shape.
         """
         path = self._path("controls", name, family)
         try:
@@ -128,18 +132,28 @@ class AdapterLibrary:
         halvings = len(network.config["conditioning_embedding_out_channels"]) - 1
         if 2**halvings != per_latent or any(network.config[shape] != unet.config[shape] for shape in shapes):
             raise UnknownAdapter("controls", f"{name} does not fit this checkpoint")
-        return network.to(unet.device).eval()
+        return network.to(device).eval()
 
     def annotator(self, preprocessor: str) -> Path | None:
-        """The folder with a preprocessor's weights; None where the manifest has none."""
-        return self.folder(self.manifest.annotator(preprocessor))
+        """The folder with a preprocessor's weights; None where the manifest has none.
+
+        Raises:
+            CheckpointUnavailable: the manifest names some, and they are missing or damaged.
+        """
+        source = self.manifest.annotator(preprocessor)
+        if source is None:
+            return None
+        users = self.manifest.controlnets.items()
+        owner = next(name for name, entry in users if entry.annotator == source)
+        path = self._local(owner, source, f"the preprocessor {preprocessor}")
+        return path if path.is_dir() else path.parent
 
     def folder(self, source: Source | None) -> Path | None:
-        """The folder of a preprocessor's source; None where there is no source, or nothing of it here."""
+        """The folder of a pose detector's source; None where there is no source, or nothing of it here."""
         try:
             path = source and local(self.manifest, source, self._weights)
         except (OSError, ValueError) as error:
-            log.error("the weights of a preprocessor cannot be read: %s", error)
+            log.error("the weights of a pose detector cannot be read: %s", error)
             return None
         return path if path is None or path.is_dir() else path.parent
 
@@ -166,10 +180,22 @@ class AdapterLibrary:
             raise UnknownAdapter(
                 field, f"{name} is made for {entry.family} checkpoints, this one is {family}"
             )
+        return self._local(name, entry.source, name)
+
+    def _local(self, name: str, source: Source, shown: str) -> Path:
+        """The folder or file of a source that belongs to what has this name.
+
+        Raises:
+            CheckpointUnavailable: it is missing, or not as it was pulled or loaded.
+        """
         try:
-            return local(self.manifest, entry.source, self._weights)
+            return local(self.manifest, source, self._weights)
         except (OSError, ValueError) as error:
-            raise _unreadable(field, name, error) from error
+            log.error("%s is unavailable: %s", shown, error)
+            raise CheckpointUnavailable(
+                f"{shown} is unavailable: its weights are missing or are not the ones that were verified",
+                remedy(self.manifest.id_of(name), source, self._weights),
+            ) from error
 
     def _entries(self, field: Field) -> Mapping[str, AdapterEntry]:
         match field:

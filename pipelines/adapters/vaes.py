@@ -20,8 +20,11 @@ class Vaes:
     A chosen VAE never replaces the checkpoint's own. One that the cache drops frees its memory on the device.
     """
 
-    def __init__(self, own: AutoencoderKL, adapters: AdapterLibrary, family: str) -> None:
+    def __init__(
+        self, own: AutoencoderKL, adapters: AdapterLibrary, family: str, device: torch.device
+    ) -> None:
         self._own = own
+        self._device = device
         self._adapters = adapters
         self._family = family
         self._chosen: LRUCache[str, AutoencoderKL] = LRUCache(AT_ONCE)
@@ -35,6 +38,10 @@ class Vaes:
         """Drop the chosen VAEs; the next request that names one opens it again."""
         self._chosen.clear()
 
+    def part(self, name: str | None) -> str:
+        """The name in ``modules`` of the VAE that a request names; None is the checkpoint's own."""
+        return "vae" if name is None else f"vae:{name}"
+
     def get(self, name: str | None) -> AutoencoderKL:
         """The VAE of that name; None gives the checkpoint's own.
 
@@ -43,4 +50,4 @@ class Vaes:
         """
         if name is None:
             return self._own
-        return self._chosen.get(name, lambda: self._adapters.vae(name, self._family, self._own))
+        return self._chosen.get(name, lambda: self._adapters.vae(name, self._family, self._own, self._device))

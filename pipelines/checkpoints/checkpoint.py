@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from pipelines.checkpoints import dummies, single_file
+from pipelines.checkpoints import dummies, folder, single_file
 from pipelines.checkpoints.network_files import vae_of_file
+from pipelines.checkpoints.pace import AtOnce, Pace
 from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
+from pipelines.weights.absence import remedy
 from pipelines.weights.configs import configuration
 from pipelines.weights.conversion import demand_tensors
 from pipelines.weights.header import Unrecognised
@@ -47,7 +50,10 @@ class Checkpoint:
     Attributes:
         name: the pipeline's name in the manifest.
         weights: folder of downloaded repositories and the lock.
-        device: where its networks are put.
+        device: where the pipeline draws.
+        opened_on: where its networks are put when they are opened; None: on the device.
+        pace: leaves room for what is drawn while the checkpoint is opened.
+        readers: for each network that was opened, what reads it from its files once more.
     """
 
     name: str
@@ -55,6 +61,16 @@ class Checkpoint:
     entry: PipelineEntry
     weights: Path
     device: torch.device
+    opened_on: torch.device | None = None
+    pace: Pace = field(default_factory=AtOnce, compare=False)
+    readers: dict[torch.nn.Module, Callable[[], torch.nn.Module]] = field(
+        default_factory=dict[torch.nn.Module, Callable[[], torch.nn.Module]], compare=False
+    )
+
+    @property
+    def place(self) -> torch.device:
+        """Where its networks are put when they are opened."""
+        return self.opened_on or self.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,8 +86,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: the part is not there, or not as it was pulled.
         """
-        with self._opening():
-            return local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            return local(self.manifest, source, self.weights)
 
     def pipeline(self, part: str, cls: type[P], **components: Any) -> P:
         """Open a diffusers pipeline; ``components`` replace the ones of the checkpoint (None: leave out).
@@ -80,22 +97,42 @@ class Checkpoint:
             CheckpointUnavailable: files are missing, differ from the verified ones, or do not fit ``cls``.
         """
         source = self.entry.parts[part]
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
-                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components)
+                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components, self.place)
             elif source.file is not None:
                 opened = self._single_file(source, cls, components)
             else:
-                opened = cls.from_pretrained(
-                    local(self.manifest, source, self.weights),
-                    dtype=self.dtype,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    **components,
-                )
+                path = local(self.manifest, source, self.weights)
+                opened = folder.pipeline(cls, path, self.dtype, components, self.pace)
             opened.set_progress_bar_config(disable=True)
-            return opened.to(self.device)
+            again = replace(self, readers={}, pace=AtOnce())
+            for name, network in opened.components.items():
+                if isinstance(network, torch.nn.Module):
+                    network.to(self.place)
+                    if name not in components:
+                        self.readers[network] = partial(again.component, part, name, type(network))
+            return opened
+
+    def component(self, part: str, name: str, cls: type[M]) -> M:
+        """Open one network of a diffusers pipeline by itself.
+
+        Raises:
+            CheckpointUnavailable: as for `pipeline`.
+        """
+        source = self.entry.parts[part]
+        with self._opening(source):
+            if source.dummy is not None:
+                config = configuration(source.dummy) / name
+                return dummies.network(cls, config, self.device, self.dtype, self.place)
+            opened: Any
+            path = local(self.manifest, source, self.weights)
+            if source.file is not None:
+                opened = single_file.network(path, self._configuration(source), self.dtype, name)
+            else:
+                opened = folder.network(cls, path / name, self.dtype, self.pace)
+            return opened.to(self.place)
 
     def module(self, part: str, cls: type[M]) -> M:
         """Open a single network of diffusers or transformers.
@@ -103,10 +140,16 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`.
         """
+        opened = self._module(part, cls)
+        self.readers[opened] = partial(replace(self, readers={}, pace=AtOnce())._module, part, cls)
+        return opened
+
+    def _module(self, part: str, cls: type[M]) -> M:
         source = self.entry.parts[part]
-        with self._opening():
+        with self._opening(source):
             if source.dummy is not None:
-                return dummies.network(cls, configuration(source.dummy), self.device, self.dtype)
+                config = configuration(source.dummy)
+                return dummies.network(cls, config, self.device, self.dtype, self.place)
             path = local(self.manifest, source, self.weights)
             opened: Any
             if source.file is not None and cls is AutoencoderKL:
@@ -114,14 +157,14 @@ class Checkpoint:
                 opened = vae_of_file(path, config, self.dtype)
             elif source.file is not None:
                 config = str(self._configuration(source))
-                opened = cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
-                    str(path), config=config, dtype=self.dtype, local_files_only=True
+                opened = self.pace.alone(
+                    lambda: cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
+                        str(path), config=config, dtype=self.dtype, local_files_only=True
+                    )
                 )
             else:
-                opened = cls.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-                    path, dtype=self.dtype, use_safetensors=True, local_files_only=True
-                )
-            return opened.to(self.device)
+                opened = folder.network(cls, path, self.dtype, self.pace)
+            return opened.to(self.place)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """All tensors of a part that is one file: safetensors, or a pickle, of which nothing else is read.
@@ -129,8 +172,9 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`; also where something else than tensors is in it.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
             return load_file(path) if path.suffix == ".safetensors" else demand_tensors(path)
 
     def tokenizer(self, part: str, cls: Any) -> Any:
@@ -139,8 +183,10 @@ class Checkpoint:
         Raises:
             CheckpointUnavailable: as for `pipeline`.
         """
-        with self._opening():
-            path = local(self.manifest, self.entry.parts[part], self.weights)
+        source = self.entry.parts[part]
+        with self._opening(source):
+            path = local(self.manifest, source, self.weights)
+            folder.demand_vocabulary(path)
             return cls.from_pretrained(path, local_files_only=True)
 
     def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
@@ -148,7 +194,7 @@ class Checkpoint:
         path = local(self.manifest, source, self.weights)
         config = self._configuration(source)
         parts = single_file.components(path, config, self.dtype, without=components)
-        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components})
+        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components}, self.place)
 
     def _configuration(self, source: Source) -> Path:
         """The folder of a configuration: the one beside the manifest, else the one that ships."""
@@ -157,7 +203,7 @@ class Checkpoint:
         return configuration_folder(source.config, self.manifest)
 
     @contextmanager
-    def _opening(self) -> Generator[None]:
+    def _opening(self, source: Source) -> Generator[None]:
         """Keep paths and tracebacks out of the errors that a caller reads; they are in the log."""
         try:
             yield
@@ -171,7 +217,8 @@ class Checkpoint:
                 raise  # that says nothing about the files
             log.error("%s cannot be opened: %s", self.name, error)
             raise CheckpointUnavailable(
-                f"the weights of {self.name} are missing or are not the ones that were verified"
+                f"the weights of {self.name} are missing or are not the ones that were verified",
+                remedy(self.name, source, self.weights),
             ) from error
 
 
@@ -217,8 +264,8 @@ def _pulled(source: Source, weights: Path) -> Path:
         raise ValueError(f"{key} is not in the lock: run `understudy weights pull`")
     if found := problems(weights, locked, thorough=False):
         raise ValueError(f"{'; '.join(found)}: run `understudy weights pull`")
-    folder = weights / repository_folder(source.hub, source.revision)
+    whole = weights / repository_folder(source.hub, source.revision)
     for name, file in locked.files.items():
         if source.files == (file.origin,):
-            return folder / name
-    return folder
+            return whole / name
+    return whole

@@ -10,21 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenizer
 
+from pipelines.checkpoints import skeletons
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
 
 
-def network(cls: type[Any], config: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def network(
+    cls: type[Any],
+    config: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    place: torch.device | None = None,
+) -> Any:
     """One network of random numbers; on the meta device it has shapes only.
 
     Matrices and convolutions are normal with variance 1 / fan_in and normalisations are the identity, so that
     activations neither vanish nor overflow half precision. Parameters never exist in another place or
     precision.
+
+    Args:
+        device: makes the numbers.
+        place: the device where they stay; None: where they are made.
     """
     module: Any = skeleton(cls, config)
     # As from_pretrained does: parts that overflow half precision stay in full precision.
@@ -34,12 +44,13 @@ def network(cls: type[Any], config: Path, device: torch.device, dtype: torch.dty
         kept = not set(full).isdisjoint(path.split("."))
         for name, parameter in parent.named_parameters(recurse=False):
             numbers = torch.empty(parameter.shape, device=device, dtype=torch.float32 if kept else dtype)
-            setattr(parent, name, torch.nn.Parameter(_fill(name, numbers, generator), requires_grad=False))
+            filled = _fill(name, numbers, generator).to(place or device)
+            setattr(parent, name, torch.nn.Parameter(filled, requires_grad=False))
         for name, buffer in parent.named_buffers(recurse=False):
             setattr(parent, name, buffer.to(dtype) if buffer.is_floating_point() else buffer)
     if hasattr(module, "tie_weights"):
         module.tie_weights()
-    return module.to(device).eval()
+    return module.to(place or device).eval()
 
 
 def skeleton(cls: Any, config: Path) -> Any:
@@ -49,15 +60,9 @@ def skeleton(cls: Any, config: Path) -> Any:
 
 def skeleton_of(cls: Any, values: dict[str, Any]) -> Any:
     """A network as `skeleton` makes it, of a configuration that was read already."""
-    with init_empty_weights(include_buffers=False):
-        if cls is ChatGLMModel:
-            # Its own empty_init would allocate everything on the host.
-            return ChatGLMModel(ChatGLMConfig(**values), empty_init=False)
-        return (
-            cls.from_config(values)  # pyright: ignore[reportAttributeAccessIssue]
-            if issubclass(cls, ModelMixin)
-            else cls(cls.config_class(**values))
-        )
+    if cls is ChatGLMModel:
+        return skeletons.skeleton(cls, ChatGLMConfig(**values))
+    return skeletons.skeleton(cls, values if issubclass(cls, ModelMixin) else cls.config_class(**values))
 
 
 def _fill(name: str, empty: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -67,7 +72,12 @@ def _fill(name: str, empty: torch.Tensor, generator: torch.Generator | None) -> 
 
 
 def pipeline(
-    cls: type[Any], config: Path, device: torch.device, dtype: torch.dtype, components: dict[str, Any]
+    cls: type[Any],
+    config: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    components: dict[str, Any],
+    place: torch.device | None = None,
 ) -> Any:
     """A whole pipeline of a shipped configuration; ``components`` replace its own (None: leave out)."""
     index = json.loads((config / "model_index.json").read_text())
@@ -78,13 +88,20 @@ def pipeline(
             continue
         if isinstance(value, list):
             library, class_name = value
-            built[name] = library and _component(library, class_name, config / name, device, dtype)
+            built[name] = library and _component(library, class_name, config / name, device, dtype, place)
         else:
             built[name] = value
     return cls(**built)
 
 
-def _component(library: str, class_name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _component(
+    library: str,
+    class_name: str,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    place: torch.device | None,
+) -> Any:
     if class_name == "CLIPTokenizer":
         return clip_tokenizer(folder)
     if class_name == "T5TokenizerFast":
@@ -98,7 +115,7 @@ def _component(library: str, class_name: str, folder: Path, device: torch.device
     cls = getattr(module, class_name)
     if issubclass(cls, SchedulerMixin):
         return cls.from_pretrained(folder, local_files_only=True)
-    return network(cls, folder, device, dtype)
+    return network(cls, folder, device, dtype, place)
 
 
 def _t5_tokenizer() -> PreTrainedTokenizerBase:

@@ -26,7 +26,7 @@ def open_network(checkpoint: Checkpoint, part: str, purpose: Literal["SR", "Face
         UnusableCheckpoint: it is no network of this purpose for coloured pictures.
     """
     try:
-        network = ModelLoader(checkpoint.device).load_from_state_dict(checkpoint.tensors(part))
+        network = ModelLoader(checkpoint.place).load_from_state_dict(checkpoint.tensors(part))
     except UnsupportedModelError as error:
         raise UnusableCheckpoint(f"{checkpoint.name} is of no architecture that spandrel knows") from error
     except Exception as error:  # of an architecture that spandrel takes it for, and is not
@@ -40,4 +40,4 @@ def open_network(checkpoint: Checkpoint, part: str, purpose: Literal["SR", "Face
         raise UnusableCheckpoint(f"{checkpoint.name} does not {does}")
     halves = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
     dtype = checkpoint.dtype if halves.get(checkpoint.dtype, True) else torch.float32
-    return network.to(checkpoint.device, dtype).eval()
+    return network.to(checkpoint.place, dtype).eval()

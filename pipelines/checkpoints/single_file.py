@@ -44,12 +44,8 @@ def components(path: Path, folder: Path, dtype: torch.dtype, without: Collection
         Unrecognised: the file is no checkpoint of this configuration.
     """
     header = read_header(path)
-    networks = checkpoint_networks(header, folder)
-    made: dict[str, Any] = {}
-    for name, placed in networks.placed.items():
-        if name not in without:
-            values = dict(networks.unet_config) if name == "unet" else _json(folder / name / "config.json")
-            made[name] = fill(skeleton_of(_CLASSES[name], values), read_placed(path, placed, dtype))
+    placed = checkpoint_networks(header, folder).placed
+    made = {name: network(path, folder, dtype, name) for name in placed if name not in without}
     for tokenizer in folder.glob("tokenizer*"):
         if tokenizer.name not in without:
             made[tokenizer.name] = _tokenizer(tokenizer)
@@ -58,6 +54,16 @@ def components(path: Path, folder: Path, dtype: torch.dtype, without: Collection
     # What its class does not take stays in its configuration, for the schedulers that callers name.
     made["scheduler"] = cls.from_config({**config, **scheduler_changes(header)})
     return made
+
+
+def network(path: Path, folder: Path, dtype: torch.dtype, name: str) -> Any:
+    """One network of a checkpoint that is one file, on the CPU.
+
+    Args, Raises: as for `components`.
+    """
+    networks = checkpoint_networks(read_header(path), folder)
+    values = dict(networks.unet_config) if name == "unet" else _json(folder / name / "config.json")
+    return fill(skeleton_of(_CLASSES[name], values), read_placed(path, networks.placed[name], dtype))
 
 
 def fill(network: Any, tensors: Mapping[str, Tensor]) -> Any:

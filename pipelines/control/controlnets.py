@@ -14,6 +14,7 @@ from pipelines.control.inpaint_guide import INPAINT, inpaint_guide
 from pipelines.control.preprocessors import Preprocessors
 from pipelines.denoising.blame import blaming
 from pipelines.denoising.evaluation import Rows
+from pipelines.denoising.needs import Parts
 from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey
@@ -64,6 +65,15 @@ class ControlNets:
         """Drop all networks; the next request that names one opens it again."""
         self._opened.clear()
         self._preprocessors.clear_cache()
+
+    def parts(self, request: Prompted) -> Parts:
+        """The names of the networks that the request's steps evaluate."""
+        return frozenset(f"controlnet:{control.name}" for control in request.controls)
+
+    def preparing_parts(self, request: Prompted) -> Parts:
+        """The names of the opened networks that make the request's control images."""
+        prefixes = tuple(f"preprocessor:{control.preprocessor}:" for control in request.controls)
+        return frozenset(name for name in self._preprocessors.modules if name.startswith(prefixes))
 
     def conditioning(self, request: Prompted, key: GroupKey) -> Conditioning:
         """The control images and scales of a request, for `residuals`; empty without controls.
@@ -142,7 +152,9 @@ class ControlNets:
     def _network(self, name: str) -> ControlNetModel:
         return self._opened.get(
             name,
-            lambda: self._adapters.controlnet(name, self._family, self._unet, self._pixels_per_latent),
+            lambda: self._adapters.controlnet(
+                name, self._family, self._unet, self._pixels_per_latent, self._device
+            ),
         )
 
     def _evaluate(

@@ -98,7 +98,8 @@ class Preprocessors:
 
         Raises:
             InvalidInput: no such preprocessor, or its weights are damaged.
-            AnnotatorMissing: its weights are not on this server.
+            AnnotatorMissing: the manifest names no weights for it.
+            CheckpointUnavailable: the weights that the manifest names are missing or damaged.
             PoseNotFound: no person was found in the picture.
         """
         if preprocessor is None:
@@ -110,13 +111,22 @@ class Preprocessors:
 
     def _open(self, preprocessor: str) -> _Opened:
         if preprocessor == "openpose":
-            detector = _detector(self._adapters, self._device)
-            return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
+            return self._open_pose()
         auxiliary = _AUXILIARY.get(preprocessor)
         if auxiliary is None:
             known = ", ".join(sorted([*_AUXILIARY, "openpose"]))
             raise InvalidInput("preprocessor", f"{preprocessor} is not one of {known}")
         return _open_auxiliary(preprocessor, auxiliary, self._adapters.annotator(preprocessor), self._device)
+
+    def _open_pose(self) -> _Opened:
+        """The pose detector. Where its weights are missing, pictures of skeletons are taken all the same."""
+        try:
+            detector = _detector(self._adapters, self._device)
+            if detector is None:
+                self._adapters.annotator("openpose")  # raises where one is named and is not here
+        except CheckpointUnavailable as error:
+            return _Opened(partial(_pose, None, unavailable=error), {})
+        return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)
 
 
 def _open_auxiliary(
@@ -184,10 +194,14 @@ def _detector(adapters: AdapterLibrary, device: torch.device) -> PoseDetector | 
         raise InvalidInput("preprocessor", "the weights of openpose are damaged") from error
 
 
-def _pose(detector: PoseDetector | None, image: RGBImage) -> RGBImage:
+def _pose(
+    detector: PoseDetector | None, image: RGBImage, *, unavailable: CheckpointUnavailable | None = None
+) -> RGBImage:
     try:
         return skeleton(image, detector, image.width, image.height)
     except AnnotatorMissing as error:
+        if unavailable is not None:
+            raise unavailable from error
         raise _without_weights("openpose", FILES) from error
 
 

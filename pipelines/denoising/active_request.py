@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-import torch
-
+from pipelines.denoising.device_clock import Mark
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.sample import Picture, Sample
 from pipelines.drawing import Drawing, Timings
 from pipelines.messages import Progress
 from pipelines.request import Request
 
+Stage: TypeAlias = Literal["encode", "denoise", "decode"]
+"""What a request's seconds are counted for."""
+
 
 @dataclass(eq=False, slots=True)
 class Stopwatch:
-    """The seconds that one request has spent in each stage.
+    """The seconds that one request has spent in each stage, by the clock of the device."""
 
-    Attributes:
-        device: encoding and decoding wait for the work that they have queued on a CUDA device.
-    """
+    _seconds: defaultdict[Stage, float] = field(default_factory=lambda: defaultdict(float))
+    _spans: deque[tuple[Stage, Mark, Mark]] = field(default_factory=deque)
 
-    device: torch.device
-    encode_s: float = 0.0
-    denoise_s: float = 0.0
-    decode_s: float = 0.0
+    def count(self, stage: Stage, begin: Mark, end: Mark) -> None:
+        """Count the work between two marks, in the order in which it was queued."""
+        self._spans.append((stage, begin, end))
+        while self._spans and self._spans[0][-1].passed:
+            self._add_oldest()
 
-    @contextmanager
-    def encode(self) -> Iterator[None]:
-        """Count the block as encoding."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._wait()
-            self.encode_s += time.perf_counter() - started
+    def seconds(self, stage: Stage) -> float:
+        """The seconds of a stage; call it when all its work is queued."""
+        while self._spans:
+            self._add_oldest()
+        return self._seconds[stage]
 
-    @contextmanager
-    def denoise(self) -> Iterator[None]:
-        """Count the block as denoising. It does not wait for the device, which is one step behind."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.denoise_s += time.perf_counter() - started
-
-    @contextmanager
-    def decode(self) -> Iterator[None]:
-        """Count the block as decoding; a direct answer is nothing else."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._wait()
-            self.decode_s += time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _add_oldest(self) -> None:
+        stage, begin, end = self._spans.popleft()
+        self._seconds[stage] += end.seconds_since(begin)
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +48,7 @@ class ActiveRequest:
     Attributes:
         ticket_id: the request's place in the server's queue, by whose id messages name it.
         since: monotonic seconds at which it arrived.
+        needs: the parts that it needs of each pipeline that has taken it.
         samples: one per seed, in order; a sample that enters its next stage replaces the one before. A
             request that is answered directly has none.
         pictures: the finished ones, in the same order.
@@ -77,9 +57,15 @@ class ActiveRequest:
     ticket_id: str
     request: Request
     since: float
-    stopwatch: Stopwatch
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    needs: dict[str, Needs] = field(default_factory=dict[str, Needs])
     samples: list[Sample] = field(default_factory=list)
     pictures: list[Picture | None] = field(default_factory=list)
+
+    @property
+    def pixels_each(self) -> int:
+        """The pixels of one of its pictures."""
+        return self.request.pixels // max(1, len(self.samples))
 
     @property
     def complete(self) -> bool:
@@ -98,9 +84,9 @@ class ActiveRequest:
     def timings(self) -> Timings:
         """The seconds and evaluations so far."""
         return Timings(
-            encode_s=self.stopwatch.encode_s,
-            denoise_s=self.stopwatch.denoise_s,
-            decode_s=self.stopwatch.decode_s,
+            encode_s=self.stopwatch.seconds("encode"),
+            denoise_s=self.stopwatch.seconds("denoise"),
+            decode_s=self.stopwatch.seconds("decode"),
             evaluations=self.progress().done,
         )
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from typing import Protocol, TypeVar
 
 import torch
 
 from pipelines.denoising import step
-from pipelines.denoising.active_request import ActiveRequest, Stopwatch
+from pipelines.denoising.active_request import ActiveRequest, Stage
 from pipelines.denoising.blame import in_callers_words
+from pipelines.denoising.device_clock import Clock, Mark, clock_of
+from pipelines.denoising.groups import Group, Groups
+from pipelines.denoising.handing_over import handed_over
+from pipelines.denoising.in_use import parts_in_use, running_needs
+from pipelines.denoising.needs import NOTHING, InUse, Parts, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Handover, Picture, Sample
+from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, GenerationError, OutOfMemory, is_out_of_memory
-from pipelines.group import PATIENCE_S, GroupKey
-from pipelines.messages import Drawn, Event, Failed, Residency
+from pipelines.group import PATIENCE_S
+from pipelines.messages import Drawn, Event, Failed, PartResidency, Residency
 from pipelines.request import Request, pipelines_of
 
 log = logging.getLogger(__name__)
@@ -35,33 +43,20 @@ class Pool(Protocol):
     def resident(self) -> tuple[str, ...]: ...
     @property
     def used_bytes(self) -> int: ...
-    def can_open(self, name: str, in_use: Collection[str]) -> bool: ...
-    def open(self, name: str, in_use: Collection[str]) -> Pipeline: ...
-    def relieve(self, in_use: Collection[str]) -> bool: ...
+    @property
+    def parts(self) -> tuple[PartResidency, ...]: ...
+    def can_open(self, name: str, running: Running) -> bool: ...
+    def can_take(self, request: Request, running: Running) -> bool: ...
+    def open(self, name: str, in_use: InUse) -> Pipeline: ...
+    def bring(self, name: str, parts: Parts, in_use: InUse) -> None: ...
+    def relieve(self, in_use: InUse) -> bool: ...
 
 
-@dataclass(eq=False, slots=True)
-class Group:
-    """Samples that share network evaluations.
+class Loads(Protocol):
+    """The part of `pipelines.engine.loader.Loader` that the loop needs."""
 
-    Attributes:
-        at_once: the most samples that one evaluation takes.
-    """
-
-    at_once: int
-    members: list[tuple[ActiveRequest, Sample]] = field(default_factory=list)
-
-    def requests(self) -> list[ActiveRequest]:
-        """The requests to which the samples belong, each once."""
-        return list(dict.fromkeys(active for active, _ in self.members))
-
-    @contextmanager
-    def denoise(self) -> Iterator[None]:
-        """Count the block as denoising for every request of the group."""
-        with ExitStack() as stopwatches:
-            for active in self.requests():
-                stopwatches.enter_context(active.stopwatch.denoise())
-            yield
+    def ready(self, name: str, in_use: InUse) -> bool: ...
+    def finished(self, in_use: InUse) -> list[tuple[str, Exception | None]]: ...
 
 
 class Loop:
@@ -74,56 +69,102 @@ class Loop:
         *,
         device: torch.device | None = None,
         patience_s: float = PATIENCE_S,
+        clock: Clock | None = None,
+        loads: Loads | None = None,
     ) -> None:
         """
         Args:
             group_pixels: the pixels that one group draws at the same time. A larger request is admitted when
                 its pipeline is free, and drawn in parts.
             patience_s: the seconds for which others are admitted before a request that has no room yet.
+            clock: sets marks in the work of the device; None: `clock_of` the device.
+            loads: reads pipelines beside the loop; None: they are opened between two steps.
         """
         self._pool = pool
         self._group_pixels = group_pixels
-        self._device = device or torch.device("cpu")
+        self._mark = clock or clock_of(device or torch.device("cpu"))
         self._patience_s = patience_s
-        self._waiting: deque[ActiveRequest] = deque()
+        self._waiting = Waiting()
+        self._loads = loads
+        self._for_loads: dict[str, list[ActiveRequest]] = {}
         self._running: dict[str, ActiveRequest] = {}
-        self._groups: OrderedDict[GroupKey, Group] = OrderedDict()
-        self._finishing: deque[tuple[ActiveRequest, Sample | DirectAnswer]] = deque()
+        self._needed: Counter[str] = Counter()
+        self._groups = Groups(group_pixels)
+        self._finishing: deque[tuple[ActiveRequest, Sample]] = deque()
+        self._answering: deque[tuple[ActiveRequest, DirectAnswer]] = deque()
         self._events: list[Event] = []
-        self._resident: tuple[str, ...] = ()
-        self._last_step: torch.cuda.Event | None = None
+        self._loaded: set[str | PartResidency] = set()
+        self._last_steps: deque[Mark] = deque(maxlen=2)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do until the next `submit`."""
+        """Whether there is nothing to do until the next `submit`, or until a pipeline is loaded."""
         return not (self._waiting or self._running)
+
+    @property
+    def in_use(self) -> InUse:
+        """The parts that running requests need, by pipeline."""
+        return self._in_use()
+
+    @property
+    def device_is_behind(self) -> bool:
+        """Whether two steps are on their way to the device, and no further one is begun for the moment.
+
+        A CPU that runs further ahead of its GPU could let nobody join or leave in time.
+        """
+        return len(self._last_steps) == 2 and not self._last_steps[0].passed
 
     def submit(self, ticket_id: str, request: Request) -> None:
         """Take a request; it joins the running groups at one of the next turns."""
-        stopwatch = Stopwatch(self._device)
-        self._waiting.append(ActiveRequest(ticket_id, request, time.monotonic(), stopwatch))
+        self._waiting.add(ActiveRequest(ticket_id, request, time.monotonic()))
 
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
-        self._waiting = deque(active for active in self._waiting if active.ticket_id != ticket_id)
+        self._waiting.remove(ticket_id)
+        for requests in self._for_loads.values():
+            requests[:] = [active for active in requests if active.ticket_id != ticket_id]
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
-    @torch.no_grad()
     def turn(self) -> list[Event]:
-        """Admit what fits, advance one group by one evaluation, finish at most one picture.
+        """Admit what fits, advance one group by one evaluation, finish everything that is done.
 
         Returns:
             what happened since the last turn, in order.
         """
+        return [event for events in self.turn_in_parts() for event in events]
+
+    @torch.no_grad()
+    def turn_in_parts(self) -> Iterator[list[Event]]:
+        """Take a turn part by part: first a step, then one picture after the other, of whose memory no more
+        than one is needed at a time.
+
+        Between two parts requests may be submitted and cancelled, and the turn may be left.
+
+        Yields:
+            what happened since the last part, in order.
+        """
         self._admit()
+        if self.device_is_behind:
+            yield self._news()
+            return
         if self._groups:
             self._advance_next_group()
-        if self._finishing:
-            self._finish(*self._finishing.popleft())
-        if set(self._pool.resident) != set(self._resident):  # their order is that of use
-            self._resident = self._pool.resident
-            self._events.append(Residency(self._resident, self._pool.used_bytes))
+        yield self._news()
+        while self._finishing:
+            active, sample = self._finishing.popleft()
+            self._finish(active, sample)
+            yield self._news()
+        if self._answering:  # work of its own: one between two steps
+            self._answer(*self._answering.popleft())
+            yield self._news()
+
+    def _news(self) -> list[Event]:
+        """What happened since the last time."""
+        resident, parts = self._pool.resident, self._pool.parts
+        if (loaded := {*resident, *parts}) != self._loaded:  # their order is that of use
+            self._loaded = loaded
+            self._events.append(Residency(resident, self._pool.used_bytes, parts))
         events, self._events = self._events, []
         return events
 
@@ -132,43 +173,89 @@ class Loop:
 
         A request that does not fit yet lets others past, but not for longer than ``patience_s``.
         """
-        passed: list[ActiveRequest] = []
-        while self._waiting:
-            active = self._waiting.popleft()
-            draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
+        self._take_loaded()
+        while active := self._next_to_admit():
             try:
-                if draining or not self._fits(active):
-                    passed.append(active)
-                else:
+                if not self._pool.can_take(active.request, self._running_needs()) and self._is_busy:
+                    return
+                self._waiting.remove(active.ticket_id)
+                if not self._waits_for_load(active):
                     self._encode(active)
             except Exception as error:
+                self._waiting.remove(active.ticket_id)
                 self._fail(active, error)
-        self._waiting.extend(passed)
 
-    def _fits(self, active: ActiveRequest) -> bool:
-        request = active.request
-        beside = [
-            other.request.pixels
-            for other in self._running.values()
-            if other.request.pipeline == request.pipeline
-        ]
-        if beside and sum(beside) + request.pixels > self._group_pixels:
+    def _waits_for_load(self, active: ActiveRequest) -> bool:
+        """Whether a pipeline of the request is being loaded; others are admitted meanwhile."""
+        if self._loads is None:
             return False
-        needed = pipelines_of(request)
-        in_use = {*self._in_use(), *needed}
-        return not self._running or all(self._pool.can_open(each, in_use) for each in needed)
+        for name in pipelines_of(active.request):
+            if not self._loads.ready(name, self._in_use()):
+                self._for_loads.setdefault(name, []).append(active)
+                return True
+        return False
 
-    def _in_use(self) -> set[str]:
-        return {name for active in self._running.values() for name in pipelines_of(active.request)}
+    def _take_loaded(self) -> None:
+        """Let the requests whose pipeline is loaded be the first ones again; fail those whose is not."""
+        for name, error in self._loads.finished(self._in_use()) if self._loads is not None else ():
+            for active in reversed(self._for_loads.pop(name, [])):
+                if error is None:
+                    self._waiting.put_back(active)
+                else:
+                    self._fail(active, error)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running or self._for_loads)
+
+    def _next_to_admit(self) -> ActiveRequest | None:
+        if not self._waiting:
+            return None
+        room = cache(self._room)
+        oldest = self._waiting.oldest()
+        if oldest.request.pixels <= room(pipelines_of(oldest.request)):
+            return oldest
+        if time.monotonic() - oldest.since > self._patience_s:
+            return None
+        return self._waiting.oldest_within(room)
+
+    def _room(self, needed: Needed) -> float:
+        """The most pixels of a request that may begin now and needs these pipelines; infinite beside none."""
+        try:
+            if not self._can_open(needed):
+                return -1
+        except Exception:
+            return math.inf  # there is no such pipeline: who asks for it is to be told so at once
+        beside = self._groups.pixels[needed[0]]
+        return self._group_pixels - beside if beside else math.inf
+
+    def _can_open(self, needed: Needed) -> bool:
+        running = {**dict.fromkeys(needed, ()), **self._running_needs()}
+        fit = [self._pool.can_open(each, running) for each in needed]  # each: one may be unknown
+        return not self._is_busy or all(fit)
+
+    def _running_needs(self) -> Running:
+        return running_needs((*self._needed, *self._for_loads), self._running.values())
+
+    def _in_use(self) -> InUse:
+        return parts_in_use((*self._needed, *self._for_loads), self._groups)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline
-        pipeline = self._pool.open(name, self._in_use())
-        with active.stopwatch.encode():
-            encoded = self._relieved(lambda: pipeline.encode(active.request), {*self._in_use(), name})
+        in_use = self._in_use()
+        pipeline = self._pool.open(name, in_use)
+        active.needs[name] = pipeline.needs(active.request)
+
+        def encode() -> list[Sample] | DirectAnswer:
+            self._pool.bring(name, pipeline.needs(active.request).encode, in_use)
+            return pipeline.encode(active.request)
+
+        with self._timed("encode", [active]):
+            encoded = self._relieved(encode, {name: NOTHING, **in_use})
         self._running[active.ticket_id] = active
+        self._needed.update(pipelines_of(active.request))
         if isinstance(encoded, DirectAnswer):
-            self._finishing.append((active, encoded))
+            self._answering.append((active, encoded))
             return
         active.samples, active.pictures = encoded, [None] * len(encoded)
         for sample in encoded:
@@ -177,30 +264,39 @@ class Loop:
     def _join(self, active: ActiveRequest, sample: Sample) -> None:
         if sample.sampler.done:
             self._finishing.append((active, sample))
-            return
-        pixels = max(1, sample.key.height * sample.key.width)
-        group = self._groups.setdefault(sample.key, Group(max(1, self._group_pixels // pixels)))
-        group.members.append((active, sample))
+        else:
+            self._groups.join(active, sample)
 
     def _advance_next_group(self) -> None:
-        key = next(iter(self._groups))
-        group = self._groups[key]
-        self._groups.move_to_end(key)
-        with group.denoise():
+        group = self._groups.next()
+        with self._timed("denoise", group.requests()):
             try:
-                pipeline = self._pool.open(key.pipeline, self._in_use())
-                self._relieved(lambda: pipeline.attach(key), self._in_use())
+                in_use = self._in_use()
+                pipeline = self._pool.open(group.key.pipeline, in_use)
+                self._relieved(lambda: self._attach(pipeline, group, in_use), in_use)
             except Exception as error:
                 for active in group.requests():
                     self._fail(active, error)
                 return
             self._advance(group)
-            self._keep_pace()
+        self._last_steps.append(self._mark())
         self._events.extend(active.progress() for active in group.requests())
-        self._finishing.extend(member for member in group.members if member[1].sampler.done)
-        group.members = [member for member in group.members if not member[1].sampler.done]
-        if not group.members:
-            self._groups.pop(key, None)
+        self._finishing.extend(self._groups.take_done(group))
+
+    def _attach(self, pipeline: Pipeline, group: Group, in_use: InUse) -> None:
+        self._pool.bring(group.key.pipeline, group.parts, in_use)
+        pipeline.attach(group.key)
+
+    @contextmanager
+    def _timed(self, stage: Stage, requests: Collection[ActiveRequest]) -> Iterator[None]:
+        """Count the block, and what it queues on the device, as a stage of these requests."""
+        begin = self._mark()
+        try:
+            yield
+        finally:
+            end = self._mark()
+            for active in requests:
+                active.stopwatch.count(stage, begin, end)
 
     def _advance(self, group: Group) -> None:
         """Evaluate every sample of the group once, in as few batches as memory allows."""
@@ -222,39 +318,42 @@ class Loop:
                 self._fail(part[0][0], error)
             pending = pending[len(part) :]
 
-    def _keep_pace(self) -> None:
-        """Wait for the step before the one just started.
-
-        A CPU that runs further ahead of its GPU could let nobody join or leave in time, and would count the
-        seconds of the steps as those of the decoding.
-        """
-        if self._device.type == "cuda":
-            before, self._last_step = self._last_step, torch.cuda.Event()
-            self._last_step.record(torch.cuda.current_stream(self._device))
-            if before is not None:
-                before.synchronize()
-
-    def _finish(self, active: ActiveRequest, finishing: Sample | DirectAnswer) -> None:
-        """Make the picture of a sample that is done, or the direct answer to its request."""
-        work = finishing.answer if isinstance(finishing, DirectAnswer) else self._finisher(finishing)
-        try:
-            with active.stopwatch.decode():
-                result = self._relieved(work, self._in_use())
-        except Exception as error:
-            self._fail(active, error)
-            return
+    def _finish(self, active: ActiveRequest, sample: Sample) -> None:
+        """Make the picture of a sample that is done, or let it enter its next stage."""
+        result = self._done(active, self._finisher(active, sample))
         match result:
             case Sample():
                 active.samples[result.index] = result
                 self._join(active, result)
-            case Picture() if isinstance(finishing, Sample):
-                active.pictures[finishing.index] = result
+            case Picture():
+                active.pictures[sample.index] = result
                 if active.complete:
                     self._report(active, active.drawing())
-            case Drawing():
-                self._report(active, replace(result, timings=active.timings()))
+            case None:
+                pass
 
-    def _finisher(self, sample: Sample) -> Callable[[], Sample | Picture]:
+    def _answer(self, active: ActiveRequest, direct: DirectAnswer) -> None:
+        """Give the direct answer to a request; it is all decoding."""
+        name, in_use = active.request.pipeline, self._in_use()
+
+        def answer() -> Drawing:
+            self._pool.bring(name, active.needs[name].finish, in_use)
+            return direct.answer()
+
+        drawing = self._done(active, answer)
+        if drawing is not None:
+            self._report(active, replace(drawing, timings=active.timings()))
+
+    def _done(self, active: ActiveRequest, work: Callable[[], T]) -> T | None:
+        """The result of the last work for a request; None when it failed, and the request with it."""
+        try:
+            with self._timed("decode", [active]):
+                return self._relieved(work, self._in_use())
+        except Exception as error:
+            self._fail(active, error)
+            return None
+
+    def _finisher(self, active: ActiveRequest, sample: Sample) -> Callable[[], Sample | Picture]:
         """The work of finishing a sample, which may be done twice.
 
         The second time it finds the sample's generator as the first time did.
@@ -263,36 +362,24 @@ class Loop:
 
         def finish() -> Sample | Picture:
             sample.generator.set_state(before)
+            name, in_use = sample.key.pipeline, self._in_use()
+            self._pool.bring(name, active.needs[name].finishing(sample.key.stage), in_use)
             result = sample.finish(sample)
-            return self._handed_over(sample, result) if isinstance(result, Handover) else result
+            if not isinstance(result, Handover):
+                return result
+            name = result.request.pipeline
+            other = self._pool.open(name, in_use)
+            active.needs[name] = other.needs(result.request)
+            self._pool.bring(name, active.needs[name].encode, in_use)
+            return handed_over(sample, result, other)
 
         return finish
-
-    def _handed_over(self, sample: Sample, handover: Handover) -> Sample:
-        """The sample that goes on in the other pipeline, in the place of the finished one.
-
-        When the other pipeline answers directly, the same sample is returned, and finishing it gives that
-        answer.
-        """
-        pipeline = self._pool.open(handover.request.pipeline, self._in_use())
-        encoded = pipeline.encode(handover.request)
-        if isinstance(encoded, DirectAnswer):
-            return replace(sample, finish=lambda _: handover.taken_back(_picture(encoded.answer())))
-        (further,) = encoded
-
-        def finish(done: Sample) -> Picture:
-            result = further.finish(done)
-            assert isinstance(result, Picture)
-            return handover.taken_back(result)
-
-        before = sample.evaluations_before + sample.sampler.total
-        return replace(further, index=sample.index, finish=finish, evaluations_before=before)
 
     def _report(self, active: ActiveRequest, drawing: Drawing) -> None:
         self._leave(active)
         self._events.append(Drawn(active.ticket_id, drawing))
 
-    def _relieved(self, work: Callable[[], T], in_use: set[str]) -> T:
+    def _relieved(self, work: Callable[[], T], in_use: InUse) -> T:
         """Do the work. When memory runs out, evict what may leave and do it once more."""
         try:
             return work()
@@ -319,18 +406,11 @@ class Loop:
         self._events.append(Failed(active.ticket_id, error))
 
     def _leave(self, active: ActiveRequest) -> None:
-        self._running.pop(active.ticket_id, None)
+        if self._running.pop(active.ticket_id, None):
+            self._needed -= Counter(pipelines_of(active.request))
         self._finishing = deque(member for member in self._finishing if member[0] is not active)
-        for key, group in list(self._groups.items()):
-            group.members = [member for member in group.members if member[0] is not active]
-            if not group.members:
-                del self._groups[key]
-
-
-def _picture(drawing: Drawing) -> Picture:
-    """The picture of a direct answer that has one."""
-    (image,) = drawing.images
-    return Picture(image, warnings=drawing.warnings)
+        self._answering = deque(member for member in self._answering if member[0] is not active)
+        self._groups.leave(active)
 
 
 def _attempt(samples: list[Sample]) -> Exception | None:

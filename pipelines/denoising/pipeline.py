@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.sample import Sample
 from pipelines.drawing import Drawing
 from pipelines.group import GroupKey
@@ -31,7 +32,9 @@ class Pipeline(Protocol):
     """One opened checkpoint of a family, ready to draw.
 
     Families live in ``pipelines/families`` and inherit from this class. `pipelines.families.registry` calls
-    their classmethod ``open(checkpoint, adapters)``, which puts every network on the checkpoint's device.
+    their classmethod ``open(checkpoint, adapters)``. The checkpoint says on which device the pipeline draws
+    and where its networks are put when they are opened. From then on the pool moves them: to the device when
+    `needs` names them, and away again. So a family holds its device, and never asks a network for it.
     """
 
     @property
@@ -39,6 +42,14 @@ class Pipeline(Protocol):
     def modules(self) -> Mapping[str, torch.nn.Module]:
         """The networks that the pool counts and moves: those of the checkpoint by their names in it, and
         those that requests added by other names. The pool compares the names at each turn: be cheap."""
+        ...
+
+    @abstractmethod
+    def needs(self, request: Request) -> Needs:
+        """The parts that the request needs in each stage, by their names in ``modules``.
+
+        It is asked before `encode` and never raises: a request that `encode` refuses needs nothing.
+        """
         ...
 
     @abstractmethod
@@ -62,5 +73,11 @@ class Pipeline(Protocol):
     def clear_cache(self) -> None:
         """Drop what is kept between requests to save time, and all that requests added to ``modules``.
 
-        Called at any moment between two turns of the loop.
+        Called at any moment between two parts of the loop's turns: two evaluations, or two pictures.
+        """
+
+    def drop_additions(self) -> None:
+        """Drop all that requests added to ``modules`` (LoRAs, VAEs, ControlNets), and nothing else.
+
+        Called while nobody draws with the pipeline: texts that are encoded stay so.
         """

@@ -1,79 +1,45 @@
-"""The pipelines that are resident on one device, within a budget of bytes."""
+"""The pipelines that are opened on one device, whose parts come and go within a budget of bytes."""
 
 from __future__ import annotations
 
-import gc
-import itertools
 import logging
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from pipelines.adapters.library import AdapterLibrary
-from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.checkpoints.pace import AtOnce, Pace
+from pipelines.denoising.needs import NOTHING, InUse, Needs, Parts, Running, Work
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.errors import CheckpointUnavailable, GenerationError, OutOfMemory, is_out_of_memory
-from pipelines.families.registry import open_pipeline
-from pipelines.weights.manifest import Manifest
-from pipelines.weights.memory import part_bytes
+from pipelines.engine.availability import Availability
+from pipelines.engine.mover import Mover, mover_of
+from pipelines.engine.opening import Opening
+from pipelines.engine.parts import Opened
+from pipelines.engine.places import Places
+from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with_controls
+from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
+from pipelines.messages import Absent, PartResidency
+from pipelines.request import Prompted, Request, pipelines_of
+from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.memory import controlnet_bytes, part_bytes
 
 log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
-"""Bytes of a gigabyte."""
 
-
-def module_bytes(modules: Mapping[str, torch.nn.Module]) -> int:
-    """The bytes of all parameters and buffers, each counted once however many modules share it."""
-    tensors = itertools.chain.from_iterable(
-        itertools.chain(module.parameters(), module.buffers()) for module in modules.values()
-    )
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
-
-
-@dataclass(slots=True)
-class Resident:
-    """A pipeline on the device, and what it takes there.
-
-    Attributes:
-        own_bytes: bytes of the networks that it was opened with.
-        total_bytes: bytes of these and of the networks that requests have added.
-        counted: names of the networks in ``total_bytes``.
-    """
-
-    pipeline: Pipeline
-    own_bytes: int
-    total_bytes: int
-    counted: frozenset[str]
-
-    @classmethod
-    def measure(cls, pipeline: Pipeline) -> Resident:
-        """Count the networks of a pipeline to which no request has added anything."""
-        own_bytes = module_bytes(pipeline.modules)
-        return cls(pipeline, own_bytes, own_bytes, frozenset(pipeline.modules))
-
-    def recount(self) -> bool:
-        """Count again if networks that requests add (LoRAs, VAEs, ControlNets) have come or gone.
-
-        Returns:
-            whether they have.
-        """
-        names = frozenset(self.pipeline.modules)
-        changed = names != self.counted
-        if changed:
-            self.total_bytes, self.counted = module_bytes(self.pipeline.modules), names
-        return changed
+NOBODY: InUse = MappingProxyType({})
+"""Nothing is in use."""
 
 
 class PipelinePool:
-    """Opens pipelines on demand and evicts the one unused for longest when room is needed.
+    """Opens pipelines on demand and brings the parts of each to the device that a request needs there.
 
-    Pinned pipelines (``resident: true``) never leave, nor does one that is in use. Before any leaves, those
-    that are idle, pinned or not, drop what requests added to them (LoRAs, VAEs, ControlNets). On CUDA an
-    evicted pipeline's weights stay in host memory while that has room: coming back is a copy and no load.
+    Room is made by taking away what was used least recently: first the parts that pipelines can do without
+    until they read another text, then the others; those of pinned pipelines (``resident: true``) last. What
+    is in use never leaves. A part that leaves waits in the host's memory while that has room, and is read
+    from its files again otherwise. On a CPU, which has no other place, pipelines come and go as a whole;
+    before any leaves, those that are idle drop what requests added to them (LoRAs, VAEs, ControlNets).
     """
 
     def __init__(
@@ -84,94 +50,221 @@ class PipelinePool:
         *,
         budget_bytes: int,
         host_budget_bytes: int = 0,
+        mover: Mover | None = None,
     ) -> None:
         """
         Args:
             weights: folder of downloaded checkpoints.
-            budget_bytes: the most bytes that all resident pipelines may take on the device.
-            host_budget_bytes: the most bytes of evicted pipelines kept in host memory; unused on a CPU.
+            budget_bytes: the most bytes that all parts may take on the device.
+            host_budget_bytes: the most bytes of parts that wait in the host's memory; unused on a CPU.
+            mover: None: the device's own.
         """
         self._manifest = manifest
         self._weights = weights
         self._device = device
-        self._budget_bytes = budget_bytes
-        self._host_budget_bytes = host_budget_bytes if device.type != "cpu" else 0
         self._adapters = AdapterLibrary(manifest, weights)
-        self._resident: OrderedDict[str, Resident] = OrderedDict()
-        self._evicted: OrderedDict[str, Resident] = OrderedDict()
-        self._measured_bytes: dict[str, int] = {}
+        self._availability = Availability(manifest, weights)
+        self._places = Places(device, mover or mover_of(device), budget_bytes, host_budget_bytes, self.pinned)
+        self._measured: dict[str, dict[str, int]] = {}
+        self._opening = Opening(weights, device, self._adapters, moves=self._moves)
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most bytes that all parts may take on the device."""
+        return self._places.budget_bytes
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """The names of the pipelines on the device, least recently used first."""
-        return tuple(self._resident)
+        """The names of the pipelines that are opened, least recently used first."""
+        return tuple(self._places.opened)
+
+    @property
+    def parts(self) -> tuple[PartResidency, ...]:
+        """All parts that are loaded, and where they are."""
+        return tuple(part for opened in self._places.opened.values() for part in opened.residency())
 
     @property
     def used_bytes(self) -> int:
-        """The bytes of all resident pipelines, with what requests have added to them."""
-        return sum(resident.total_bytes for resident in self._resident.values())
+        """The bytes of all parts on the device, with what requests have added to them."""
+        return self._places.device_bytes
+
+    @property
+    def host_bytes(self) -> int:
+        """The bytes of all parts that wait in the host's memory."""
+        return self._places.host_bytes
 
     def pinned(self) -> tuple[str, ...]:
         """The names of the pipelines that the manifest wants resident from the start."""
         return tuple(name for name, entry in self._manifest.openable().items() if entry.resident)
 
-    def can_open(self, name: str, in_use: Collection[str]) -> bool:
-        """Whether `open` would succeed without evicting what is in use, as far as sizes are known."""
-        if name in self._resident:
-            return True
-        immovable = {*in_use, *self.pinned()}
-        kept = sum(
-            resident.total_bytes if other in in_use else resident.own_bytes
-            for other, resident in self._resident.items()
-            if other in immovable
-        )
-        return kept + self._expected_bytes(name) <= self._budget_bytes
+    @property
+    def absences(self) -> tuple[Absent, ...]:
+        """All that the manifest names and that cannot be drawn with now."""
+        return self._availability.absences(self.resident)
 
-    def open(self, name: str, in_use: Collection[str] = ()) -> Pipeline:
-        """The pipeline of that name, made resident first if it is not.
+    def lacks(self, name: str) -> bool:
+        """Whether a pipeline is known to be missing or damaged; it may be loaded all the same."""
+        return self._availability.lacks(name)
+
+    def look(self, in_use: InUse) -> None:
+        """Look whether files came or went, and forget what was opened without a part that has come."""
+        for owner, part in self._availability.look():
+            for name in [name for name in self.resident if part is not None and name not in in_use]:
+                if name == owner:
+                    self._places.forget(name)
+                else:
+                    self._places.opened[name].pipeline.clear_cache()
+
+    def can_open(self, name: str, running: Running) -> bool:
+        """Whether any request to that pipeline fits beside those that run, as far as sizes are known.
+
+        One that does not fit even when nothing else runs has no need to wait, nor has one whose weights are
+        missing.
+
+        Raises:
+            UnknownPipeline: not in the manifest.
+        """
+        if name not in self._places.opened and self.lacks(name):
+            return True
+        works = [Work(name, self._expected(name))]
+        most = max(self.budget_bytes, peak_bytes([], works, self._own_bytes))
+        running = {other: needs for other, needs in running.items() if needs or other != name}
+        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= most
+
+    def can_take(self, request: Request, running: Running) -> bool:
+        """Whether the request fits beside those that run, as far as sizes are known.
+
+        Raises:
+            UnknownPipeline: it names one that is not in the manifest.
+            NeverFits: it does not fit the device even when it is alone.
+        """
+        name, *others = pipelines_of(request)
+        if name not in self._places.opened and self.lacks(name):
+            return True
+        works = [Work(name, self._needs(name, request)), *(Work(each, self._whole(each)) for each in others)]
+        alone = peak_bytes([], works, self._own_bytes)
+        if alone > self.budget_bytes:
+            raise NeverFits(name, alone, self.budget_bytes)
+        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= self.budget_bytes
+
+    def open(self, name: str, in_use: InUse = NOBODY) -> Pipeline:
+        """The pipeline of that name, opened first if it is not; `bring` puts its parts on the device.
 
         Args:
-            in_use: names that must stay, whatever happens.
+            in_use: parts that must stay, whatever happens.
         Raises:
             UnknownPipeline: not in the manifest.
             CheckpointUnavailable: its weights are missing or differ from the verified ones.
             OutOfMemory: it does not fit beside what must stay.
         """
-        if name not in self._resident:
-            self._make_room(self._expected_bytes(name), in_use)
-            pipeline = self._load_or_none(name)
-            if pipeline is None:
+        places = self._places
+        if name not in places.opened:
+            self.prepare(name, in_use)
+            opened = self._read_or_none(name)
+            if opened is None:
                 self.relieve(in_use)
-                pipeline = self._load(name)
-            resident = Resident.measure(pipeline)
-            self._measured_bytes[name] = resident.own_bytes
-            self._make_room(resident.own_bytes, in_use)
-            self._resident[name] = resident
-            log.info("%s is resident, %.2f GB", name, resident.own_bytes / GIGABYTE)
-        self._resident.move_to_end(name)
-        resident = self._resident[name]
-        if resident.recount():
-            self._shrink(self._budget_bytes, {*in_use, name})
-        return resident.pipeline
+                opened = self.read(name)
+            self.adopt(opened, in_use)
+        places.opened.move_to_end(name)
+        opened = places.opened[name]
+        if opened.recount():
+            places.shrink(self.budget_bytes, {**in_use, name: in_use.get(name, NOTHING)})
+        return opened.pipeline
 
-    def relieve(self, in_use: Collection[str]) -> bool:
-        """Drop and evict everything that may leave, after an out-of-memory error.
+    def prepare(self, name: str, in_use: InUse) -> None:
+        """Make room for a pipeline that is about to be read.
+
+        Raises:
+            UnknownPipeline, CheckpointUnavailable, OutOfMemory: as for `open`.
+        """
+        self._availability.demand(name)
+        entry = self._manifest.pipeline(name)
+        expected = sum(self._measured.get(name, part_bytes(entry)).values())
+        if self._moves:
+            self._places.make_room_on_host(expected, in_use)
+        else:
+            self._places.make_room(expected, in_use)
+
+    def read(self, name: str, pace: Pace | None = None) -> Opened:
+        """Read a pipeline from its files; another thread than that of the pool may do it.
+
+        Raises:
+            UnknownPipeline, CheckpointUnavailable: as for `open`.
+        """
+        return self._opening.open(name, self._manifest, pace or AtOnce())
+
+    def entry(self, name: str) -> PipelineEntry:
+        """The manifest's entry of that name.
+
+        Raises:
+            UnknownPipeline: not in the manifest.
+        """
+        return self._manifest.pipeline(name)
+
+    def entry_or_none(self, name: str) -> PipelineEntry | None:
+        """The manifest's entry of that name; None where there is none."""
+        return self._manifest.openable().get(name)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Remember that a pipeline did not open, if its files are the reason."""
+        if isinstance(error, CheckpointUnavailable) and not isinstance(error, UnusableCheckpoint):
+            self._availability.failed(name, error)
+
+    def adopt(self, opened: Opened, in_use: InUse) -> None:
+        """Let a pipeline that was read be one of the pool's.
+
+        Raises:
+            OutOfMemory: it does not fit beside what must stay.
+        """
+        self._measured[opened.name] = {part.name: part.own_bytes for part in opened.parts.values()}
+        self._places.make_room(opened.device_bytes, in_use)
+        self._places.opened[opened.name] = opened
+        log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
+
+    def _read_or_none(self, name: str) -> Opened | None:
+        """Read the pipeline; None when memory runs out.
+
+        By then the error is gone, whose traceback holds what was read so far.
+        """
+        try:
+            return self.read(name)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self.failed(name, error)
+                raise
+            return None
+
+    def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
+        """Put parts of an opened pipeline on the device; what is not opened yet is opened there later.
+
+        Args:
+            in_use: parts that must stay, whatever happens.
+        Raises:
+            OutOfMemory: they do not fit beside what must stay.
+            CheckpointUnavailable: the files of one are gone meanwhile.
+        """
+        self._places.bring(name, parts, in_use)
+
+    def relieve(self, in_use: InUse) -> bool:
+        """Drop and take away everything that may leave, after an out-of-memory error; what is pinned only
+        when nothing else has left.
 
         Returns:
             whether anything left.
         """
-        left = self._shrink(0, in_use)
-        _empty_caches(self._device)
+        left = self._places.shrink(0, in_use, with_pinned=False) or self._places.shrink(0, in_use)
+        self._places.empty_caches()
         return left
 
     def clear_cache(self) -> None:
-        """Drop what is kept only to save time: encoded prompts, files of adapters, evicted weights."""
+        """Drop what is kept only to save time: encoded prompts, files of adapters, pipelines on the host."""
         self._adapters.clear_cache()
-        self._evicted.clear()
-        for resident in self._resident.values():
-            resident.pipeline.clear_cache()
-            resident.recount()
-        _empty_caches(self._device)
+        for opened in list(self._places.opened.values()):
+            opened.pipeline.clear_cache()
+            opened.recount()
+            if not any(part.place == "device" for part in opened.parts.values()):
+                self._places.forget(opened.name)
+        self._places.empty_caches()
 
     def reload(self, manifest: Manifest) -> None:
         """Draw with what this manifest names from now on.
@@ -181,97 +274,69 @@ class PipelinePool:
         """
         before, self._manifest = self._manifest, manifest
         self._adapters.manifest = manifest
+        self._availability.replace(manifest)
         if _keeps(before, manifest):
             return
         self.clear_cache()
-        for name in list(self._measured_bytes):
+        for name in list(self._measured):
             if before.pipelines.get(name) != manifest.pipelines.get(name):
-                del self._measured_bytes[name]
-                self._resident.pop(name, None)
-        _empty_caches(self._device)
+                del self._measured[name]
+                self._places.opened.pop(name, None)
+        self._places.empty_caches()
 
-    def _load_or_none(self, name: str) -> Pipeline | None:
-        """Load the pipeline; None when memory runs out.
+    # What is asked for, and what it takes
 
-        By then the error is gone, whose traceback holds what was loaded so far.
-        """
-        try:
-            return self._load(name)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
+    @property
+    def _moves(self) -> bool:
+        """Whether parts have a place of their own, instead of coming and going with their pipeline."""
+        return self._places.mover is not None
 
-    def _load(self, name: str) -> Pipeline:
-        if name in self._evicted:
-            pipeline = self._evicted.pop(name).pipeline
-            _move(pipeline, self._device)
-            return pipeline
+    def _needs(self, name: str, request: Request) -> Needs:
+        opened = self._places.opened.get(name)
+        if opened is None or not self._moves:
+            controls = request.controls if isinstance(request, Prompted) else ()
+            return with_controls(self._expected(name), controls)
+        needs = opened.pipeline.needs(request)
+        opened.drawing = needs.drawing | needs.finish
+        return needs
+
+    def _expected(self, name: str) -> Needs:
+        """What any request needs of a pipeline."""
+        return expected_needs(self._manifest.pipeline(name)) if self._moves else self._whole(name)
+
+    def _whole(self, name: str) -> Needs:
+        """All of a pipeline: on a CPU it comes and goes as a whole."""
+        opened = self._places.opened.get(name)
+        return whole(opened.parts if opened else part_bytes(self._manifest.pipeline(name)))
+
+    def _works(self, running: Running) -> list[Work]:
+        """What the requests that run need; all of a pipeline of which nothing more is known."""
+        return [
+            Work(name, needs)
+            for name, each in running.items()
+            for needs in (each if each and self._moves else [self._whole(name)])
+        ]
+
+    def _own_bytes(self, name: str, part: str) -> int:
+        """The bytes of a part without what requests have put on it; those of a ControlNet that is added."""
+        opened = self._places.opened.get(name)
+        if opened and part in opened.parts:
+            return opened.parts[part].own_bytes
         entry = self._manifest.pipeline(name)
-        checkpoint = Checkpoint(name, self._manifest, entry, self._weights, self._device)
-        try:
-            return open_pipeline(checkpoint, self._adapters)
-        except (GenerationError, torch.AcceleratorError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            log.exception("%s cannot be opened", name)
-            raise CheckpointUnavailable(f"{name} cannot be opened, the log says why") from error
+        if part.startswith("controlnet:"):
+            return controlnet_bytes(entry)
+        return self._measured.get(name, part_bytes(entry)).get(part, 0)
 
-    def _expected_bytes(self, name: str) -> int:
-        """The bytes measured when it was open before, else those that its entry says."""
-        if name in self._measured_bytes:
-            return self._measured_bytes[name]
-        return sum(part_bytes(self._manifest.pipeline(name)).values())
+    def _bytes_beside(self, running: Running) -> Sizes:
+        """The bytes of parts with what requests have put on those that are in use."""
 
-    def _evictable(self, in_use: Collection[str]) -> list[str]:
-        immovable = {*in_use, *self.pinned()}
-        return [name for name in self._resident if name not in immovable]
+        def sizes(name: str, part: str) -> int:
+            opened = self._places.opened.get(name)
+            if name in running and opened and part in opened.parts:
+                return opened.parts[part].nbytes
+            return self._own_bytes(name, part)
 
-    def _make_room(self, needed_bytes: int, in_use: Collection[str]) -> None:
-        self._shrink(self._budget_bytes - needed_bytes, in_use)
-        if self.used_bytes + needed_bytes > self._budget_bytes:
-            raise OutOfMemory("the pipeline does not fit into this device's memory budget")
-
-    def _shrink(self, most_bytes: int, in_use: Collection[str]) -> bool:
-        """Get down to ``most_bytes``, or as far down as what is in use allows.
-
-        What requests have added leaves first, then whole pipelines.
-
-        Returns:
-            whether anything left.
-        """
-        before = self._recounted_bytes()
-        self._drop_additions(most_bytes, in_use)
-        for name in self._evictable(in_use):
-            if self.used_bytes > most_bytes:
-                self._evict(name)
-        return self.used_bytes < before
-
-    def _recounted_bytes(self) -> int:
-        for resident in self._resident.values():
-            resident.recount()
-        return self.used_bytes
-
-    def _drop_additions(self, most_bytes: int, in_use: Collection[str]) -> None:
-        for name, resident in self._resident.items():
-            added = resident.total_bytes > resident.own_bytes
-            if added and name not in in_use and self.used_bytes > most_bytes:
-                resident.pipeline.clear_cache()
-                resident.recount()
-
-    def _evict(self, name: str) -> None:
-        leaving = self._resident.pop(name)
-        log.info("%s is evicted", name)
-        kept = sum(evicted.total_bytes for evicted in self._evicted.values())
-        while self._evicted and kept + leaving.total_bytes > self._host_budget_bytes:
-            kept -= self._evicted.popitem(last=False)[1].total_bytes
-        if kept + leaving.total_bytes <= self._host_budget_bytes:
-            _move(leaving.pipeline, torch.device("cpu"))
-            self._evicted[name] = leaving
-        del leaving
-        _empty_caches(self._device)
+        return sizes
 
 
 def _keeps(before: Manifest, after: Manifest) -> bool:
@@ -283,15 +348,3 @@ def _keeps(before: Manifest, after: Manifest) -> bool:
         if isinstance(section, dict)
         for name, entry in section.items()
     )
-
-
-def _move(pipeline: Pipeline, device: torch.device) -> None:
-    for module in pipeline.modules.values():
-        module.to(device)
-
-
-def _empty_caches(device: torch.device) -> None:
-    """Give freed memory back: networks hold reference cycles, and CUDA's allocator keeps what it has."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

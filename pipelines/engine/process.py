@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -10,16 +10,35 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
+from pipelines.engine.loader import Loader
 from pipelines.engine.pool import PipelinePool
-from pipelines.messages import Cancel, ClearCache, Done, Draw, EngineConfig, Loading, Ready, Reload, Stop
-from pipelines.weights.loaded import load_full_manifest
+from pipelines.engine.watch import Watch
+from pipelines.messages import (
+    Cancel,
+    ClearCache,
+    Done,
+    Draw,
+    EngineConfig,
+    Ready,
+    Reload,
+    Stop,
+)
+from pipelines.weights.loaded import ManifestReader, load_full_manifest
+from pipelines.weights.manifest import Manifest
 
 CUDA_SHARE = 0.8
 """The part of a CUDA device's memory that weights may take without a budget; activations need the rest."""
 
+PAUSE_S = 0.0005
+"""The seconds for which a device that is two steps behind is left alone, unless a command comes."""
 
-def open_pool(config: EngineConfig) -> PipelinePool:
-    """Open the pool that a configuration describes; on a CPU, let this process reuse freed memory."""
+
+def open_pool(config: EngineConfig, manifest: Manifest | None = None) -> PipelinePool:
+    """Open the pool that a configuration describes; on a CPU, let this process reuse freed memory.
+
+    Args:
+        manifest: None: read what the configuration names.
+    """
     device = torch.device(config.device)
     if device.type == "cpu":
         reuse_freed_memory()
@@ -27,7 +46,7 @@ def open_pool(config: EngineConfig) -> PipelinePool:
     if budget_bytes is None:
         budget_bytes = int(torch.cuda.get_device_properties(device).total_memory * CUDA_SHARE)
     return PipelinePool(
-        load_full_manifest(config.manifest, config.weights),
+        manifest or load_full_manifest(config.manifest, config.weights),
         config.weights,
         device,
         budget_bytes=budget_bytes,
@@ -50,30 +69,45 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     if device.type == "cuda" and device.index is not None:
         # Whatever names no device (streams, library workspaces) would open a context on the first one.
         torch.cuda.set_device(device)
-    pool = open_pool(config)
-    for name in pool.pinned() if config.preload else ():
-        connection.send(Loading(name))
-        pool.open(name)
-    loop = Loop(pool, config.group_pixels, device=device)
+    reader = ManifestReader(config.manifest, config.weights, config.manifest_text)
+    pool = open_pool(config, reader.read())
+    watch = Watch(connection, pool, preload=config.preload)
+    watch.tell()
+    watch.look({})
+    watch.tell()
+    loads = Loader(pool, lambda: not loop.idle)
+    loop = Loop(pool, config.group_pixels, device=device, loads=loads)
+    watch.loads = loads
     connection.send(Ready(config.device, pool.resident))
     while True:
-        while loop.idle or connection.poll():
-            try:
-                command = connection.recv()
-            except EOFError:
-                return
-            match command:
-                case Draw(ticket_id, request):
-                    loop.submit(ticket_id, request)
-                case Cancel(ticket_id):
-                    loop.cancel(ticket_id)
-                case ClearCache(maintenance_id):
-                    pool.clear_cache()
-                    connection.send(Done(maintenance_id))
-                case Reload(maintenance_id):
-                    pool.reload(load_full_manifest(config.manifest, config.weights))
-                    connection.send(Done(maintenance_id))
-                case Stop():
+        for events in loop.turn_in_parts():
+            for event in events:
+                connection.send(event)
+            watch.tell()
+            while connection in wait([connection, loads.fileno()], _pause_s(loop, watch)):
+                try:
+                    command = connection.recv()
+                except EOFError:
                     return
-        for event in loop.turn():
-            connection.send(event)
+                match command:
+                    case Draw(ticket_id, request):
+                        loop.submit(ticket_id, request)
+                    case Cancel(ticket_id):
+                        loop.cancel(ticket_id)
+                    case ClearCache(maintenance_id):
+                        pool.clear_cache()
+                        connection.send(Done(maintenance_id))
+                    case Reload(maintenance_id):
+                        pool.reload(reader.read())
+                        connection.send(Done(maintenance_id))
+                    case Stop():
+                        return
+        if watch.is_due:
+            watch.look(loop.in_use)
+
+
+def _pause_s(loop: Loop, watch: Watch) -> float:
+    """The seconds for which a command is waited for before the engine goes on."""
+    if loop.idle:
+        return watch.pause_s
+    return PAUSE_S if loop.device_is_behind else 0.0

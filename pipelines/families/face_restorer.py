@@ -11,6 +11,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.denoising.sampler import Steps
@@ -29,8 +30,9 @@ NO_FACE = "no face was found in the picture, so none was restored"
 class FaceRestorer(Pipeline):
     """One opened checkpoint of a face restorer."""
 
-    def __init__(self, network: ImageNetwork, finder: FaceFinder) -> None:
+    def __init__(self, network: ImageNetwork, finder: FaceFinder, device: torch.device) -> None:
         self._network = network
+        self._device = device
         self._finder = finder
         self._denoiser = Denoiser(self._predict)
 
@@ -45,11 +47,14 @@ class FaceRestorer(Pipeline):
         if network.scale != 1:
             raise CheckpointUnavailable(f"{checkpoint.name} changes the size of faces")
         finder = YuNet(checkpoint.path("detector")) if checkpoint.has("detector") else FrontalCascade()
-        return cls(network, finder)
+        return cls(network, finder, checkpoint.device)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"face_restorer": self._network.model}
+
+    def needs(self, request: Request) -> Needs:
+        return Needs(denoise={"restore": frozenset({"face_restorer"})})
 
     # 1. encode: every face of the picture as it was, (faces, 3, 512, 512) in 0 .. 1
 
@@ -72,7 +77,7 @@ class FaceRestorer(Pipeline):
                 conditioning=Conditioning({}, None),
                 guidance_scale=1.0,
                 generator=torch.Generator("cpu").manual_seed(0),  # nothing is random here
-                sampler=OneByOne(len(cut), self._network.device, self._network.dtype),
+                sampler=OneByOne(len(cut), self._device, self._network.dtype),
                 denoiser=self._denoiser,
                 finish=lambda sample: Picture(_together(request.image, sample.latents, places)),
             )

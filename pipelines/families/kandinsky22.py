@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
@@ -15,18 +15,23 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.evaluation import classifier_free_guidance
+from pipelines.denoising.needs import NOTHING, Needs
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.denoising.sampler import Steps
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
+from pipelines.lru import LRUCache
 from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import PriorTextToImage, Request, SchedulerChoice
 from pipelines.schedulers.sampler import DiffusersSampler, make_scheduler
 
 CACHED_TEXTS = 64
 """The number of prompts whose embeddings are kept, negative prompts included: 1 MB of host memory each."""
+
+Texts: TypeAlias = "tuple[str, str | None, bool]"
+"""What an encoded prompt depends on: prompt, negative prompt, and whether the prior is guided."""
 
 
 class Kandinsky22(Pipeline):
@@ -44,8 +49,9 @@ class Kandinsky22(Pipeline):
         self._denoiser = Denoiser(
             self._predict, _noise_guidance if self._learned_variance else classifier_free_guidance
         )
-        # One cache per opened checkpoint: one on the class would keep evicted networks alive.
-        self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, prior, device))
+        self._texts: LRUCache[Texts, Mapping[str, Tensor]] = LRUCache(CACHED_TEXTS)
+        # The embedding of an empty picture, (1, width), which stands for no negative prompt; on the host.
+        self._zero_embedding: Tensor | None = None
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kandinsky22:
@@ -67,7 +73,18 @@ class Kandinsky22(Pipeline):
         }
 
     def clear_cache(self) -> None:
-        self._embed.cache_clear()
+        self._texts.clear()
+
+    def needs(self, request: Request) -> Needs:
+        if not isinstance(request, PriorTextToImage):
+            return Needs()
+        text_encoder = NOTHING if _texts(request) in self._texts else frozenset({"prior.text_encoder"})
+        empty_picture = request.negative_prompt is None and self._zero_embedding is None
+        return Needs(
+            encode=text_encoder | (frozenset({"prior.image_encoder"}) if empty_picture else NOTHING),
+            denoise={"prior": frozenset({"prior.prior"}), "denoise": frozenset({"decoder.unet"})},
+            finish=frozenset({"decoder.movq"}),
+        )
 
     # 1. encode
 
@@ -76,6 +93,9 @@ class Kandinsky22(Pipeline):
         if not isinstance(request, PriorTextToImage):
             raise InvalidInput("kind", f"{request.kind} cannot be drawn by {request.pipeline}")
         conditioning = self._condition(request)
+        if request.negative_prompt is None and self._zero_embedding is None:
+            # Now, while the image encoder is on the device, and not when the prior is done.
+            self._zero_embedding = self._prior.get_zero_embed(1, self._device).cpu()
         warnings = self._cut_warnings(request)
         samples: list[Sample] = []
         for index, seed in enumerate(request.seeds):
@@ -113,7 +133,8 @@ class Kandinsky22(Pipeline):
         guides both away from the negative prompt.
         """
         guided = request.prior_guidance_scale > 1
-        embedded = self._embed(request.prompt, request.negative_prompt, guided)
+        texts = _texts(request)
+        embedded = self._texts.get(texts, lambda: _embed(self._prior, self._device, *texts))
         on_device = {name: tensor.to(self._device) for name, tensor in embedded.items()}
         if not guided:
             return Conditioning(on_device, None)
@@ -134,11 +155,6 @@ class Kandinsky22(Pipeline):
         shape = (1 if request.negative_prompt is None else 2, prior.config.embedding_dim)
         return randn_tensor(shape, generator=generator, device=self._device, dtype=prior.dtype)
 
-    @cached_property
-    def _zero_embedding(self) -> Tensor:
-        """The embedding of an empty picture, (1, width), which stands for no negative prompt; on the host."""
-        return self._prior.get_zero_embed(1, self._device).cpu()
-
     # 2. denoise: first the embedding, then the picture
 
     def _predict_embedding(
@@ -156,11 +172,11 @@ class Kandinsky22(Pipeline):
     ) -> Sample:
         """The decoder's sample for a finished embedding; its noise comes from the same generator."""
         embeddings = self._prior.prior.post_process_latents(sample.latents)
-        positive, negative = (
-            (embeddings, self._zero_embedding.to(self._device))
-            if request.negative_prompt is None
-            else embeddings.chunk(2)
-        )
+        if request.negative_prompt is None:
+            assert self._zero_embedding is not None
+            positive, negative = embeddings, self._zero_embedding.to(self._device)
+        else:
+            positive, negative = embeddings.chunk(2)
         scale = self._decoder.movq_scale_factor
         key = group_key(request, multiple=scale**2)
         unet = self._decoder.unet
@@ -204,6 +220,10 @@ class Kandinsky22(Pipeline):
     def _finish(self, request: PriorTextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         decoded = self._decoder.movq.decode(sample.latents, force_not_quantize=True, return_dict=False)[0]
         return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
+
+
+def _texts(request: PriorTextToImage) -> Texts:
+    return request.prompt, request.negative_prompt, request.prior_guidance_scale > 1
 
 
 @torch.no_grad()

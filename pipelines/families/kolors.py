@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.diffusers_kolors import KolorsPipeline
+from pipelines.denoising.needs import NOTHING, Needs
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import InvalidInput
 from pipelines.group import GroupKey, group_key
 from pipelines.images import codec
+from pipelines.lru import LRUCache
 from pipelines.prompts.cut_texts import cut_warnings
 from pipelines.request import Request, TextToImage
 from pipelines.schedulers.leftover_noise import LeftoverNoise
@@ -37,8 +39,7 @@ class Kolors(Pipeline):
         self._device = device
         self._denoiser = Denoiser(self._predict)
         self._leftover_noise = LeftoverNoise(pipeline.scheduler.config)
-        # One cache per opened checkpoint: one on the class would keep evicted networks alive.
-        self._embed = lru_cache(CACHED_TEXTS)(partial(_embed, pipeline, device))
+        self._texts: LRUCache[str, tuple[Tensor, Tensor]] = LRUCache(CACHED_TEXTS)
 
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> Kolors:
@@ -51,7 +52,17 @@ class Kolors(Pipeline):
         return {"text_encoder": pipeline.text_encoder, "unet": pipeline.unet, "vae": pipeline.vae}
 
     def clear_cache(self) -> None:
-        self._embed.cache_clear()
+        self._texts.clear()
+
+    def needs(self, request: Request) -> Needs:
+        if not isinstance(request, TextToImage):
+            return Needs()
+        cached = all(text in self._texts for text in _read_texts(request))
+        return Needs(
+            encode=NOTHING if cached else frozenset({"text_encoder"}),
+            denoise={"denoise": frozenset({"unet"})},
+            finish=frozenset({"vae"}),
+        )
 
     # 1. encode
 
@@ -93,10 +104,10 @@ class Kolors(Pipeline):
             dtype=self._pipeline.unet.dtype,
             device=self._device,
         )
-        guided = request.guidance_scale > 1
+        prompt, *negative = _read_texts(request)
         return Conditioning(
-            self._read(request.prompt, sizes),
-            self._read(request.negative_prompt or "", sizes) if guided else None,
+            self._read(prompt, sizes),
+            self._read(negative[0], sizes) if negative else None,
         )
 
     def _cut_warnings(self, request: TextToImage) -> tuple[str, ...]:
@@ -105,7 +116,7 @@ class Kolors(Pipeline):
         return cut_warnings(texts, self._pipeline.tokenizer, TOKENS, "ChatGLM")
 
     def _read(self, text: str, sizes: Tensor) -> dict[str, Tensor]:
-        hidden_states, pooled = self._embed(text)
+        hidden_states, pooled = self._texts.get(text, lambda: _embed(self._pipeline, self._device, text))
         return {
             "encoder_hidden_states": hidden_states.to(self._device),
             "text_embeds": pooled.to(self._device),
@@ -137,6 +148,12 @@ class Kolors(Pipeline):
         vae = self._pipeline.vae
         decoded = codec.decode(vae, sample.latents, upcast=vae.config.force_upcast)
         return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
+
+
+def _read_texts(request: TextToImage) -> tuple[str, ...]:
+    """The texts that are read: the prompt, and with guidance the negative prompt."""
+    negative = (request.negative_prompt or "",) if request.guidance_scale > 1 else ()
+    return (request.prompt, *negative)
 
 
 @torch.no_grad()

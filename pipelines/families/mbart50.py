@@ -12,6 +12,7 @@ from transformers import MBart50Tokenizer, MBartForConditionalGeneration
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
@@ -62,6 +63,9 @@ class MBart50(Pipeline):
 
     def clear_cache(self) -> None:
         self._translated.clear()
+
+    def needs(self, request: Request) -> Needs:
+        return Needs(finish=frozenset({"model"}))
 
     def encode(self, request: Request) -> DirectAnswer:
         if not isinstance(request, Rewriting):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.drawing import Drawing
 from pipelines.errors import InvalidInput
@@ -53,6 +54,9 @@ class PromptWriter(Pipeline):
 
     def clear_cache(self) -> None:
         self._written.clear()
+
+    def needs(self, request: Request) -> Needs:
+        return Needs(finish=frozenset({"model"}))
 
     def encode(self, request: Request) -> DirectAnswer:
         if not isinstance(request, Rewriting):

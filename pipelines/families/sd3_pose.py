@@ -17,6 +17,7 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.control import pose
 from pipelines.control.pose import PoseDetector
 from pipelines.control.pose_detectors import installed_detector
+from pipelines.denoising.needs import NOTHING, Needs
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.errors import CheckpointUnavailable, InvalidInput
@@ -91,6 +92,19 @@ class StableDiffusion3Pose(Pipeline):
     def clear_cache(self) -> None:
         self._texts.clear()
 
+    def needs(self, request: Request) -> Needs:
+        if not isinstance(request, PoseToImage):
+            return Needs()
+        cached = all(text in self._texts for text in _read_texts(request))
+        encoders = frozenset(name for name in self.modules if name.startswith("text_encoder"))
+        detector = frozenset(name for name in self.modules if name.startswith("annotator_"))
+        return Needs(
+            # The pose is encoded by the VAE. Whether it takes the detector is seen in the picture.
+            encode=(NOTHING if cached else encoders) | detector | {"vae"},
+            denoise={"denoise": frozenset({"transformer", "controlnet"})},
+            finish=frozenset({"vae"}),
+        )
+
     # 1. encode
 
     @torch.no_grad()
@@ -130,8 +144,8 @@ class StableDiffusion3Pose(Pipeline):
         """The conditioning of each seed: texts and pose are the same, the encoded pose's noise is not."""
         guided = _guided(request)
         poses = self._encode_pose(request, key, rows=2 if guided else 1)
-        positive = self._encode_text(request.prompt)
-        negative = self._encode_text(request.negative_prompt or "") if guided else None
+        positive, *others = [self._encode_text(text) for text in _read_texts(request)]
+        negative = others[0] if others else None
         scale = torch.tensor(request.controlnet_conditioning_scale, device=self._device)
         scale = scale.to(self._pipeline.controlnet.dtype).reshape(1, 1, 1)
         return [
@@ -251,6 +265,11 @@ class StableDiffusion3Pose(Pipeline):
 def _guided(request: PoseToImage) -> bool:
     """Whether the network is evaluated with the negative prompt, too."""
     return request.guidance_scale > 1 or needs_unguided(request.scheduler.name)
+
+
+def _read_texts(request: PoseToImage) -> tuple[str, ...]:
+    """The texts that are read: the prompt, and with guidance the negative prompt."""
+    return (request.prompt, request.negative_prompt or "") if _guided(request) else (request.prompt,)
 
 
 def _detector(checkpoint: Checkpoint, adapters: AdapterLibrary) -> PoseDetector | None:

@@ -19,6 +19,7 @@ from pipelines.adapters.loras import AttachedLoras
 from pipelines.adapters.vaes import Vaes
 from pipelines.control.controlnets import ControlNets
 from pipelines.denoising.blame import blaming
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
@@ -32,7 +33,7 @@ from pipelines.layers.inpainting import put_back
 from pipelines.layers.self_attention_guidance import SelfAttentionGuidance
 from pipelines.layers.token_merging import TokenMerging, check_ratio
 from pipelines.prompts.clip import PromptEncoder
-from pipelines.request import CheckpointRequest, Request, SafetyCheck
+from pipelines.request import CheckpointRequest, Request, SafetyCheck, TextToImage
 
 
 class StableDiffusion(Pipeline):
@@ -66,7 +67,7 @@ class StableDiffusion(Pipeline):
         self._safety_checker = safety_checker
         self._pixels_per_latent: int = pipeline.vae_scale_factor
         self._loras = AttachedLoras(pipeline, adapters, self.family)
-        self._vaes = Vaes(pipeline.vae, adapters, self.family)
+        self._vaes = Vaes(pipeline.vae, adapters, self.family, device)
         self._controlnets = ControlNets(unet, adapters, self.family, self._pixels_per_latent, device)
         self._token_merging = TokenMerging(unet, max_downsample=self.token_merging_depth)
         self._prompts = PromptEncoder(pipeline, device, adapters, self._loras, self.family)
@@ -91,6 +92,9 @@ class StableDiffusion(Pipeline):
 
     def clear_cache(self) -> None:
         self._prompts.clear_cache()
+        self.drop_additions()
+
+    def drop_additions(self) -> None:
         self._loras.clear_cache()
         self._vaes.clear_cache()
         self._controlnets.clear_cache()
@@ -100,6 +104,21 @@ class StableDiffusion(Pipeline):
             self._loras.use(key.loras)
         self._token_merging.use(key.token_merging_ratio)
 
+    def needs(self, request: Request) -> Needs:
+        checker = frozenset[str]() if self._safety_checker is None else frozenset({"safety_checker"})
+        if isinstance(request, SafetyCheck):
+            return Needs(finish=checker)
+        if not isinstance(request, CheckpointRequest):
+            return Needs()
+        vae = frozenset({self._vaes.part(request.vae)})
+        from_picture = frozenset[str]() if isinstance(request, TextToImage) else vae
+        preparing = self._controlnets.preparing_parts(request)
+        return Needs(
+            encode=self._prompts.parts(request) | from_picture | preparing,
+            denoise={"denoise": frozenset({"unet"}) | self._controlnets.parts(request)},
+            finish=vae | (checker if request.safety_checker else frozenset()),
+        )
+
     # 1. encode
 
     @torch.no_grad()
@@ -108,6 +127,8 @@ class StableDiffusion(Pipeline):
             return check_safety(request, self._safety_checker)
         if not isinstance(request, CheckpointRequest):
             raise InvalidInput("pipeline", f"{request.pipeline} does not draw {request.kind}")
+        if request.safety_checker and self._safety_checker is not None:
+            self._safety_checker.demand()
         if request.highres_fix:
             return highres.two_passes(request, self._encode_pass, self._native_side, self._pixels_per_latent)
         return self._encode_pass(request)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.checkpoints.image_networks import ImageNetwork, open_network
+from pipelines.denoising.needs import Needs
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.errors import InvalidInput
@@ -25,8 +26,9 @@ from pipelines.request import FaceRestoration, Request, Upscaling
 class Upscaler(Pipeline):
     """One opened checkpoint of an upscaler."""
 
-    def __init__(self, network: ImageNetwork) -> None:
+    def __init__(self, network: ImageNetwork, device: torch.device) -> None:
         self._network = network
+        self._device = device
         self._denoiser = Denoiser(self._predict)
 
     @classmethod
@@ -36,11 +38,14 @@ class Upscaler(Pipeline):
         Raises:
             CheckpointUnavailable: the file is missing or damaged, or no upscaler of coloured pictures.
         """
-        return cls(open_network(checkpoint, "upscaler", "SR"))
+        return cls(open_network(checkpoint, "upscaler", "SR"), checkpoint.device)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
         return {"upscaler": self._network.model}
+
+    def needs(self, request: Request) -> Needs:
+        return Needs(denoise={"upscale": frozenset({"upscaler"})})
 
     # 1. encode
 
@@ -53,9 +58,7 @@ class Upscaler(Pipeline):
         tile = TILE if self._network.tiling is ModelTiling.SUPPORTED else max(image.height, image.width)
         scale = self._network.scale
         sides = (min(tile, image.height) * scale, min(tile, image.width) * scale)
-        sampler = TileSampler(
-            image.height, image.width, scale, self._network.device, self._network.dtype, tile
-        )
+        sampler = TileSampler(image.height, image.width, scale, self._device, self._network.dtype, tile)
         return [
             Sample(
                 request=request,

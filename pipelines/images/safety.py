@@ -14,7 +14,7 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.pipeline import DirectAnswer
 from pipelines.denoising.sample import Picture
 from pipelines.drawing import Drawing
-from pipelines.errors import InvalidInput
+from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.image_io import RGBImage, from_pil, to_pil
 from pipelines.request import Prompted, Replacement, SafetyCheck
 
@@ -31,19 +31,34 @@ class SafetyChecker:
         module: the network, for the pool.
     """
 
+    module: torch.nn.Module
+
     def __init__(self, module: StableDiffusionSafetyChecker, processor: CLIPImageProcessor) -> None:
         self.module = module
         self._processor = processor
 
     @classmethod
     def open(cls, checkpoint: Checkpoint) -> SafetyChecker | None:
-        """Open the optional part ``safety_checker``; None where the manifest has none."""
+        """Open the optional part ``safety_checker``; None where the manifest has none.
+
+        One that is missing or damaged fails only the requests that want it: none is drawn unchecked.
+        """
         if not checkpoint.has("safety_checker"):
             return None
-        return cls(
-            checkpoint.module("safety_checker", StableDiffusionSafetyChecker),
-            CLIPImageProcessor.from_pretrained(checkpoint.path("safety_checker")),
-        )
+        try:
+            return cls(
+                checkpoint.module("safety_checker", StableDiffusionSafetyChecker),
+                CLIPImageProcessor.from_pretrained(checkpoint.path("safety_checker")),
+            )
+        except CheckpointUnavailable as error:
+            return UnavailableSafetyChecker(checkpoint.name, error)
+
+    def demand(self) -> None:
+        """Refuse a request that wants a check which cannot be made.
+
+        Raises:
+            CheckpointUnavailable: its weights are missing or damaged.
+        """
 
     @torch.no_grad()
     def flags(self, image: RGBImage) -> bool:
@@ -56,6 +71,25 @@ class SafetyChecker:
         return bool(flagged[0])
 
 
+class UnavailableSafetyChecker(SafetyChecker):
+    """Stands for a safety checker whose weights are missing or damaged."""
+
+    def __init__(self, name: str, error: CheckpointUnavailable) -> None:
+        self.module = torch.nn.Identity()
+        self._name = name
+        self._remedy = error.remedy
+
+    def demand(self) -> None:
+        raise CheckpointUnavailable(
+            f"the safety checker of {self._name} is unavailable: its weights are missing or damaged",
+            self._remedy,
+        )
+
+    def flags(self, image: RGBImage) -> bool:
+        self.demand()
+        return True
+
+
 def check_safety(request: SafetyCheck, checker: SafetyChecker | None) -> DirectAnswer:
     """Answer a request for the checker's word on a picture.
 
@@ -64,6 +98,7 @@ def check_safety(request: SafetyCheck, checker: SafetyChecker | None) -> DirectA
     """
     if checker is None:
         raise InvalidInput("pipeline", f"{request.pipeline} has no safety checker")
+    checker.demand()
     image = request.image
     return DirectAnswer(lambda: Drawing(images=(image,), flagged=(checker.flags(image),)))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.adapters.loras import AttachedLoras
 from pipelines.adapters.textual_inversion import NewWords, asked_words, attached
+from pipelines.denoising.needs import NOTHING, Parts
 from pipelines.denoising.sample import Conditioning
 from pipelines.errors import InvalidInput
 from pipelines.lru import LRUCache
@@ -103,7 +104,17 @@ class PromptEncoder:
             InvalidInput: a text is too long, or ``clip_skip`` too large.
             UnknownAdapter: a LoRA or an embedding is not known or does not fit.
         """
-        fields = _PromptFields(
+        fields = self._fields(request)
+        return self._prompts.get(fields, lambda: self._encode(fields))
+
+    def parts(self, request: Prompted) -> Parts:
+        """The names of the text encoders that `encode` would evaluate; none where the texts are cached."""
+        if self._fields(request) in self._prompts:
+            return NOTHING
+        return frozenset(_ENCODERS if self._two else _ENCODERS[:1])
+
+    def _fields(self, request: Prompted) -> _PromptFields:
+        return _PromptFields(
             request.prompt,
             request.negative_prompt,
             request.prompt_weighting,
@@ -112,7 +123,6 @@ class PromptEncoder:
             request.loras,
             request.embeddings,
         )
-        return self._prompts.get(fields, lambda: self._encode(fields))
 
     def clear_cache(self) -> None:
         """Drop the encoded prompts."""

@@ -19,7 +19,14 @@ from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.atomic import write_atomically
 from pipelines.weights.kinds import Section
 from pipelines.weights.lock import read_lock
-from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.manifest import (
+    AdapterEntry,
+    Manifest,
+    PipelineEntry,
+    Source,
+    load_manifest,
+    parse_manifest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,38 @@ def load_full_manifest(manifest: Path, weights: Path) -> Manifest:
         ValueError: loaded.yaml is damaged.
     """
     return with_loaded(load_manifest(manifest), read_loaded(weights), weights)
+
+
+class ManifestReader:
+    """Reads weights.yaml and loaded.yaml again and again; one that became invalid counts as it was before."""
+
+    def __init__(self, manifest: Path, weights: Path, text: str | None = None) -> None:
+        """
+        Args:
+            text: what weights.yaml said when it was valid last; None: reading an invalid one at first raises.
+        """
+        self._path = manifest
+        self._weights = weights
+        self._own = None if text is None else parse_manifest(text, manifest)
+        self._loaded = Loaded()
+
+    def read(self) -> Manifest:
+        """The manifest of the moment; the log says which file was left out.
+
+        Raises:
+            ValueError, OSError, yaml.YAMLError: weights.yaml is not valid and never was.
+        """
+        try:
+            self._own = load_manifest(self._path)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            if self._own is None:
+                raise
+            log.error("%s is not valid any more, and counts as it was before: %s", self._path.name, error)
+        try:
+            self._loaded = read_loaded(self._weights)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            log.error("%s is damaged, and counts as it was before: %s", LOADED_NAME, error)
+        return with_loaded(self._own, self._loaded, self._weights)
 
 
 def with_loaded(manifest: Manifest, loaded: Loaded, weights: Path) -> Manifest:

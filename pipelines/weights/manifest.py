@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -386,7 +386,22 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises:
         pydantic.ValidationError: an entry is wrong; the error names the place and the reason.
+        ValueError, yaml.YAMLError: it is no mapping, or no YAML.
     """
-    manifest = Manifest.model_validate({**yaml.safe_load(path.read_text()), "path": path.resolve()})
+    return parse_manifest(path.read_text(), path)
+
+
+def parse_manifest(text: str, path: Path) -> Manifest:
+    """Validate what weights.yaml says.
+
+    Args:
+        path: the file that the text is from, at which relative sources start.
+    Raises:
+        ValueError, yaml.YAMLError: as for `load_manifest`.
+    """
+    content: object = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is no mapping of sections")
+    manifest = Manifest.model_validate({**cast("dict[str, object]", content), "path": path.resolve()})
     entries = {name: entry.with_local_sizes(path.parent) for name, entry in manifest.pipelines.items()}
     return manifest.model_copy(update={"pipelines": entries})

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pipelines.weights.kinds import Dtype
 from pipelines.weights.manifest import Manifest, PipelineEntry
-from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS, Stage
+from pipelines.weights.networks import CONTROLNET_NUMBERS, GIGABYTE, HALF_BYTES, NETWORKS, Stage
 
 CONTEXT_BYTES = 600_000_000
 """The bytes that a process takes on a CUDA device before it draws: context, kernels, workspaces."""
@@ -37,6 +37,12 @@ def part_bytes(entry: PipelineEntry) -> dict[str, int]:
     networks = NETWORKS[entry.family]
     there = [name for name in networks.numbers if networks.optional.get(name, "") in ("", *entry.parts)]
     return {name: _network_bytes(entry, name) for name in there}
+
+
+def controlnet_bytes(entry: PipelineEntry) -> int:
+    """The bytes of a ControlNet that a request adds to an entry; none where the family takes none."""
+    numbers = CONTROLNET_NUMBERS[entry.family] if entry.family in ("sd15", "sdxl") else 0
+    return numbers * _BYTES[entry.dtype]
 
 
 def stages(entry: PipelineEntry) -> dict[Stage, tuple[str, ...]]:
@@ -70,6 +76,16 @@ def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
         stage: sum(sizes[name] for name in names) + activation_bytes(entry, stage)
         for stage, names in stages(entry).items()
     }
+
+
+def weights_at_once(entry: PipelineEntry) -> int:
+    """The most bytes of weights that one request needs at one moment.
+
+    Texts are read first. What takes steps stays until the picture is decoded.
+    """
+    sizes, needed = part_bytes(entry), stages(entry)
+    drawing = {name for stage, names in needed.items() if stage != "encode" for name in names}
+    return max(sum(sizes[name] for name in names) for names in (needed.get("encode", ()), drawing))
 
 
 def needed_bytes(entry: PipelineEntry) -> int:

@@ -85,7 +85,16 @@ def _config(settings: Settings, device: str, *, on_cpu: int) -> EngineConfig:
         group_pixels=int(megapixels * MEGAPIXEL),
         torch_threads=threads,
         preload=settings.preload,
+        manifest_text=_text_or_none(settings.manifest),
     )
+
+
+def _text_or_none(path: Path) -> str | None:
+    """The text of a file; None where it cannot be read, of which whoever needs it will complain."""
+    try:
+        return path.read_text()
+    except OSError:
+        return None
 
 
 def visible_devices(present: int, environment: Mapping[str, str]) -> int:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.group import GroupKey
-from pipelines.messages import ClearCache, Maintenance, Reload
-from pipelines.request import Prompted, pipelines_of
+from pipelines.messages import Absent, ClearCache, Maintenance, Reload
+from pipelines.request import Prompted, SafetyCheck, pipelines_of
 from pipelines.request import Request as DrawRequest
 from server import errors
 from server.engines.engine import Engine, EngineState
@@ -82,6 +82,31 @@ class Dispatch:
         if all(engine.state in GIVEN_UP for engine in engines):
             return f"no engine is running: {_reasons(engines) or 'none is configured'}"
         return _reasons([engine for engine in engines if engine.state not in GIVEN_UP])
+
+    def absences(self) -> tuple[Absent, ...]:
+        """All that no engine can draw with, since weights are missing or damaged."""
+        known = [engine.absences for engine in self._engines.values() if engine.state not in GIVEN_UP]
+        if not known:
+            return ()
+        return tuple(
+            absence
+            for absence in known[0]
+            if all(any(absence.names_the_same(each) for each in other) for other in known[1:])
+        )
+
+    def refuse_if_absent(self, request: DrawRequest) -> None:
+        """Refuse early, before anything is held, what lacks its weights.
+
+        Raises:
+            NotHere: something that the request needs is missing or damaged.
+        """
+        absences = self.absences()
+        if not absences:
+            return
+        names, parts = _names_in(request), _optional_parts_of(request)
+        for absence in absences:
+            if not names.isdisjoint((absence.name, *absence.also)) and absence.part in (None, *parts):
+                raise errors.from_drawing(absence.error())
 
     def refuse_if_full(self, account_id: int) -> None:
         """Refuse early, before anything is held, what `draw` would refuse.
@@ -161,10 +186,12 @@ class Dispatch:
             QueueFull: no place in the queue.
             QueueTimeout: no engine took it in time.
             Unavailable: no engine runs, and none is about to.
+            NotHere: something that the request needs lacks its weights.
             EngineLost: the engine was lost, and so was the next one.
             GenerationError: the request cannot be drawn.
         """
         self._refuse_if_no_engine()
+        self.refuse_if_absent(request)
         ticket = Ticket(request, account_id, ticket_id or uuid.uuid4().hex)
         self._queue.put(ticket, bounded=bounded)
         try:
@@ -268,6 +295,12 @@ def _names_in(request: DrawRequest) -> set[str]:
         names |= {control.name for control in request.controls}
         names |= {request.vae} if request.vae else set()
     return names
+
+
+def _optional_parts_of(request: DrawRequest) -> tuple[str, ...]:
+    """The parts that a pipeline draws without, and that this request needs for certain."""
+    checked = isinstance(request, SafetyCheck) or (isinstance(request, Prompted) and request.safety_checker)
+    return ("safety_checker",) if checked else ()
 
 
 def _reasons(engines: Iterable[Engine]) -> str:

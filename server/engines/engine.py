@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from pipelines.drawing import Drawing
-from pipelines.messages import Maintenance
+from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request as DrawRequest
 
 
@@ -46,6 +46,11 @@ class Engine(Protocol):
     @property
     def resident(self) -> frozenset[str]:
         """The names of the pipelines that it can draw without loading anything."""
+        ...
+
+    @property
+    def absences(self) -> tuple[Absent, ...]:
+        """All that the manifest names and the engine cannot draw with, for want of whole weights."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:

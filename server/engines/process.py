@@ -13,6 +13,8 @@ from typing import assert_never
 from pipelines.drawing import Drawing
 from pipelines.errors import EngineLost
 from pipelines.messages import (
+    Absences,
+    Absent,
     Broken,
     Cancel,
     Done,
@@ -76,6 +78,7 @@ class LocalEngine:
         self.state = EngineState.stopped
         self.reason: str | None = "not started"
         self.resident: frozenset[str] = frozenset()
+        self.absences: tuple[Absent, ...] = ()
         self._config = config
         self._target = target
         self._watchers: list[Callable[[], None]] = []
@@ -159,7 +162,7 @@ class LocalEngine:
     async def _keep_running(self) -> None:
         """Replace the process whenever it has ended, for as long as the engine is to run."""
         while True:
-            self._was_ready, self._broken, self._restarting = False, None, False
+            self._was_ready, self._broken, self._restarting, self.absences = False, None, False, ()
             process = ChildProcess(
                 self._config, self._target, on_event=self._receive, on_lost=self._process_lost
             )
@@ -195,6 +198,14 @@ class LocalEngine:
             self.resident = frozenset()
         self._notify_watchers()
 
+    def _log_absences(self, absences: tuple[Absent, ...]) -> None:
+        """Write one line about what has become unavailable, and one about what is here again."""
+        new, gone = set(absences) - set(self.absences), set(self.absences) - set(absences)
+        if new:
+            log.warning("engine %s cannot draw with: %s", self.name, "; ".join(_short(each) for each in new))
+        if back := gone - {each for each in gone if any(each.name == other.name for other in new)}:
+            log.info("engine %s can draw again with: %s", self.name, ", ".join(each.name for each in back))
+
     def _notify_watchers(self) -> None:
         for on_change in self._watchers:
             on_change()
@@ -222,12 +233,16 @@ class LocalEngine:
                     self._set_state(EngineState.starting, f"loading {pipeline}")
             case Broken(reason):
                 self._broken = reason
-            case Ready(_, resident):
+            case Ready(_, resident, _):
                 self._was_ready, self._failed_starts = True, 0
                 self.resident = frozenset(resident)
                 self._set_state(EngineState.ready, None)
-            case Residency(resident, _):
+            case Residency(resident, _, _):
                 self.resident = frozenset(resident)
+                self._notify_watchers()
+            case Absences(absences):
+                self._log_absences(absences)
+                self.absences = absences
                 self._notify_watchers()
             case Progress(ticket_id, done, total):
                 if waiting := self._in_flight.get(ticket_id):
@@ -245,3 +260,9 @@ class LocalEngine:
                     done.set_result(None)
             case _:
                 assert_never(event)
+
+
+def _short(absence: Absent) -> str:
+    """An absence in the log's words."""
+    part = "" if absence.part is None else f" ({absence.part})"
+    return f"{absence.name}{part}, {absence.reason}: {absence.remedy}"

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+
+from yaml import YAMLError
 
 from pipelines.weights.downloads import one_pull_at_a_time
-from pipelines.weights.loaded import Loaded, LoadedEntry, names, read_loaded, with_loaded, write_loaded
+from pipelines.weights.loaded import (
+    LOADED_NAME,
+    Loaded,
+    LoadedEntry,
+    names,
+    read_loaded,
+    with_loaded,
+    write_loaded,
+)
 from pipelines.weights.lock import read_lock, write_lock
 from pipelines.weights.manifest import Manifest, Source, load_manifest
 from pipelines.weights.repositories import repositories
 from server.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -24,8 +38,25 @@ class Catalogue:
     def __init__(self, settings: Settings) -> None:
         self._weights = settings.weights
         self.own: Manifest = load_manifest(settings.manifest)
-        self._loaded: Loaded = read_loaded(self._weights)
+        self._loaded: Loaded = self._read_loaded()
         self.manifest: Manifest = with_loaded(self.own, self._loaded, self._weights)
+
+    def _read_loaded(self) -> Loaded:
+        """What was loaded; a damaged record is put aside, so that everything else is drawn."""
+        try:
+            return read_loaded(self._weights)
+        except (ValueError, YAMLError) as error:
+            path = self._weights / LOADED_NAME
+            aside = path.with_name(f"{LOADED_NAME}.damaged")
+            log.error(
+                "%s is damaged, and nothing of what was loaded is drawn with; it is kept as %s: %s",
+                LOADED_NAME,
+                aside.name,
+                error,
+            )
+            with suppress(OSError):
+                path.replace(aside)
+            return Loaded()
 
     def has(self, name: str) -> bool:
         """Whether anything of whatever kind has that name."""
@@ -83,7 +114,12 @@ class Catalogue:
         """
         source = _source(item)
         with one_pull_at_a_time(self._weights, wait=True):
-            lock = read_lock(self._weights)
+            try:
+                lock = read_lock(self._weights)
+            except ValueError:
+                if source.file is not None:  # the lock is damaged, and its record is lost already
+                    (self._weights / source.file).unlink(missing_ok=True)
+                return
             if source.hub is not None:
                 key = f"{source.hub}@{source.revision}"
                 if key in lock.repositories and key not in {each.key for each in repositories(self.manifest)}:

@@ -165,7 +165,12 @@ class Loads:
         """Take up the loads that were under way when the server ended."""
         if not self._path.exists():
             return
-        for load in _RECORD.validate_python(yaml.safe_load(self._path.read_text()) or []):
+        try:
+            loads = _RECORD.validate_python(yaml.safe_load(self._path.read_text()) or [])
+        except (ValueError, yaml.YAMLError) as error:
+            log.error("%s is damaged, and no load is taken up again: %s", RECORD_NAME, error)
+            return
+        for load in loads:
             self._loads[load.name] = load
             if load.problem is None:
                 self._start(load)

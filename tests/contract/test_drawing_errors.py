@@ -21,12 +21,13 @@ import server.app
 from pipelines import errors as drawing
 from pipelines.denoising.blame import blaming
 from pipelines.denoising.loop import Loop
+from pipelines.denoising.needs import Needs, Parts
 from pipelines.denoising.sample import Conditioning, Denoiser, Handover, Picture, Sample
 from pipelines.denoising.sampler import Steps
 from pipelines.drawing import Drawing
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
-from pipelines.messages import Drawn, Failed, Maintenance
+from pipelines.messages import Absent, Drawn, Failed, Maintenance, PartResidency
 from pipelines.request import Request, Rewriting, Upscaling
 from server.engines.engine import EngineState
 from server.errors import CallerGone, InternalError
@@ -95,6 +96,9 @@ class FailingPipeline:
             for index, _ in enumerate(request.seeds)
         ]
 
+    def needs(self, request: Request) -> Needs:
+        return Needs()
+
     def attach(self, key: GroupKey) -> None:
         self.at("attach")
 
@@ -112,12 +116,19 @@ class OnePipeline:
 
     resident: tuple[str, ...] = ()
     used_bytes = 0
+    parts: tuple[PartResidency, ...] = ()
 
     def __init__(self, pipeline: FailingPipeline) -> None:
         self._pipeline = pipeline
 
     def can_open(self, name: str, in_use: Collection[str]) -> bool:
         return True
+
+    def can_take(self, request: Request, running: Collection[str]) -> bool:
+        return True
+
+    def bring(self, name: str, parts: Parts, in_use: Collection[str]) -> None:
+        pass
 
     def open(self, name: str, in_use: Collection[str]) -> FailingPipeline:
         self._pipeline.at("load")
@@ -133,6 +144,7 @@ class LoopEngine:
     name = "loop"
     group_pixels = 64 * 2**20
     resident = frozenset[str]()
+    absences: tuple[Absent, ...] = ()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:
@@ -237,6 +249,8 @@ def subclasses(of: type[drawing.GenerationError]) -> Iterator[type[drawing.Gener
 def example(kind: type[drawing.GenerationError]) -> drawing.GenerationError:
     if issubclass(kind, drawing.InvalidInput):
         return kind("loras", "fox-lora cannot\nbe drawn")
+    if issubclass(kind, drawing.NeverFits):
+        return kind("fox-lora", 13_000_000_000, 11_400_000_000)
     return kind("fox-lora cannot be drawn")
 
 
@@ -251,6 +265,7 @@ STATUSES: Mapping[type[drawing.GenerationError], int] = {
     drawing.UnusableCheckpoint: 400,
     drawing.CheckpointUnavailable: 503,
     drawing.OutOfMemory: 503,
+    drawing.NeverFits: 503,
     drawing.NumbersOutOfRange: 500,
     drawing.Cancelled: 499,
     drawing.EngineLost: 503,
@@ -438,3 +453,19 @@ def test_nobody_is_blamed_for_want_of_memory(raised: Exception) -> None:
 def test_where_no_adapter_is_named_none_is_blamed() -> None:
     with pytest.raises(ValueError, match="x"), blaming("loras", []):
         raise ValueError("x")
+
+
+def test_what_never_fits_says_what_it_needs_and_nobody_is_asked_to_come_back(world: World) -> None:
+    before = world.balance
+    words = "sdxl needs 13.0 GB of a device's memory, and there are 11.4 GB"
+    for error, comes_back in (
+        (drawing.NeverFits("sdxl", 13_000_000_000, 11_400_000_000), False),
+        (drawing.OutOfMemory(words), True),
+    ):
+        world.fail("load", error)
+        for answer in (world.segmind("v1"), world.text2img()):
+            assert answer.status_code == 503
+            assert words in answer.text
+            assert ("retry-after" in answer.headers) == comes_back
+            assert "try again" not in answer.text.lower()
+    assert world.balance == before

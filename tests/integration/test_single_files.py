@@ -171,7 +171,10 @@ def test_a_loaded_file_is_verified_and_never_drawn_with_when_it_has_changed(
     post(server, "clear_cache")
     fields = {"lora_model": "precious", "width": 256, "height": 256, "prompt": "a cat"}
     answer = post(server, "text2img", model_id=MODEL, **fields)
-    assert answer["message"] == {"lora_model": ["lora_model precious cannot be read"]}
+    assert answer["message"] == (
+        "precious is unavailable: its weights are missing or are not the ones that were verified. "
+        "To mend it, call delete_model for precious, then load_model"
+    )
     path.write_bytes(data)
     os.utime(path, (1, 1))
     assert drawn(server, MODEL, lora_model="precious") == before

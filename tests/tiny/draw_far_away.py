@@ -136,12 +136,10 @@ def draw(pool: PipelinePool, device: torch.device, wanted: list[Request]) -> dic
         loop.submit(str(number), request)
     found: dict[str, list[str]] = {"failed": [], "types": [], "waits": []}
     while not loop.idle:
-        before, waited, decodes = _samples(loop), len(WAITS), bool(loop._finishing)
+        before, waited = _samples(loop), len(WAITS)
         events = loop.turn()
         samples = _samples(loop)
-        if (
-            samples and samples == before and not decodes
-        ):  # nothing but a step: no picture was begun or finished
+        if samples and samples == before:  # nothing but a step: no picture was begun or finished
             found["waits"] += WAITS[waited:]
         found["types"] += [
             type(sample.sampler).__name__ for sample in samples if sample.latents.dtype != torch.float16
@@ -173,7 +171,7 @@ def main(manifest_path: Path) -> None:
         pool = PipelinePool(manifest, Path(), device, budget_bytes=10**12, host_budget_bytes=10**12)
         for name in manifest.pipelines:
             report[name] = draw(pool, device, list(requests(name)))
-            pool.relieve(())
+            pool.relieve({})
             report[f"{name} after a stay in host memory"] = draw(pool, device, list(requests(name))[:1])
     print(json.dumps(report))
 

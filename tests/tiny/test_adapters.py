@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from pipelines.errors import InvalidInput, UnknownAdapter
+from pipelines.errors import CheckpointUnavailable, InvalidInput, UnknownAdapter
 from pipelines.request import Lora, SchedulerChoice
 from pipelines.weights.manifest import AdapterEntry, Manifest, Source
 from tests.drawing import (
@@ -273,7 +273,7 @@ def broken(manifest: Manifest) -> Any:
     ("change", "message"),
     [
         ({"loras": (Lora(name="unheard of"),)}, "loras: unheard of is not on this server"),
-        ({"loras": (Lora(name="missing"),)}, "loras: missing cannot be read"),
+        ({"loras": (Lora(name="missing"),)}, "missing is unavailable: its weights are missing"),
         ({"loras": (Lora(name="corrupt"),)}, "loras: corrupt cannot be read"),
         ({"loras": (Lora(name="wide"),)}, "loras: wide does not fit this checkpoint"),
         ({"loras": (Lora(name="wide text"),)}, "loras: wide text does not fit this checkpoint"),
@@ -293,7 +293,7 @@ def test_an_adapter_that_cannot_be_used_is_named_and_leaves_no_trace(
     change: dict[str, Any], message: str, broken: Any
 ) -> None:
     before = one(broken)
-    with pytest.raises(UnknownAdapter, match=message):
+    with pytest.raises((UnknownAdapter, CheckpointUnavailable), match=message):
         broken.encode(replace(REQUEST, **change))
     assert np.array_equal(one(broken), before)
     assert np.array_equal(one(broken, prompt="fresh"), one(broken, prompt="fresh"))

@@ -33,7 +33,7 @@ from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage
 from pipelines.images.face_alignment import FEATHER, SIDE, alignment, cut_out, enlarged, lay_on
 from pipelines.images.faces import MIN_EYE_DISTANCE, TEMPLATE, FrontalCascade, YuNet, _distinct
-from pipelines.messages import Drawn, Event, Failed, Progress
+from pipelines.messages import Drawn, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
 from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
 from tests.drawing import (
@@ -337,7 +337,7 @@ def gfpgan(seed: int) -> ImageModelDescriptor[GFPGAN]:
 
 def test_gfpgan_sees_the_numbers_that_it_was_trained_on_and_its_own_noise():
     network = gfpgan(5)
-    family = FaceRestorer(network, FrontalCascade())
+    family = FaceRestorer(network, FrontalCascade(), torch.device("cpu"))
     samples = [family.encode(restoration(picture))[0] for picture in (PORTRAIT, PORTRAIT[:, ::-1])]
     cut = samples[0].latents.clone()
     with torch.no_grad():
@@ -442,12 +442,8 @@ def test_enlarged_pictures_go_on_to_the_face_restorer_which_the_pool_counts(mani
 
 def test_an_unknown_face_restorer_fails_its_request_alone(manifest: Manifest):
     loop, _ = loop_of(manifest)
-    loop.submit("first", upscaling(NOBODY))
-    loop.turn()
-    loop.submit("bad", replace(upscaling(NOBODY), face_restorer="unheard"))
-    events: list[Event] = []
-    while not loop.idle:
-        events += loop.turn()
+    bad = replace(upscaling(NOBODY), face_restorer="unheard")
+    events = events_of(loop, {"first": upscaling(NOBODY), "bad": bad})
     assert [event.ticket_id for event in events if isinstance(event, Failed)] == ["bad"]
     assert [event.ticket_id for event in events if isinstance(event, Drawn)] == ["first"]
     assert {event.ticket_id for event in events if isinstance(event, Progress)} <= {"first"}

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.denoising.loop import Loop
+from pipelines.denoising.needs import NOTHING
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.engine.pool import PipelinePool, module_bytes
+from pipelines.engine.parts import Opened, module_bytes
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory, UnknownPipeline
 from pipelines.families import registry
 from pipelines.messages import Drawn, Failed
@@ -84,16 +86,28 @@ def test_many_switches_leave_no_weights_behind(random_manifest: Manifest, sizes:
     assert living_bytes() == before
 
 
-def test_what_is_in_use_or_pinned_never_leaves(random_manifest: Manifest, sizes: dict[str, int]):
+def test_what_is_in_use_never_leaves_and_what_is_pinned_not_before_others(
+    random_manifest: Manifest, sizes: dict[str, int]
+):
     pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
     pool.open(SD15)
     pool.open(KOLORS)
     with pytest.raises(OutOfMemory):
-        pool.open(SDXL, in_use={KOLORS})
+        pool.open(SDXL, in_use={KOLORS: NOTHING})
     assert set(pool.resident) == {SD15, KOLORS}
-    assert not pool.relieve({KOLORS})
-    assert pool.relieve(())
+    assert pool.relieve({})
     assert pool.resident == (SD15,)
+
+
+def test_what_is_pinned_leaves_when_nothing_else_can(random_manifest: Manifest, sizes: dict[str, int]):
+    pool = pool_of(random_manifest, sizes[SD15] + sizes[KOLORS], resident=(SD15,))
+    pool.open(SD15)
+    pool.open(KOLORS)
+    assert pool.relieve({KOLORS: NOTHING})
+    assert pool.resident == (KOLORS,)
+    assert not pool.relieve({KOLORS: NOTHING})
+    pool.open(SDXL)
+    assert pool.resident == (SDXL,)
 
 
 def test_a_pipeline_larger_than_the_budget_is_refused(random_manifest: Manifest, sizes: dict[str, int]):
@@ -110,12 +124,12 @@ class _ShortOfMemory(PipelinePool):
     loaded: weakref.ref[torch.nn.Module] | None = None
     left_over = True
 
-    def _load(self, name: str) -> Pipeline:
+    def _load(self, name: str) -> Opened:
         if self.loaded is not None:
             self.left_over = self.loaded() is not None
             return super()._load(name)
-        pipeline = super()._load(name)
-        self.loaded = weakref.ref(pipeline.modules["unet"])
+        opened = super()._load(name)
+        self.loaded = weakref.ref(opened.pipeline.modules["unet"])
         raise self.error()
 
 
@@ -206,7 +220,7 @@ def test_an_idle_pipeline_gives_up_its_loras_before_any_is_evicted(
     before, plain = drawn(loop, with_lora()), drawn(loop, request())
     assert pool.resident == (SD15,)
     assert pool.used_bytes > sizes[SD15]
-    assert pool.can_open(KOLORS, ())
+    assert pool.can_open(KOLORS, {})
     drawn(loop, request(pipeline=KOLORS))
     assert set(pool.resident) == {SD15, KOLORS}
     assert pool.used_bytes == sizes[SD15] + sizes[KOLORS]
@@ -234,9 +248,9 @@ def test_others_make_room_for_loras_and_what_is_in_use_keeps_them(
     drawn(loop, with_lora())
     assert pool.resident == (SD15,)
     assert pool.used_bytes == sizes[SD15] + lora_bytes
-    assert not pool.can_open(KOLORS, {SD15})
+    assert not pool.can_open(KOLORS, {SD15: ()})
     with pytest.raises(OutOfMemory):
-        pool.open(KOLORS, {SD15})
+        pool.open(KOLORS, {SD15: NOTHING})
     assert pool.used_bytes == sizes[SD15] + lora_bytes
 
 
@@ -246,9 +260,8 @@ def test_relief_takes_loras_that_are_kept_even_from_a_pinned_pipeline(
     pool = pool_of(random_manifest, 10**9, resident=(SD15,))
     loop = Loop(pool, 10**6)
     drawn(loop, with_lora())
-    assert pool.relieve(())
+    assert pool.relieve({})
     assert (pool.resident, pool.used_bytes) == ((SD15,), sizes[SD15])
-    assert not pool.relieve(())
 
 
 def test_a_pool_that_learns_of_more_keeps_what_it_has_and_drops_what_is_gone(

@@ -11,7 +11,7 @@ import pytest
 from pipelines.drawing import Drawing, Timings
 from pipelines.errors import EngineLost, OutOfMemory
 from pipelines.image_io import RGBImage
-from pipelines.messages import ClearCache, Maintenance
+from pipelines.messages import Absent, ClearCache, Maintenance
 from pipelines.request import Request, TextToImage
 from server import errors
 from server.engines.dispatch import Dispatch
@@ -46,6 +46,7 @@ class HandEngine:
         self.name, self.group_pixels = name, 4 * 512 * 512
         self.state, self.reason = EngineState.stopped, "not started"
         self.resident = frozenset(resident.split())
+        self.absences: tuple[Absent, ...] = ()
         self.drawings: dict[str, asyncio.Future[Drawing]] = {}
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.on_change: Callable[[], None] = lambda: None

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from pipelines.denoising.loop import Loop
+from pipelines.denoising.needs import Needs, Parts
 from pipelines.denoising.pipeline import DirectAnswer
 from pipelines.denoising.sample import Conditioning, Denoiser, Picture, Sample
 from pipelines.drawing import Drawing
 from pipelines.errors import DrawingFailed, InvalidInput, OutOfMemory, UnknownPipeline
 from pipelines.group import GroupKey, group_key
 from pipelines.image_io import RGBImage
-from pipelines.messages import Drawn, Event, Failed, Progress, Residency
-from pipelines.request import Request, Rewriting, TextToImage
+from pipelines.messages import Drawn, Event, Failed, PartResidency, Progress, Residency
+from pipelines.request import Request, Rewriting, TextToImage, pipelines_of
 
 SIDE = 8
 PICTURE = SIDE * SIDE
@@ -92,6 +93,9 @@ class ToyPipeline:
             finish=lambda sample: Picture(RGBImage(1, 1, sample.latents.numpy().tobytes())),
         )
 
+    def needs(self, request: Request) -> Needs:
+        return Needs()
+
     def attach(self, key: GroupKey) -> None:
         if key.pipeline != self.name:
             raise LookupError(key)
@@ -110,6 +114,18 @@ class Shelf:
 
     def can_open(self, name: str, in_use: Collection[str]) -> bool:
         return len({*in_use, name}) <= self.room
+
+    @property
+    def parts(self) -> tuple[PartResidency, ...]:
+        return ()
+
+    def can_take(self, request: Request, running: Collection[str]) -> bool:
+        needed = pipelines_of(request)
+        fit = [self.can_open(each, {*running, *needed}) for each in needed]
+        return all(fit)
+
+    def bring(self, name: str, parts: Parts, in_use: Collection[str]) -> None:
+        assert name in self.resident
 
     def open(self, name: str, in_use: Collection[str]) -> ToyPipeline:
         if name not in self.known:

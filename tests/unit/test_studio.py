@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
-from pipelines.messages import Maintenance
+from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request
 from server import errors
 from server.accounts.accounts import Account, Accounts
@@ -37,6 +37,7 @@ class GatedEngine:
     name = "gated"
     group_pixels = 4 * 64 * 64
     resident = frozenset[str]()
+    absences: tuple[Absent, ...] = ()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

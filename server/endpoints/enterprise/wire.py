@@ -186,7 +186,8 @@ def error_response(error: ApiError, request: Request) -> Response:
             headers["retry-after"] = str(error.retry_after_s)
         case Unavailable():
             body |= message(str(error))
-            headers["retry-after"] = str(error.retry_after_s)
+            if error.retry_after_s is not None:
+                headers["retry-after"] = str(error.retry_after_s)
         case UnreadableCoding():
             body |= message(str(error))
             headers["accept-encoding"] = "identity"

@@ -81,8 +81,8 @@ def error_response(error: ApiError, request: Request) -> Response:
             reset = datetime.now(UTC) + timedelta(seconds=error.retry_after_s)
             headers["retry-after"] = str(error.retry_after_s)
             headers["x-rate-limit-reset-at-utc"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
-        case Unavailable():
-            headers["retry-after"] = str(error.retry_after_s)
+        case Unavailable(retry_after_s=int(seconds)):
+            headers["retry-after"] = str(seconds)
         case InternalError():
             body["request_id"] = call_state(request).request_id
         case UnreadableCoding():

@@ -19,7 +19,7 @@ import server.app
 import server.loading.loads
 from pipelines.drawing import Drawing
 from pipelines.image_io import RGBImage
-from pipelines.messages import Maintenance
+from pipelines.messages import Absent, Maintenance
 from pipelines.request import FaceRestoration, Request, Rewriting, map_pictures
 from pipelines.weights.fetch_process import Fetched
 from pipelines.weights.kinds import SECTIONS
@@ -51,6 +51,7 @@ class RecordingEngine:
     name = "recording"
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
+    absences: tuple[Absent, ...] = ()
     state, reason = EngineState.ready, None
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from pipelines.drawing import Drawing, Timings
 from pipelines.image_io import RGBImage
-from pipelines.messages import Maintenance
+from pipelines.messages import Absent, Maintenance
 from pipelines.request import Request
 from server.engines.engine import EngineState
 from server.http.services import Services
@@ -39,6 +39,7 @@ class PaintEngine:
     name = "paint"
     group_pixels = 4 * 2**20
     resident = frozenset[str]()
+    absences: tuple[Absent, ...] = ()
 
     def __init__(self) -> None:
         self.state, self.reason = EngineState.ready, None

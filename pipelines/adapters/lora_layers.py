@@ -94,15 +94,17 @@ def _shaped(parts: Mapping[str, Tensor], weight: Tensor) -> LoraLayer:
     down, up = parts["down"], parts["up"]
     rank, ones = down.shape[0], (1,) * (weight.ndim - 2)
     strength = float(parts["alpha"].flatten()[0]) / rank if "alpha" in parts else 1.0
+    # A quantized matrix has these, but nothing can be made like it.
+    place, dtype = weight.device, weight.dtype
     magnitude = parts.get("magnitude")
     bias = parts.get("up.bias")
     layer = LoraLayer(
-        first=down.reshape(rank, *weight.shape[1:]).to(weight),
-        second=_times(up.reshape(weight.shape[0], rank, *ones), strength).to(weight),
-        bias=None if bias is None else _times(bias.flatten(), strength).to(weight),
+        first=down.reshape(rank, *weight.shape[1:]).to(place, dtype),
+        second=_times(up.reshape(weight.shape[0], rank, *ones), strength).to(place, dtype),
+        bias=None if bias is None else _times(bias.flatten(), strength).to(place, dtype),
         magnitude=None
         if magnitude is None
-        else magnitude.reshape((1, -1, *ones) if ones else (-1,)).to(weight),
+        else magnitude.reshape((1, -1, *ones) if ones else (-1,)).to(place, dtype),
     )
     if weight.dtype == torch.float16 and not (layer.first.isfinite().all() and layer.second.isfinite().all()):
         raise Overflow("numbers beyond half precision")
@@ -121,7 +123,7 @@ def _fits(layer: Any, parts: Mapping[str, Tensor]) -> bool:
     own = (parts[part] for part in ("magnitude", "up.bias") if part in parts)
     return (
         rank > 0
-        and parts["down"].numel() == rank * layer.weight[0].numel()
+        and parts["down"].numel() == rank * layer.weight.shape[1:].numel()
         and parts["up"].numel() == rank * out
         and all(tensor.numel() == out for tensor in own)
     )

@@ -20,8 +20,10 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from pipelines.checkpoints import dummies, folder, single_file
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.network_files import vae_of_file
 from pipelines.checkpoints.pace import AtOnce, Pace
+from pipelines.checkpoints.quantization import QuantizationMissing, quantize
 from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableCheckpoint, is_out_of_memory
 from pipelines.weights.absence import remedy
 from pipelines.weights.configs import configuration
@@ -76,6 +78,23 @@ class Checkpoint:
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.entry.dtype)
 
+    def _dtype_of(self, network: str) -> torch.dtype:
+        return getattr(torch, self.entry.dtype_of(network))
+
+    def _dtypes(self, part: str) -> Dtypes:
+        """The dtypes of a part's components, by their names; one where all have the same."""
+        components = {network: self.entry.source_of(network) for network in self.entry.networks}
+        own = {
+            place[1]: self._dtype_of(network)
+            for network, place in components.items()
+            if place is not None and place[0] is self.entry.parts[part] and place[1] is not None
+        }
+        return {**own, "default": self.dtype} if own else self.dtype
+
+    def skips(self, network: str) -> bool:
+        """Whether the pipeline is opened without this network of its family."""
+        return self.entry.skips(network)
+
     def has(self, part: str) -> bool:
         """Whether the manifest gives this optional part."""
         return part in self.entry.parts
@@ -100,18 +119,21 @@ class Checkpoint:
         with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
-                opened: P = dummies.pipeline(cls, config, self.device, self.dtype, components, self.place)
+                opened: P = dummies.pipeline(
+                    cls, config, self.device, self._dtypes(part), components, self.place
+                )
             elif source.file is not None:
-                opened = self._single_file(source, cls, components)
+                opened = self._single_file(part, cls, components)
             else:
                 path = local(self.manifest, source, self.weights)
-                opened = folder.pipeline(cls, path, self.dtype, components, self.pace)
+                opened = folder.pipeline(cls, path, self._dtypes(part), components, self.pace)
             opened.set_progress_bar_config(disable=True)
             again = replace(self, readers={}, pace=AtOnce())
             for name, network in opened.components.items():
                 if isinstance(network, torch.nn.Module):
+                    quantized = name not in components and self._quantize(part, name, network)
                     network.to(self.place)
-                    if name not in components:
+                    if name not in components and not quantized:
                         self.readers[network] = partial(again.component, part, name, type(network))
             return opened
 
@@ -122,16 +144,17 @@ class Checkpoint:
             CheckpointUnavailable: as for `pipeline`.
         """
         source = self.entry.parts[part]
+        dtype = of_name(self._dtypes(part), name)
         with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy) / name
-                return dummies.network(cls, config, self.device, self.dtype, self.place)
+                return dummies.network(cls, config, self.device, dtype, self.place)
             opened: Any
             path = local(self.manifest, source, self.weights)
             if source.file is not None:
-                opened = single_file.network(path, self._configuration(source), self.dtype, name)
+                opened = single_file.network(path, self._configuration(source), dtype, name)
             else:
-                opened = folder.network(cls, path / name, self.dtype, self.pace)
+                opened = folder.network(cls, path / name, dtype, self.pace)
             return opened.to(self.place)
 
     def module(self, part: str, cls: type[M]) -> M:
@@ -146,24 +169,25 @@ class Checkpoint:
 
     def _module(self, part: str, cls: type[M]) -> M:
         source = self.entry.parts[part]
+        dtype = self._dtype_of(part)
         with self._opening(source):
             if source.dummy is not None:
                 config = configuration(source.dummy)
-                return dummies.network(cls, config, self.device, self.dtype, self.place)
+                return dummies.network(cls, config, self.device, dtype, self.place)
             path = local(self.manifest, source, self.weights)
             opened: Any
             if source.file is not None and cls is AutoencoderKL:
                 config = json.loads((self._configuration(source) / "config.json").read_text())
-                opened = vae_of_file(path, config, self.dtype)
+                opened = vae_of_file(path, config, dtype)
             elif source.file is not None:
                 config = str(self._configuration(source))
                 opened = self.pace.alone(
                     lambda: cls.from_single_file(  # pyright: ignore[reportAttributeAccessIssue]
-                        str(path), config=config, dtype=self.dtype, local_files_only=True
+                        str(path), config=config, dtype=dtype, local_files_only=True
                     )
                 )
             else:
-                opened = folder.network(cls, path, self.dtype, self.pace)
+                opened = folder.network(cls, path, dtype, self.pace)
             return opened.to(self.place)
 
     def tensors(self, part: str) -> dict[str, Tensor]:
@@ -189,12 +213,28 @@ class Checkpoint:
             folder.demand_vocabulary(path)
             return cls.from_pretrained(path, local_files_only=True)
 
-    def _single_file(self, source: Source, cls: type[P], components: dict[str, Any]) -> P:
+    def _single_file(self, part: str, cls: type[P], components: dict[str, Any]) -> P:
         """Open a file of the original layout: it holds weights only; configurations and vocabularies ship."""
+        source = self.entry.parts[part]
         path = local(self.manifest, source, self.weights)
         config = self._configuration(source)
-        parts = single_file.components(path, config, self.dtype, without=components)
-        return dummies.pipeline(cls, config, self.device, self.dtype, {**parts, **components}, self.place)
+        dtypes = self._dtypes(part)
+        parts = single_file.components(path, config, dtypes, without=components)
+        return dummies.pipeline(cls, config, self.device, dtypes, {**parts, **components}, self.place)
+
+    def _quantize(self, part: str, name: str, network: torch.nn.Module) -> bool:
+        """Quantize a component, if that is chosen.
+
+        Returns:
+            whether it is.
+        """
+        source = self.entry.parts[part]
+        for chosen in self.entry.networks:
+            quantization = self.entry.quantization_of(chosen)
+            if quantization is not None and self.entry.source_of(chosen) == (source, name):
+                quantize(network, quantization, self.device, self.pace.pause)
+                return True
+        return False
 
     def _configuration(self, source: Source) -> Path:
         """The folder of a configuration: the one beside the manifest, else the one that ships."""
@@ -209,6 +249,9 @@ class Checkpoint:
             yield
         except (torch.AcceleratorError, GenerationError):
             raise
+        except QuantizationMissing as error:
+            log.error("%s cannot be opened: %s", self.name, error)
+            raise CheckpointUnavailable(f"{self.name} cannot be opened: {error}") from error
         except Unrecognised as error:
             log.error("%s cannot be drawn with: %s", self.name, error)
             raise UnusableCheckpoint(f"{self.name} cannot be drawn with: {error}") from error

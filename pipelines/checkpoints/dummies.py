@@ -16,6 +16,7 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerBase, T5Tokenize
 
 from pipelines.checkpoints import skeletons
 from pipelines.checkpoints.diffusers_kolors import ChatGLMConfig, ChatGLMModel
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.tokenizers import clip_tokenizer, glm_tokenizer
 
 
@@ -75,7 +76,7 @@ def pipeline(
     cls: type[Any],
     config: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: Dtypes,
     components: dict[str, Any],
     place: torch.device | None = None,
 ) -> Any:
@@ -88,7 +89,8 @@ def pipeline(
             continue
         if isinstance(value, list):
             library, class_name = value
-            built[name] = library and _component(library, class_name, config / name, device, dtype, place)
+            own = of_name(dtype, name)
+            built[name] = library and _component(library, class_name, config / name, device, own, place)
         else:
             built[name] = value
     return cls(**built)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipelines.checkpoints import reading
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.bpe"
 """The files of which a tokenizer has at least one. transformers would make one of two words without them."""
 
 
-def pipeline(
-    cls: type[Any], folder: Path, dtype: torch.dtype, components: Mapping[str, Any], pace: Pace
-) -> Any:
+def pipeline(cls: type[Any], folder: Path, dtypes: Dtypes, components: Mapping[str, Any], pace: Pace) -> Any:
     """Open a pipeline of diffusers in the host's memory.
 
     Args:
@@ -43,7 +42,7 @@ def pipeline(
         elif value[0] is None:
             built[name] = None
         else:
-            built[name] = component(value[0], value[1], folder / name, dtype, pace)
+            built[name] = component(value[0], value[1], folder / name, of_name(dtypes, name), pace)
     return cls(**built)
 
 

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from pipelines.checkpoints.dtypes import Dtypes, of_name
 from pipelines.checkpoints.dummies import skeleton_of
 from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.weights.header import read_header
@@ -34,7 +35,7 @@ _EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 _THIRDS = ("first third", "second third", "last third")
 
 
-def components(path: Path, folder: Path, dtype: torch.dtype, without: Collection[str] = ()) -> dict[str, Any]:
+def components(path: Path, folder: Path, dtype: Dtypes, without: Collection[str] = ()) -> dict[str, Any]:
     """The networks, tokenizers and noise scheduler of a checkpoint that is one file, on the CPU.
 
     Args:
@@ -45,7 +46,8 @@ def components(path: Path, folder: Path, dtype: torch.dtype, without: Collection
     """
     header = read_header(path)
     placed = checkpoint_networks(header, folder).placed
-    made = {name: network(path, folder, dtype, name) for name in placed if name not in without}
+    wanted = [name for name in placed if name not in without]
+    made = {name: network(path, folder, of_name(dtype, name), name) for name in wanted}
     for tokenizer in folder.glob("tokenizer*"):
         if tokenizer.name not in without:
             made[tokenizer.name] = _tokenizer(tokenizer)

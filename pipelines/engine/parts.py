@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from pipelines.checkpoints.quantization import stored_bytes
 from pipelines.denoising.needs import NOTHING, Parts
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.messages import PartResidency, Place
@@ -42,7 +43,7 @@ def bytes_by_part(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
             mark = tensor.data_ptr() or -id(tensor)  # on the meta device nothing has an address
             if mark not in counted:
                 counted.add(mark)
-                found[name] += tensor.nbytes
+                found[name] += stored_bytes(tensor)
     return found
 
 

@@ -7,13 +7,7 @@ from collections.abc import Callable, Iterable
 from pipelines.denoising.needs import Needs, Work
 from pipelines.request import Control
 from pipelines.weights.manifest import Manifest, PipelineEntry
-from pipelines.weights.memory import (
-    CONTEXT_BYTES,
-    activation_bytes,
-    needed_bytes,
-    stages,
-    weights_at_once,
-)
+from pipelines.weights.memory import budget_bytes, stages
 
 Sizes = Callable[[str, str], int]
 """The bytes of a part, by the names of its pipeline and its own."""
@@ -63,8 +57,4 @@ def weights_budget(manifest: Manifest, device_bytes: int) -> int:
     leave no room for a pipeline that fits by itself, it is smaller: others give that pipeline room while it
     draws.
     """
-    most = device_bytes - CONTEXT_BYTES
-    fitting = [entry for entry in manifest.openable().values() if needed_bytes(entry) <= device_bytes]
-    reserve = max((activation_bytes(entry, stage) for entry in fitting for stage in stages(entry)), default=0)
-    largest = max((weights_at_once(entry) for entry in fitting), default=0)
-    return max(most - reserve, min(most, largest))
+    return budget_bytes(manifest, device_bytes)

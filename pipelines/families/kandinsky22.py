@@ -135,7 +135,7 @@ class Kandinsky22(Pipeline):
         guided = request.prior_guidance_scale > 1
         texts = _texts(request)
         embedded = self._texts.get(texts, lambda: _embed(self._prior, self._device, *texts))
-        on_device = {name: tensor.to(self._device) for name, tensor in embedded.items()}
+        on_device = {name: self._for_prior(tensor) for name, tensor in embedded.items()}
         if not guided:
             return Conditioning(on_device, None)
         halves = {name: tensor.chunk(2) for name, tensor in on_device.items()}
@@ -143,6 +143,11 @@ class Kandinsky22(Pipeline):
             {name: positive for name, (_, positive) in halves.items()},
             {name: negative for name, (negative, _) in halves.items()},
         )
+
+    def _for_prior(self, tensor: Tensor) -> Tensor:
+        """A mask, or an encoded text in the prior's dtype, which need not be that of the text encoder."""
+        dtype = self._prior.prior.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self._device, dtype)
 
     def _cut_warnings(self, request: PriorTextToImage) -> tuple[str, ...]:
         texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
@@ -180,6 +185,7 @@ class Kandinsky22(Pipeline):
         scale = self._decoder.movq_scale_factor
         key = group_key(request, multiple=scale**2)
         unet = self._decoder.unet
+        positive, negative = positive.to(unet.dtype), negative.to(unet.dtype)
         noise = randn_tensor(
             (1, unet.config.in_channels, key.height // scale, key.width // scale),
             generator=sample.generator,
@@ -218,7 +224,9 @@ class Kandinsky22(Pipeline):
 
     @torch.no_grad()
     def _finish(self, request: PriorTextToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
-        decoded = self._decoder.movq.decode(sample.latents, force_not_quantize=True, return_dict=False)[0]
+        movq = self._decoder.movq
+        latents = sample.latents.to(movq.dtype)
+        decoded = movq.decode(latents, force_not_quantize=True, return_dict=False)[0]
         return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
 
 

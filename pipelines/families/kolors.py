@@ -118,8 +118,8 @@ class Kolors(Pipeline):
     def _read(self, text: str, sizes: Tensor) -> dict[str, Tensor]:
         hidden_states, pooled = self._texts.get(text, lambda: _embed(self._pipeline, self._device, text))
         return {
-            "encoder_hidden_states": hidden_states.to(self._device),
-            "text_embeds": pooled.to(self._device),
+            "encoder_hidden_states": hidden_states.to(self._device, sizes.dtype),
+            "text_embeds": pooled.to(self._device, sizes.dtype),
             # What SDXL calls original size, crop and target size: the picture that is drawn, uncropped.
             "time_ids": sizes,
         }

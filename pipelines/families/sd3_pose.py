@@ -72,10 +72,14 @@ class StableDiffusion3Pose(Pipeline):
     @classmethod
     def open(cls, checkpoint: Checkpoint, adapters: AdapterLibrary) -> StableDiffusion3Pose:
         """Open the parts ``pipeline``, ``controlnet`` and, where the manifest has one, a pose detector."""
+        # T5 is a part of it by choice: zeros stand for what it would have read.
+        t5 = ("text_encoder_3", "tokenizer_3")
+        without = dict.fromkeys(t5) if checkpoint.skips("text_encoder_3") else {}
         pipeline = checkpoint.pipeline(
             "pipeline",
             StableDiffusion3ControlNetPipeline,
             controlnet=checkpoint.module("controlnet", SD3ControlNetModel),
+            **without,
         )
         return cls(pipeline, checkpoint.device, _detector(checkpoint, adapters))
 
@@ -187,7 +191,9 @@ class StableDiffusion3Pose(Pipeline):
                 max_sequence_length=T5_TOKENS,
             )
             hidden, _, pooled, _ = encoded
-            return hidden, pooled
+            # The text encoders may have dtypes of their own.
+            dtype = self._pipeline.transformer.dtype
+            return hidden.to(dtype), pooled.to(dtype)
 
         return self._texts.get(text, encode)
 
@@ -206,14 +212,15 @@ class StableDiffusion3Pose(Pipeline):
             rows,
             1,
             self._device,
-            pipeline.transformer.dtype,
+            pipeline.vae.dtype,
         )
         distribution = pipeline.vae.encode(picture).latent_dist
         vae = pipeline.vae.config
         # InstantX trained its ControlNets without the shift.
         shift = 0 if pipeline.controlnet.config.force_zeros_for_pooled_projection else vae.shift_factor
         generators = [torch.Generator("cpu").manual_seed(control_seed(seed)) for seed in request.seeds]
-        return [(distribution.sample(generator) - shift) * vae.scaling_factor for generator in generators]
+        drawn = [(distribution.sample(generator) - shift) * vae.scaling_factor for generator in generators]
+        return [latents.to(pipeline.controlnet.dtype) for latents in drawn]
 
     def _noise(self, key: GroupKey, generator: torch.Generator) -> Tensor:
         """Latents of pure noise, (1, 16, height / 8, width / 8)."""
@@ -234,11 +241,12 @@ class StableDiffusion3Pose(Pipeline):
         controlnet = self._pipeline.controlnet
         hidden, pooled = conditioning["prompt_embeds"], conditioning["pooled_prompt_embeds"]
         zeros = controlnet.config.force_zeros_for_pooled_projection
+        dtype = controlnet.dtype
         residuals = controlnet(
-            hidden_states=latents,
+            hidden_states=latents.to(dtype),
             timestep=timesteps,
-            encoder_hidden_states=hidden,
-            pooled_projections=torch.zeros_like(pooled) if zeros else pooled,
+            encoder_hidden_states=hidden.to(dtype),
+            pooled_projections=(torch.zeros_like(pooled) if zeros else pooled).to(dtype),
             controlnet_cond=conditioning["control"],
             conditioning_scale=conditioning["conditioning_scale"],
             return_dict=False,
@@ -248,7 +256,7 @@ class StableDiffusion3Pose(Pipeline):
             timestep=timesteps,
             encoder_hidden_states=hidden,
             pooled_projections=pooled,
-            block_controlnet_hidden_states=residuals,
+            block_controlnet_hidden_states=[residual.to(latents.dtype) for residual in residuals],
             return_dict=False,
         )[0]
 
@@ -258,7 +266,7 @@ class StableDiffusion3Pose(Pipeline):
     def _finish(self, request: PoseToImage, warnings: tuple[str, ...], sample: Sample) -> Picture:
         vae = self._pipeline.vae
         latents = sample.latents / vae.config.scaling_factor + vae.config.shift_factor
-        decoded = vae.decode(latents, return_dict=False)[0]
+        decoded = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
         return Picture(codec.to_image(decoded, request.height, request.width), warnings=warnings)
 
 

@@ -40,7 +40,7 @@ class StableDiffusionXL(StableDiffusion):
         if request.panorama:
             # The network sees views, each as if it were the whole picture.
             size = (min(key.height, self._native_side), min(key.width, self._native_side))
-        dtype = self._pipeline.text_encoder_2.dtype
+        dtype = self._pipeline.unet.dtype
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=dtype, device=self._device)
         return super()._shared_conditioning(request, key) | Conditioning.same_for_both({"time_ids": time_ids})
 

@@ -89,7 +89,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, *, upcast: bool = False) -> Tens
     """
     factor = vae.config["scaling_factor"]
     if not (upcast and vae.dtype == torch.float16):
-        pixels = vae.decode(latents / factor, return_dict=False)[0]
+        pixels = vae.decode((latents / factor).to(vae.dtype), return_dict=False)[0]
         if pixels.dtype != torch.float16 or bool(torch.isfinite(pixels).all()):
             return pixels
     with _precision(vae, torch.float32):

@@ -212,8 +212,10 @@ class PromptEncoder:
             hidden_states, outputs = self._evaluate(encoder, padded, clip_skip)
             states.append(_weighted(hidden_states, padded).flatten(0, 1)[None])
             pooled = outputs[0][:1] if self._two else None
-        conditioning = {"encoder_hidden_states": torch.cat(states, -1)}
-        return conditioning if pooled is None else {**conditioning, "text_embeds": pooled}
+        # Text encoders may have dtypes of their own.
+        dtype = self._pipeline.unet.dtype
+        conditioning = {"encoder_hidden_states": torch.cat([each.to(dtype) for each in states], -1)}
+        return conditioning if pooled is None else {**conditioning, "text_embeds": pooled.to(dtype)}
 
     def _evaluate(self, encoder: Any, padded: Sequence[Chunk], clip_skip: int) -> tuple[Tensor, Any]:
         """The hidden states, (chunks, 77, width), and all outputs of the encoder."""

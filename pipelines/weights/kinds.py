@@ -42,6 +42,9 @@ SECTIONS: Mapping[Kind, Section] = {
 Dtype = Literal["float32", "float16", "bfloat16"]
 """The number format in which networks run, in torch's words."""
 
+Quantization = Literal["int8", "int4"]
+"""The bits in which a text encoder's large matrices may be kept, instead of its dtype."""
+
 Precision = Literal["fp16", "bf16", "fp32"]
 """The precision that a caller names for what is loaded."""
 

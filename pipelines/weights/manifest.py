@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
 
@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import UnknownPipeline
-from pipelines.weights.kinds import Dtype, Family, Section, StableDiffusionFamily
+from pipelines.weights import choices
+from pipelines.weights.kinds import Dtype, Family, Quantization, Section, StableDiffusionFamily
 from pipelines.weights.local_sizes import numbers_in_file, numbers_in_folder
 from pipelines.weights.networks import GIGABYTE, HALF_BYTES, NETWORKS
 
@@ -100,6 +101,18 @@ class Source(_Entry):
         return self
 
 
+class NetworkChoice(_Entry):
+    """What is chosen for one network of a pipeline.
+
+    Attributes:
+        dtype: the dtype in which it runs; None: the entry's.
+        quantize: the bits in which the matrices of a text encoder are kept; None: its dtype's.
+    """
+
+    dtype: Dtype | None = None
+    quantize: Quantization | None = None
+
+
 class PipelineEntry(_Named):
     """A pipeline that requests may name.
 
@@ -108,6 +121,8 @@ class PipelineEntry(_Named):
         parts: sources of the family's parts ("pipeline"; "prior" and "decoder"; "controlnet", "vae",
             "safety_checker", "annotator").
         dtype: the dtype in which the networks run.
+        networks: choices for single networks, by the names of `pipelines.weights.networks`; ``skip`` draws
+            without one, where the family can.
         memory: GB of each network in half precision, by the names of `pipelines.weights.networks`; those that
             are not named have the size that is usual in the family.
         license: the licence of all parts that name none themselves.
@@ -117,9 +132,17 @@ class PipelineEntry(_Named):
     family: Family
     parts: dict[str, Source]
     dtype: Dtype = "float16"
+    networks: dict[str, NetworkChoice | Literal["skip"]] = Field(
+        default_factory=dict[str, NetworkChoice | Literal["skip"]]
+    )
     memory: dict[str, float] = Field(default_factory=dict[str, float])
     license: str = ""
     resident: bool = False
+
+    @field_validator("networks", mode="before")
+    @classmethod
+    def _choices_in_words(cls, networks: object) -> object:
+        return choices.in_words(networks)
 
     @field_validator("memory")
     @classmethod
@@ -131,8 +154,34 @@ class PipelineEntry(_Named):
 
     @model_validator(mode="after")
     def _memory_of_its_networks(self) -> PipelineEntry:
-        _demand_networks(self.family, self.memory)
+        choices.demand_networks(self.family, [*self.memory, *self.networks])
         return self
+
+    @model_validator(mode="after")
+    def _choices_that_can_be_made(self) -> PipelineEntry:
+        for name, choice in self.networks.items():
+            if choice == "skip":
+                choices.demand_optional(self.family, name)
+            elif choice.quantize is not None:
+                choices.demand_text_encoder(self.family, name)
+        return self
+
+    def dtype_of(self, network: str) -> Dtype:
+        """The dtype in which a network runs."""
+        choice = self.networks.get(network)
+        return (choice.dtype if isinstance(choice, NetworkChoice) else None) or self.dtype
+
+    def quantization_of(self, network: str) -> Quantization | None:
+        """The bits in which a network's matrices are kept; None: those of its dtype."""
+        choice = self.networks.get(network)
+        return choice.quantize if isinstance(choice, NetworkChoice) else None
+
+    def skips(self, network: str) -> bool:
+        """Whether the pipeline is drawn without this network of its family."""
+        if self.networks.get(network) == "skip":
+            return True
+        source, component = self.source_of(network) or (None, None)
+        return source is not None and component in source.skip
 
     def source_of(self, network: str) -> tuple[Source, str | None] | None:
         """The source of a network, and the folder in it, None where it is all of the source.
@@ -371,14 +420,6 @@ class Manifest(_Entry):
             if entry.preprocessor == preprocessor and entry.annotator is not None:
                 return entry.annotator
         return None
-
-
-def _demand_networks(family: Family, names: Iterable[str]) -> None:
-    """Refuse names that are none of the family's networks."""
-    known = NETWORKS[family].numbers
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{family} has no network {name}; it has {', '.join(known)}")
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from pipelines.weights.kinds import Dtype
+from pipelines.weights.kinds import Dtype, Quantization
 from pipelines.weights.manifest import Manifest, PipelineEntry
 from pipelines.weights.networks import CONTROLNET_NUMBERS, GIGABYTE, HALF_BYTES, NETWORKS, Stage
 
@@ -19,6 +19,10 @@ _SLACK = 1.2
 """Activations by what is allocated for them: convolutions' workspaces, gaps between blocks."""
 
 _BYTES: Mapping[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+_QUANTIZED_BYTES: Mapping[Quantization, float] = {"int8": 1.001, "int4": 0.5164}
+"""The bytes of a quantized number: a scale for each row of a matrix; for each 64 numbers, in eight bits."""
 
 
 class Fit(StrEnum):
@@ -36,7 +40,7 @@ def part_bytes(entry: PipelineEntry) -> dict[str, int]:
     """The bytes of each network that an entry opens, by its name in the family's ``modules``."""
     networks = NETWORKS[entry.family]
     there = [name for name in networks.numbers if networks.optional.get(name, "") in ("", *entry.parts)]
-    return {name: _network_bytes(entry, name) for name in there}
+    return {name: _network_bytes(entry, name) for name in there if not entry.skips(name)}
 
 
 def controlnet_bytes(entry: PipelineEntry) -> int:
@@ -66,7 +70,27 @@ def activation_bytes(
     networks = NETWORKS[entry.family]
     taken = networks.activations[stage]
     one = taken.fixed + taken.per_pixel * (networks.default_pixels if pixels is None else pixels)
-    return int(samples * one * _BYTES[entry.dtype] / HALF_BYTES * _SLACK)
+    widths = [_BYTES[entry.dtype_of(name)] for name in stages(entry)[stage]]
+    return int(samples * one * max(widths, default=HALF_BYTES) / HALF_BYTES * _SLACK)
+
+
+def steady(entry: PipelineEntry) -> tuple[str, ...]:
+    """The networks that stay on the card for as long as a request is drawn: all but those that only read."""
+    needed = stages(entry)
+    kept = {name for stage, names in needed.items() if stage != "encode" for name in names}
+    return tuple(name for name in part_bytes(entry) if name in kept or not kept)
+
+
+def moments(entry: PipelineEntry) -> dict[Stage, tuple[str, ...]]:
+    """The networks that are on the card in each stage: what reads, then all that takes steps and decodes."""
+    kept = steady(entry)
+    return {stage: names if stage == "encode" else kept for stage, names in stages(entry).items()}
+
+
+def weights_at_once(entry: PipelineEntry) -> int:
+    """The most bytes of weights that one request needs at one moment."""
+    sizes = part_bytes(entry)
+    return max(sum(sizes[name] for name in names) for names in moments(entry).values())
 
 
 def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
@@ -74,30 +98,13 @@ def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
     sizes = part_bytes(entry)
     return {
         stage: sum(sizes[name] for name in names) + activation_bytes(entry, stage)
-        for stage, names in stages(entry).items()
+        for stage, names in moments(entry).items()
     }
-
-
-def weights_at_once(entry: PipelineEntry) -> int:
-    """The most bytes of weights that one request needs at one moment.
-
-    Texts are read first. What takes steps stays until the picture is decoded.
-    """
-    sizes, needed = part_bytes(entry), stages(entry)
-    drawing = {name for stage, names in needed.items() if stage != "encode" for name in names}
-    return max(sum(sizes[name] for name in names) for names in (needed.get("encode", ()), drawing))
 
 
 def needed_bytes(entry: PipelineEntry) -> int:
     """The most that one request of the default size takes at one moment, the device's context included."""
     return CONTEXT_BYTES + max(stage_bytes(entry).values())
-
-
-def steady(entry: PipelineEntry) -> tuple[str, ...]:
-    """The networks that stay on the card of a resident pipeline: all but those that only read."""
-    needed = stages(entry)
-    kept = {name for stage, names in needed.items() if stage != "encode" for name in names}
-    return tuple(name for name in part_bytes(entry) if name in kept or not kept)
 
 
 def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
@@ -108,13 +115,8 @@ def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
     """
     drawn = [entry for entry in manifest.openable().values() if needed_bytes(entry) <= card_bytes]
     activations = [activation_bytes(entry, stage) for entry in drawn for stage in stages(entry)]
-    sizes = [part_bytes(entry) for entry in drawn]
-    weights = [
-        sum(size[name] for name in names)
-        for entry, size in zip(drawn, sizes, strict=True)
-        for names in stages(entry).values()
-    ]
-    return max(card_bytes - CONTEXT_BYTES - max(activations, default=0), *weights, 0)
+    largest = max((weights_at_once(entry) for entry in drawn), default=0)
+    return max(card_bytes - CONTEXT_BYTES - max(activations, default=0), largest)
 
 
 def fits(manifest: Manifest, card_bytes: int) -> dict[str, Fit]:
@@ -140,7 +142,7 @@ def _fit_together(entries: Mapping[str, PipelineEntry], staying: Sequence[str], 
     sizes = {name: part_bytes(entry) for name, entry in entries.items()}
     kept = {(name, part): sizes[name][part] for name in staying for part in steady(entries[name])}
     for name, entry in entries.items():
-        for stage, parts in stages(entry).items():
+        for stage, parts in moments(entry).items():
             there = {**kept, **{(name, part): sizes[name][part] for part in parts}}
             if sum(there.values()) + activation_bytes(entry, stage) > most_bytes:
                 return False
@@ -152,8 +154,15 @@ def _network_bytes(entry: PipelineEntry, name: str) -> int:
     numbers = _numbers(entry, name)
     if name in networks.full:
         return numbers * _BYTES["float32"]
-    kept = networks.kept_full.get(name, 0.0) if entry.dtype == "float16" else 0.0
-    return int(numbers * (_BYTES[entry.dtype] * (1 - kept) + _BYTES["float32"] * kept))
+    dtype = entry.dtype_of(name)
+    each = float(_BYTES[dtype])
+    if (quantization := entry.quantization_of(name)) is not None:
+        linear = networks.linear[name]
+        each = _QUANTIZED_BYTES[quantization] * linear + each * (1 - linear)
+    elif dtype == "float16":
+        kept = networks.kept_full.get(name, 0.0)
+        each = _BYTES["float32"] * kept + each * (1 - kept)
+    return int(numbers * each)
 
 
 def _numbers(entry: PipelineEntry, name: str) -> int:

@@ -50,6 +50,8 @@ class FamilyNetworks:
             because half precision overflows.
         full: the networks that run in full precision whatever the entry says.
         optional: networks that are there only where the entry has this part.
+        may_skip: networks that the family can draw without.
+        linear: the share of a text encoder's numbers that are in linear layers, which may be quantized.
     """
 
     numbers: Mapping[str, int]
@@ -59,6 +61,8 @@ class FamilyNetworks:
     kept_full: Mapping[str, float] = field(default_factory=dict[str, float])
     full: frozenset[str] = frozenset()
     optional: Mapping[str, str] = field(default_factory=dict[str, str])
+    may_skip: tuple[str, ...] = ()
+    linear: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -66,7 +70,13 @@ class FamilyNetworks:
         return tuple(name for name in self.numbers if name.split(".")[-1].startswith("text_encoder"))
 
 
+def tokenizer_of(text_encoder: str) -> str:
+    """The component that cuts texts for a text encoder, by its name."""
+    return text_encoder.replace("text_encoder", "tokenizer")
+
+
 _CLIP_L, _CLIP_G = 123_060_557, 694_659_917
+_LINEAR_OF_CLIP_L, _LINEAR_OF_CLIP_G = 0.690, 0.908
 _VAE, _VAE_OF_16 = 83_653_863, 83_819_683
 _SAFETY_CHECKER = 303_981_845
 
@@ -92,6 +102,7 @@ NETWORKS: Mapping[Family, FamilyNetworks] = {
         default_pixels=512 * 512,
         activations={"encode": _READ_PICTURE, "denoise": Activations(522), "finish": _DECODE},
         optional={"safety_checker": "safety_checker"},
+        linear={"text_encoder": _LINEAR_OF_CLIP_L},
     ),
     "sdxl": FamilyNetworks(
         numbers={
@@ -109,6 +120,7 @@ NETWORKS: Mapping[Family, FamilyNetworks] = {
         default_pixels=1024 * 1024,
         activations={"encode": _READ_PICTURE, "denoise": Activations(316), "finish": _DECODE},
         optional={"safety_checker": "safety_checker"},
+        linear={"text_encoder": _LINEAR_OF_CLIP_L, "text_encoder_2": _LINEAR_OF_CLIP_G},
     ),
     "kolors": FamilyNetworks(
         numbers={"text_encoder": 6_243_584_032, "unet": 2_579_458_820, "vae": _VAE},
@@ -119,6 +131,7 @@ NETWORKS: Mapping[Family, FamilyNetworks] = {
             "denoise": Activations(322),
             "finish": _DECODE,
         },
+        linear={"text_encoder": 0.957},
     ),
     "sd3_pose": FamilyNetworks(
         numbers={
@@ -155,6 +168,12 @@ NETWORKS: Mapping[Family, FamilyNetworks] = {
         kept_full={"text_encoder_3": 0.2114},
         full=frozenset({"annotator_body", "annotator_hand", "annotator_face"}),
         optional=dict.fromkeys(("annotator_body", "annotator_hand", "annotator_face"), "annotator"),
+        may_skip=("text_encoder_3",),
+        linear={
+            "text_encoder": _LINEAR_OF_CLIP_L,
+            "text_encoder_2": _LINEAR_OF_CLIP_G,
+            "text_encoder_3": 0.972,
+        },
     ),
     "kandinsky22": FamilyNetworks(
         numbers={
@@ -177,6 +196,7 @@ NETWORKS: Mapping[Family, FamilyNetworks] = {
             "denoise": Activations(361),
             "finish": Activations(2570),
         },
+        linear={"prior.text_encoder": _LINEAR_OF_CLIP_G},
     ),
     "mbart50": FamilyNetworks(
         numbers={"model": 611_129_542},

@@ -11,7 +11,9 @@ from typing import cast
 from pipelines.weights.alternatives import open_poses
 from pipelines.weights.lora_names import NETWORKS
 from pipelines.weights.lora_settings import CONFIG_NAME
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.memory import part_bytes
+from pipelines.weights.networks import tokenizer_of
 
 _WEIGHTS = re.compile(
     r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)"
@@ -75,6 +77,7 @@ class _Use:
     source: Source
     half: bool | None
     license: str
+    skip: frozenset[str]
 
 
 def repositories(manifest: Manifest, names: Collection[str] | None = None) -> list[Repository]:
@@ -97,19 +100,35 @@ def repositories(manifest: Manifest, names: Collection[str] | None = None) -> li
 
 def _uses(manifest: Manifest) -> Iterator[_Use]:
     for name, entry in manifest.openable().items():
-        for source in entry.parts.values():
-            half = entry.dtype != "float32" if source.half is None else source.half
-            yield _Use(name, source, half, source.license or entry.license)
+        for part, source in entry.parts.items():
+            half = _in_half(entry) if source.half is None else source.half
+            yield _Use(name, source, half, source.license or entry.license, _skipped(entry, part))
     for name, adapter in manifest.adapters():
-        yield _Use(name, adapter.source, adapter.source.half, adapter.source.license or adapter.license)
+        source = adapter.source
+        yield _Use(name, source, source.half, source.license or adapter.license, frozenset(source.skip))
     for name, controlnet in manifest.controlnets.items():
         if controlnet.annotator is not None:
-            yield _Use(name, controlnet.annotator, None, controlnet.annotator.license or controlnet.license)
+            source = controlnet.annotator
+            yield _Use(name, source, None, source.license or controlnet.license, frozenset(source.skip))
     detector = manifest.pose_detector
     for name, open_pose in open_poses(manifest):
         if detector is not None and open_pose is None:
             for source in detector.sources:
-                yield _Use(name, source, None, source.license or detector.license)
+                yield _Use(name, source, None, source.license or detector.license, frozenset(source.skip))
+
+
+def _in_half(entry: PipelineEntry) -> bool:
+    """Whether all networks of an entry run in half precision."""
+    return all(entry.dtype_of(name) != "float32" for name in part_bytes(entry))
+
+
+def _skipped(entry: PipelineEntry, part: str) -> frozenset[str]:
+    """The components of a part that the entry does without: networks, and their tokenizers."""
+    source = entry.parts[part]
+    networks = [name for name, choice in entry.networks.items() if choice == "skip"]
+    found = [entry.source_of(name) for name in networks]
+    components = [place[1] for place in found if place is not None and place[0] is source and place[1]]
+    return frozenset({*source.skip, *components, *map(tokenizer_of, components)})
 
 
 def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:
@@ -120,7 +139,7 @@ def _merge(hub: str, revision: str, uses: list[_Use]) -> Repository:
         revision=revision,
         half=bool(opinions) and all(opinions),
         files=() if whole else _unique(name for use in uses for name in use.source.files),
-        skip=frozenset[str].intersection(*(frozenset(use.source.skip) for use in uses)),
+        skip=frozenset[str].intersection(*(use.skip for use in uses)),
         licenses=_unique(use.license for use in uses if use.license),
         gated=any(use.source.gated for use in uses),
         users=_unique(use.user for use in uses),

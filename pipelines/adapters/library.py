@@ -149,11 +149,11 @@ class AdapterLibrary:
         return path if path.is_dir() else path.parent
 
     def folder(self, source: Source | None) -> Path | None:
-        """The folder of a preprocessor's source; None where there is no source, or nothing of it here."""
+        """The folder of a pose detector's source; None where there is no source, or nothing of it here."""
         try:
             path = source and local(self.manifest, source, self._weights)
         except (OSError, ValueError) as error:
-            log.error("the weights of a preprocessor cannot be read: %s", error)
+            log.error("the weights of a pose detector cannot be read: %s", error)
             return None
         return path if path is None or path.is_dir() else path.parent
 

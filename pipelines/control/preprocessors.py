@@ -123,7 +123,7 @@ class Preprocessors:
         try:
             detector = _detector(self._adapters, self._device)
             if detector is None:
-                self._adapters.annotator("openpose")  # says what is missing, where the manifest names one
+                self._adapters.annotator("openpose")  # raises where one is named and is not here
         except CheckpointUnavailable as error:
             return _Opened(partial(_pose, None, unavailable=error), {})
         return _Opened(partial(_pose, detector), {} if detector is None else detector.modules)

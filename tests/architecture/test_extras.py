@@ -42,7 +42,7 @@ def test_the_probe_would_notice() -> None:
 
 
 def test_the_extras_are_these_and_dev_has_what_draws() -> None:
-    assert list(EXTRAS) == ["engine", "otel", "ray", "dev"]
+    assert list(EXTRAS) == ["engine", "quantize", "otel", "ray", "dev"]
     assert f"{PROJECT['name']}[engine]" in EXTRAS["dev"]
     assert "controlnet-aux" in names("engine")
     assert names("engine").isdisjoint(names()), "said once"

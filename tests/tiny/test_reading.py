@@ -65,7 +65,7 @@ def test_what_is_read_equals_what_from_pretrained_gives(
     part: str, dtype: torch.dtype, random_manifest_path: Path
 ) -> None:
     for cls, path in networks(random_manifest_path.parent, part):
-        expected = cls.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
+        expected = cls.from_pretrained(str(path), dtype=dtype, use_safetensors=True, local_files_only=True)
         network: Any = reading.network(cls, path, dtype)
         assert type(network) is type(expected)
         wanted, found = tensors(expected), tensors(network)

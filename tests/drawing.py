@@ -60,6 +60,9 @@ def reference(cls: Any, manifest: Manifest, folder: str) -> Any:
     """The plain diffusers pipeline of the same files."""
     pipeline = cls.from_pretrained(manifest.path.parent / folder)
     pipeline.set_progress_bar_config(disable=True)
+    for network in pipeline.components.values():
+        for tensor in network.parameters() if isinstance(network, torch.nn.Module) else ():
+            tensor.data = tensor.data.clone()  # in the mapping of a file kernels round otherwise
     return pipeline
 
 

@@ -363,7 +363,7 @@ class PipelinePool:
             return opened.parts[part].own_bytes
         entry = self._manifest.pipeline(name)
         if part.startswith("controlnet:"):
-            return controlnet_bytes(entry)
+            return controlnet_bytes(self._manifest, entry, part.removeprefix("controlnet:"))
         return self._measured.get(name, part_bytes(entry)).get(part, 0)
 
     def _bytes_beside(self, running: Running) -> Sizes:

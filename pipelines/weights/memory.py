@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from pipelines.weights.kinds import Dtype, Quantization
+from pipelines.weights.local_sizes import numbers_in_file
 from pipelines.weights.manifest import Manifest, PipelineEntry
 from pipelines.weights.networks import CONTROLNET_NUMBERS, GIGABYTE, HALF_BYTES, NETWORKS, Stage
 
@@ -43,10 +44,17 @@ def part_bytes(entry: PipelineEntry) -> dict[str, int]:
     return {name: _network_bytes(entry, name) for name in there if not entry.skips(name)}
 
 
-def controlnet_bytes(entry: PipelineEntry) -> int:
-    """The bytes of a ControlNet that a request adds to an entry; none where the family takes none."""
-    numbers = CONTROLNET_NUMBERS[entry.family] if entry.family in ("sd15", "sdxl") else 0
-    return numbers * _BYTES[entry.dtype]
+def controlnet_bytes(manifest: Manifest, entry: PipelineEntry, name: str) -> int:
+    """The bytes of a ControlNet that a request adds to an entry; none where the family takes none.
+
+    It has the size of its files where these lie beside the manifest, else what is usual in the family.
+    """
+    if entry.family not in ("sd15", "sdxl"):
+        return 0
+    added = manifest.controlnets.get(name)
+    local = added and (added.source.file or added.source.folder)
+    numbers = numbers_in_file(manifest.path.parent / local, None) if local else None
+    return (numbers or CONTROLNET_NUMBERS[entry.family]) * _BYTES[entry.dtype]
 
 
 def stages(entry: PipelineEntry) -> dict[Stage, tuple[str, ...]]:

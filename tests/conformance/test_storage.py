@@ -260,7 +260,7 @@ def test_the_other_clouds_open_by_url_without_being_contacted(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://somewhere/x", "bucket", "http://127.0.0.1/bucket"])
 def test_an_unknown_kind_of_store_is_refused_at_the_start(url: str) -> None:
-    with pytest.raises(ValueError, match="UNDERSTUDY_STORAGE_URL must begin with s3://, gs:// or az://"):
+    with pytest.raises(ValueError, match="does not begin with s3://, gs:// or az:// and a bucket"):
         open_storage(Settings(storage_url=url))
 
 

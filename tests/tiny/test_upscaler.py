@@ -207,6 +207,9 @@ def test_a_flagged_picture_is_enlarged_without_the_network(unpinned: Manifest) -
     family = open_family(unpinned, "stable-diffusion-v1-5")
 
     class Suspicious:
+        def demand(self) -> None:
+            """It is there."""
+
         def flags(self, image: RGBImage) -> bool:
             return True
 

@@ -1,4 +1,4 @@
-"""Segmind's operations beside the model pages, and what is found under an output's URL."""
+"""Segmind's operations beside the model pages, what is found under an output's URL, and the engines."""
 
 from __future__ import annotations
 
@@ -46,4 +46,6 @@ OUTPUTS = Page(
     method="GET",
 )
 
-PAGES = (*REQUESTS, CREDITS, UPLOAD, OUTPUTS)
+ENGINES = Page("/engines", {}, (row("x-api-key", an_api_key, status(200)),), method="GET")
+
+PAGES = (*REQUESTS, CREDITS, UPLOAD, OUTPUTS, ENGINES)

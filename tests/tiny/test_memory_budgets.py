@@ -14,7 +14,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.needs import NOTHING
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.engine import pool as pool_module
+from pipelines.engine import opening as opening_module
 from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import NeverFits, OutOfMemory
@@ -56,7 +56,7 @@ def _opened_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             checkpoint.readers[module] = lambda module=module: module
         return pipeline
 
-    monkeypatch.setattr(pool_module, "open_pipeline", once)
+    monkeypatch.setattr(opening_module, "open_pipeline", once)
     yield
     for name in SIDES:
         opened(name).clear_cache()

@@ -23,7 +23,7 @@ from pipelines.denoising.handing_over import handed_over
 from pipelines.denoising.in_use import parts_in_use, running_needs
 from pipelines.denoising.needs import NOTHING, InUse, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
-from pipelines.denoising.pool import Loads, Pool
+from pipelines.denoising.pool import PipelineLoader, Pool
 from pipelines.denoising.sample import Handover, Picture, Sample
 from pipelines.denoising.waiting import Needed, Waiting
 from pipelines.drawing import Drawing
@@ -48,7 +48,7 @@ class Loop:
         device: torch.device | None = None,
         patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
-        loads: Loads | None = None,
+        loads: PipelineLoader | None = None,
     ) -> None:
         """
         Args:

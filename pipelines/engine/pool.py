@@ -21,7 +21,8 @@ from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with
 from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
 from pipelines.messages import Absent, PartResidency
 from pipelines.request import Prompted, Request, pipelines_of
-from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.entries import PipelineEntry
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import controlnet_bytes, needed_bytes, part_bytes
 
 log = logging.getLogger(__name__)

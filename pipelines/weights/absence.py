@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipelines.messages import Absent
+from pipelines.weights.entries import Source
 from pipelines.weights.header import Unrecognised, read_header
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import LOCK_NAME, Lock, LockedRepository, read_lock
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import folder as repository_folder
 
 OPTIONAL_PARTS = ("safety_checker", "annotator")

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
+from pipelines.weights.entries import Source
 from pipelines.weights.loaded import load_full_manifest
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import (
     CONTEXT_BYTES,
     Fit,

@@ -14,7 +14,8 @@ from diffusers import ControlNetModel
 from PIL import Image
 
 from pipelines.denoising.sample import Sample
-from pipelines.engine.pool import PipelinePool, module_bytes
+from pipelines.engine.parts import module_bytes
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import InvalidInput, UnknownAdapter
 from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 from pipelines.weights.entries import Source

@@ -27,7 +27,8 @@ from pipelines.denoising import step
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import DirectAnswer
 from pipelines.drawing import Drawing
-from pipelines.engine.pool import PipelinePool, module_bytes
+from pipelines.engine.parts import module_bytes
+from pipelines.engine.pool import PipelinePool
 from pipelines.errors import CheckpointUnavailable, InvalidInput
 from pipelines.families.face_restorer import NO_FACE, FaceRestorer
 from pipelines.image_io import RGBImage

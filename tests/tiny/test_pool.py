@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.checkpoints.pace import Pace
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.needs import NOTHING
 from pipelines.denoising.pipeline import Pipeline
@@ -124,11 +125,11 @@ class _ShortOfMemory(PipelinePool):
     loaded: weakref.ref[torch.nn.Module] | None = None
     left_over = True
 
-    def _load(self, name: str) -> Opened:
+    def read(self, name: str, pace: Pace | None = None) -> Opened:
         if self.loaded is not None:
             self.left_over = self.loaded() is not None
-            return super()._load(name)
-        opened = super()._load(name)
+            return super().read(name, pace)
+        opened = super().read(name, pace)
         self.loaded = weakref.ref(opened.pipeline.modules["unet"])
         raise self.error()
 

@@ -7,7 +7,7 @@ compares more.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -211,12 +211,3 @@ def _key(source: Source) -> str:
 def _quoted(name: str) -> str:
     """A name as a shell takes it."""
     return name if all(letter.isalnum() or letter in "-_./" for letter in name) else f"'{name}'"
-
-
-def by_name(absences: list[Absent] | tuple[Absent, ...]) -> Mapping[str, list[Absent]]:
-    """The absences by every name of what is absent."""
-    found: dict[str, list[Absent]] = {}
-    for entry in absences:
-        for name in (entry.name, *entry.also):
-            found.setdefault(name, []).append(entry)
-    return found

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.weights.downloads import sized
 from pipelines.weights.manifest import Manifest
 from server.commands.checks import machine
 from server.commands.checks.checkpoints import (
@@ -22,7 +23,7 @@ from server.commands.checks.checkpoints import (
     reports,
     weights_findings,
 )
-from server.commands.checks.finding import Check, Finding, all_findings, gigabytes
+from server.commands.checks.finding import Check, Finding, all_findings
 from server.commands.checks.repository_sizes import HUB, HubClient, Remote, look_at_hub, token_finding
 from server.commands.checks.services import (
     clock_finding,
@@ -157,10 +158,10 @@ def _print_pipelines(pipelines: list[PipelineReport]) -> None:
     rows = [
         (
             report.name,
-            gigabytes(report.needs),
+            sized(report.needs),
             *(_fit_words(report, label) for label in labels),
             report.state,
-            "" if report.state == "here" else gigabytes(report.download) if report.download else "?",
+            "" if report.state == "here" else sized(report.download) if report.download else "?",
             "gated" if report.gated else "",
         )
         for report in pipelines

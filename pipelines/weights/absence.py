@@ -7,6 +7,7 @@ compares more.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +46,7 @@ def remedy(name: str, source: Source, weights: Path, *, damaged_lock: bool = Fal
     if source.hub is not None:
         first = f"delete {LOCK_NAME} and " if damaged_lock else ""
         token = " (gated: it needs HF_TOKEN)" if source.gated else ""
-        return f"{first}run `understudy weights pull {_quoted(name)}`{token}"
+        return f"{first}run `understudy weights pull {shlex.quote(name)}`{token}"
     if _is_loaded(source, weights):
         return f"call delete_model for {name}, then load_model"
     if source.dummy is not None:
@@ -53,7 +54,7 @@ def remedy(name: str, source: Source, weights: Path, *, damaged_lock: bool = Fal
     what = "file" if source.file is not None else "folder"
     given = source.file or source.folder
     if given is not None and given.is_absolute():
-        return f"put its {what} back to where it was, or run `understudy models rm {_quoted(name)}`"
+        return f"put its {what} back to where it was, or run `understudy models rm {shlex.quote(name)}`"
     return f"put a whole {what} where the entry of {name} in weights.yaml says, or correct the entry"
 
 
@@ -206,8 +207,3 @@ def _is_loaded(source: Source, weights: Path) -> bool:
 
 def _key(source: Source) -> str:
     return f"{source.hub}@{source.revision}"
-
-
-def _quoted(name: str) -> str:
-    """A name as a shell takes it."""
-    return name if all(letter.isalnum() or letter in "-_./" for letter in name) else f"'{name}'"

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -98,7 +97,8 @@ def examine(settings: Settings) -> tuple[list[Finding], list[PipelineReport]]:
     if weights is None:
         return findings, []
     found = reports(weights, _rooms(settings, cards, weights.manifest), remote)
-    findings += weights_findings(weights, found, _free(settings.weights), larger=_larger(settings))
+    free = shutil.disk_usage(machine.nearest_there(settings.weights)).free
+    findings += weights_findings(weights, found, free, larger=_larger(settings))
     return [*findings, *license_findings(missing)], found
 
 
@@ -129,13 +129,6 @@ def _larger(settings: Settings) -> str:
     if devices(settings.devices) == ["cpu"]:
         return "Raise UNDERSTUDY_MEMORY_BUDGET_GB as far as the memory reaches, or draw on a GPU."
     return "Take them out of the manifest, or use a larger card."
-
-
-def _free(folder: Path) -> int:
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    return shutil.disk_usage(nearest).free
 
 
 def _print_findings(findings: list[Finding]) -> None:

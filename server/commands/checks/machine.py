@@ -203,9 +203,7 @@ def memory() -> tuple[int, int]:
 
 def folder_finding(name: str, folder: Path, variable: str) -> Finding:
     """Whether a folder can be written, and how much room is on its disk; nothing is made."""
-    nearest = folder.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    nearest = nearest_there(folder)
     if not nearest.is_dir():
         return Finding(name, "problem", f"{nearest} is no folder", f"Set {variable} to another one.")
     if not os.access(nearest, os.W_OK | os.X_OK) or is_read_only(nearest):
@@ -222,6 +220,14 @@ def folder_finding(name: str, folder: Path, variable: str) -> Finding:
     if free < LITTLE_ROOM:
         return Finding(name, "warning", words, "Free some room on this disk.")
     return Finding(name, "ok", words if folder.exists() else f"{words}; made at the start")
+
+
+def nearest_there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    nearest = folder.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    return nearest
 
 
 def is_read_only(folder: Path) -> bool:

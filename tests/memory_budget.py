@@ -15,7 +15,8 @@ from pipelines.engine.pool import PipelinePool
 from pipelines.families.kandinsky22 import Kandinsky22
 from pipelines.families.kolors import Kolors
 from pipelines.request import PriorTextToImage, Request, TextToImage
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.entries import PipelineEntry, Source
+from pipelines.weights.manifest import Manifest, load_manifest
 
 REAL = Path(__file__).parent.parent / "weights.yaml"
 

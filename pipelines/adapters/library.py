@@ -21,8 +21,9 @@ from pipelines.errors import CheckpointUnavailable, UnknownAdapter, is_out_of_me
 from pipelines.images import codec
 from pipelines.lru import LRUCache
 from pipelines.weights.absence import remedy
+from pipelines.weights.entries import AdapterEntry, Source
 from pipelines.weights.header import Unrecognised
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,12 @@ from pipelines.errors import CheckpointUnavailable, GenerationError, UnusableChe
 from pipelines.weights.absence import remedy
 from pipelines.weights.configs import configuration
 from pipelines.weights.conversion import demand_tensors
+from pipelines.weights.entries import PipelineEntry, Source
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.inspection import configuration_folder
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import download_problem, problems, read_lock
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import folder as repository_folder
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.control.open_pose import OpenPose, is_open_pose
 from pipelines.control.pose import PoseDetector
 from pipelines.control.vitpose import ViTPose
-from pipelines.weights.manifest import Source
+from pipelines.weights.entries import Source
 
 
 def installed_detector(

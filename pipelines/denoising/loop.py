@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import TypeVar
 
 import torch
 
 from pipelines.denoising import step
 from pipelines.denoising.active_request import ActiveRequest, Stage
+from pipelines.denoising.admission import Admission
+from pipelines.denoising.awaited import Awaited
 from pipelines.denoising.blame import told
 from pipelines.denoising.device_clock import Clock, Mark, clock_of
 from pipelines.denoising.groups import Group, Groups
@@ -23,9 +23,9 @@ from pipelines.denoising.handing_over import handed_over
 from pipelines.denoising.in_use import parts_in_use, running_needs
 from pipelines.denoising.needs import NOTHING, InUse, Running
 from pipelines.denoising.pipeline import DirectAnswer, Pipeline
-from pipelines.denoising.pool import Loads, Pool
+from pipelines.denoising.pool import PipelineLoader, Pool
 from pipelines.denoising.sample import Handover, Picture, Sample
-from pipelines.denoising.waiting import Needed, Waiting
+from pipelines.denoising.waiting import Waiting
 from pipelines.drawing import Drawing
 from pipelines.errors import is_out_of_memory
 from pipelines.group import PATIENCE_S
@@ -48,7 +48,7 @@ class Loop:
         device: torch.device | None = None,
         patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
-        loads: Loads | None = None,
+        loader: PipelineLoader | None = None,
     ) -> None:
         """
         Args:
@@ -56,18 +56,16 @@ class Loop:
                 its pipeline is free, and drawn in parts.
             patience_s: the seconds for which others are admitted before a request that has no room yet.
             clock: sets marks in the work of the device; None: `clock_of` the device.
-            loads: reads pipelines beside the loop; None: they are opened between two steps.
+            loader: reads pipelines beside the loop; None: they are opened between two steps.
         """
         self._pool = pool
-        self._group_pixels = group_pixels
         self._mark = clock or clock_of(device or torch.device("cpu"))
-        self._patience_s = patience_s
         self._waiting = Waiting()
-        self._loads = loads
-        self._for_loads: dict[str, list[ActiveRequest]] = {}
+        self._awaited = Awaited(loader)
         self._running: dict[str, ActiveRequest] = {}
         self._needed: Counter[str] = Counter()
         self._groups = Groups(group_pixels)
+        self._admission = Admission(pool, self._waiting, self._groups, group_pixels, patience_s)
         self._finishing: deque[tuple[ActiveRequest, Sample]] = deque()
         self._answering: deque[tuple[ActiveRequest, DirectAnswer]] = deque()
         self._events: list[Event] = []
@@ -99,8 +97,7 @@ class Loop:
     def cancel(self, ticket_id: str) -> None:
         """Drop a request, whether waiting or being drawn; unknown ids (finished meanwhile) are ignored."""
         self._waiting.remove(ticket_id)
-        for requests in self._for_loads.values():
-            requests[:] = [active for active in requests if active.ticket_id != ticket_id]
+        self._awaited.remove(ticket_id)
         if ticket_id in self._running:
             self._leave(self._running[ticket_id])
 
@@ -147,76 +144,36 @@ class Loop:
         return events
 
     def _admit(self) -> None:
-        """Start the requests that fit, oldest first.
-
-        A request that does not fit yet lets others past, but not for longer than ``patience_s``.
-        """
+        """Start the requests that fit, oldest first."""
         self._take_loaded()
-        while active := self._next_to_admit():
+        while active := self._admission.next(self._running_needs(), busy=self._is_busy):
             try:
                 if not self._pool.can_take(active.request, self._running_needs()) and self._is_busy:
                     return
                 self._waiting.remove(active.ticket_id)
-                if not self._waits_for_load(active):
+                if not self._awaited.takes(active, self._in_use()):
                     self._encode(active)
             except Exception as error:
                 self._waiting.remove(active.ticket_id)
                 self._fail(active, error)
 
-    def _waits_for_load(self, active: ActiveRequest) -> bool:
-        """Whether a pipeline of the request is being loaded; others are admitted meanwhile."""
-        if self._loads is None:
-            return False
-        for name in pipelines_of(active.request):
-            if not self._loads.ready(name, self._in_use()):
-                self._for_loads.setdefault(name, []).append(active)
-                return True
-        return False
-
     def _take_loaded(self) -> None:
         """Let the requests whose pipeline is loaded be the first ones again; fail those whose is not."""
-        for name, error in self._loads.finished(self._in_use()) if self._loads is not None else ():
-            for active in reversed(self._for_loads.pop(name, [])):
-                if error is None:
-                    self._waiting.put_back(active)
-                else:
-                    self._fail(active, error)
+        for active, error in self._awaited.ended(self._in_use()):
+            if error is None:
+                self._waiting.put_back(active)
+            else:
+                self._fail(active, error)
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._running or self._for_loads)
-
-    def _next_to_admit(self) -> ActiveRequest | None:
-        if not self._waiting:
-            return None
-        room = cache(self._room)
-        oldest = self._waiting.oldest()
-        if oldest.request.pixels <= room(pipelines_of(oldest.request)):
-            return oldest
-        if time.monotonic() - oldest.since > self._patience_s:
-            return None
-        return self._waiting.oldest_within(room)
-
-    def _room(self, needed: Needed) -> float:
-        """The most pixels of a request that may begin now and needs these pipelines; infinite beside none."""
-        try:
-            if not self._can_open(needed):
-                return -1
-        except Exception:
-            return math.inf  # there is no such pipeline: who asks for it is to be told so at once
-        beside = self._groups.pixels[needed[0]]
-        return self._group_pixels - beside if beside else math.inf
-
-    def _can_open(self, needed: Needed) -> bool:
-        running = {**dict.fromkeys(needed, ()), **self._running_needs()}
-        fit = [self._pool.can_open(each, running) for each in needed]  # each: one may be unknown
-        return not self._is_busy or all(fit)
+        return bool(self._running or self._awaited)
 
     def _running_needs(self) -> Running:
-        return running_needs((*self._needed, *self._for_loads), self._running.values())
+        return running_needs((*self._needed, *self._awaited), self._running.values())
 
     def _in_use(self) -> InUse:
-        return parts_in_use((*self._needed, *self._for_loads), self._groups)
+        return parts_in_use((*self._needed, *self._awaited), self._groups)
 
     def _encode(self, active: ActiveRequest) -> None:
         name = active.request.pipeline

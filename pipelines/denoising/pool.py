@@ -26,7 +26,7 @@ class Pool(Protocol):
     def relieve(self, in_use: InUse) -> bool: ...
 
 
-class Loads(Protocol):
+class PipelineLoader(Protocol):
     """The part of `pipelines.engine.loader.Loader` that the loop needs."""
 
     def ready(self, name: str, in_use: InUse) -> bool: ...

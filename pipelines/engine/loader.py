@@ -20,7 +20,7 @@ from pipelines.denoising.needs import InUse
 from pipelines.engine.parts import Opened
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory, is_out_of_memory
-from pipelines.weights.manifest import PipelineEntry
+from pipelines.weights.entries import PipelineEntry
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from pipelines.denoising.needs import Needs, Work
 from pipelines.request import Control
-from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.entries import PipelineEntry
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import budget_bytes, stages
 
 Sizes = Callable[[str, str], int]

@@ -10,23 +10,22 @@ import torch
 
 from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.pace import AtOnce, Pace
-from pipelines.denoising.needs import NOTHING, InUse, Needs, Parts, Running, Work
+from pipelines.denoising.needs import NOTHING, InUse, Parts, Running, Work
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.engine.availability import Availability
+from pipelines.engine.estimates import Estimates
 from pipelines.engine.mover import Mover, mover_of
 from pipelines.engine.opening import Opening
 from pipelines.engine.parts import Opened
 from pipelines.engine.places import Places
-from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with_controls
 from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
 from pipelines.messages import Absent, PartResidency
-from pipelines.request import Prompted, Request, pipelines_of
-from pipelines.weights.manifest import Manifest, PipelineEntry
-from pipelines.weights.memory import controlnet_bytes, needed_bytes, part_bytes
+from pipelines.request import Request, pipelines_of
+from pipelines.weights.entries import PipelineEntry
+from pipelines.weights.manifest import Manifest
+from pipelines.weights.networks import GIGABYTE
 
 log = logging.getLogger(__name__)
-
-GIGABYTE = 10**9
 
 NOBODY: InUse = MappingProxyType({})
 """Nothing is in use."""
@@ -64,11 +63,10 @@ class PipelinePool:
         self._manifest = manifest
         self._weights = weights
         self._device = device
-        self._device_bytes = device_bytes
         self._adapters = AdapterLibrary(manifest, weights)
         self._availability = Availability(manifest, weights)
         self._places = Places(device, mover or mover_of(device), budget_bytes, host_budget_bytes, self.pinned)
-        self._measured: dict[str, dict[str, int]] = {}
+        self._estimates = Estimates(manifest, self._places, device_bytes)
         self._opening = Opening(weights, device, self._adapters, moves=self._moves)
 
     @property
@@ -129,10 +127,10 @@ class PipelinePool:
         """
         if name not in self._places.opened and self.lacks(name):
             return True
-        works = [Work(name, self._expected(name))]
-        most = max(self.budget_bytes, peak_bytes([], works, self._own_bytes))
+        works = [Work(name, self._estimates.expected(name))]
+        most = max(self.budget_bytes, self._estimates.alone(works))
         running = {other: needs for other, needs in running.items() if needs or other != name}
-        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= most
+        return self._estimates.beside(running, works) <= most
 
     def can_take(self, request: Request, running: Running) -> bool:
         """Whether the request fits beside those that run, as far as sizes are known.
@@ -144,15 +142,18 @@ class PipelinePool:
         name, *others = pipelines_of(request)
         if name not in self._places.opened and self.lacks(name):
             return True
-        works = [Work(name, self._needs(name, request)), *(Work(each, self._whole(each)) for each in others)]
-        if (refusal := self._refusal(name, works)) is not None:
+        estimates = self._estimates
+        works = [Work(name, estimates.needs(name, request))]
+        works += [Work(each, estimates.whole(each)) for each in others]
+        if (refusal := estimates.refusal(name, works)) is not None:
             raise refusal
-        return peak_bytes(self._works(running), works, self._bytes_beside(running)) <= self.budget_bytes
+        return estimates.beside(running, works) <= self.budget_bytes
 
     def too_large(self) -> tuple[NeverFits, ...]:
         """The refusals of all pipelines that do not fit the device even when nothing else is there."""
-        names = self._manifest.openable()
-        found = (self._refusal(name, [Work(name, self._expected(name))]) for name in names)
+        estimates = self._estimates
+        works = {name: [Work(name, estimates.expected(name))] for name in self._manifest.openable()}
+        found = (estimates.refusal(name, alone) for name, alone in works.items())
         return tuple(refusal for refusal in found if refusal is not None)
 
     def open(self, name: str, in_use: InUse = NOBODY) -> Pipeline:
@@ -186,8 +187,7 @@ class PipelinePool:
             UnknownPipeline, CheckpointUnavailable, OutOfMemory: as for `open`.
         """
         self._availability.demand(name)
-        entry = self._manifest.pipeline(name)
-        expected = sum(self._measured.get(name, part_bytes(entry)).values())
+        expected = self._estimates.own_bytes(name)
         if self._moves:
             self._places.make_room_on_host(expected, in_use)
         else:
@@ -229,7 +229,7 @@ class PipelinePool:
         Raises:
             OutOfMemory: it does not fit beside what must stay.
         """
-        self._measured[opened.name] = {part.name: part.own_bytes for part in opened.parts.values()}
+        self._estimates.measure(opened)
         self._places.make_room(opened.device_bytes, in_use)
         self._places.opened[opened.name] = opened
         log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
@@ -301,81 +301,23 @@ class PipelinePool:
         that nobody draws with those.
         """
         before, self._manifest = self._manifest, manifest
+        self._estimates.manifest = manifest
         self._adapters.manifest = manifest
         self._availability.replace(manifest)
         if _keeps(before, manifest):
             return
         self.clear_cache()
         was, now = before.openable(), manifest.openable()
-        for name in list(self._measured):
+        for name in self._estimates.measured:
             if was.get(name) != now.get(name):
-                del self._measured[name]
+                self._estimates.forget(name)
                 self._places.opened.pop(name, None)
         self._places.empty_caches()
-
-    # What is asked for, and what it takes
 
     @property
     def _moves(self) -> bool:
         """Whether parts have a place of their own, instead of coming and going with their pipeline."""
         return self._places.mover is not None
-
-    def _needs(self, name: str, request: Request) -> Needs:
-        opened = self._places.opened.get(name)
-        if opened is None or not self._moves:
-            controls = request.controls if isinstance(request, Prompted) else ()
-            return with_controls(self._expected(name), controls)
-        needs = opened.pipeline.needs(request)
-        opened.drawing = needs.drawing | needs.finish
-        return needs
-
-    def _refusal(self, name: str, works: list[Work]) -> NeverFits | None:
-        """The error for a request that does not fit the device when it is alone; None: it does."""
-        alone = peak_bytes([], works, self._own_bytes)
-        if alone > self.budget_bytes:
-            return NeverFits(name, alone, self.budget_bytes)
-        needed = needed_bytes(self._manifest.pipeline(name))
-        if self._device_bytes is not None and needed > self._device_bytes:
-            return NeverFits(name, needed, self._device_bytes)
-        return None
-
-    def _expected(self, name: str) -> Needs:
-        """What any request needs of a pipeline."""
-        return expected_needs(self._manifest.pipeline(name)) if self._moves else self._whole(name)
-
-    def _whole(self, name: str) -> Needs:
-        """All of a pipeline: on a CPU it comes and goes as a whole."""
-        opened = self._places.opened.get(name)
-        return whole(opened.parts if opened else part_bytes(self._manifest.pipeline(name)))
-
-    def _works(self, running: Running) -> list[Work]:
-        """What the requests that run need; all of a pipeline of which nothing more is known."""
-        return [
-            Work(name, needs)
-            for name, each in running.items()
-            for needs in (each if each and self._moves else [self._whole(name)])
-        ]
-
-    def _own_bytes(self, name: str, part: str) -> int:
-        """The bytes of a part without what requests have put on it; those of a ControlNet that is added."""
-        opened = self._places.opened.get(name)
-        if opened and part in opened.parts:
-            return opened.parts[part].own_bytes
-        entry = self._manifest.pipeline(name)
-        if part.startswith("controlnet:"):
-            return controlnet_bytes(self._manifest, entry, part.removeprefix("controlnet:"))
-        return self._measured.get(name, part_bytes(entry)).get(part, 0)
-
-    def _bytes_beside(self, running: Running) -> Sizes:
-        """The bytes of parts with what requests have put on those that are in use."""
-
-        def sizes(name: str, part: str) -> int:
-            opened = self._places.opened.get(name)
-            if name in running and opened and part in opened.parts:
-                return opened.parts[part].nbytes
-            return self._own_bytes(name, part)
-
-        return sizes
 
 
 def _keeps(before: Manifest, after: Manifest) -> bool:

@@ -78,7 +78,7 @@ def serve(connection: Connection, config: EngineConfig) -> None:
     watch.look({})
     watch.tell()
     loads = Loader(pool, lambda: not loop.idle)
-    loop = Loop(pool, config.group_pixels, device=device, loads=loads)
+    loop = Loop(pool, config.group_pixels, device=device, loader=loads)
     watch.loads = loads
     connection.send(TooLarge(pool.too_large()))
     connection.send(Ready(config.device, pool.resident, pool.budget_bytes))

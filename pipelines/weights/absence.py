@@ -7,15 +7,17 @@ compares more.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from pipelines.messages import Absent
+from pipelines.weights.entries import Source
 from pipelines.weights.header import Unrecognised, read_header
 from pipelines.weights.loaded import LOADED_FOLDER
 from pipelines.weights.lock import LOCK_NAME, Lock, LockedRepository, read_lock
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.repositories import folder as repository_folder
 
 OPTIONAL_PARTS = ("safety_checker", "annotator")
@@ -44,7 +46,7 @@ def remedy(name: str, source: Source, weights: Path, *, damaged_lock: bool = Fal
     if source.hub is not None:
         first = f"delete {LOCK_NAME} and " if damaged_lock else ""
         token = " (gated: it needs HF_TOKEN)" if source.gated else ""
-        return f"{first}run `understudy weights pull {_quoted(name)}`{token}"
+        return f"{first}run `understudy weights pull {shlex.quote(name)}`{token}"
     if _is_loaded(source, weights):
         return f"call delete_model for {name}, then load_model"
     if source.dummy is not None:
@@ -52,7 +54,7 @@ def remedy(name: str, source: Source, weights: Path, *, damaged_lock: bool = Fal
     what = "file" if source.file is not None else "folder"
     given = source.file or source.folder
     if given is not None and given.is_absolute():
-        return f"put its {what} back to where it was, or run `understudy models rm {_quoted(name)}`"
+        return f"put its {what} back to where it was, or run `understudy models rm {shlex.quote(name)}`"
     return f"put a whole {what} where the entry of {name} in weights.yaml says, or correct the entry"
 
 
@@ -205,17 +207,3 @@ def _is_loaded(source: Source, weights: Path) -> bool:
 
 def _key(source: Source) -> str:
     return f"{source.hub}@{source.revision}"
-
-
-def _quoted(name: str) -> str:
-    """A name as a shell takes it."""
-    return name if all(letter.isalnum() or letter in "-_./" for letter in name) else f"'{name}'"
-
-
-def by_name(absences: list[Absent] | tuple[Absent, ...]) -> Mapping[str, list[Absent]]:
-    """The absences by every name of what is absent."""
-    found: dict[str, list[Absent]] = {}
-    for entry in absences:
-        for name in (entry.name, *entry.also):
-            found.setdefault(name, []).append(entry)
-    return found

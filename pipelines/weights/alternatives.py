@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.entries import Source
+from pipelines.weights.manifest import Manifest
 
 
 def with_free_alternatives(manifest: Manifest) -> Manifest:

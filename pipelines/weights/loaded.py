@@ -19,17 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.weights.alternatives import with_free_alternatives
 from pipelines.weights.atomic import write_atomically
+from pipelines.weights.entries import AdapterEntry, ImageNetworkEntry, PipelineEntry, Source
 from pipelines.weights.kinds import LocalSection
 from pipelines.weights.lock import LockedRepository, read_lock
-from pipelines.weights.manifest import (
-    AdapterEntry,
-    ImageNetworkEntry,
-    Manifest,
-    PipelineEntry,
-    Source,
-    load_manifest,
-    parse_manifest,
-)
+from pipelines.weights.manifest import Manifest, load_manifest, parse_manifest
 
 log = logging.getLogger(__name__)
 

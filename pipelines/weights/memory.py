@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
+from pipelines.weights.entries import PipelineEntry
 from pipelines.weights.kinds import Dtype, Quantization
 from pipelines.weights.local_sizes import numbers_in_file
-from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.networks import CONTROLNET_NUMBERS, GIGABYTE, HALF_BYTES, NETWORKS, Stage
 
 CONTEXT_BYTES = 600_000_000

@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 from typing import cast
 
 from pipelines.weights.alternatives import open_poses
+from pipelines.weights.entries import PipelineEntry, Source
 from pipelines.weights.lora_names import NETWORKS
 from pipelines.weights.lora_settings import CONFIG_NAME
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import part_bytes
 from pipelines.weights.networks import tokenizer_of
 

@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.weights.downloads import sized
 from pipelines.weights.manifest import Manifest
 from server.commands.checks import machine
 from server.commands.checks.checkpoints import (
@@ -22,7 +22,7 @@ from server.commands.checks.checkpoints import (
     reports,
     weights_findings,
 )
-from server.commands.checks.finding import Check, Finding, all_findings, gigabytes
+from server.commands.checks.finding import Check, Finding, all_findings
 from server.commands.checks.repository_sizes import HUB, HubClient, Remote, look_at_hub, token_finding
 from server.commands.checks.services import (
     clock_finding,
@@ -97,7 +97,8 @@ def examine(settings: Settings) -> tuple[list[Finding], list[PipelineReport]]:
     if weights is None:
         return findings, []
     found = reports(weights, _rooms(settings, cards, weights.manifest), remote)
-    findings += weights_findings(weights, found, _free(settings.weights), larger=_larger(settings))
+    free = shutil.disk_usage(machine.nearest_there(settings.weights)).free
+    findings += weights_findings(weights, found, free, larger=_larger(settings))
     return [*findings, *license_findings(missing)], found
 
 
@@ -130,13 +131,6 @@ def _larger(settings: Settings) -> str:
     return "Take them out of the manifest, or use a larger card."
 
 
-def _free(folder: Path) -> int:
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    return shutil.disk_usage(nearest).free
-
-
 def _print_findings(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     width = max(len(finding.name) for finding in findings)
@@ -157,10 +151,10 @@ def _print_pipelines(pipelines: list[PipelineReport]) -> None:
     rows = [
         (
             report.name,
-            gigabytes(report.needs),
+            sized(report.needs),
             *(_fit_words(report, label) for label in labels),
             report.state,
-            "" if report.state == "here" else gigabytes(report.download) if report.download else "?",
+            "" if report.state == "here" else sized(report.download) if report.download else "?",
             "gated" if report.gated else "",
         )
         for report in pipelines

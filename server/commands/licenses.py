@@ -6,8 +6,8 @@ import fnmatch
 import sys
 from collections.abc import Iterator
 
+from pipelines.weights.entries import PoseDetectorEntry
 from pipelines.weights.lock import Lock
-from pipelines.weights.manifest import PoseDetectorEntry
 from pipelines.weights.repositories import Repository
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from yaml import YAMLError
 
 from pipelines.weights.downloads import one_pull_at_a_time
+from pipelines.weights.entries import Source
 from pipelines.weights.loaded import (
     LOADED_FOLDER,
     LOADED_NAME,
@@ -22,7 +23,7 @@ from pipelines.weights.loaded import (
     with_loaded,
 )
 from pipelines.weights.lock import read_lock, write_lock
-from pipelines.weights.manifest import Manifest, Source, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.repositories import repositories
 from server.settings import Settings
 

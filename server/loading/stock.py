@@ -8,18 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.weights.entries import AdapterEntry, ControlNetEntry, ImageNetworkEntry, PipelineEntry, Source
 from pipelines.weights.kinds import LOCAL_SECTIONS, STABLE_DIFFUSION_FAMILIES
 from pipelines.weights.loaded import LoadedEntry, load_full_manifest, names, read_loaded
 from pipelines.weights.lock import LockedRepository, read_lock
-from pipelines.weights.manifest import (
-    AdapterEntry,
-    ControlNetEntry,
-    ImageNetworkEntry,
-    Manifest,
-    PipelineEntry,
-    Source,
-    load_manifest,
-)
+from pipelines.weights.manifest import Manifest, load_manifest
 from server.loading.changes import is_served
 from server.loading.usage import ModelUsage, read_usage
 from server.settings import Settings

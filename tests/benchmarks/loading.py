@@ -90,7 +90,7 @@ def main() -> None:
         manifest = with_a_large_one(load_manifest(ensure(Path(name))), Path(name) / "large")
         pool = PipelinePool(manifest, Path(name), torch.device("cpu"), budget_bytes=16 * 10**9)
         loader = Loader(pool, lambda: not loop.idle)
-        loop = Loop(pool, 2**20, loads=loader)
+        loop = Loop(pool, 2**20, loader=loader)
         for other in OTHERS:  # imports what they need, and fills the page cache
             pool.open(other)
             pool.forget(other)

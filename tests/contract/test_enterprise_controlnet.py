@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, ImageToImage, Inpainting, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import ControlNetEntry, Manifest, load_manifest
+from pipelines.weights.entries import ControlNetEntry
+from pipelines.weights.manifest import Manifest, load_manifest
 from server.endpoints.enterprise.controlnet import ControlNetFields
 from server.endpoints.enterprise.drawing.controlnet_names import DOCUMENTED
 from server.endpoints.enterprise.drawing.preprocessors import ALIASES, PREPROCESSORS, WITHOUT_PREPROCESSOR

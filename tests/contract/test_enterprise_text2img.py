@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from pipelines.request import Lora, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
-from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
+from pipelines.weights.entries import Source, UpscalerEntry
+from pipelines.weights.manifest import Manifest
 from server.endpoints.enterprise.drawing.meta import request_meta, request_warning
 from server.endpoints.enterprise.drawing.phrases import (
     NEGATIVE_PHRASES,

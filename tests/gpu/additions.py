@@ -18,7 +18,8 @@ from pipelines.demo.world.figure import demo_skeleton
 from pipelines.image_io import RGBImage
 from pipelines.prompts.languages import CODES
 from pipelines.request import Control, Inpainting, Request, Upscaling
-from pipelines.weights.manifest import ControlNetEntry, Manifest, PipelineEntry, Source, UpscalerEntry
+from pipelines.weights.entries import ControlNetEntry, PipelineEntry, Source, UpscalerEntry
+from pipelines.weights.manifest import Manifest
 from tests.gpu.stages import default_request
 
 CONTROLNET, UPSCALER, TRANSLATOR = "random-controlnet", "random-x4", "random-translator"

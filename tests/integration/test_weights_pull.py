@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from pipelines.checkpoints.checkpoint import Checkpoint, local
 from pipelines.errors import CheckpointUnavailable
 from pipelines.weights.downloads import one_pull_at_a_time
+from pipelines.weights.entries import Source
 from pipelines.weights.lock import LOCK_NAME, Lock, read_lock
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from server.__main__ import main
 from tests.integration.hub_server import HubServer, Repo
 
@@ -311,7 +312,9 @@ def killed_pull(hub: HubServer, repo: Repo, tmp_path: Path, weights: Path) -> in
     manifest.write_text(yaml.safe_dump({"pipelines": {"sd": pipeline()}}))
     code = "from pathlib import Path\n"
     code += "from pipelines.weights.downloads import *; from pipelines.weights.hub import *\n"
-    code += "from pipelines.weights.manifest import *; from pipelines.weights.repositories import *\n"
+    code += (
+        "from pipelines.weights.manifest import load_manifest; from pipelines.weights.repositories import *\n"
+    )
     code += f"wanted = repositories(load_manifest(Path({str(manifest)!r})))\n"
     code += f"pull(Hub({hub.url!r}), wanted[0], Path({str(weights)!r}))"
     weights.mkdir()

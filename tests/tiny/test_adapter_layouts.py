@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pipelines.denoising.sample import Picture
 from pipelines.request import Lora
+from pipelines.weights.entries import AdapterEntry, Source
 from pipelines.weights.inspection import inspect_file
 from pipelines.weights.lora_names import DOTTED_PREFIXES, FLAT_PREFIXES, OTHER_ENDS, WRAPPERS
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import draw, open_family, reference, small_request
 from tests.tiny.lora_layouts import PEFT_ENDS, RANK, Naming, file, flat, modules, namings, processor
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.errors import CheckpointUnavailable, InvalidInput, UnknownAdapter
 from pipelines.request import Lora, SchedulerChoice
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     advance_to_the_end,
     array,

@@ -22,8 +22,9 @@ from pipelines.checkpoints.checkpoint import Checkpoint, local
 from pipelines.checkpoints.tokenizers import clip_tokenizer
 from pipelines.errors import CheckpointUnavailable, UnusableCheckpoint
 from pipelines.weights.configs import configuration
+from pipelines.weights.entries import Source
 from pipelines.weights.lock import Lock, describe, write_lock
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from tests.tiny.original_layout import write_single_file
 
 META = torch.device("meta")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipelines.errors import InvalidInput
 from pipelines.request import TextToImage
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import array, draw, draw_moving_group, largest_difference, open_family
 
 START, END = 512, 513

@@ -18,7 +18,8 @@ from pipelines.engine.parts import module_bytes
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import InvalidInput, UnknownAdapter
 from pipelines.request import Control, ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.entries import Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     advance_to_the_end,
     array,
@@ -319,7 +320,7 @@ def test_a_file_of_the_original_layout_steers_as_diffusers_folder_does(
 
 
 def test_a_controlnet_of_another_shape_is_refused(random_manifest: Manifest) -> None:
-    from pipelines.weights.manifest import ControlNetEntry, Source
+    from pipelines.weights.entries import ControlNetEntry, Source
 
     entry = ControlNetEntry(source=Source(folder=Path("controlnets/sdxl_canny")), family="sd15")
     family = open_family(random_manifest.model_copy(update={"controlnets": {"wrong": entry}}), SD15)

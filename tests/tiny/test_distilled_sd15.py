@@ -24,8 +24,9 @@ from pipelines.image_io import RGBImage
 from pipelines.request import Control, ImageToImage, Inpainting, Lora, Prompted, SchedulerChoice, TextToImage
 from pipelines.weights.configs import configuration
 from pipelines.weights.downloads import pull
+from pipelines.weights.entries import AdapterEntry, Source
 from pipelines.weights.hub import Hub
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.repositories import repositories
 from tests.distilled_sd15 import COMMIT, HUB, UNET, pipeline, repository_files
 from tests.drawing import (

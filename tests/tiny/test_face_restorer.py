@@ -36,7 +36,8 @@ from pipelines.images.face_alignment import FEATHER, SIDE, alignment, cut_out, e
 from pipelines.images.faces import MIN_EYE_DISTANCE, TEMPLATE, FrontalCascade, YuNet, _distinct
 from pipelines.messages import Drawn, Failed, Progress
 from pipelines.request import FaceRestoration, Upscaling
-from pipelines.weights.manifest import FaceRestorerEntry, Manifest, Source
+from pipelines.weights.entries import FaceRestorerEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     advance_to_the_end,
     array,

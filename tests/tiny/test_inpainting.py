@@ -27,7 +27,8 @@ from pipelines.demo.checkpoints.parts import fill
 from pipelines.errors import InvalidInput
 from pipelines.request import ImageToImage, Inpainting, Request, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.entries import PipelineEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     advance_to_the_end,
     array,

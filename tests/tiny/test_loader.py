@@ -48,7 +48,7 @@ class Engine:
     def __init__(self, manifest: Manifest) -> None:
         self.pool = GatedPool(manifest)
         self.loader = Loader(self.pool)
-        self.loop = Loop(self.pool, 2**20, loads=self.loader)
+        self.loop = Loop(self.pool, 2**20, loader=self.loader)
         self.events: list[Event] = []
 
     def submit(self, ticket_id: str, pipeline: str, steps: int = 2) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import array, draw, open_family, reference, seeded, small_request
 from tests.tiny.original_layout import unet_key
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora
+from pipelines.weights.entries import AdapterEntry, Source
 from pipelines.weights.header import Unrecognised
 from pipelines.weights.inspection import inspect_file
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import open_family, reference, small_request
 from tests.tiny.lycoris_files import numbers
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from pipelines.adapters.lycoris import as_lora
 from pipelines.errors import UnknownAdapter
 from pipelines.request import Lora
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import array, draw, open_family, reference, small_request
 from tests.tiny.lycoris_files import Parts, files, hadamard, kronecker, numbers, targets
 

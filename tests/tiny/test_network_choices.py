@@ -14,7 +14,8 @@ import torch
 from pipelines.checkpoints.quantization import is_quantized, quantize, stored_bytes
 from pipelines.engine.parts import module_bytes
 from pipelines.request import Lora
-from pipelines.weights.manifest import Manifest, PipelineEntry, Source
+from pipelines.weights.entries import PipelineEntry, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.networks import NETWORKS
 from tests.drawing import draw, draw_alone, open_family
 from tests.gpu.stages import SIDES, default_request

@@ -15,8 +15,9 @@ from torch import Tensor
 from pipelines.adapters.textual_inversion import NewWords
 from pipelines.errors import UnknownAdapter
 from pipelines.weights.embedding_names import FIRST_ENCODER, SECOND_ENCODER
+from pipelines.weights.entries import AdapterEntry, Source
 from pipelines.weights.inspection import inspect_file
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import open_family, seeded, small_request
 
 SD15, XL = "stable-diffusion-v1-5", "sdxl"

@@ -36,7 +36,8 @@ from pipelines.request import (
     TextToImage,
 )
 from pipelines.schedulers.names import NAMES
-from pipelines.weights.manifest import AdapterEntry, ControlNetEntry, Manifest, Source, UpscalerEntry
+from pipelines.weights.entries import AdapterEntry, ControlNetEntry, Source, UpscalerEntry
+from pipelines.weights.manifest import Manifest
 from tests.drawing import image_of, reference
 from tests.random_checkpoints.build import build as build_random_checkpoints
 from tests.tiny.lycoris_files import files

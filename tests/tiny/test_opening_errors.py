@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.errors import CheckpointUnavailable, UnknownAdapter, UnusableCheckpoint
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import draw, open_family, small_request
 from tests.tiny.original_layout import write_single_file
 

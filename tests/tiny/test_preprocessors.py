@@ -20,7 +20,8 @@ from pipelines.control.open_pose import FILES
 from pipelines.control.preprocessors import _AUXILIARY, Preprocessors
 from pipelines.demo.world.figure import demo_skeleton
 from pipelines.errors import AnnotatorMissing
-from pipelines.weights.manifest import ControlNetEntry, Manifest, Preprocessor, Source, load_manifest
+from pipelines.weights.entries import ControlNetEntry, Preprocessor, Source
+from pipelines.weights.manifest import Manifest, load_manifest
 from tests.drawing import array, image_of
 
 ROOT = Path(__file__).parents[2]

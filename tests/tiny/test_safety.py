@@ -18,7 +18,8 @@ from pipelines.errors import InvalidInput
 from pipelines.image_io import RGBImage, from_pil
 from pipelines.images.safety import replaced
 from pipelines.request import Replacement, SafetyCheck
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.entries import Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import array, draw, image_of, open_family, reference, seeded, small_request
 
 PIPELINE = "stable-diffusion-v1-5"

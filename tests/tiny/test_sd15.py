@@ -18,7 +18,8 @@ from pipelines.errors import InvalidInput
 from pipelines.request import ImageToImage, PriorTextToImage, Prompted, SchedulerChoice, TextToImage
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import OWN
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.entries import Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     array,
     draw,

@@ -25,7 +25,8 @@ from pipelines.schedulers.flow.diffusers_schedulers import (
     noise_scheduler,
 )
 from pipelines.schedulers.flow.sigmas import SIGMA_SCHEDULES, sigmas
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.entries import Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     draw,
     draw_alone,

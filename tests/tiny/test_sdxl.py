@@ -17,7 +17,8 @@ from pipelines.images import codec
 from pipelines.request import SchedulerChoice
 from pipelines.schedulers.names import NAMES, WITH_KARRAS_SIGMAS
 from pipelines.schedulers.sampler import OWN
-from pipelines.weights.manifest import AdapterEntry, Manifest, Source
+from pipelines.weights.entries import AdapterEntry, Source
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     array,
     draw,

@@ -22,7 +22,8 @@ from pipelines.image_io import RGBImage
 from pipelines.images import tiles
 from pipelines.messages import Drawn, Event, Failed, Progress
 from pipelines.request import Upscaling
-from pipelines.weights.manifest import Manifest, Source, UpscalerEntry
+from pipelines.weights.entries import Source, UpscalerEntry
+from pipelines.weights.manifest import Manifest
 from tests.drawing import (
     array,
     draw,

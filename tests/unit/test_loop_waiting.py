@@ -31,7 +31,7 @@ class PlainLoop(Loop):
             self._waiting.remove(active.ticket_id)
         while waiting:
             active = waiting.popleft()
-            draining = bool(passed) and time.monotonic() - passed[0].since > self._patience_s
+            draining = bool(passed) and time.monotonic() - passed[0].since > self._admission.patience_s
             try:
                 if draining or not self._fits(active):
                     passed.append(active)
@@ -55,7 +55,7 @@ class PlainLoop(Loop):
         fit = [self._pool.can_open(each, {*in_use, *needed}) for each in needed]
         if self._running and not all(fit):
             return False
-        return not beside or sum(beside) + asked.pixels <= self._group_pixels
+        return not beside or sum(beside) + asked.pixels <= self._admission.group_pixels
 
 
 class Rooms(Shelf):

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UnknownPipeline
-from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry, Source, load_manifest
+from pipelines.weights.entries import AdapterEntry, PipelineEntry, Source
+from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.repositories import Repository, folder, repositories, select
 
 ROOT = Path(__file__).parents[2]

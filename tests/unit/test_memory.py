@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from pipelines.weights.entries import PipelineEntry
 from pipelines.weights.kinds import Dtype
-from pipelines.weights.manifest import Manifest, PipelineEntry, load_manifest
+from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.memory import (
     CONTEXT_BYTES,
     Fit,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.weights.manifest import Manifest, PipelineEntry
+from pipelines.weights.entries import PipelineEntry
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import Fit, activation_bytes, fits, part_bytes, stages
 from pipelines.weights.networks import GIGABYTE
 from pipelines.weights.repositories import repositories, select

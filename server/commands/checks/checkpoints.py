@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from pipelines.weights import lock
+from pipelines.weights.downloads import sized
+from pipelines.weights.entries import Source
 from pipelines.weights.loaded import load_full_manifest
-from pipelines.weights.manifest import Manifest, Source
+from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import (
     CONTEXT_BYTES,
     Fit,
@@ -22,7 +24,7 @@ from pipelines.weights.memory import (
     stages,
 )
 from pipelines.weights.repositories import Repository, repositories
-from server.commands.checks.finding import Finding, gigabytes
+from server.commands.checks.finding import Finding
 from server.commands.checks.repository_sizes import Remote
 
 NOT_DRAWING = frozenset({"upscaler", "face_restorer", "mbart50", "prompt_writer"})
@@ -196,7 +198,7 @@ def weights_findings(
     else:
         findings.append(Finding("weights", "ok", words))
     never = [
-        f"{each.name} ({gigabytes(each.needs)})"
+        f"{each.name} ({sized(each.needs)})"
         for each in found
         if each.fit and set(each.fit.values()) == {Fit.never}
     ]
@@ -215,7 +217,7 @@ def _room_findings(found: list[PipelineReport], free: int) -> list[Finding]:
     wanted = sum(each.download or 0 for each in found)
     if wanted <= free:
         return []
-    words = f"all that is missing takes {gigabytes(wanted)}, the disk has {gigabytes(free)} free"
+    words = f"all that is missing takes {sized(wanted)}, the disk has {sized(free)} free"
     return [Finding("download", "warning", words, "Free some room, or pull single pipelines by name.")]
 
 

@@ -75,8 +75,3 @@ def within(seconds: float, works: Mapping[str, Callable[[], T]]) -> dict[str, T 
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return dict(answers)
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as people speak of cards and files."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from server.commands.checks.finding import PATIENCE_S, Finding, gigabytes
+from pipelines.weights.downloads import sized
+from pipelines.weights.installed import ENGINE, HOW_TO_INSTALL
+from server.commands.checks.finding import PATIENCE_S, Finding
 from server.engines.devices import devices, visible_devices
 from server.settings import Settings
 
@@ -101,12 +103,11 @@ def torch_finding(torch: Torch | None) -> Finding:
             "torch",
             "problem",
             "not installed: this machine can take requests, but draws nothing",
-            "pip install -e '.[engine]' where pictures are to be drawn",
+            f"{HOW_TO_INSTALL} where pictures are to be drawn",
         )
-    missing = [name for name in ("diffusers", "transformers", "safetensors") if find_spec(name) is None]
+    missing = [name for name in ENGINE if find_spec(name) is None]
     if missing:
-        remedy = "pip install -e '.[engine]'"
-        return Finding("torch", "problem", f"{torch.version}, but no {', '.join(missing)}", remedy)
+        return Finding("torch", "problem", f"{torch.version}, but no {', '.join(missing)}", HOW_TO_INSTALL)
     return Finding("torch", "ok", f"{torch.version}, for {f'CUDA {torch.cuda}' if torch.cuda else 'the CPU'}")
 
 
@@ -157,7 +158,7 @@ def device_findings(
     for name in devices(settings.devices, environment):
         if name == "cpu":
             total, free = memory()
-            words = f"{os.cpu_count()} cores, {gigabytes(free)} of {gigabytes(total)} memory free"
+            words = f"{os.cpu_count()} cores, {sized(free)} of {sized(total)} memory free"
             findings.append(Finding("device cpu", "ok", words))
             continue
         kind, _, index = name.partition(":")
@@ -174,7 +175,7 @@ def device_findings(
 
 
 def _card_finding(device: str, card: Card, torch: Torch | None) -> Finding:
-    words = f"{card.name}, {gigabytes(card.free)} of {gigabytes(card.total)} free"
+    words = f"{card.name}, {sized(card.free)} of {sized(card.total)} free"
     lowest = _CAPABILITIES.get(torch.cuda_major, 0.0) if torch else 0.0
     if card.capability < lowest:
         older = f"{words}; compute capability {card.capability:g} is below {lowest:g}, torch's lowest"
@@ -202,9 +203,7 @@ def memory() -> tuple[int, int]:
 
 def folder_finding(name: str, folder: Path, variable: str) -> Finding:
     """Whether a folder can be written, and how much room is on its disk; nothing is made."""
-    nearest = folder.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    nearest = nearest_there(folder)
     if not nearest.is_dir():
         return Finding(name, "problem", f"{nearest} is no folder", f"Set {variable} to another one.")
     if not os.access(nearest, os.W_OK | os.X_OK) or is_read_only(nearest):
@@ -215,12 +214,20 @@ def folder_finding(name: str, folder: Path, variable: str) -> Finding:
             f"Let its owner be this user, or set {variable}.",
         )
     free = shutil.disk_usage(nearest).free
-    words = f"{folder}: {gigabytes(free)} free"
+    words = f"{folder}: {sized(free)} free"
     if free < NO_ROOM:
         return Finding(name, "problem", words, "Free some room on this disk.")
     if free < LITTLE_ROOM:
         return Finding(name, "warning", words, "Free some room on this disk.")
     return Finding(name, "ok", words if folder.exists() else f"{words}; made at the start")
+
+
+def nearest_there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    nearest = folder.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    return nearest
 
 
 def is_read_only(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from fastapi import APIRouter, Request
 from pydantic import AliasChoices, Field
 
-from pipelines.weights.manifest import PipelineEntry
+from pipelines.weights.entries import PipelineEntry
 from server.accounts.accounts import Account
 from server.endpoints.enterprise.drawing.checkpoints import checkpoints
 from server.endpoints.enterprise.routes import post

@@ -10,7 +10,8 @@ from pydantic import Field
 from pipelines import image_io
 from pipelines.image_io import RGBImage
 from pipelines.request import Control, TextToImage
-from pipelines.weights.manifest import ControlNetEntry, Manifest
+from pipelines.weights.entries import ControlNetEntry
+from pipelines.weights.manifest import Manifest
 from server.endpoints.fields import Number
 from server.endpoints.segmind.page import InputImage
 from server.endpoints.segmind.routes import routes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pipelines.weights.entries import AdapterEntry, PipelineEntry
 from pipelines.weights.kinds import STABLE_DIFFUSION_FAMILIES
-from pipelines.weights.manifest import AdapterEntry, Manifest, PipelineEntry
+from pipelines.weights.manifest import Manifest
 from server.errors import FieldError, NotFound
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.request import Prompted
-from pipelines.weights.manifest import PipelineEntry
+from pipelines.weights.entries import PipelineEntry
 from server.endpoints.enterprise.drawing.fields import PictureFields
 from server.endpoints.enterprise.drawing.scheduler_notes import scheduler_meta
 from server.endpoints.enterprise.wire import yes_no

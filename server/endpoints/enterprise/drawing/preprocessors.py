@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from pipelines.weights.manifest import Preprocessor
+from pipelines.weights.entries import Preprocessor
 from server.errors import FieldError
 
 INPAINT = "inpaint"

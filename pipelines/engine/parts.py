@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from pipelines.checkpoints.quantization import stored_bytes
+from pipelines.checkpoints.quantization import plain_tensors, stored_bytes
 from pipelines.denoising.needs import NOTHING, Parts
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.messages import PartResidency, Place
@@ -84,7 +84,8 @@ class Part:
         """
         for tensor in own_tensors(self.module):
             if id(tensor) not in kept and tensor.device.type != "meta":
-                tensor.data = torch.empty((), dtype=tensor.dtype).expand(tensor.shape)
+                for each in plain_tensors(tensor):
+                    each.data = torch.empty((), dtype=each.dtype).expand(each.shape)
         self.place = "absent"
 
     def restore(self) -> None:
@@ -94,8 +95,12 @@ class Part:
             numbers = _named(self.read())
             for name, tensor in _named(self.module).items():
                 # The layer below a LoRA has become a part of the LoRA's.
-                if (read := numbers.get(name.replace(".base_layer.", "."))) is not None:
+                read = numbers.get(name.replace(".base_layer.", "."))
+                if read is not None and type(tensor.data) is Tensor:
                     tensor.data = read.data
+                elif read is not None:  # a quantized one stays marked with the device on which it was made
+                    owner, _, attribute = name.rpartition(".")
+                    setattr(self.module.get_submodule(owner), attribute, read)
         self.place = "host"
 
 
@@ -144,7 +149,7 @@ class Opened:
                 place_of(module),
                 sizes[part],
                 sizes[part],
-                read=readers.get(module) if is_plain(module) else None,
+                read=readers.get(module),
             )
             for part, module in modules.items()
         }

@@ -22,7 +22,7 @@ from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoin
 from pipelines.messages import Absent, PartResidency
 from pipelines.request import Prompted, Request, pipelines_of
 from pipelines.weights.manifest import Manifest, PipelineEntry
-from pipelines.weights.memory import controlnet_bytes, needed_bytes, part_bytes
+from pipelines.weights.memory import controlnet_bytes, needed_bytes, part_bytes, steady
 
 log = logging.getLogger(__name__)
 
@@ -250,13 +250,23 @@ class PipelinePool:
     def preload(self, name: str) -> None:
         """Open a pipeline and bring those of its parts for which there is room beside all that is there.
 
+        What takes steps is brought before what reads texts. All are brought at once, so that none is dropped
+        from a host's memory without room, and read a second time.
+
         Raises:
             CheckpointUnavailable, OutOfMemory: see `open`.
         """
         self.open(name)
-        for part in list(self._places.opened[name].parts.values()) if self._moves else ():
-            if part.place != "device" and self.used_bytes + part.nbytes <= self.budget_bytes:
-                self.bring(name, frozenset({part.name}), NOBODY)
+        if not self._moves:
+            return
+        kept = steady(self.entry(name))
+        room, chosen = self.budget_bytes - self.used_bytes, set[str]()
+        parts = self._places.opened[name].parts.values()
+        for part in sorted(parts, key=lambda part: part.name not in kept):
+            if part.place != "device" and part.nbytes <= room:
+                room -= part.nbytes
+                chosen.add(part.name)
+        self.bring(name, frozenset(chosen), NOBODY)
 
     def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
         """Put parts of an opened pipeline on the device; what is not opened yet is opened there later.
@@ -349,11 +359,11 @@ class PipelinePool:
         return whole(opened.parts if opened else part_bytes(self._manifest.pipeline(name)))
 
     def _works(self, running: Running) -> list[Work]:
-        """What the requests that run need; all of a pipeline of which nothing more is known."""
+        """What the requests that run need; what any request would of a pipeline whose own are not known."""
         return [
             Work(name, needs)
             for name, each in running.items()
-            for needs in (each if each and self._moves else [self._whole(name)])
+            for needs in (each if each and self._moves else [self._expected(name)])
         ]
 
     def _own_bytes(self, name: str, part: str) -> int:

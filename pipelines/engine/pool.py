@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,7 +19,13 @@ from pipelines.engine.opening import Opening
 from pipelines.engine.parts import Opened
 from pipelines.engine.places import Places
 from pipelines.engine.plan import Sizes, expected_needs, peak_bytes, whole, with_controls
-from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
+from pipelines.errors import (
+    CheckpointUnavailable,
+    NeverFits,
+    OutOfMemory,
+    UnusableCheckpoint,
+    is_out_of_memory,
+)
 from pipelines.messages import Absent, PartResidency
 from pipelines.request import Prompted, Request, pipelines_of
 from pipelines.weights.manifest import Manifest, PipelineEntry
@@ -233,6 +240,8 @@ class PipelinePool:
         self._places.make_room(opened.device_bytes, in_use)
         self._places.opened[opened.name] = opened
         log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
+        if not self._places.host_has_room:
+            self._bring_into_free_room(opened.name, in_use)
 
     def _read_or_none(self, name: str) -> Opened | None:
         """Read the pipeline; None when memory runs out.
@@ -250,13 +259,18 @@ class PipelinePool:
     def preload(self, name: str) -> None:
         """Open a pipeline and bring those of its parts for which there is room beside all that is there.
 
-        What takes steps is brought before what reads texts. All are brought at once, so that none is dropped
-        from a host's memory without room, and read a second time.
-
         Raises:
             CheckpointUnavailable, OutOfMemory: see `open`.
         """
         self.open(name)
+        self._bring_into_free_room(name, NOBODY)
+
+    def _bring_into_free_room(self, name: str, in_use: InUse) -> None:
+        """Bring parts of a pipeline for which there is room, those first that take steps.
+
+        All are brought at once: where the host has no room, what stays behind is dropped, and would have to
+        be read a second time.
+        """
         if not self._moves:
             return
         kept = steady(self.entry(name))
@@ -266,7 +280,8 @@ class PipelinePool:
             if part.place != "device" and part.nbytes <= room:
                 room -= part.nbytes
                 chosen.add(part.name)
-        self.bring(name, frozenset(chosen), NOBODY)
+        with suppress(OutOfMemory):  # what is in use will come back into that room
+            self.bring(name, frozenset(chosen), in_use)
 
     def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
         """Put parts of an opened pipeline on the device; what is not opened yet is opened there later.

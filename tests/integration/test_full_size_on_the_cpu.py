@@ -92,7 +92,8 @@ def test_a_checkpoint_of_full_size_draws_through_enterprise(name: str, steps: in
 
 
 def test_kandinsky_of_full_size_draws_in_an_engine_process(tmp_path: Path) -> None:
-    """Without HTTP: the page asks for 20 steps at least, which are minutes on two cores. Here are two."""
+    """Without HTTP: the page asks for 512 pixels and 20 steps at least, which are minutes on two cores. Here
+    are 256 and two."""
     name = "kandinsky-2-2"
     manifest = manifest_of(name, tmp_path)
     config = EngineConfig(
@@ -100,7 +101,7 @@ def test_kandinsky_of_full_size_draws_in_an_engine_process(tmp_path: Path) -> No
         manifest=manifest,
         weights=tmp_path,
         budget_bytes=BUDGET_BYTES,
-        group_pixels=512 * 512,
+        group_pixels=256 * 256,
         torch_threads=2,
     )
     spawn = get_context("spawn")
@@ -110,11 +111,11 @@ def test_kandinsky_of_full_size_draws_in_an_engine_process(tmp_path: Path) -> No
         engine.start()
     its.close()
     try:
-        ours.send(Draw("it", default_request(name, (7,), side=512, steps=2, prompt="a cat")))
+        ours.send(Draw("it", default_request(name, (7,), side=256, steps=2, prompt="a cat")))
         while not isinstance(event := told(ours), Drawn):
             assert not isinstance(event, Failed), event.error
         (image,) = event.drawing.images
-        assert (image.width, image.height) == (512, 512)
+        assert (image.width, image.height) == (256, 256)
         assert np.frombuffer(image.pixels, np.uint8).astype(float).std() > 5
     finally:
         engine.kill()

@@ -91,17 +91,22 @@ class Part:
     def restore(self) -> None:
         """Read its numbers from its files, into the host's memory."""
         assert self.read is not None
-        if next(own_tensors(self.module)).device.type != "meta":
-            numbers = _named(self.read())
+        is_there = next(own_tensors(self.module)).device.type == "meta"
+        self.fill(self.module if is_there else self.read(), "host")
+
+    def fill(self, read: torch.nn.Module, place: Anywhere) -> None:
+        """Take the numbers of the same network, which was read meanwhile and is in that place."""
+        if read is not self.module:
+            numbers = _named(read)
             for name, tensor in _named(self.module).items():
                 # The layer below a LoRA has become a part of the LoRA's.
-                read = numbers.get(name.replace(".base_layer.", "."))
-                if read is not None and type(tensor.data) is Tensor:
-                    tensor.data = read.data
-                elif read is not None:  # a quantized one stays marked with the device on which it was made
+                number = numbers.get(name.replace(".base_layer.", "."))
+                if number is not None and type(tensor.data) is Tensor:
+                    tensor.data = number.data
+                elif number is not None:  # a quantized one stays marked with the device on which it was made
                     owner, _, attribute = name.rpartition(".")
-                    setattr(self.module.get_submodule(owner), attribute, read)
-        self.place = "host"
+                    setattr(self.module.get_submodule(owner), attribute, number)
+        self.place = place
 
 
 def _named(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -171,6 +176,12 @@ class Opened:
     def absent(self) -> bool:
         """Whether no part is loaded any more."""
         return all(part.place == "absent" for part in self.parts.values())
+
+    def fill(self, other: Opened) -> None:
+        """Take the parts that are not loaded from the same pipeline, which was read anew."""
+        for part in self.of_names(other.parts):
+            if part.place == "absent":
+                part.fill(other.parts[part.name].module, other.parts[part.name].place)
 
     def of_names(self, names: Collection[str]) -> list[Part]:
         """The parts of these names that are there."""

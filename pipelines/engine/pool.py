@@ -119,6 +119,8 @@ class PipelinePool:
     def look(self, in_use: InUse) -> None:
         """Look whether files came or went, and forget what was opened without a part that has come."""
         for owner, part in self._availability.look():
+            if part is None and owner in self._places.opened and owner not in (*self.resident, *in_use):
+                self._places.forget(owner)  # it is another one by now
             for name in [name for name in self.resident if part is not None and name not in in_use]:
                 if name == owner:
                     self._places.forget(name)
@@ -231,14 +233,17 @@ class PipelinePool:
             self._availability.failed(name, error)
 
     def adopt(self, opened: Opened, in_use: InUse) -> None:
-        """Let a pipeline that was read be one of the pool's.
+        """Let a pipeline that was read be one of the pool's. One whose parts had all left keeps its texts.
 
         Raises:
             OutOfMemory: it does not fit beside what must stay.
         """
         self._measured[opened.name] = {part.name: part.own_bytes for part in opened.parts.values()}
         self._places.make_room(opened.device_bytes, in_use)
-        self._places.opened[opened.name] = opened
+        if opened.name in self._places.opened:
+            self._places.opened[opened.name].fill(opened)
+        else:
+            self._places.opened[opened.name] = opened
         log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
         if not self._places.host_has_room:
             self._bring_into_free_room(opened.name, in_use)

@@ -19,6 +19,8 @@ from tests.memory_budget import CountedMoves, dummies
 
 GIGABYTE = 10**9
 KANDINSKY, KOLORS, SD3, SD15, SDXL = SIDES
+SLOW = pytest.mark.slow
+LATER = [pytest.param(name, marks=SLOW) for name in (SD3, SD15, SDXL)]
 
 
 def asked(name: str):
@@ -91,10 +93,9 @@ def test_what_is_preloaded_takes_only_free_room_and_is_read_once(
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name if name in (KOLORS, KANDINSKY) else pytest.param(name, marks=pytest.mark.slow) for name in SIDES],
+    "name", [KANDINSKY, KOLORS, *(pytest.param(name, marks=SLOW) for name in (SD3, SD15, SDXL))]
 )
-@pytest.mark.parametrize("host_gb", [0, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("host_gb", [0, pytest.param(4, marks=SLOW)])
 def test_what_was_read_is_not_read_again_for_its_first_picture(
     name: str, host_gb: int, read_again: Callable[[], list[str]]
 ) -> None:
@@ -117,3 +118,15 @@ def test_a_load_whose_requests_are_gone_is_taken_and_leaves_for_others() -> None
         pool.bring(SDXL, parts, {SDXL: needs.drawing})
     assert pool.used_bytes <= pool.budget_bytes
     assert pool.host_bytes == 0
+
+
+def test_a_pipeline_that_left_altogether_comes_back_with_the_texts_that_it_has_read() -> None:
+    pool = pool_of(host_gb=0)
+    load(pool, SDXL, {})
+    pipeline = pool.open(SDXL)
+    pipeline.encode(asked(SDXL))
+    assert pool.relieve({})
+    assert pool.resident == ()
+    load(pool, SDXL, {})
+    assert pool.open(SDXL) is pipeline
+    assert not [part for part in pipeline.needs(asked(SDXL)).encode if "text_encoder" in part]

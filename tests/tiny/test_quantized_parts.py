@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from pipelines.checkpoints.quantization import is_quantized, stored_bytes
 from pipelines.denoising.loop import Loop
+from pipelines.engine.loader import Loader
 from pipelines.engine.mover import NoBytes
 from pipelines.engine.parts import own_tensors
 from pipelines.engine.pool import PipelinePool
@@ -69,23 +71,29 @@ def described(pool: PipelinePool, name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["part by part", "by a loader"])
 @pytest.mark.parametrize("name", PARTS)
-def test_what_is_read_again_is_quantized_and_typed_as_before(name: str, random_manifest: Manifest) -> None:
+def test_what_is_read_again_is_quantized_and_typed_as_before(
+    name: str, beside: bool, random_manifest: Manifest
+) -> None:
     manifest = choosing(random_manifest, name, PARTS[name])
     pool = pool_of(manifest)
     loop = Loop(pool, 10**6)
     first = drawn(loop, asked(name))
-    whole = pool.used_bytes
     before = described(pool, name)
     pool.relieve({name: frozenset()})
     assert (pool.used_bytes, pool.host_bytes) == (0, 0)
     assert name not in pool.resident
+    if beside:
+        loader = Loader(pool)
+        while not loader.ready(name, {}):
+            assert wait([loader.fileno()], 60)
+            assert loader.finished({}) in ([], [(name, None)])
     pool.open(name).clear_cache()
     assert drawn(loop, asked(name)) == first
     assert described(pool, name) == before
     for part, module in pool.open(name).modules.items():
         assert is_quantized(module) == ("quantize" in PARTS[name].get(part, {})), part
-    assert whole == pool.used_bytes
 
 
 def test_a_lora_of_a_quantized_text_encoder_outlives_its_reading_again(random_manifest: Manifest) -> None:

@@ -132,31 +132,32 @@ class Checkpoint:
             again = replace(self, readers={}, pace=AtOnce())
             for name, network in opened.components.items():
                 if isinstance(network, torch.nn.Module):
-                    quantized = name not in components and self._quantize(part, name, network)
-                    network.to(self.place)
-                    if name not in components and not quantized:
+                    if name not in components:
+                        self._quantize(part, name, network)
                         self.readers[network] = partial(again.component, part, name, type(network))
+                    network.to(self.place)
             return opened
 
     def component(self, part: str, name: str, cls: type[M]) -> M:
-        """Open one network of a diffusers pipeline by itself.
+        """Open one network of a diffusers pipeline by itself, as it is in the pipeline.
 
         Raises:
             CheckpointUnavailable: as for `pipeline`.
         """
         source = self.entry.parts[part]
-        dtype = of_name(self._dtypes(part), name)
         with self._opening(source):
-            if source.dummy is not None:
-                config = configuration(source.dummy) / name
-                return dummies.network(cls, config, self.device, dtype, self.place)
-            opened: Any
-            path = local(self.manifest, source, self.weights)
-            if source.file is not None:
-                opened = single_file.network(path, self._configuration(source), dtype, name)
-            else:
-                opened = folder.network(cls, path / name, dtype, self.pace)
+            opened = self._component(source, name, cls, of_name(self._dtypes(part), name))
+            self._quantize(part, name, opened)
             return opened.to(self.place)
+
+    def _component(self, source: Source, name: str, cls: type[Any], dtype: torch.dtype) -> Any:
+        if source.dummy is not None:
+            config = configuration(source.dummy) / name
+            return dummies.network(cls, config, self.device, dtype, self.place)
+        path = local(self.manifest, source, self.weights)
+        if source.file is not None:
+            return single_file.network(path, self._configuration(source), dtype, name)
+        return folder.network(cls, path / name, dtype, self.pace)
 
     def module(self, part: str, cls: type[M]) -> M:
         """Open a single network of diffusers or transformers.
@@ -223,19 +224,13 @@ class Checkpoint:
         parts = single_file.components(path, config, dtypes, without=components)
         return dummies.pipeline(cls, config, self.device, dtypes, {**parts, **components}, self.place)
 
-    def _quantize(self, part: str, name: str, network: torch.nn.Module) -> bool:
-        """Quantize a component, if that is chosen.
-
-        Returns:
-            whether it is.
-        """
+    def _quantize(self, part: str, name: str, network: torch.nn.Module) -> None:
+        """Quantize a component, if that is chosen."""
         source = self.entry.parts[part]
         for chosen in self.entry.networks:
             quantization = self.entry.quantization_of(chosen)
             if quantization is not None and self.entry.source_of(chosen) == (source, name):
                 quantize(network, quantization, self.device, self.pace.pause)
-                return True
-        return False
 
     def _configuration(self, source: Source) -> Path:
         """The folder of a configuration: the one beside the manifest, else the one that ships."""

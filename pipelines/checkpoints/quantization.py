@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -68,9 +68,16 @@ def is_quantized(network: torch.nn.Module) -> bool:
     return any(is_traceable_wrapper_subclass(parameter.data) for parameter in network.parameters())
 
 
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """The tensors of torch's own of which one consists: several where it is quantized, else itself."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from plain_tensors(getattr(tensor, name))
+
+
 def stored_bytes(tensor: Tensor) -> int:
     """The bytes that a tensor takes; a quantized one says in ``nbytes`` what it would take otherwise."""
-    if not is_traceable_wrapper_subclass(tensor):
-        return tensor.nbytes
-    names, _ = tensor.__tensor_flatten__()
-    return sum(stored_bytes(getattr(tensor, name)) for name in names)
+    return sum(plain.nbytes for plain in plain_tensors(tensor))

@@ -93,11 +93,11 @@ class Estimates:
         return self._measured.get(name) or part_bytes(self.manifest.pipeline(name))
 
     def _works(self, running: Running) -> list[Work]:
-        """What the requests that run need; all of a pipeline of which nothing more is known."""
+        """What the requests that run need; what any request would of a pipeline whose own are not known."""
         return [
             Work(name, needs)
             for name, each in running.items()
-            for needs in (each if each and self._moves else [self.whole(name)])
+            for needs in (each if each and self._moves else [self.expected(name)])
         ]
 
     def _own_bytes(self, name: str, part: str) -> int:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from pipelines.checkpoints.quantization import stored_bytes
+from pipelines.checkpoints.quantization import plain_tensors, stored_bytes
 from pipelines.denoising.needs import NOTHING, Parts
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.messages import PartResidency, Place
@@ -84,19 +84,29 @@ class Part:
         """
         for tensor in own_tensors(self.module):
             if id(tensor) not in kept and tensor.device.type != "meta":
-                tensor.data = torch.empty((), dtype=tensor.dtype).expand(tensor.shape)
+                for each in plain_tensors(tensor):
+                    each.data = torch.empty((), dtype=each.dtype).expand(each.shape)
         self.place = "absent"
 
     def restore(self) -> None:
         """Read its numbers from its files, into the host's memory."""
         assert self.read is not None
-        if next(own_tensors(self.module)).device.type != "meta":
-            numbers = _named(self.read())
+        is_there = next(own_tensors(self.module)).device.type == "meta"
+        self.fill(self.module if is_there else self.read(), "host")
+
+    def fill(self, read: torch.nn.Module, place: Anywhere) -> None:
+        """Take the numbers of the same network, which was read meanwhile and is in that place."""
+        if read is not self.module:
+            numbers = _named(read)
             for name, tensor in _named(self.module).items():
                 # The layer below a LoRA has become a part of the LoRA's.
-                if (read := numbers.get(name.replace(".base_layer.", "."))) is not None:
-                    tensor.data = read.data
-        self.place = "host"
+                number = numbers.get(name.replace(".base_layer.", "."))
+                if number is not None and type(tensor.data) is Tensor:
+                    tensor.data = number.data
+                elif number is not None:  # a quantized one stays marked with the device on which it was made
+                    owner, _, attribute = name.rpartition(".")
+                    setattr(self.module.get_submodule(owner), attribute, number)
+        self.place = place
 
 
 def _named(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -144,7 +154,7 @@ class Opened:
                 place_of(module),
                 sizes[part],
                 sizes[part],
-                read=readers.get(module) if is_plain(module) else None,
+                read=readers.get(module),
             )
             for part, module in modules.items()
         }
@@ -166,6 +176,12 @@ class Opened:
     def absent(self) -> bool:
         """Whether no part is loaded any more."""
         return all(part.place == "absent" for part in self.parts.values())
+
+    def fill(self, other: Opened) -> None:
+        """Take the parts that are not loaded from the same pipeline, which was read anew."""
+        for part in self.of_names(other.parts):
+            if part.place == "absent":
+                part.fill(other.parts[part.name].module, other.parts[part.name].place)
 
     def of_names(self, names: Collection[str]) -> list[Part]:
         """The parts of these names that are there."""

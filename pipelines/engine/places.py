@@ -59,6 +59,11 @@ class Places:
         """The bytes of all parts that wait in the host's memory."""
         return sum(part.nbytes for part in self._parts() if part.place == "host")
 
+    @property
+    def host_has_room(self) -> bool:
+        """Whether no more waits on the host than may."""
+        return self.host_bytes <= self.host_budget_bytes
+
     def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
         """Put parts of an opened pipeline on the device.
 

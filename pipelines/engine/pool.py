@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,11 +19,18 @@ from pipelines.engine.mover import Mover, mover_of
 from pipelines.engine.opening import Opening
 from pipelines.engine.parts import Opened
 from pipelines.engine.places import Places
-from pipelines.errors import CheckpointUnavailable, NeverFits, UnusableCheckpoint, is_out_of_memory
+from pipelines.errors import (
+    CheckpointUnavailable,
+    NeverFits,
+    OutOfMemory,
+    UnusableCheckpoint,
+    is_out_of_memory,
+)
 from pipelines.messages import Absent, PartResidency
 from pipelines.request import Request, pipelines_of
 from pipelines.weights.entries import PipelineEntry
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import steady
 from pipelines.weights.networks import GIGABYTE
 
 log = logging.getLogger(__name__)
@@ -110,6 +118,8 @@ class PipelinePool:
     def look(self, in_use: InUse) -> None:
         """Look whether files came or went, and forget what was opened without a part that has come."""
         for owner, part in self._availability.look():
+            if part is None and owner in self._places.opened and owner not in (*self.resident, *in_use):
+                self._places.forget(owner)  # it is another one by now
             for name in [name for name in self.resident if part is not None and name not in in_use]:
                 if name == owner:
                     self._places.forget(name)
@@ -224,15 +234,20 @@ class PipelinePool:
             self._availability.failed(name, error)
 
     def adopt(self, opened: Opened, in_use: InUse) -> None:
-        """Let a pipeline that was read be one of the pool's.
+        """Let a pipeline that was read be one of the pool's. One whose parts had all left keeps its texts.
 
         Raises:
             OutOfMemory: it does not fit beside what must stay.
         """
         self._estimates.measure(opened)
         self._places.make_room(opened.device_bytes, in_use)
-        self._places.opened[opened.name] = opened
+        if opened.name in self._places.opened:
+            self._places.opened[opened.name].fill(opened)
+        else:
+            self._places.opened[opened.name] = opened
         log.info("%s is opened, %.2f GB", opened.name, opened.own_bytes / GIGABYTE)
+        if not self._places.host_has_room:
+            self._bring_into_free_room(opened.name, in_use)
 
     def _read_or_none(self, name: str) -> Opened | None:
         """Read the pipeline; None when memory runs out.
@@ -254,9 +269,25 @@ class PipelinePool:
             CheckpointUnavailable, OutOfMemory: see `open`.
         """
         self.open(name)
-        for part in list(self._places.opened[name].parts.values()) if self._moves else ():
-            if part.place != "device" and self.used_bytes + part.nbytes <= self.budget_bytes:
-                self.bring(name, frozenset({part.name}), NOBODY)
+        self._bring_into_free_room(name, NOBODY)
+
+    def _bring_into_free_room(self, name: str, in_use: InUse) -> None:
+        """Bring parts of a pipeline for which there is room, those first that take steps.
+
+        All are brought at once: where the host has no room, what stays behind is dropped, and would have to
+        be read a second time.
+        """
+        if not self._moves:
+            return
+        kept = steady(self.entry(name))
+        room, chosen = self.budget_bytes - self.used_bytes, set[str]()
+        parts = self._places.opened[name].parts.values()
+        for part in sorted(parts, key=lambda part: part.name not in kept):
+            if part.place != "device" and part.nbytes <= room:
+                room -= part.nbytes
+                chosen.add(part.name)
+        with suppress(OutOfMemory):  # what is in use will come back into that room
+            self.bring(name, frozenset(chosen), in_use)
 
     def bring(self, name: str, parts: Parts, in_use: InUse) -> None:
         """Put parts of an opened pipeline on the device; what is not opened yet is opened there later.

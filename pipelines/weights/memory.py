@@ -102,18 +102,31 @@ def weights_at_once(entry: PipelineEntry) -> int:
     return max(sum(sizes[name] for name in names) for names in moments(entry).values())
 
 
-def stage_bytes(entry: PipelineEntry) -> dict[Stage, int]:
-    """The bytes of weights and activations that each stage of a request of the default size takes."""
+def stage_bytes(entry: PipelineEntry, *, by_part: bool = True) -> dict[Stage, int]:
+    """The bytes of weights and activations that each stage of a request of the default size takes.
+
+    Args:
+        by_part: whether parts leave the device while others are needed; on a CPU they have no other place.
+    """
     sizes = part_bytes(entry)
     return {
         stage: sum(sizes[name] for name in names) + activation_bytes(entry, stage)
-        for stage, names in moments(entry).items()
+        for stage, names in _together(entry, by_part=by_part).items()
     }
 
 
-def needed_bytes(entry: PipelineEntry) -> int:
-    """The most that one request of the default size takes at one moment, the device's context included."""
-    return CONTEXT_BYTES + max(stage_bytes(entry).values())
+def needed_bytes(entry: PipelineEntry, *, by_part: bool = True) -> int:
+    """The most that one request of the default size takes at one moment, the device's context included.
+
+    Args:
+        by_part: see `stage_bytes`.
+    """
+    return CONTEXT_BYTES + max(stage_bytes(entry, by_part=by_part).values())
+
+
+def _together(entry: PipelineEntry, *, by_part: bool) -> dict[Stage, tuple[str, ...]]:
+    """The networks that are on the device in each stage."""
+    return moments(entry) if by_part else dict.fromkeys(stages(entry), tuple(part_bytes(entry)))
 
 
 def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
@@ -128,17 +141,21 @@ def budget_bytes(manifest: Manifest, card_bytes: int) -> int:
     return max(card_bytes - CONTEXT_BYTES - max(activations, default=0), largest)
 
 
-def fits(manifest: Manifest, card_bytes: int) -> dict[str, Fit]:
+def fits(manifest: Manifest, card_bytes: int, *, by_part: bool = True) -> dict[str, Fit]:
     """How each pipeline of a manifest fits a card.
 
     Those that the manifest wants resident come first, then the others in its order: each is resident as long
     as every stage of all that can be drawn still fits beside what stays.
+
+    Args:
+        by_part: see `stage_bytes`.
     """
     openable = manifest.openable()
-    entries = {name: entry for name, entry in openable.items() if needed_bytes(entry) <= card_bytes}
+    needed = {name: needed_bytes(entry, by_part=by_part) for name, entry in openable.items()}
+    entries = {name: entry for name, entry in openable.items() if needed[name] <= card_bytes}
     staying = list[str]()
     for name in sorted(entries, key=lambda name: not entries[name].resident):
-        if _fit_together(entries, [*staying, name], card_bytes - CONTEXT_BYTES):
+        if _fit_together(entries, [*staying, name], card_bytes - CONTEXT_BYTES, by_part=by_part):
             staying.append(name)
     return {
         name: Fit.resident if name in staying else Fit.on_demand if name in entries else Fit.never
@@ -146,12 +163,15 @@ def fits(manifest: Manifest, card_bytes: int) -> dict[str, Fit]:
     }
 
 
-def _fit_together(entries: Mapping[str, PipelineEntry], staying: Sequence[str], most_bytes: int) -> bool:
+def _fit_together(
+    entries: Mapping[str, PipelineEntry], staying: Sequence[str], most_bytes: int, *, by_part: bool
+) -> bool:
     """Whether every stage of every pipeline fits beside the networks that stay of these."""
     sizes = {name: part_bytes(entry) for name, entry in entries.items()}
-    kept = {(name, part): sizes[name][part] for name in staying for part in steady(entries[name])}
+    stay = {name: steady(entries[name]) if by_part else tuple(sizes[name]) for name in staying}
+    kept = {(name, part): sizes[name][part] for name in staying for part in stay[name]}
     for name, entry in entries.items():
-        for stage, parts in moments(entry).items():
+        for stage, parts in _together(entry, by_part=by_part).items():
             there = {**kept, **{(name, part): sizes[name][part] for part in parts}}
             if sum(there.values()) + activation_bytes(entry, stage) > most_bytes:
                 return False

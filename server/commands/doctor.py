@@ -16,6 +16,7 @@ from pipelines.weights.manifest import Manifest
 from server.commands.checks import machine
 from server.commands.checks.checkpoints import (
     PipelineReport,
+    Room,
     beside_weights,
     license_findings,
     open_weights,
@@ -59,7 +60,7 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         _print_findings(findings)
         _print_pipelines(pipelines)
-        _print_verdict(problems, sum(finding.state == "warning" for finding in findings))
+        _print_verdict(findings)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -102,9 +103,9 @@ def examine(settings: Settings) -> tuple[list[Finding], list[PipelineReport]]:
     return [*findings, *license_findings(missing)], found
 
 
-def _rooms(settings: Settings, cards: list[machine.Card] | None, manifest: Manifest) -> dict[str, int]:
+def _rooms(settings: Settings, cards: list[machine.Card] | None, manifest: Manifest) -> dict[str, Room]:
     """The bytes that each kind of device has for weights and drawing; several of one size are one kind."""
-    rooms: dict[str, int] = {}
+    rooms: dict[str, Room] = {}
     for name in devices(settings.devices):
         kind, _, index = name.partition(":")
         if kind == "cpu":
@@ -118,7 +119,7 @@ def _rooms(settings: Settings, cards: list[machine.Card] | None, manifest: Manif
         if budget_gb is not None:
             label = f"{label} ({budget_gb:g} GB for weights)"
             size = min(size, int(budget_gb * 1e9) + beside_weights(manifest))
-        rooms[label] = size
+        rooms[label] = Room(size, by_part=kind != "cpu")
     return rooms
 
 
@@ -167,10 +168,15 @@ def _fit_words(report: PipelineReport, label: str) -> str:
     return {"never": "not at all"}.get(report.fit[label].value, report.fit[label].value)
 
 
-def _print_verdict(problems: int, warnings: int) -> None:
+def _print_verdict(findings: list[Finding]) -> None:
+    problems = [finding.name for finding in findings if finding.state == "problem"]
+    warnings = sum(finding.state == "warning" for finding in findings)
     print()
-    if problems:
-        print(f"`understudy serve` would not work: {problems} problem{'s' if problems > 1 else ''} above.")
+    if set(problems) == {"weights"}:
+        print("`understudy serve` would start, and could draw nothing before there are weights.")
+    elif problems:
+        count = len(problems)
+        print(f"`understudy serve` would not work: {count} problem{'s' if count > 1 else ''} above.")
     else:
         more = f" Read the {warnings} warning{'s' if warnings > 1 else ''}." if warnings else ""
         print(f"`understudy serve` would work.{more}")

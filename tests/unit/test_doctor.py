@@ -339,7 +339,7 @@ def test_the_exit_status_says_whether_serve_would_work(
     assert main(["doctor"]) == 1
     printed = capsys.readouterr().out
     assert "Nothing can be drawn" in printed
-    assert "would not work: 1 problem above" in printed
+    assert "would start, and could draw nothing before there are weights" in printed
 
     (alone / "sd").mkdir()
     assert main(["doctor"]) == 0

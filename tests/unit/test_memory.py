@@ -203,3 +203,12 @@ def write_tensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     text = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+
+
+def test_where_pipelines_come_as_a_whole_they_need_all_of_it_at_once() -> None:
+    kandinsky = SHIPPED.pipelines["kandinsky-2-2"]
+    whole = needed_bytes(kandinsky, by_part=False)
+    assert whole - CONTEXT_BYTES > sum(part_bytes(kandinsky).values()) > needed_bytes(kandinsky)
+    between = (needed_bytes(kandinsky) + whole) // 2
+    assert fits(SHIPPED, between)["kandinsky-2-2"] is not Fit.never
+    assert fits(SHIPPED, between, by_part=False)["kandinsky-2-2"] is Fit.never

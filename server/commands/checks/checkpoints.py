@@ -32,6 +32,18 @@ NOT_DRAWING = frozenset({"upscaler", "face_restorer", "mbart50", "prompt_writer"
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The memory that one kind of device has for weights and drawing.
+
+    Attributes:
+        by_part: parts of pipelines may wait elsewhere; on a CPU pipelines come and go as a whole.
+    """
+
+    nbytes: int
+    by_part: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineReport:
     """What is known of one pipeline of the manifest.
 
@@ -120,14 +132,17 @@ def open_weights(manifest: Path, folder: Path) -> tuple[Weights | None, list[Fin
     return Weights(opened, folder, locked, damaged), findings
 
 
-def reports(weights: Weights, cards: dict[str, int], remote: dict[str, Remote]) -> list[PipelineReport]:
+def reports(weights: Weights, rooms: dict[str, Room], remote: dict[str, Remote]) -> list[PipelineReport]:
     """Each pipeline of the manifest.
 
     Args:
-        cards: the bytes of each device that is to draw.
+        rooms: of each kind of device that is to draw, by its name.
         remote: what the hub says of repositories that are missing.
     """
-    fit = {device: fits(weights.manifest, size) for device, size in cards.items()}
+    fit = {
+        device: fits(weights.manifest, room.nbytes, by_part=room.by_part) for device, room in rooms.items()
+    }
+    by_part = not rooms or any(room.by_part for room in rooms.values())
     absent = {each.key: each for each in weights.missing()}
     found: list[PipelineReport] = []
     for name, entry in weights.manifest.openable().items():
@@ -136,7 +151,7 @@ def reports(weights: Weights, cards: dict[str, int], remote: dict[str, Remote]) 
             PipelineReport(
                 name=name,
                 family=entry.family,
-                needs=needed_bytes(entry),
+                needs=needed_bytes(entry, by_part=by_part),
                 fit={device: each[name] for device, each in fit.items()},
                 state=weights.state(name),
                 download=_download(needed, remote, sum(part_bytes(entry).values())),

@@ -11,7 +11,6 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,8 @@ def test_kandinsky_of_full_size_draws_in_an_engine_process(tmp_path: Path) -> No
         engine.join()
 
 
-def told(connection: Connection[Any, Event]) -> Event:
+def told(connection: Any) -> Event:
     """The next event of an engine, which is to come within minutes."""
     assert connection.poll(300)
-    return connection.recv()
+    event: Event = connection.recv()
+    return event

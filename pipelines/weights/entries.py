@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -241,6 +241,10 @@ class ImageNetworkEntry(_Named):
     def as_pipeline(self) -> PipelineEntry:
         """The pipeline as which the network is opened, kept resident and pulled."""
         raise NotImplementedError
+
+    def with_local_sizes(self, folder: Path) -> Self:
+        """This entry with the size of its network where that is here and not said, as in `PipelineEntry`."""
+        return self.model_copy(update={"memory": self.as_pipeline().with_local_sizes(folder).memory})
 
     def _as(self, family: Family, parts: dict[str, Source]) -> PipelineEntry:
         return PipelineEntry(

@@ -200,8 +200,8 @@ def parse(
     """
     written = _absolute(entry, weights.absolute())
     manifest = Manifest.model_validate({"pipelines": {}, section: {name: written}})
-    parsed: PipelineEntry | AdapterEntry = getattr(manifest, section)[name]
-    return parsed.with_local_sizes(weights) if isinstance(parsed, PipelineEntry) else parsed
+    parsed: PipelineEntry | ImageNetworkEntry | AdapterEntry = getattr(manifest, section)[name]
+    return parsed if isinstance(parsed, AdapterEntry) else parsed.with_local_sizes(weights)
 
 
 def names(manifest: Manifest) -> Iterator[str]:

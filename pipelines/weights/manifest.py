@@ -130,5 +130,10 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is no mapping of sections")
     manifest = Manifest.model_validate({**cast("dict[str, object]", content), "path": path.resolve()})
-    entries = {name: entry.with_local_sizes(path.parent) for name, entry in manifest.pipelines.items()}
-    return manifest.model_copy(update={"pipelines": entries})
+    opened = (manifest.pipelines, manifest.upscalers, manifest.face_restorers)
+    pipelines, upscalers, face_restorers = (
+        {name: entry.with_local_sizes(path.parent) for name, entry in section.items()} for section in opened
+    )
+    return manifest.model_copy(
+        update={"pipelines": pipelines, "upscalers": upscalers, "face_restorers": face_restorers}
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 from collections.abc import Sequence
@@ -121,6 +122,9 @@ class Serving:
         url = _url(self.settings)
         visit = Visit(url, api_key)
         failures: list[str] = []
+
+        # What is being built is missing for a moment, and comes.
+        logging.getLogger("server.engines.process").setLevel(logging.ERROR)
 
         def draw() -> None:
             try:

@@ -17,6 +17,7 @@ from server.commands.demo_progress import DemoProgress
 
 START_TIMEOUT_S = 120.0
 BUSY_TIMEOUT_S = 120.0
+NOTICE_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 1800.0
 """The most seconds that one picture may take, with a real checkpoint on a slow machine."""
 
@@ -54,6 +55,7 @@ class Visit:
             for page in pages:
                 try:
                     page.wait()
+                    self._wait_until_noticed(page.pipeline)
                     progress.drawing(page.name)
                     begun = time.monotonic()
                     picture = page.draw(self)
@@ -112,6 +114,14 @@ class Visit:
                 raise RuntimeError("the server ended before it was ready")
         raise RuntimeError(f"the server did not become ready: {reason}")
 
+    def _wait_until_noticed(self, pipeline: str) -> None:
+        """Wait until the server, which looks for files every few seconds, misses nothing of a pipeline."""
+        deadline = time.monotonic() + NOTICE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            missing = self._client.get("/readyz").json().get("missing", [])
+            if all(each["name"] != pipeline for each in missing) or self.leaving.wait(0.2):
+                return
+
 
 @dataclass(frozen=True)
 class PageCall:
@@ -122,12 +132,14 @@ class PageCall:
         file: the name of the file that gets the picture.
         draw: makes the call.
         wait: returns when what the page draws with is there.
+        pipeline: the name in the manifest of what draws; empty where it was there before the server was.
     """
 
     name: str
     file: str
     draw: Callable[[Visit], bytes]
     wait: Callable[[], object] = lambda: None
+    pipeline: str = ""
 
 
 def five_pages(wait_for: Callable[[Sequence[str]], object]) -> list[PageCall]:
@@ -137,15 +149,16 @@ def five_pages(wait_for: Callable[[Sequence[str]], object]) -> list[PageCall]:
         wait_for: waits until the small checkpoints of these names are built.
     """
 
-    def page(name: str, file: str, draw: Callable[[Visit], bytes], *needs: str) -> PageCall:
-        return PageCall(name, file, draw, lambda: wait_for(needs))
+    def page(name: str, file: str, draw: Callable[[Visit], bytes], pipeline: str, *needs: str) -> PageCall:
+        return PageCall(name, file, draw, lambda: wait_for(needs), pipeline)
 
+    sd15 = "stable-diffusion-v1-5", "sd15", "safety_checker"
     return [
-        page("enterprise text2img", "enterprise-text2img.png", _text2img, "sd15", "safety_checker"),
-        page("kandinsky2.2-txt2img", "kandinsky2.2-txt2img.jpg", _kandinsky, "kandinsky22"),
-        page("sd1.5-img2img", "sd1.5-img2img.jpg", _img2img, "sd15", "safety_checker"),
-        page("kolors", "kolors.webp", _kolors, "kolors"),
-        page("sd3-med-pose", "sd3-med-pose.png", _pose, "sd3"),
+        page("enterprise text2img", "enterprise-text2img.png", _text2img, *sd15),
+        page("kandinsky2.2-txt2img", "kandinsky2.2-txt2img.jpg", _kandinsky, "kandinsky-2-2", "kandinsky22"),
+        page("sd1.5-img2img", "sd1.5-img2img.jpg", _img2img, *sd15),
+        page("kolors", "kolors.webp", _kolors, "kolors", "kolors"),
+        page("sd3-med-pose", "sd3-med-pose.png", _pose, "sd3-medium-pose", "sd3"),
     ]
 
 

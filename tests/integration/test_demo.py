@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     refused = demo(tmp_path / "data", free_port(), "--once")
     printed, complaints = refused.communicate(timeout=60)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert (printed, complaints.count("\n")) == ("", 1)
     assert str(tmp_path / "data") in complaints
 

@@ -38,18 +38,19 @@ class Copies:
     """Moves numbers for real, between two memories of a CPU: what is on the host cannot be computed with."""
 
     def __init__(self) -> None:
-        self.waiting: dict[int, torch.Tensor] = {}
+        self.waiting: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.came: Counter[str] = Counter()
 
     def to_device(self, module: torch.nn.Module) -> None:
         self.came[type(module).__name__] += 1
         for tensor in own_tensors(module):
             if (kept := self.waiting.pop(id(tensor), None)) is not None:
-                tensor.data = kept.clone()
+                tensor.data = kept[1].clone()
 
     def to_host(self, module: torch.nn.Module) -> None:
         for tensor in own_tensors(module):
-            self.waiting[id(tensor)] = tensor.data.clone()
+            # With the tensor itself: another one could have its id as soon as it is dropped.
+            self.waiting[id(tensor)] = tensor, tensor.data.clone()
             if tensor.is_floating_point():
                 tensor.data = torch.full_like(tensor.data, torch.nan)
 

@@ -22,6 +22,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def one_line(text: object) -> str:
+    """A text that somebody else wrote, such as a file's name, without anything that a terminal would obey."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
+
+
 def print_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()
 ) -> None:
@@ -34,6 +39,7 @@ def print_table(
     """
     if not rows:
         return
+    rows = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_coloured(headings, rows, right)
         return

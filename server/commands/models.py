@@ -19,7 +19,7 @@ from pipelines.weights.kinds import LocalKind, StableDiffusionFamily
 from pipelines.weights.manifest import load_manifest
 from server.commands.configuration import read_settings
 from server.commands.failure import CommandFailed
-from server.commands.listing import AsJson, print_json, print_table, say_empty
+from server.commands.listing import AsJson, one_line, print_json, print_table, say_empty
 from server.loading import additions
 from server.loading.additions import Addition, NotAdded, Wanted
 from server.loading.changes import is_served
@@ -206,15 +206,15 @@ def _print_scan(result: Scan) -> None:
     rows = [_scan_row(each) for each in usable]
     print_table(("NAME", "KIND", "FAMILY", "SIZE", "", "FILE"), rows, right=frozenset({"SIZE"}))
     for name, path in result.gone.items():
-        print(f"{name}: gone, and forgotten ({path})")
+        print(f"{one_line(name)}: gone, and forgotten ({one_line(path)})")
     refused = [each for each in result.found if each.model is None]
     problems = [(each.candidate.path, each.problem) for each in refused] + result.walked.problems
     if problems:
         print("\nLeft out:")
         for path, problem in problems:
-            print(f"  {path}: {problem}")
+            print(f"  {one_line(path)}: {one_line(problem)}")
     for link, path in result.walked.links:
-        print(f"  {link}: the same file as {path}")
+        print(f"  {one_line(link)}: the same file as {one_line(path)}")
     new = sum(each.is_new for each in usable)
     print(
         f"\n{len(usable)} to draw with, {new} of them new; {len(result.gone)} gone; {len(problems)} left out;"

@@ -18,6 +18,7 @@ import yaml
 
 from server.__main__ import main
 from server.commands.command_line import COMMANDS
+from server.commands.listing import print_table
 
 HEAVY = ("fastapi", "sqlalchemy", "uvicorn", "pydantic_settings", "torch")
 
@@ -209,3 +210,8 @@ def test_what_nobody_expected_is_one_line_and_with_debug_tells_where(
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.exc_info
     assert record.exc_info[0] is KeyError
+
+
+def test_a_name_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("NAME", "SIZE"), [("ev\x1b[31mil\nx, 黄色", "1 GB")])
+    assert capsys.readouterr().out.splitlines()[1:] == [r"ev\x1b[31mil\nx, 黄色  1 GB"]

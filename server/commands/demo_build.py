@@ -31,6 +31,7 @@ class Building:
         self._manifest: Path | None = None
         self._built: set[str] = set()
         self._ended = False
+        self._reason = ""
 
     def __enter__(self) -> Building:
         # Its complaints are shown only where it fails: libraries warn of much that is no concern of a reader.
@@ -79,9 +80,9 @@ class Building:
         with self._changed:
             self._changed.wait_for(lambda: come() or self._ended)
             if not come():
-                raise NotBuilt(f"The small checkpoints could not be built. {self._reason()}".rstrip())
+                raise NotBuilt(f"The small checkpoints could not be built. {self._reason}".rstrip())
 
-    def _reason(self) -> str:
+    def _last_complaint(self) -> str:
         self._complaints.seek(0)
         return next((line.strip() for line in reversed(self._complaints.readlines()) if line.strip()), "")
 
@@ -92,6 +93,8 @@ class Building:
                 self._take(line.strip())
         self._process.wait()
         with self._changed:
+            # Now: whoever still waits may be told after the complaints are closed.
+            self._reason = self._last_complaint()
             self._ended = True
             self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""Which waiting request may begin to be drawn beside those that run."""
+"""The choice of the waiting request that may begin to be drawn beside those that run."""
 
 from __future__ import annotations
 

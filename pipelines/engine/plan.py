@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from pipelines.denoising.needs import Needs, Work
 from pipelines.request import Control
 from pipelines.weights.entries import PipelineEntry
-from pipelines.weights.manifest import Manifest
-from pipelines.weights.memory import budget_bytes, stages
+from pipelines.weights.memory import stages
 
 Sizes = Callable[[str, str], int]
 """The bytes of a part, by the names of its pipeline and its own."""
@@ -49,13 +48,3 @@ def with_controls(needs: Needs, controls: Iterable[Control]) -> Needs:
     added = frozenset(f"controlnet:{control.name}" for control in controls)
     denoise = {stage: parts | added for stage, parts in needs.denoise.items()}
     return Needs(needs.encode, denoise, needs.finish)
-
-
-def weights_budget(manifest: Manifest, device_bytes: int) -> int:
-    """The bytes of a device that weights may take: all but the context's and the activations'.
-
-    The reserve is for the activations of whatever the manifest has that fits the device. Where that would
-    leave no room for a pipeline that fits by itself, it is smaller: others give that pipeline room while it
-    draws.
-    """
-    return budget_bytes(manifest, device_bytes)

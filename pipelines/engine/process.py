@@ -11,7 +11,6 @@ from transformers.utils import logging as transformers_logging
 from pipelines.denoising.loop import Loop
 from pipelines.engine.host_memory import reuse_freed_memory
 from pipelines.engine.loader import Loader
-from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.engine.watch import Watch
 from pipelines.messages import (
@@ -27,6 +26,7 @@ from pipelines.messages import (
 )
 from pipelines.weights.loaded import ManifestReader, load_full_manifest
 from pipelines.weights.manifest import Manifest
+from pipelines.weights.memory import budget_bytes as weights_budget
 
 PAUSE_S = 0.0005
 """The seconds for which a device that is two steps behind is left alone, unless a command comes."""

@@ -1,4 +1,4 @@
-"""Which checkpoints and adapters are used, in a file of the data folder that commands read."""
+"""The checkpoints and adapters that are used, in a file of the data folder that commands read."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import NeverFits
+from pipelines.weights.memory import budget_bytes as weights_budget
 from tests.gpu.stages import SIDES, default_request
 from tests.memory_budget import CountedMoves, Walk, dummies
 

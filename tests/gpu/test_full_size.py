@@ -17,7 +17,6 @@ from pipelines.adapters.library import AdapterLibrary
 from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.loop import Loop
 from pipelines.denoising.pipeline import Pipeline
-from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import OutOfMemory
 from pipelines.families.registry import open_pipeline
@@ -25,6 +24,7 @@ from pipelines.messages import Drawn, Failed
 from pipelines.request import Rewriting
 from pipelines.weights.manifest import Manifest, load_manifest
 from pipelines.weights.memory import CONTEXT_BYTES
+from pipelines.weights.memory import budget_bytes as weights_budget
 from tests.gpu.additions import (
     ADDITIONS,
     TRANSLATOR,

@@ -12,8 +12,8 @@ import torch
 
 from pipelines.denoising.needs import NOTHING, InUse
 from pipelines.engine.loader import Loader
-from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
+from pipelines.weights.memory import budget_bytes as weights_budget
 from tests.gpu.stages import SIDES, default_request
 from tests.memory_budget import CountedMoves, dummies
 

@@ -15,12 +15,12 @@ from pipelines.checkpoints.checkpoint import Checkpoint
 from pipelines.denoising.needs import NOTHING
 from pipelines.denoising.pipeline import Pipeline
 from pipelines.engine import opening as opening_module
-from pipelines.engine.plan import weights_budget
 from pipelines.engine.pool import PipelinePool
 from pipelines.errors import NeverFits, OutOfMemory
 from pipelines.families.registry import open_pipeline
 from pipelines.weights.manifest import Manifest
 from pipelines.weights.memory import Fit, fits
+from pipelines.weights.memory import budget_bytes as weights_budget
 from tests.gpu.stages import SIDES, default_request
 from tests.memory_budget import CountedMoves, Walk, dummies
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -18,6 +15,7 @@ from pipelines.denoising.loop import Loop
 from pipelines.errors import GenerationError, UnknownPipeline
 from pipelines.messages import Drawn, Event, Failed
 from pipelines.request import Request, TextToImage, pipelines_of
+from tests.instructions import instructions
 from tests.unit.test_loop import PICTURE, SIDE, Shelf, drawn, failures, request, run
 
 
@@ -101,24 +99,6 @@ def random_request(rng: random.Random) -> TextToImage:
 @pytest.mark.parametrize("patience_s", [3600, -1], ids=["patient", "impatient"])
 def test_the_same_requests_are_admitted_as_by_asking_each_one(patience_s: float, seed: int):
     assert admitted_by(Loop, patience_s, seed) == admitted_by(PlainLoop, patience_s, seed)
-
-
-def instructions(work: Callable[[], Any]) -> int:
-    """How many instructions of Python the work is."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object):
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return count
 
 
 def full_loop(waiting: int, kinds: Callable[[int], TextToImage]) -> Loop:

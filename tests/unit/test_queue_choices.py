@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from pipelines.request import Lora, TextToImage
 from server.engines.held import Held
 from server.engines.queue import JobQueue, Offer
 from server.engines.ticket import Ticket
+from tests.instructions import instructions
 from tests.unit.plain_queue import PlainQueue
 from tests.unit.test_queue import GROUP_PIXELS, Clock, anyio_backend, ticket
 
@@ -163,24 +162,6 @@ class Counted(int):
         return int(self) == other
 
     __hash__ = int.__hash__
-
-
-def instructions(work: Callable[[], Any]) -> int:
-    """How many instructions of Python the work is."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return count
 
 
 def line(waiting: int, accounts: int, kind: Callable[[int], dict[str, Any]]) -> JobQueue:
